@@ -1,0 +1,43 @@
+"""Doing something right after a module has been imported, whoever imports it and whenever."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class _After(MetaPathFinder):
+    def __init__(self, name: str, action: Callable[[ModuleType], None]):
+        self.name, self.action, self.searching = name, action, False
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        if name != self.name or self.searching:
+            return None
+        self.searching = True  # the search below comes by here again
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.searching = False
+        if spec is None or spec.loader is None:
+            return None
+        exec_module = spec.loader.exec_module
+
+        def exec_then_act(module: ModuleType) -> None:
+            exec_module(module)
+            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+            self.action(module)
+
+        spec.loader.exec_module = exec_then_act
+        return spec
+
+
+def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
+    """Call `action(module)` once: now if `name` is imported already, else as soon as its import has succeeded."""
+    if name in sys.modules:
+        action(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _After(name, action))

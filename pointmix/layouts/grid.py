@@ -1,0 +1,128 @@
+"""Every cell of a lattice, row by row: what an image is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pointmix.layouts.plan import EvenPlan, IndexPlan
+from pointmix.layouts.windows import pool_members, window_bounds
+
+
+def grid_coordinates(
+    size: tuple[int, int], mode: str, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "H*W 2"]:
+    """Row and column of every cell in [-0.5, 0.5], row-major.
+
+    "inclusive": i / (H - 1) - 0.5 (Context Clusters, released code); "exclusive": i / H - 0.5 (its paper, section 3.1).
+    A side of one cell lies at -0.5. Computed in float32 whatever the dtype, as in the released code.
+    """
+    if mode not in ("inclusive", "exclusive"):
+        raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {mode!r}")
+    steps = [max(side - 1, 1) if mode == "inclusive" else side for side in size]
+    axes = [torch.arange(n, device=device) / s - 0.5 for n, s in zip(size, steps, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2).to(dtype)
+
+
+class Grid:
+    """All H x W cells of a lattice are present in every set, row-major."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = (int(size[0]), int(size[1]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and self.size == other.size
+
+    def __hash__(self) -> int:
+        return hash(self.size)
+
+    def __repr__(self) -> str:
+        return f"grid {self.size[0]}x{self.size[1]}"
+
+    def check(self, points: int, sets: int) -> None:
+        """Raise ValueError unless `sets` whole grids make `points` points."""
+        if points != sets * self.size[0] * self.size[1]:
+            raise ValueError(
+                f"PointSet: {sets} grids of {self.size[0]}x{self.size[1]} have "
+                f"{sets * self.size[0] * self.size[1]} points, got {points}"
+            )
+
+    def points_per_set(self) -> int:
+        """The number of points of each set."""
+        return self.size[0] * self.size[1]
+
+    def as_sparse(self, sets: int, device: torch.device):
+        """The same cells, listed."""
+        from pointmix.layouts.sparse import SparseGrid
+
+        index = torch.arange(self.points_per_set(), device=device).repeat(sets)
+        cell = torch.stack([index // self.size[1], index % self.size[1]], dim=1)
+        return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(sets, 1))
+
+    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> Float[Tensor, "B C H W"]:
+        return feat.view(-1, *self.size, feat.shape[-1]).permute(0, 3, 1, 2)
+
+    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str):
+        """Strided convolution of the features; positions are block means. Cells past a multiple of the stride stay.
+
+        Returns pos (N', 2), feat (N', Cout), ptr and layout of the ceil(H / stride) x ceil(W / stride) grid.
+        """
+        out = tuple(-(-side // stride) for side in self.size)
+        kernel = weight.shape[-1]
+        extra = [(o - 1) * stride + kernel - padding - side for o, side in zip(out, self.size, strict=True)]
+        x = self.to_image(feat, ptr, 0.0)
+        if max(extra) > padding:  # zeros below and to the right complete the last block
+            x = F.pad(x, (padding, max(extra[1], 0), padding, max(extra[0], 0)))
+            padding = 0
+        y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
+        pos = F.avg_pool2d(self.to_image(pos, ptr, 0.0), stride, ceil_mode=True, count_include_pad=False)
+        pos = pos.permute(0, 2, 3, 1).reshape(-1, 2)
+        feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
+        ptr = torch.arange(ptr.numel(), device=ptr.device) * (out[0] * out[1])
+        return pos, feat, ptr, Grid(out)
+
+    def plan(self, ptr: Int[Tensor, "B+1"], dtype: torch.dtype, folds: int, centers: int) -> EvenPlan | IndexPlan:
+        """`folds` windows a side (fewer on a shorter side), `centers` x `centers` centers in each."""
+        batch = ptr.numel() - 1
+        height, width = self.size
+        fh, fw = min(folds, height), min(folds, width)
+        if height % fh == 0 and width % fw == 0:
+            return EvenPlan(batch, self.size, (fh, fw), centers)
+        window = torch.arange(fh * fw, device=ptr.device)
+        top, rows = window_bounds(window // fw, height, fh)  # (S,)
+        left, cols = window_bounds(window % fw, width, fw)
+        longest, widest = -(-height // fh), -(-width // fw)
+        i = torch.arange(longest * widest, device=ptr.device)  # slots of the largest window, row-major
+        r, c = (i // widest).expand(len(window), -1), (i % widest).expand(len(window), -1)  # (S, L)
+        valid = (r < rows[:, None]) & (c < cols[:, None])
+        r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
+        slot = (top[:, None] + r) * width + left[:, None] + c  # (S, L)
+        row, col = torch.arange(height, device=ptr.device), torch.arange(width, device=ptr.device)
+        row_window, col_window = row * fh // height, col * fw // width
+        place = (
+            (row_window[:, None] * fw + col_window) * (longest * widest)
+            + (row - top[row_window * fw])[:, None] * widest
+            + (col - left[col_window])
+        ).flatten()  # (H * W,)
+        members = pool_members(r, rows[:, None].expand_as(r), centers)[..., :, None]  # (S, L, P, 1)
+        members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
+        pooling = (members.flatten(2) & valid[..., None]).to(dtype).transpose(1, 2)  # (S, M, L)
+        pooling = pooling / pooling.sum(-1, keepdim=True)
+        sets = torch.arange(batch, device=ptr.device)
+        return IndexPlan(
+            slot=(slot + (sets * self.points_per_set())[:, None, None]).flatten(0, 1),
+            valid=valid.repeat(batch, 1),
+            place=(place + (sets * slot.numel())[:, None]).flatten(),
+            pooling=pooling.repeat(batch, 1, 1),
+            row_window=None,
+            center_valid=None,
+            windows=batch * len(window),
+        )
+
+
+pytree.register_pytree_node(
+    Grid, lambda g: ([], g.size), lambda _, size: Grid(size), serialized_type_name="pointmix.Grid"
+)

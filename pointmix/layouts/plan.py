@@ -1,0 +1,108 @@
+"""A plan says, once per stage, which points share a window and where its centers are; blocks only do arithmetic.
+
+Every plan offers the same few things to a mixer:
+
+    enter, leave   features into and out of the order in which the stage's blocks keep them
+    split, merge   points (N, C) to rows (R, L, C) and back; a row holds points of one window only
+    pool           mean features of the points around each center, (S, M, C)
+    row_window     the window of each row (R,), None if rows are windows
+    valid          which slots of the rows hold a point (R, L), None if all
+    center_valid   which centers exist (S, M), None if all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pointmix.ops.scatter import segment_sum
+
+
+@dataclass(frozen=True)
+class EvenPlan:
+    """Windows of one size on full grids: inside the stage points are kept window by window, so rows are views."""
+
+    batch: int
+    size: tuple[int, int]
+    folds: tuple[int, int]
+    centers: int
+
+    row_window: None = None
+    valid: None = None
+    center_valid: None = None
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of a window."""
+        return self.size[0] // self.folds[0], self.size[1] // self.folds[1]
+
+    def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        if self.folds == (1, 1):
+            return x
+        (fh, fw), (h, w) = self.folds, self.window
+        return x.view(self.batch, fh, h, fw, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, fw, h, w, C)
+
+    def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        if self.folds == (1, 1):
+            return x
+        (fh, fw), (h, w) = self.folds, self.window
+        return x.view(self.batch, fh, fw, h, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, h, fw, w, C)
+
+    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S L C"]:
+        return x.view(-1, self.window[0] * self.window[1], x.shape[-1])
+
+    def merge(self, x: Float[Tensor, "S L C"]) -> Float[Tensor, "N C"]:
+        return x.reshape(-1, x.shape[-1])
+
+    def pool(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S M C"]:
+        (h, w), p = self.window, self.centers
+        if h % p == 0 and w % p == 0:
+            x = x.view(-1, p, h // p, p, w // p, x.shape[-1])  # (S, p, h/p, p, w/p, C)
+            return x.mean((2, 4)).flatten(1, 2)
+        x = x.view(-1, h, w, x.shape[-1]).permute(0, 3, 1, 2)  # (S, C, h, w), channels last in memory
+        return torch.nn.functional.adaptive_avg_pool2d(x, p).flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """Windows with any number of points, as rows of equal length that are gathered by index.
+
+    Args:
+        slot: (R, L) the point in each slot; slots that are not valid repeat a point of their own row.
+        valid: (R, L) false where a slot is only padding, None if there is none.
+        place: (N,) the slot of each point.
+        pooling: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
+        row_window: (R,) the window of each row, None if row r is window r.
+        center_valid: (S, M) false where no point lies around a center.
+        windows: S.
+    """
+
+    slot: Int[Tensor, "R L"]
+    valid: Bool[Tensor, "R L"] | None
+    place: Int[Tensor, "N"]
+    pooling: Float[Tensor, "R M L"]
+    row_window: Int[Tensor, "R"] | None
+    center_valid: Bool[Tensor, "S M"] | None
+    windows: int
+
+    def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x
+
+    def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x
+
+    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "R L C"]:
+        return x.index_select(0, self.slot.flatten()).view(*self.slot.shape, x.shape[-1])
+
+    def merge(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "N C"]:
+        return x.flatten(0, 1).index_select(0, self.place)
+
+    def pool(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S M C"]:
+        mean = self.pooling.to(x.dtype) @ self.split(x)  # (R, M, C)
+        return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
+
+
+Plan = EvenPlan | IndexPlan

@@ -1,0 +1,178 @@
+"""Some cells of a lattice: masked and ragged images, scattered pixels. Work is per point; the lattice costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pointmix.layouts.plan import IndexPlan
+from pointmix.layouts.windows import pool_members, window_bounds
+from pointmix.ops.scatter import segment_mean, segment_sum
+
+
+@dataclass(frozen=True)
+class SparseGrid:
+    """Each point sits on a cell of its set's own lattice, at most one point a cell.
+
+    Args:
+        cell: (N, 2) int64, row and column.
+        size: (B, 2) int64, the sides of each set's lattice.
+    """
+
+    cell: Int[Tensor, "N 2"]
+    size: Int[Tensor, "B 2"]
+
+    def __repr__(self) -> str:
+        sizes = sorted({tuple(s) for s in self.size.tolist()})
+        sides = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} different sizes"
+        return f"some cells of {sides}"
+
+    def check(self, points: int, sets: int) -> None:
+        """Raise ValueError unless there is a cell for each point and a size for each set."""
+        if self.cell.shape != (points, 2) or self.size.shape != (sets, 2):
+            raise ValueError(
+                f"PointSet: layout must have cells ({points}, 2) and sizes ({sets}, 2), got "
+                f"{tuple(self.cell.shape)} and {tuple(self.size.shape)}"
+            )
+
+    def points_per_set(self) -> None:
+        """Sets differ in their number of points."""
+
+    def as_sparse(self, sets: int, device: torch.device) -> SparseGrid:
+        return self
+
+    def to_image(self, feat, ptr, fill: float):
+        """(B, C, H, W) if all sizes are one, else a list of (C, H, W); absent cells hold `fill`."""
+        sizes, bounds, maps = self.size.tolist(), ptr.tolist(), []
+        for size, lo, hi in zip(sizes, bounds[:-1], bounds[1:], strict=True):
+            index = self.cell[lo:hi, 0] * size[1] + self.cell[lo:hi, 1]
+            flat = feat.new_full((size[0] * size[1], feat.shape[-1]), fill).index_copy(0, index, feat[lo:hi])
+            maps.append(flat.view(*size, -1).permute(2, 0, 1))
+        return torch.stack(maps) if len(set(map(tuple, sizes))) == 1 else maps
+
+    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str):
+        """The strided convolution of `Grid.reduce` at the coarse cells that are kept; absent cells count as zero.
+
+        keep="occupied" keeps every coarse cell that holds a point. keep="area" keeps the fullest ones, as many as
+        the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask;
+        kernels that overlap still read most of the rest. Both keep all cells of a full lattice.
+        """
+        batch = _batch(ptr, len(feat))
+        coarse = -(-self.size // stride)  # (B, 2)
+        key, parent, count = torch.unique(
+            _key(self.cell // stride, batch, coarse), return_inverse=True, return_counts=True
+        )
+        new_batch, cell = _from_key(key, coarse)
+        if keep == "area":
+            room = torch.minimum(self.size[new_batch] - cell * stride, torch.tensor(stride, device=cell.device))
+            kept = _fullest(count / room.prod(1), new_batch, key, len(coarse))
+            number = kept.cumsum(0) - 1
+            inside = kept[parent]  # points whose coarse cell stays, for the mean position
+            pos, parent = pos[inside], number[parent[inside]]
+            cell, new_batch = cell[kept], new_batch[kept]
+        pos = segment_mean(pos, parent, len(cell))
+
+        kernel = torch.arange(weight.shape[-1], device=cell.device) - padding
+        kernel = torch.cartesian_prod(kernel, kernel)  # (K, 2), row-major as the weight
+        source = (cell * stride)[:, None] + kernel  # (N', K, 2)
+        size = self.size[new_batch][:, None]
+        absent = ((source < 0) | (source >= size)).any(-1)
+        index = _find(_key(source, new_batch[:, None], self.size), _key(self.cell, batch, self.size), absent)
+        rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())  # the row past the end is zero
+        feat = F.linear(rows.view(len(cell), -1), weight.permute(0, 2, 3, 1).flatten(1), bias)  # (N', Cout)
+        ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
+        return pos, feat, ptr, SparseGrid(cell, coarse)
+
+    def plan(self, ptr: Int[Tensor, "B+1"], dtype: torch.dtype, folds: int, centers: int) -> IndexPlan:
+        """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
+        batch = _batch(ptr, len(self.cell))
+        size = self.size[batch]  # (N, 2)
+        side = size.clamp(max=folds)  # windows a side
+        window = self.cell * side // size  # (N, 2)
+        start, length = window_bounds(window, size, side)
+        number, order, counts = _groups((batch * folds + window[:, 0]) * folds + window[:, 1])
+        windows = len(counts)
+
+        # rows: a window fills as many rows of the mean length as it needs, so slots stay below points + rows
+        longest = -(-len(order) // windows)
+        rows_of = -(-counts // longest)  # (S,)
+        row_window = torch.repeat_interleave(torch.arange(windows, device=order.device), rows_of)  # (R,)
+        first_row, first_point = rows_of.cumsum(0) - rows_of, counts.cumsum(0) - counts  # (S,)
+        nth_row = torch.arange(len(row_window), device=order.device) - first_row[row_window]  # (R,) in its window
+        nth = nth_row[:, None] * longest + torch.arange(longest, device=order.device)  # (R, L) in its window
+        last = counts[row_window, None] - 1
+        valid = nth <= last
+        slot = order[first_point[row_window, None] + torch.minimum(nth, last)]  # (R, L)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device)
+        rank = rank - first_point[number]  # (N,) of the point in its window
+        place = first_row[number] * longest + rank
+
+        members = pool_members(self.cell - start, length, centers)  # (N, 2, P)
+        members = (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)  # (N, M)
+        members = members[slot] & valid[..., None]  # (R, L, M)
+        around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
+        pooling = members.transpose(1, 2) / around.clamp(min=1)[row_window][..., None]  # (R, M, L)
+        single = len(row_window) == windows
+        return IndexPlan(slot, valid, place, pooling, None if single else row_window, around > 0, windows)
+
+
+def _batch(ptr: Int[Tensor, "B+1"], points: int) -> Int[Tensor, "N"]:
+    sets = torch.arange(ptr.numel() - 1, device=ptr.device)
+    return torch.repeat_interleave(sets, ptr.diff(), output_size=points)
+
+
+def _key(cell: Int[Tensor, "*N 2"], batch: Int[Tensor, "*N"], size: Int[Tensor, "B 2"]) -> Int[Tensor, "*N"]:
+    """A number for each cell of all lattices of the batch, laid end to end, row-major."""
+    base = F.pad(size.prod(1).cumsum(0), (1, 0))
+    return base[batch] + cell[..., 0] * size[batch, 1] + cell[..., 1]
+
+
+def _from_key(key: Int[Tensor, "N"], size: Int[Tensor, "B 2"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N 2"]]:
+    """Set and cell of a key."""
+    end = size.prod(1).cumsum(0)
+    batch = torch.searchsorted(end, key, right=True)
+    local = key - (end - size.prod(1))[batch]
+    width = size[batch, 1]
+    return batch, torch.stack([local // width, local % width], dim=1)
+
+
+def _find(query: Int[Tensor, "N K"], keys: Int[Tensor, "N"], absent: Bool[Tensor, "N K"]) -> Int[Tensor, "N K"]:
+    """Index of each query among the keys; len(keys) where it is absent."""
+    ordered, order = keys.sort()
+    at = torch.searchsorted(ordered, query).clamp(max=len(keys) - 1)
+    found = (ordered[at] == query) & ~absent
+    return torch.where(found, order[at], len(keys))
+
+
+def _groups(key: Int[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "S"]]:
+    """Number of each point's group, the points in group order, and the size of each group."""
+    _, number, counts = torch.unique(key, return_inverse=True, return_counts=True)
+    return number, torch.argsort(number, stable=True), counts
+
+
+def _fullest(
+    share: Float[Tensor, "N"], batch: Int[Tensor, "N"], key: Int[Tensor, "N"], sets: int
+) -> Bool[Tensor, "N"]:
+    """The fullest cells of each set, as many as their shares add up to (rounded up)."""
+    quota = torch.ceil(segment_sum(share.double(), batch, sets) - 1e-6)
+    first = F.pad(torch.bincount(batch, minlength=sets).cumsum(0), (1, 0))
+    local = key - key[first[batch]]  # equal shares are taken in an order that jumps about, to spread over the lattice
+    spread = (local * 0x9E3779B1 % 2**32) >> 12
+    order = torch.argsort((batch << 42) + ((1 - share.double()) * 2**20).long() * 2**20 + spread, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return rank - first[batch] < quota[batch]
+
+
+pytree.register_pytree_node(
+    SparseGrid,
+    lambda s: ([s.cell, s.size], None),
+    lambda children, _: SparseGrid(*children),
+    serialized_type_name="pointmix.SparseGrid",
+)

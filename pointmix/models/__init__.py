@@ -1,0 +1,23 @@
+"""Model families. Importing them registers them with timm."""
+
+from __future__ import annotations
+
+import timm
+from torch import nn
+
+from pointmix.models import coc
+
+_FAMILIES = (coc,)
+
+
+def create_model(name: str, **kwargs) -> nn.Module:
+    """Build a model by name: one of ours, or any of timm's as a baseline. Keyword arguments go to the model."""
+    if not timm.is_model(name):
+        raise ValueError(f"no model {name!r}; ours are {', '.join(list_models())}; timm's are in timm.list_models()")
+    return timm.create_model(name, **kwargs)
+
+
+def list_models(pattern: str = "") -> list[str]:
+    """Names of our models, all or those that fit a pattern such as "coc_tiny*"."""
+    modules = [family.__name__.rsplit(".", 1)[1] for family in _FAMILIES]
+    return sorted(name for module in modules for name in timm.list_models(pattern, module=module))

@@ -1,0 +1,320 @@
+"""One backbone for every family: stages of reduce, plan, blocks. A family is a configuration and its mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from timm.layers import trunc_normal_
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pointmix.layouts.plan import Plan
+from pointmix.nn.block import Block
+from pointmix.nn.norm import PointNorm, Sets
+from pointmix.nn.reducer import Reducer
+from pointmix.ops.scatter import segment_mean
+from pointmix.pointset import PointSet
+
+Input = Tensor | PointSet
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one block clustered.
+
+    Args:
+        name: of the block, as in `named_modules`.
+        center: (N, E) index into `center_pos` of the center that each point chose in each head.
+        weight: (N, E) weight of the point there, in (0, 1).
+        window: (N,) window of each point, counted over the batch.
+        center_pos: (K, D) mean position of the points that form each center.
+        points: the stage's points, with the block's input as features.
+    """
+
+    name: str
+    center: Int[Tensor, "N E"]
+    weight: Float[Tensor, "N E"]
+    window: Int[Tensor, "N"]
+    center_pos: Float[Tensor, "K D"]
+    points: PointSet
+
+
+class Stage(nn.Module):
+    """Reduce the points, plan windows and centers once, run the blocks.
+
+    Args:
+        reducer: makes the stage's points.
+        blocks: called with features, plan and sets.
+        folds: windows a side.
+        centers: centers a side of each window.
+    """
+
+    def __init__(self, reducer: nn.Module, blocks: Sequence[Block], *, folds: int, centers: int) -> None:
+        super().__init__()
+        self.reducer, self.blocks = reducer, nn.ModuleList(blocks)
+        self.folds, self.centers = folds, centers
+        self.grad_checkpointing = False
+
+    def plan(self, points: PointSet) -> tuple[Plan, Sets]:
+        """All integer work of the stage."""
+        return points.layout.plan(points.ptr, points.pos.dtype, self.folds, self.centers), Sets.of(points)
+
+    def forward(self, points: PointSet) -> PointSet:
+        points = self.reducer(points)
+        plan, sets = self.plan(points)
+        x = plan.enter(points.feat)
+        for block in self.blocks:
+            if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+                x = checkpoint(block, x, plan, sets, use_reentrant=False)
+            else:
+                x = block(x, plan, sets)
+        return points.with_feat(plan.leave(x))
+
+    def explain(self, points: PointSet, prefix: str) -> tuple[PointSet, list[Assignment]]:
+        """The stage's output, and what each of its blocks clustered."""
+        points = self.reducer(points)
+        plan, sets = self.plan(points)
+        center_pos = plan.pool(plan.enter(points.pos)).flatten(0, 1)  # (S, M, D) -> (K, D)
+        rows = torch.arange(len(plan.split(points.pos)), device=points.pos.device)
+        window = rows if plan.row_window is None else plan.row_window  # (R,)
+        width = plan.split(points.pos).shape[1]
+        window = plan.leave(plan.merge(window.view(-1, 1, 1).expand(-1, width, 1).contiguous())).squeeze(-1)
+        x, found = plan.enter(points.feat), []
+        for i, block in enumerate(self.blocks):
+            if block.mixer is not None:
+                center, weight = map(plan.leave, block.mixer.assignment(block.norm1(x, sets), plan))
+                here = points.with_feat(plan.leave(x))
+                found.append(Assignment(f"{prefix}.blocks.{i}", center, weight, window, center_pos, here))
+            x = block(x, plan, sets)
+        return points.with_feat(plan.leave(x)), found
+
+
+class PointBackbone(nn.Module):
+    """Image batches and point sets to logits or maps.
+
+    Args:
+        in_chans: channels of the input, without coordinates.
+        num_classes: logits; 0 for none.
+        depths, dims, mlp_ratios: blocks, width and MLP ratio of each stage.
+        mixer: (stage, dim) -> mixer module, or None for blocks that do not cluster.
+        folds, centers: windows a side and centers a side of a window, for each stage.
+        stem: kernel, stride and padding of the first reducer.
+        coords: append the points' coordinates to the input.
+        coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
+        keep: which cells of a partial image later reducers keep, see `Reducer`.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+        layer_scale: initial factor of every residual branch.
+        global_pool: "avg", or "" for the classifier on every point.
+        pyramid: dense tasks: normalize every stage's output and return all four maps instead of logits.
+
+    Raises:
+        ValueError: if the per-stage settings differ in length.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        mlp_ratios: Sequence[float],
+        mixer: Callable[[int, int], nn.Module | None],
+        folds: Sequence[int],
+        centers: Sequence[int],
+        stem: tuple[int, int, int] = (4, 4, 0),
+        coords: bool = True,
+        coord_mode: str = "inclusive",
+        keep: str = "area",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float = 1e-5,
+        global_pool: str = "avg",
+        pyramid: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("dims", dims), ("mlp_ratios", mlp_ratios), ("folds", folds), ("centers", centers)):
+            if len(value) != len(depths):
+                raise ValueError(f"{name} has {len(value)} values for {len(depths)} stages: {tuple(value)}")
+        if min(*folds, *centers, *depths) < 1:
+            raise ValueError(f"depths, folds and centers must be at least 1, got {depths}, {folds}, {centers}")
+        if coord_mode not in ("inclusive", "exclusive"):
+            raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {coord_mode!r}")
+        if global_pool not in ("avg", ""):
+            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+        self.in_chans, self.num_classes, self.coords, self.coord_mode = in_chans, num_classes, coords, coord_mode
+        self.pyramid, self.global_pool = pyramid, global_pool
+        self.num_features = self.head_hidden_size = dims[-1]
+
+        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        stages, stride, self.feature_info = [], 1, []
+        widths = [in_chans + 2 * coords, *dims]
+        for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
+            kernel, step, padding = stem if i == 0 else (3, 2, 1)
+            reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep)
+            blocks = [
+                Block(dim, mixer(i, dim), mlp_ratio=mlp_ratios[i], drop_path=rates.pop(0), layer_scale=layer_scale)
+                for _ in range(depth)
+            ]
+            stages.append(Stage(reducer, blocks, folds=folds[i], centers=centers[i]))
+            stride *= step
+            self.feature_info.append(dict(num_chs=dim, reduction=stride, module=f"stages.{i}"))
+        self.stages = nn.ModuleList(stages)
+        self.norm = nn.ModuleList(map(PointNorm, dims)) if pyramid else PointNorm(dims[-1])
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(dims[-1], num_classes) if num_classes and not pyramid else nn.Identity()
+        self.apply(_init_weights)
+
+    # ---- forward ------------------------------------------------------------------------------------------------
+
+    def as_points(self, x: Input) -> PointSet:
+        """The input with its coordinates as features."""
+        if not isinstance(x, PointSet):
+            x = PointSet.from_batch(x, coord_mode=self.coord_mode)
+        if x.feat.shape[1] != self.in_chans:
+            raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
+        return x.with_feat(torch.cat([x.feat, x.pos.to(x.feat.dtype)], dim=1)) if self.coords else x
+
+    def forward_features(self, x: Input) -> Input | list[Input]:
+        """Normalized features of the last stage: (B, C, H, W) for an image batch, else a PointSet; a list, one for
+        each stage, of a pyramid."""
+        return self._features(x, as_map=isinstance(x, Tensor))
+
+    def _features(self, x: Input, as_map: bool) -> Input | list[Input]:
+        if self.pyramid:
+            return self._intermediates(self.as_points(x), range(len(self.stages)), norm=True, as_map=as_map)[1]
+        points = self.as_points(x)
+        for stage in self.stages:
+            points = stage(points)
+        points = points.with_feat(self.norm(points.feat, Sets.of(points)))
+        return points.to_image() if as_map else points
+
+    def forward_head(self, x: Input, pre_logits: bool = False) -> Float[Tensor, "B K"]:
+        """Mean over the points of each set, then the classifier."""
+        points = x if isinstance(x, PointSet) else PointSet.from_batch(x)
+        x = points.feat
+        if self.global_pool == "avg":
+            sets = Sets.of(points)
+            x = x.view(sets.number, sets.even, -1).mean(1) if sets.even else segment_mean(x, sets.batch, sets.number)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Input) -> Float[Tensor, "B K"] | list[Input]:
+        """Logits (B, num_classes) of an image batch (B, C, H, W) or a PointSet; the four maps of a pyramid."""
+        if self.pyramid:
+            return self.forward_features(x)
+        return self.forward_head(self._features(x, as_map=False))
+
+    def explain(self, x: Input) -> list[Assignment]:
+        """What every block clusters when the model sees `x`."""
+        points, found = self.as_points(x), []
+        for i, stage in enumerate(self.stages):
+            points, more = stage.explain(points, f"stages.{i}")
+            found += more
+        return found
+
+    # ---- timm's contract ----------------------------------------------------------------------------------------
+
+    def forward_intermediates(
+        self,
+        x: Input,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Input] | tuple[Input, list[Input]]:
+        """Outputs of the chosen stages: maps (B, C, H, W) for an image batch, else PointSets.
+
+        Args:
+            indices: which stages, the last n for a number, all for None.
+            norm: normalize the last stage's output (every stage's, in a pyramid).
+            stop_early: do not run the stages after the last chosen one.
+            output_fmt: "NCHW" only.
+            intermediates_only: leave out the final features.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
+        take, last = feature_take_indices(len(self.stages), indices)
+        as_map = isinstance(x, Tensor)
+        points, found = self._intermediates(
+            self.as_points(x), take, norm, as_map, stop=last if stop_early or intermediates_only else None
+        )
+        if intermediates_only:
+            return found
+        if not self.pyramid and len(self.stages) - 1 == self._last_run(last, stop_early):
+            points = points.with_feat(self.norm(points.feat, Sets.of(points)))
+        return points.to_image() if as_map else points, found
+
+    def _last_run(self, last: int, stop_early: bool) -> int:
+        return last if stop_early else len(self.stages) - 1
+
+    def _intermediates(
+        self, points: PointSet, take: Sequence[int], norm: bool, as_map: bool, stop: int | None = None
+    ) -> tuple[PointSet, list[Input]]:
+        found = []
+        for i, stage in enumerate(self.stages[: None if stop is None else stop + 1]):
+            points = stage(points)
+            if i in take:
+                out = points
+                if norm and self.pyramid:
+                    out = points.with_feat(self.norm[i](points.feat, Sets.of(points)))
+                elif norm and i == len(self.stages) - 1:
+                    out = points.with_feat(self.norm(points.feat, Sets.of(points)))
+                found.append(out.to_image() if as_map else out)
+        return points, found
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last chosen one."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_norm and not self.pyramid:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, for other classes."""
+        self.num_classes = num_classes
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        like = self.stages[0].reducer.weight
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head.apply(_init_weights).to(like.device, like.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping what is inside them."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that must not decay: none beyond the vectors that optimizers leave out anyway."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Layers for learning rates that fall with depth."""
+        return dict(
+            stem=r"^stages\.0\.reducer",
+            blocks=r"^stages\.(\d+)" if coarse else [(r"^stages\.(\d+)\.(?:reducer|blocks\.(\d+))", None)],
+        )
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Truncated normal for the MLPs and the classifier; reducers and mixers keep the uniform default of a convolution."""
+    from timm.layers import Mlp
+
+    layers = [module.fc1, module.fc2] if isinstance(module, Mlp) else []
+    for layer in layers:
+        trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)

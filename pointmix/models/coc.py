@@ -1,0 +1,142 @@
+"""Context Clusters (CoC): an image is a set of points, clustering its only spatial operation.
+
+Ma et al., "Image as Set of Points", ICLR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from pointmix.models.backbone import PointBackbone
+from pointmix.nn.mixers import ContextCluster
+
+
+class ContextClusters(PointBackbone):
+    """The CoC family.
+
+    Args:
+        heads, head_dim: of each stage, or one number for all.
+        denominator: "weights" as in the released code, "count" as in the code behind the paper's numbers.
+        center_updates: dynamic centers, see `ContextCluster`.
+        cluster: false leaves the mixers out (the ablation without clustering).
+        plain: build on the plain twin of the clustering op, for tests and benchmarks.
+        **kwargs: of `PointBackbone`.
+    """
+
+    def __init__(
+        self,
+        *,
+        heads: int | Sequence[int],
+        head_dim: int | Sequence[int],
+        denominator: str = "weights",
+        center_updates: int = 0,
+        cluster: bool = True,
+        plain: bool = False,
+        **kwargs,
+    ) -> None:
+        stages = len(kwargs["depths"])
+        heads, head_dim = ((n,) * stages if isinstance(n, int) else n for n in (heads, head_dim))
+        if len(heads) != stages or len(head_dim) != stages:
+            raise ValueError(f"heads {heads} and head_dim {head_dim} must have a value for each of {stages} stages")
+
+        def mixer(stage: int, dim: int) -> nn.Module | None:
+            if not cluster:
+                return None
+            return ContextCluster(
+                dim,
+                heads=heads[stage],
+                head_dim=head_dim[stage],
+                denominator=denominator,
+                center_updates=center_updates,
+                plain=plain,
+            )
+
+        super().__init__(mixer=mixer, **kwargs)
+
+
+_CFG = dict(
+    url="",
+    num_classes=1000,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    fixed_input_size=False,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv="stages.0.reducer",
+    classifier="head",
+    license="apache-2.0",
+    paper_name="Image as Set of Points",
+    paper_ids="arXiv:2303.01494",
+)
+_NAMES = ("tiny", "tiny2", "tiny_plain", "small", "medium", "base_dim64", "base_dim96")
+default_cfgs = generate_default_cfgs({f"coc_{name}.untrained": _CFG for name in _NAMES})
+
+
+def _create(variant: str, pretrained: bool = False, **kwargs) -> ContextClusters:
+    if pretrained:
+        raise ValueError(
+            f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
+        )
+    return build_model_with_cfg(
+        ContextClusters,
+        variant,
+        pretrained,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
+        **kwargs,
+    )
+
+
+_TINY = dict(
+    depths=(3, 4, 5, 2), dims=(32, 64, 196, 320), mlp_ratios=(8, 8, 4, 4), heads=(4, 4, 8, 8), head_dim=24,
+    folds=(8, 4, 2, 1), centers=(2, 2, 2, 2),
+)  # fmt: skip
+_SMALL = _TINY | dict(depths=(2, 2, 6, 2), dims=(64, 128, 320, 512), head_dim=32)
+_MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
+
+
+@register_model
+def coc_tiny(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Tiny: 5.57 M parameters."""
+    return _create("coc_tiny", pretrained, **(_TINY | kwargs))
+
+
+@register_model
+def coc_tiny2(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Tiny with other windows and centers (Tiny-dagger in the paper)."""
+    return _create("coc_tiny2", pretrained, **(_TINY | dict(folds=(7, 7, 1, 1), centers=(4, 2, 7, 4)) | kwargs))
+
+
+@register_model
+def coc_tiny_plain(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Tiny without windows."""
+    return _create("coc_tiny_plain", pretrained, **(_TINY | dict(folds=(1, 1, 1, 1), centers=(4, 4, 2, 2)) | kwargs))
+
+
+@register_model
+def coc_small(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Small: 14.66 M parameters."""
+    return _create("coc_small", pretrained, **(_SMALL | kwargs))
+
+
+@register_model
+def coc_medium(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Medium: 29.29 M parameters."""
+    return _create("coc_medium", pretrained, **(_MEDIUM | kwargs))
+
+
+@register_model
+def coc_base_dim64(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Base, deep: 54.23 M parameters. In the released code only."""
+    return _create("coc_base_dim64", pretrained, **(_SMALL | dict(depths=(6, 6, 24, 6), heads=(8, 8, 16, 16)) | kwargs))
+
+
+@register_model
+def coc_base_dim96(pretrained: bool = False, **kwargs) -> ContextClusters:
+    """CoC-Base, wide: 53.05 M parameters. In the released code only."""
+    wide = dict(depths=(4, 4, 12, 4), dims=(96, 192, 384, 768), heads=(8, 8, 16, 16))
+    return _create("coc_base_dim96", pretrained, **(_SMALL | wide | kwargs))

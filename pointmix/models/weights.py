@@ -1,0 +1,101 @@
+"""The authors' checkpoints in our models."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+# stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
+_COC_RULES = [
+    (r"^patch_embed\.proj\.", "stages.0.reducer."),
+    (r"^network\.(\d+)\.proj\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
+    (r"^network\.(\d+)\.(\d+)\.", lambda m: f"stages.{int(m[1]) // 2}.blocks.{m[2]}."),
+    (r"\.layer_scale_(\d)$", r".scale\1.gamma"),
+    (r"\.token_mixer\.sim_(alpha|beta)$", r".mixer.\1"),
+    (r"\.token_mixer\.proj\.", ".mixer.proj."),
+    (r"\.token_mixer\.f\.", ".mixer.qv.0:2."),  # queries are the first half of qv, values the second
+    (r"\.token_mixer\.v\.", ".mixer.qv.1:2."),
+    (r"^norm(\d)\.", lambda m: f"norm.{int(m[1]) // 2}."),  # pyramid
+]
+
+
+def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
+    """Our name of a tensor of the authors' network, and which of how many parts of our tensor it is."""
+    for pattern, new in _COC_RULES:
+        key = re.sub(pattern, new, key)
+    part = re.search(r"\.(\d):(\d)\.", key)
+    if part is None:
+        return key, None
+    return key.replace(part[0], "."), (int(part[1]), int(part[2]))
+
+
+def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.PathLike) -> nn.Module:
+    """Load an authors' checkpoint into one of our models, in place.
+
+    Args:
+        model: the variant that was trained, with as many classes.
+        source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model` or
+            `state_dict_ema`. Prefixes `module.` are taken off.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if a tensor has no place here, has another shape, or one of ours is missing; the model is then as
+            it was.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    tensors = _tensors(source, where)
+    target = model.state_dict()
+    found: dict[str, Tensor] = {}
+    missing, unused, wrong = set(target), [], []
+    for key, value in tensors.items():
+        name, part = reference_name(key)
+        if name not in target:
+            unused.append(key)
+            continue
+        place = target[name] if part is None else target[name].chunk(part[1])[part[0]]
+        if value.ndim == place.ndim + 2 and value.shape[-2:] == (1, 1):  # a 1x1 convolution is a linear map
+            value = value[..., 0, 0]
+        if value.shape != place.shape:
+            wrong.append(f"{key} is {tuple(value.shape)}, the model has {tuple(place.shape)}")
+            continue
+        found.setdefault(name, target[name].clone())
+        (found[name] if part is None else found[name].chunk(part[1])[part[0]]).copy_(value)
+        missing.discard(name)
+    if unused or wrong or missing:
+        problems = wrong[:3]
+        problems += [f"no place for {_some(unused)}"] if unused else []
+        problems += [f"nothing for {_some(sorted(missing))}"] if missing else []
+        raise ValueError(f"load_reference: {where} does not fit {type(model).__name__}: " + "; ".join(problems))
+    model.load_state_dict(found)
+    return model
+
+
+def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tensor]:
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"load_reference: no file {path}")
+        try:
+            source = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"load_reference: {path} is not a readable checkpoint: {error}".splitlines()[0]) from error
+    for name in ("state_dict_ema", "state_dict", "model"):
+        if isinstance(source.get(name), Mapping):
+            source = source[name]
+            break
+    tensors = {k.removeprefix("module."): v for k, v in source.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ValueError(f"load_reference: {where} holds no tensors, expected a state dict")
+    return tensors
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

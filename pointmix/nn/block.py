@@ -1,0 +1,62 @@
+"""The residual block: mix over space, then over channels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from pointmix.layouts.plan import Plan
+from pointmix.nn.norm import PointNorm, Sets
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, dim: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x * self.gamma
+
+
+class SetDropPath(nn.Module):
+    """Stochastic depth: in training a branch is dropped for a whole set at a time."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.drop = DropPath(rate)
+
+    def forward(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
+        if not self.training or not self.drop.drop_prob:
+            return x
+        keep = self.drop(x.new_ones(sets.number, 1))  # (B, 1), zero or 1 / (1 - rate)
+        return x * (keep.repeat_interleave(sets.even, 0) if sets.even else keep[sets.batch])
+
+
+class Block(nn.Module):
+    """x + drop(scale1 * mixer(norm1(x))), then x + drop(scale2 * mlp(norm2(x))).
+
+    Args:
+        dim: channels.
+        mixer: called with features (N, C) and a plan; None leaves the normed features as they are.
+        mlp_ratio: width of the MLP over `dim`.
+        drop_path: rate of stochastic depth.
+        layer_scale: initial factor of both branches.
+    """
+
+    def __init__(
+        self, dim: int, mixer: nn.Module | None, *, mlp_ratio: float, drop_path: float, layer_scale: float
+    ) -> None:
+        super().__init__()
+        self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
+        self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)
+        self.drop_path = SetDropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets) -> Float[Tensor, "N C"]:
+        mixed = self.norm1(x, sets)
+        mixed = mixed if self.mixer is None else self.mixer(mixed, plan)
+        x = x + self.drop_path(self.scale1(mixed), sets)
+        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x, sets))), sets)

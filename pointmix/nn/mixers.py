@@ -1,0 +1,76 @@
+"""Mixers: the only spatial operation of a network."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pointmix.layouts.plan import Plan
+from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
+
+
+class ContextCluster(nn.Module):
+    """Hard context clustering over the windows of a plan (Context Clusters, section 3.2).
+
+    Args:
+        dim: channels in and out.
+        heads, head_dim: E heads of D channels for queries and values.
+        denominator: "weights" or "count", see `cluster_hard`.
+        center_updates: how often the centers move to their clusters before the final assignment (dynamic centers).
+        plain: run the plain twin, which forms a tensor of M x L x D. For tests and benchmarks.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        head_dim: int,
+        denominator: str = "weights",
+        center_updates: int = 0,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        if denominator not in DENOMINATORS:
+            raise ValueError(f"denominator must be one of {DENOMINATORS}, got {denominator!r}")
+        self.heads, self.head_dim = heads, head_dim
+        self.denominator, self.center_updates = denominator, center_updates
+        self.cluster = cluster_hard_plain if plain else cluster_hard
+        self.qv = nn.Linear(dim, 2 * heads * head_dim)
+        self.proj = nn.Linear(heads * head_dim, dim)
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.beta = nn.Parameter(torch.zeros(1))
+
+    def project(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
+        points = plan.split(self.qv(x))
+        centers = self.qv(plan.pool(x))  # the mean of a linear map is the map of the mean, which has fewer channels
+        q, v = points.unflatten(-1, (2, self.heads, self.head_dim)).unbind(2)
+        c, cv = centers.unflatten(-1, (2, self.heads, self.head_dim)).unbind(2)
+        layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
+        for _ in range(self.center_updates):
+            c = update_centers(q, c, self.alpha, self.beta, valid=plan.valid, denominator=self.denominator, **layout)
+        return q, v, c, cv
+
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
+        o = self.cluster(
+            *self.project(x, plan),
+            self.alpha,
+            self.beta,
+            row_window=plan.row_window,
+            valid=plan.valid,
+            center_valid=plan.center_valid,
+            denominator=self.denominator,
+        )
+        return self.proj(plan.merge(o.flatten(2)))
+
+    def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
+        """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
+        q, _, c, _ = self.project(x, plan)
+        center, weight = assign_hard(
+            q, c, self.alpha, self.beta, row_window=plan.row_window, center_valid=plan.center_valid
+        )
+        window = torch.arange(len(q), device=q.device) if plan.row_window is None else plan.row_window
+        center = center + (window * c.shape[1]).view(-1, 1, 1, 1)
+        return tuple(plan.merge(t.squeeze(2).transpose(1, 2).contiguous()) for t in (center, weight))

@@ -1,0 +1,44 @@
+"""Fewer points with wider features: one linear map of the neighbors around each point that stays."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pointmix.pointset import PointSet
+
+
+class Reducer(nn.Conv2d):
+    """A strided convolution whose weights also serve sets that are not a full grid (see the layouts' `reduce`).
+
+    Args:
+        dim_in, dim_out: channels.
+        kernel, stride, padding: as of a square convolution.
+        keep: which cells of a partial lattice stay: "area" as many as the points fill, "occupied" all with a point.
+            A kernel that does not overlap its neighbors' keeps all, as nobody else would read their points.
+    """
+
+    def __init__(
+        self, dim_in: int, dim_out: int, *, kernel: int, stride: int, padding: int, keep: str = "area"
+    ) -> None:
+        super().__init__(dim_in, dim_out, kernel, stride, padding)
+        if keep not in ("area", "occupied"):
+            raise ValueError(f"keep must be 'area' or 'occupied', got {keep!r}")
+        if not 0 < stride <= kernel or not 0 <= padding < kernel:
+            raise ValueError(
+                f"reducer needs 0 < stride <= kernel and 0 <= padding < kernel, got kernel {kernel}, "
+                f"stride {stride}, padding {padding}"
+            )
+        self.keep = "occupied" if kernel == stride else keep
+
+    def forward(self, points: PointSet) -> PointSet:
+        pos, feat, ptr, layout = points.layout.reduce(
+            points.pos,
+            points.feat,
+            points.ptr,
+            self.weight,
+            self.bias,
+            stride=self.stride[0],
+            padding=self.padding[0],
+            keep=self.keep,
+        )
+        return PointSet(pos, feat, ptr, layout)

@@ -1,0 +1,150 @@
+"""Clustering, said once: points gather around the centers of their window, and centers speak back to their points.
+
+For the rows, heads and symbols below: R rows of L points, each row of one window; S windows of M centers; E heads of
+D channels. A row is a window unless `row_window` maps several rows to one.
+
+    weight      A[m, n] = sigmoid(alpha * cos(c_m, q_n) + beta) at the most similar center m of point n, zero elsewhere
+    aggregate   g_m = (cv_m + sum_n A[m, n] v_n) / (1 + sum_n A[m, n])
+    dispatch    o_n = sum_m A[m, n] g_m
+
+Source: Context Clusters (Ma et al., ICLR 2023), equations 1 to 3.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pointmix.ops.scatter import segment_sum
+from pointmix.ops.similarity import cosine
+
+DENOMINATORS = ("weights", "count")
+
+
+def assign_hard(
+    q: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    row_window: Int[Tensor, "R"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> tuple[Int[Tensor, "R E 1 L"], Float[Tensor, "R E 1 L"]]:
+    """The most similar center of each point (the first of equals) and the weight of the point there, in (0, 1)."""
+    c, center_valid = _of_rows(c, row_window), _of_rows(center_valid, row_window)
+    logit = alpha * cosine(c.transpose(1, 2), q.transpose(1, 2)) + beta  # (R, E, M, L)
+    if center_valid is not None:
+        logit = logit.masked_fill(~center_valid[:, None, :, None], -torch.inf)
+    best, center = logit.max(dim=2, keepdim=True)  # the sigmoid is monotonic: only the kept weights need it
+    return center, torch.sigmoid(best)
+
+
+def cluster_hard(
+    q: Float[Tensor, "R L E D"],
+    v: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    cv: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+    denominator: str = "weights",
+) -> Float[Tensor, "R L E D"]:
+    """Hard clustering as two batched products, without a tensor of M x L x D.
+
+    Args:
+        q, v: queries and values of the points.
+        c, cv: queries and values of the centers.
+        alpha, beta: scale and offset of the similarity.
+        row_window: the window of each row; None if row r is window r.
+        valid: false for slots that hold no point. What comes back for them is not meaningful.
+        center_valid: false for centers that do not exist. Each window needs one that does.
+        denominator: "weights" divides by 1 + the sum of weights, "count" by 1 + the number of points of the center.
+
+    Returns:
+        The new value of each point.
+    """
+    a, total = _weights(q, c, alpha, beta, row_window, valid, center_valid, denominator)
+    g = _aggregate(a, total, v, cv, row_window)  # (S, E, M, D)
+    o = a.transpose(-1, -2) @ _of_rows(g, row_window)  # (R, E, L, D)
+    return o.transpose(1, 2)
+
+
+def cluster_hard_plain(
+    q: Float[Tensor, "R L E D"],
+    v: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    cv: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+    denominator: str = "weights",
+) -> Float[Tensor, "R L E D"]:
+    """The plain twin of `cluster_hard`: every sum of the equations over an explicit tensor of M x L x D."""
+    q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
+    c, center_valid = _of_rows(c, row_window), _of_rows(center_valid, row_window)
+    cos = F.normalize(c, dim=-1, eps=1e-12) @ F.normalize(q, dim=-1, eps=1e-12).transpose(-1, -2)
+    s = torch.sigmoid(alpha * cos + beta)  # (R, E, M, L)
+    if center_valid is not None:
+        s = torch.where(center_valid[:, None, :, None], s, -1.0)
+    member = F.one_hot(s.argmax(dim=2), s.shape[2]).movedim(-1, 2).to(s.dtype)  # (R, E, M, L)
+    if valid is not None:
+        member = member * valid[:, None, None]
+    a = s * member
+    total = (a if denominator == "weights" else member).sum(-1)  # (R, E, M)
+    gathered = (a[..., None] * v[:, :, None]).sum(3)  # (R, E, M, L, D) -> (R, E, M, D)
+    if row_window is not None:
+        gathered, total = (segment_sum(t, row_window, len(cv)) for t in (gathered, total))
+    g = (cv + gathered) / (1 + total[..., None])  # (S, E, M, D)
+    o = (a[..., None] * _of_rows(g, row_window)[:, :, :, None]).sum(2)  # (R, E, M, L, D) -> (R, E, L, D)
+    return o.transpose(1, 2)
+
+
+def update_centers(
+    q: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+    denominator: str = "weights",
+) -> Float[Tensor, "S M E D"]:
+    """One step of dynamic centers: each center moves to the aggregate of the queries that chose it.
+
+    Arguments are those of `cluster_hard`. Source: Context Clusters, ablation of fixed against dynamic centers; the
+    paper leaves the rule open, this is its equation 2 with queries in place of values.
+    """
+    a, total = _weights(q, c, alpha, beta, row_window, valid, center_valid, denominator)
+    return _aggregate(a, total, q, c, row_window).transpose(1, 2)
+
+
+def _weights(q, c, alpha, beta, row_window, valid, center_valid, denominator):
+    """A (R, E, M, L) and the sum that the aggregate divides by, (R, E, M)."""
+    center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
+    member = center == torch.arange(c.shape[1], device=c.device)[:, None]  # (R, E, M, L)
+    if valid is not None:
+        member = member & valid[:, None, None]
+    a = weight * member
+    return a, a.sum(-1) if denominator == "weights" else member.sum(-1).to(a.dtype)
+
+
+def _aggregate(a, total, v, cv, row_window):
+    """g (S, E, M, D) from the weights of the rows."""
+    gathered = a @ v.transpose(1, 2)  # (R, E, M, D)
+    if row_window is not None:
+        gathered, total = (segment_sum(t, row_window, len(cv)) for t in (gathered, total))
+    return (cv.transpose(1, 2) + gathered) / (1 + total[..., None])
+
+
+def _of_rows(x: Tensor | None, row_window: Int[Tensor, "R"] | None) -> Tensor | None:
+    """What belongs to the window of each row."""
+    return x if x is None or row_window is None else x.index_select(0, row_window)

@@ -1,0 +1,320 @@
+"""A ragged batch of point sets: every model in pointmix takes one and its layers pass it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pointmix.images import as_channels_last, as_mask
+from pointmix.layouts.grid import Grid, grid_coordinates
+from pointmix.layouts.sparse import SparseGrid
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    ImageLike = Tensor | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """B sets of points, packed one after the other.
+
+    Args:
+        pos: (N, D) floating point positions. On a lattice D = 2, rows then columns, each in [-0.5, 0.5] over the
+            whole lattice.
+        feat: (N, C) floating point features.
+        ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1].
+        layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or None (anywhere).
+
+    Raises:
+        ValueError: if the shapes or dtypes do not fit together.
+    """
+
+    pos: Float[Tensor, "N D"]
+    feat: Float[Tensor, "N C"]
+    ptr: Int[Tensor, "B+1"]
+    layout: Grid | SparseGrid | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
+            return
+        if self.pos.ndim != 2 or self.feat.ndim != 2 or len(self.pos) != len(self.feat):
+            raise ValueError(
+                f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(self.pos.shape)} "
+                f"and {tuple(self.feat.shape)}"
+            )
+        if self.ptr.ndim != 1 or self.ptr.numel() < 2 or self.ptr.dtype != torch.int64:
+            raise ValueError(
+                f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
+            )
+        if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
+            raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
+        if self.layout is not None:
+            self.layout.check(len(self.feat), self.num_sets)
+
+    # ---- construction -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_image(
+        cls,
+        image: ImageLike,
+        mask: ImageLike | None = None,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        coord_mode: str = "inclusive",
+    ) -> PointSet:
+        """One image as one set, a point a pixel.
+
+        Args:
+            image: tensor (C, H, W) or (H, W), array (H, W, C) or (H, W), or PIL image, of any size and channel
+                count. Bytes become floats in [0, 1]; 16-bit integers likewise; floats are taken as they are.
+            mask: (H, W), nonzero where a pixel is visible. Hidden pixels are absent from the set.
+            mean, std: per channel; (value - mean) / std.
+            coord_mode: "inclusive" puts pixel i of H at i / (H - 1) - 0.5 (Context Clusters, released code),
+                "exclusive" at i / H - 0.5 (the paper's text). Coordinates are those of the whole lattice.
+
+        Raises:
+            ValueError: on a wrong shape or dtype, values that are not finite, or a mask of another size or without
+                a visible pixel.
+        """
+        values = as_channels_last(image, mean=mean, std=std)  # (H, W, C)
+        size = (values.shape[0], values.shape[1])
+        pos = grid_coordinates(size, coord_mode, values.dtype, values.device)  # (H * W, 2)
+        feat = values.reshape(-1, values.shape[-1])
+        if mask is None:
+            _check_finite(feat, "from_image: image")
+            return cls(pos, feat, torch.tensor([0, len(feat)], device=feat.device), Grid(size))
+        visible = as_mask(mask, size).to(feat.device)  # (H, W)
+        index = visible.flatten().nonzero().squeeze(1)
+        _check_finite(feat[index], "from_image: the visible part of the image")
+        cell = torch.stack([index // size[1], index % size[1]], dim=1)
+        layout = SparseGrid(cell, torch.tensor([size], device=feat.device))
+        return cls(pos[index], feat[index], torch.tensor([0, len(index)], device=feat.device), layout)
+
+    @classmethod
+    def from_images(
+        cls,
+        images: Float[Tensor, "B C H W"] | Sequence[ImageLike],
+        masks: Sequence[ImageLike | None] | None = None,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        coord_mode: str = "inclusive",
+    ) -> PointSet:
+        """A batch of images as a batch of sets: one tensor (B, C, H, W), or a sequence of images of any sizes.
+
+        Images of one size without masks make a `Grid`, everything else a `SparseGrid`. Arguments and errors are
+        those of `from_image`.
+        """
+        if isinstance(images, Tensor) and images.ndim == 4 and masks is None and images.is_floating_point():
+            if images.numel() == 0:
+                raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
+            points = cls.from_batch(images, coord_mode=coord_mode)
+            if mean is not None or std is not None:
+                points = points.with_feat(_normalize(points.feat, mean, std))
+            _check_finite(points.feat, "from_images: images")
+            return points
+        if len(images) == 0:
+            raise ValueError("from_images: the batch is empty")
+        if masks is not None and len(masks) != len(images):
+            raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
+        masks = [None] * len(images) if masks is None else masks
+        return cls.cat(
+            [
+                cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode)
+                for i, m in zip(images, masks, strict=True)
+            ]
+        )
+
+    @classmethod
+    def from_batch(cls, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> PointSet:
+        """An image batch as a grid, without a look at the values: what a model does with the tensor it is given."""
+        if images.ndim != 4:
+            raise ValueError(f"expected an image batch (B, C, H, W), got {tuple(images.shape)}")
+        batch, channels, height, width = images.shape
+        pos = grid_coordinates((height, width), coord_mode, images.dtype, images.device)  # (H * W, 2)
+        pos = pos.expand(batch, -1, 2).reshape(-1, 2)
+        feat = images.permute(0, 2, 3, 1).reshape(-1, channels)
+        ptr = torch.arange(batch + 1, device=images.device) * (height * width)
+        return cls(pos, feat, ptr, Grid((height, width)))
+
+    @classmethod
+    def from_pixels(
+        cls,
+        values: Float[Tensor, "N C"],
+        rows: Int[Tensor, "N"],
+        cols: Int[Tensor, "N"],
+        size: tuple[int, int],
+        *,
+        coord_mode: str = "inclusive",
+    ) -> PointSet:
+        """Scattered pixels of one lattice of `size` (H, W); rows and cols say where each of them is.
+
+        Raises:
+            ValueError: if shapes differ, a pixel lies outside the lattice or is given twice, or a value is not finite.
+        """
+        values = torch.as_tensor(values)
+        values = values[:, None] if values.ndim == 1 else values
+        if values.dtype == torch.uint8:
+            values = values / 255
+        rows, cols = (torch.as_tensor(i, device=values.device).long() for i in (rows, cols))
+        if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
+            raise ValueError(
+                "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "
+                f"{tuple(values.shape)}, {tuple(rows.shape)}, {tuple(cols.shape)}"
+            )
+        if len(values) == 0:
+            raise ValueError("from_pixels: no pixel given")
+        height, width = size
+        outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
+        if outside.any():
+            i = int(outside.nonzero()[0])
+            raise ValueError(f"from_pixels: pixel {i} at ({rows[i]}, {cols[i]}) lies outside the {height}x{width} size")
+        index = rows * width + cols
+        if len(torch.unique(index)) != len(index):
+            raise ValueError(f"from_pixels: {len(index) - len(torch.unique(index))} pixels are given more than once")
+        _check_finite(values, "from_pixels: values")
+        pos = grid_coordinates(size, coord_mode, values.dtype, values.device)[index]
+        layout = SparseGrid(torch.stack([rows, cols], dim=1), torch.tensor([size], device=values.device))
+        return cls(pos, values, torch.tensor([0, len(values)], device=values.device), layout)
+
+    # ---- views --------------------------------------------------------------------------------------------------
+
+    @property
+    def num_sets(self) -> int:
+        """B, the number of sets."""
+        return self.ptr.numel() - 1
+
+    @property
+    def batch(self) -> Int[Tensor, "N"]:
+        """The set each point belongs to."""
+        sets = torch.arange(self.num_sets, device=self.ptr.device)
+        return torch.repeat_interleave(sets, self.ptr.diff(), output_size=len(self.feat))
+
+    def with_feat(self, feat: Float[Tensor, "N K"]) -> PointSet:
+        """The same points with other features."""
+        return replace(self, feat=feat)
+
+    def as_sparse(self) -> PointSet:
+        """The same points on a `SparseGrid`, so that the code for partial images runs on a whole one."""
+        return replace(self, layout=self.layout.as_sparse(self.num_sets, self.ptr.device)) if self.layout else self
+
+    def padded(self, fill: float = 0.0) -> tuple[Float[Tensor, "B L C"], Bool[Tensor, "B L"]]:
+        """Features (B, L, C) with L the size of the largest set, and where they are real (B, L)."""
+        count = self.ptr.diff()  # (B,)
+        real = torch.arange(int(count.max()), device=count.device) < count[:, None]  # (B, L)
+        out = self.feat.new_full((*real.shape, self.feat.shape[1]), fill)
+        out[real] = self.feat
+        return out, real
+
+    def to_image(self, fill: float = 0.0) -> Float[Tensor, "B C H W"] | list[Float[Tensor, "C H W"]]:
+        """Features on their lattice, absent cells set to `fill`: (B, C, H, W), a list if the sizes differ.
+
+        Raises:
+            ValueError: for points without a lattice.
+        """
+        if self.layout is None:
+            raise ValueError("to_image: these points have no lattice")
+        return self.layout.to_image(self.feat, self.ptr, fill)
+
+    # ---- sets of sets -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def cat(cls, sets: Sequence[PointSet]) -> PointSet:
+        """Several batches as one, in order. Grids of one size stay a grid; other lattices become sparse."""
+        if not sets:
+            raise ValueError("cat: no sets given")
+        kinds = {None if s.layout is None else "lattice" for s in sets}
+        widths = {(s.pos.shape[1], s.feat.shape[1]) for s in sets}
+        if len(kinds) > 1 or len(widths) > 1:
+            raise ValueError(f"cat: sets differ in kind ({kinds}) or in (D, C) ({sorted(widths)})")
+        grids = {s.layout for s in sets if isinstance(s.layout, Grid)}
+        if len(grids) != 1 or any(isinstance(s.layout, SparseGrid) for s in sets):
+            sets = [s.as_sparse() for s in sets]
+        layout = sets[0].layout
+        if isinstance(layout, SparseGrid):
+            layout = SparseGrid(torch.cat([s.layout.cell for s in sets]), torch.cat([s.layout.size for s in sets]))
+        count = torch.cat([s.ptr.diff() for s in sets])
+        ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        return cls(torch.cat([s.pos for s in sets]), torch.cat([s.feat for s in sets]), ptr, layout)
+
+    def unbind(self) -> list[PointSet]:
+        """One PointSet for each set of the batch."""
+        bounds = self.ptr.tolist()
+        sets = []
+        for b, (lo, hi) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            layout = self.layout
+            if isinstance(layout, SparseGrid):
+                layout = SparseGrid(layout.cell[lo:hi], layout.size[b : b + 1])
+            sets.append(PointSet(self.pos[lo:hi], self.feat[lo:hi], self.ptr.new_tensor([0, hi - lo]), layout))
+        return sets
+
+    def subset(self, index: Bool[Tensor, "N"] | Int[Tensor, "K"]) -> PointSet:
+        """Some of the points, by a boolean mask or by index; the points of a set stay together.
+
+        Raises:
+            ValueError: if the index does not fit, names a point twice, or leaves a set without a point.
+        """
+        index = torch.as_tensor(index, device=self.feat.device)
+        if index.dtype == torch.bool:
+            if index.shape != (len(self.feat),):
+                raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")
+            index = index.nonzero().squeeze(1)
+        if len(torch.unique(index)) != len(index) or (len(index) and not 0 <= index.min() <= index.max() < len(self.feat)):
+            raise ValueError(f"subset: index must name different points of 0 to {len(self.feat) - 1}")
+        batch = self.batch[index]
+        order = torch.argsort(batch, stable=True)
+        index = index[order]
+        count = torch.bincount(batch, minlength=self.num_sets)
+        if (count == 0).any():
+            raise ValueError(f"subset: no point left in set {int((count == 0).nonzero()[0])}")
+        layout = self.as_sparse().layout
+        layout = layout and SparseGrid(layout.cell[index], layout.size)
+        ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        return PointSet(self.pos[index], self.feat[index], ptr, layout)
+
+    def to(self, *args: Any, **kwargs: Any) -> PointSet:
+        """Move or cast as `Tensor.to` does; integer tensors follow the device only."""
+        device = torch.empty(0, device=self.feat.device).to(*args, **kwargs).device
+        return pytree.tree_map_only(
+            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device), self
+        )
+
+    def __repr__(self) -> str:
+        count = self.ptr.diff().tolist()
+        sizes = f"{count[0]} points" if len(count) == 1 else f"{min(count)} to {max(count)} points each"
+        where = "no lattice" if self.layout is None else repr(self.layout)
+        return (
+            f"PointSet({self.num_sets} set{'s' * (self.num_sets > 1)}, {sizes}, {self.feat.shape[1]} channels, "
+            f"{where}, {str(self.feat.dtype).removeprefix('torch.')}, {self.feat.device})"
+        )
+
+
+def _normalize(feat: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    for name, value in (("mean", mean), ("std", std)):
+        if value is not None and len(value) not in (1, feat.shape[-1]):
+            raise ValueError(f"{name} has {len(value)} values for {feat.shape[-1]} channels")
+    feat = feat if mean is None else feat - feat.new_tensor(mean)
+    return feat if std is None else feat / feat.new_tensor(std)
+
+
+def _check_finite(feat: Tensor, what: str) -> None:
+    if not torch.isfinite(feat).all():
+        bad = int((~torch.isfinite(feat)).any(-1).sum())
+        raise ValueError(f"{what} holds NaN or infinite values at {bad} of {len(feat)} pixels, expected finite numbers")
+
+
+pytree.register_pytree_node(
+    PointSet,
+    lambda s: ([s.pos, s.feat, s.ptr, s.layout], None),
+    lambda children, _: PointSet(*children),
+    serialized_type_name="pointmix.PointSet",
+)
