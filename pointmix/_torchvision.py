@@ -34,7 +34,8 @@ def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: 
         ValueError: for other shapes.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(f"nms expects boxes (N, 4) and scores (N,), got {tuple(boxes.shape)} and {tuple(scores.shape)}")
+        found = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
+        raise ValueError(f"nms expects boxes (N, 4) and scores (N,), got {found}")
     boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))  # half precision would misjudge areas
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # (N,)
     left = scores.detach().sort(descending=True, stable=True).indices  # (L,) not yet kept nor suppressed

@@ -64,9 +64,7 @@ class SparseGrid:
         """
         batch = _batch(ptr, len(feat))
         coarse = -(-self.size // stride)  # (B, 2)
-        key, parent, count = torch.unique(
-            _key(self.cell // stride, batch, coarse), return_inverse=True, return_counts=True
-        )
+        key, parent, count = _unique(_key(self.cell // stride, batch, coarse), int(coarse.prod(1).sum()))
         new_batch, cell = _from_key(key, coarse)
         if keep == "area":
             room = torch.minimum(self.size[new_batch] - cell * stride, torch.tensor(stride, device=cell.device))
@@ -82,7 +80,8 @@ class SparseGrid:
         source = (cell * stride)[:, None] + kernel  # (N', K, 2)
         size = self.size[new_batch][:, None]
         absent = ((source < 0) | (source >= size)).any(-1)
-        index = _find(_key(source, new_batch[:, None], self.size), _key(self.cell, batch, self.size), absent)
+        query = _key(source, new_batch[:, None], self.size)
+        index = _find(query, absent, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
         rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())  # the row past the end is zero
         feat = F.linear(rows.view(len(cell), -1), weight.permute(0, 2, 3, 1).flatten(1), bias)  # (N', Cout)
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
@@ -95,11 +94,15 @@ class SparseGrid:
         side = size.clamp(max=folds)  # windows a side
         window = self.cell * side // size  # (N, 2)
         start, length = window_bounds(window, size, side)
-        number, order, counts = _groups((batch * folds + window[:, 0]) * folds + window[:, 1])
+        key = (batch * folds + window[:, 0]) * folds + window[:, 1]
+        _, number, counts = _unique(key, len(self.size) * folds**2)
+        order = torch.argsort(number, stable=True)  # points window by window
         windows = len(counts)
 
-        # rows: a window fills as many rows of the mean length as it needs, so slots stay below points + rows
-        longest = -(-len(order) // windows)
+        # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
+        # needs: either way there are fewer slots than twice the points and one row a window
+        mean, longest = -(-len(order) // windows), int(counts.max())
+        longest = longest if longest <= 2 * mean else mean
         rows_of = -(-counts // longest)  # (S,)
         row_window = torch.repeat_interleave(torch.arange(windows, device=order.device), rows_of)  # (R,)
         first_row, first_point = rows_of.cumsum(0) - rows_of, counts.cumsum(0) - counts  # (S,)
@@ -142,18 +145,31 @@ def _from_key(key: Int[Tensor, "N"], size: Int[Tensor, "B 2"]) -> tuple[Int[Tens
     return batch, torch.stack([local // width, local % width], dim=1)
 
 
-def _find(query: Int[Tensor, "N K"], keys: Int[Tensor, "N"], absent: Bool[Tensor, "N K"]) -> Int[Tensor, "N K"]:
-    """Index of each query among the keys; len(keys) where it is absent."""
-    ordered, order = keys.sort()
-    at = torch.searchsorted(ordered, query).clamp(max=len(keys) - 1)
-    found = (ordered[at] == query) & ~absent
-    return torch.where(found, order[at], len(keys))
+# Where a lattice is not much larger than its points, a table of its cells is several times faster than sorting.
+_TABLE = 16
 
 
-def _groups(key: Int[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "S"]]:
-    """Number of each point's group, the points in group order, and the size of each group."""
-    _, number, counts = torch.unique(key, return_inverse=True, return_counts=True)
-    return number, torch.argsort(number, stable=True), counts
+def _unique(keys: Int[Tensor, "N"], cells: int) -> tuple[Int[Tensor, "K"], Int[Tensor, "N"], Int[Tensor, "K"]]:
+    """The different keys in order, which of them each key is, and how often each occurs; keys lie below `cells`."""
+    if cells > _TABLE * len(keys):
+        return torch.unique(keys, return_inverse=True, return_counts=True)
+    count = torch.bincount(keys, minlength=cells)
+    found = count.nonzero().squeeze(1)
+    rank = (count > 0).cumsum(0) - 1
+    return found, rank.index_select(0, keys), count.index_select(0, found)
+
+
+def _find(
+    query: Int[Tensor, "N K"], absent: Bool[Tensor, "N K"], keys: Int[Tensor, "P"], cells: int
+) -> Int[Tensor, "N K"]:
+    """Index of each query among the keys, which lie below `cells`; len(keys) where it is absent."""
+    if cells > _TABLE * len(keys):
+        ordered, order = keys.sort()
+        at = torch.searchsorted(ordered, query).clamp(max=len(keys) - 1)
+        return torch.where((ordered[at] == query) & ~absent, order[at], len(keys))
+    table = keys.new_full((cells + 1,), len(keys))  # the cell past the end is never taken
+    table[keys] = torch.arange(len(keys), device=keys.device)
+    return table.index_select(0, query.masked_fill(absent, cells).flatten()).view(query.shape)
 
 
 def _fullest(

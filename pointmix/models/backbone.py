@@ -17,7 +17,6 @@ from pointmix.layouts.plan import Plan
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
-from pointmix.ops.scatter import segment_mean
 from pointmix.pointset import PointSet
 
 Input = Tensor | PointSet
@@ -200,8 +199,7 @@ class PointBackbone(nn.Module):
         points = x if isinstance(x, PointSet) else PointSet.from_batch(x)
         x = points.feat
         if self.global_pool == "avg":
-            sets = Sets.of(points)
-            x = x.view(sets.number, sets.even, -1).mean(1) if sets.even else segment_mean(x, sets.batch, sets.number)
+            x = Sets.of(points).mean(x)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 

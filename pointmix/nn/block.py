@@ -33,7 +33,7 @@ class SetDropPath(nn.Module):
         if not self.training or not self.drop.drop_prob:
             return x
         keep = self.drop(x.new_ones(sets.number, 1))  # (B, 1), zero or 1 / (1 - rate)
-        return x * (keep.repeat_interleave(sets.even, 0) if sets.even else keep[sets.batch])
+        return x * sets.spread(keep)
 
 
 class Block(nn.Module):

@@ -46,12 +46,17 @@ class ContextCluster(nn.Module):
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
         points = plan.split(self.qv(x))
         centers = self.qv(plan.pool(x))  # the mean of a linear map is the map of the mean, which has fewer channels
-        q, v = points.unflatten(-1, (2, self.heads, self.head_dim)).unbind(2)
-        c, cv = centers.unflatten(-1, (2, self.heads, self.head_dim)).unbind(2)
+        q, v = self.heads_first(points)
+        c, cv = self.heads_first(centers)
         layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
         for _ in range(self.center_updates):
             c = update_centers(q, c, self.alpha, self.beta, valid=plan.valid, denominator=self.denominator, **layout)
         return q, v, c, cv
+
+    def heads_first(self, qv: Float[Tensor, "R L 2ED"]) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+        """Queries and values, laid out in memory head by head: one copy here saves several inside the products."""
+        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).contiguous()  # (2, R, E, L, D)
+        return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
 
     def forward(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
         o = self.cluster(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pointmix.ops.scatter import segment_mean
+from pointmix.ops.scatter import segment_sum
 from pointmix.pointset import PointSet
 
 
@@ -21,16 +21,30 @@ class Sets:
         number: B.
         even: the number of points of each set where all have as many, else None.
         batch: (N,) the set of each point, where sets differ.
+        count: (B,) the number of points of each set, where sets differ.
     """
 
     number: int
     even: int | None
     batch: Int[Tensor, "N"] | None
+    count: Int[Tensor, "B"] | None
 
     @classmethod
     def of(cls, points: PointSet) -> Sets:
         even = points.layout.points_per_set() if points.layout else None
-        return cls(points.num_sets, even, None if even else points.batch)
+        if even:
+            return cls(points.num_sets, even, None, None)
+        return cls(points.num_sets, None, points.batch, points.ptr.diff())
+
+    def mean(self, x: Float[Tensor, "N *C"]) -> Float[Tensor, "B *C"]:
+        """Mean over the points of each set."""
+        if self.even:
+            return x.view(self.number, self.even, *x.shape[1:]).mean(1)
+        return segment_sum(x, self.batch, self.number) / self.count.view(-1, *[1] * (x.ndim - 1))
+
+    def spread(self, x: Float[Tensor, "B *C"]) -> Float[Tensor, "N *C"]:
+        """What belongs to the set of each point."""
+        return x.repeat_interleave(self.even, 0) if self.even else x.index_select(0, self.batch)
 
 
 class PointNorm(nn.Module):
@@ -48,9 +62,8 @@ class PointNorm(nn.Module):
             y = F.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
             return y.permute(0, 2, 3, 1).reshape(x.shape)
         x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        var, mean = torch.var_mean(x32, dim=1, correction=0)  # (N,) over the channels of a point
-        center = segment_mean(mean, sets.batch, sets.number)[sets.batch]
-        var = segment_mean(var + (mean - center).square(), sets.batch, sets.number)  # (B,) over points and channels
-        scale = torch.rsqrt(var + self.eps)[sets.batch]
-        y = torch.addcmul(self.bias.to(x32.dtype), (x32 - center[:, None]) * scale[:, None], self.weight.to(x32.dtype))
+        x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]
+        var = sets.mean(x32.square().mean(1))  # (B,) over points and channels
+        x32 = x32 * sets.spread(torch.rsqrt(var + self.eps))[:, None]
+        y = torch.addcmul(self.bias.to(x32.dtype), x32, self.weight.to(x32.dtype))
         return y.to(x.dtype)

@@ -1,0 +1,32 @@
+# make demo: install into .venv, train on handwritten digits, show the result.   make test: install, run every test.
+VENV ?= .venv
+PYTHON3 ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed.stamp
+
+.PHONY: install demo test lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt setup.py pyproject.toml
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; name one with make PYTHON3=...")'
+	$(PYTHON3) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@touch $@
+
+demo: install
+	$(BIN)/python scripts/train_image.py
+
+# Two processes with one thread each: more threads than cores slow small tensors down.
+test: install
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+
+bench: install
+	$(BIN)/python benchmarks/image_models.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

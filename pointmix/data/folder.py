@@ -1,0 +1,176 @@
+"""Image folders, tar files and the sets that timm and torchvision read by index, as sources."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tarfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pointmix.data.shards import open_shards
+from pointmix.data.source import Source
+
+TEST_NAMES = ("val", "validation", "test")  # tried in this order
+STREAMS = ("tfds", "hfids")
+
+
+def _read_path(samples: list[tuple[str, int]], index: int) -> Image.Image:
+    return Image.open(samples[index][0])
+
+
+def _name_path(samples: list[tuple[str, int]], index: int) -> str:
+    return samples[index][0]
+
+
+def _read_stream(reader: Any, index: int) -> Image.Image:
+    return Image.open(reader[index][0])
+
+
+def _name_stream(reader: Any, index: int) -> str:
+    return str(reader.filename(index) or index)
+
+
+def _read_pair(dataset: Any, index: int) -> Image.Image:
+    return dataset[index][0]
+
+
+def _name_pair(dataset: Any, index: int) -> str:
+    return f"{type(dataset).__name__}[{index}]"
+
+
+def open_folder(folder: str | Path) -> Source:
+    """An image folder FOLDER/CLASS/**/image.jpg; a class is a folder right below FOLDER.
+
+    Raises:
+        FileNotFoundError: when FOLDER does not exist.
+        ValueError: when it holds no class folder, or one without any image.
+    """
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder}; expected {folder}/CLASS/*.jpg")
+    if not any(entry.is_dir() for entry in os.scandir(folder)):
+        raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
+    files = ImageFolder(str(folder), allow_empty=True)
+    counts = np.bincount(files.targets, minlength=len(files.classes)) if files.targets else np.zeros(len(files.classes))
+    empty = [name for name, count in zip(files.classes, counts, strict=True) if not count]
+    if empty:
+        kinds = " ".join(IMG_EXTENSIONS)
+        raise ValueError(f"no image in class folder {_listed(empty)} of {folder}; expected files ending in {kinds}")
+    targets = np.asarray(files.targets, dtype=np.int64)
+    return Source(files.classes, targets, partial(_read_path, files.samples), partial(_name_path, files.samples))
+
+
+def open_tar(path: str | Path) -> Source:
+    """Images in a tar file with class folders, or in a folder with one tar file a class.
+
+    Raises:
+        ValueError: when a file is no tar file or holds no image.
+    """
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    try:
+        reader = ReaderImageInTar(str(path), cache_tarfiles=False)  # an open tar file must not be shared by workers
+    except (tarfile.TarError, ValueError, AssertionError) as error:
+        raise ValueError(f"cannot read images from {path}: {error or 'no image in it'}") from error
+    classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.get)
+    targets = reader.targets.astype(np.int64)
+    return Source(classes, targets, partial(_read_stream, reader), partial(_name_stream, reader))
+
+
+def open_local(root: str, split: str | None) -> Source:
+    """A split below ROOT: a folder of classes, a folder of tar files, or SPLIT.tar. None takes the first of TEST_NAMES.
+
+    Raises:
+        FileNotFoundError: when ROOT or the split does not exist.
+    """
+    if not root:
+        raise ValueError("data.root is not set; expected a folder with train/CLASS/*.jpg and val/CLASS/*.jpg")
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"data.root: no folder {root}; expected one with train/CLASS/*.jpg and val/CLASS/*.jpg")
+    names = (split,) if split else TEST_NAMES
+    for name in names:
+        path = Path(root, name)
+        if path.is_dir():
+            return open_tar(path) if any(path.glob("*.tar")) else open_folder(path)
+        if path.with_name(name + ".tar").is_file():
+            return open_tar(path.with_name(name + ".tar"))
+    there = _listed(sorted(entry.name for entry in os.scandir(root))) or "nothing"
+    raise FileNotFoundError(f"{root} has no {' or '.join(names)} (nor .tar); it has {there}")
+
+
+def open_reader(
+    *, name: str, root: str | None, split: str, input_key: str, target_key: str, download: bool
+) -> Source:
+    """A set of timm's 'hfds/NAME' (Hugging Face) or 'torch/NAME' (torchvision).
+
+    Raises:
+        ValueError: for another prefix, or a set without class labels.
+        ImportError: when 'datasets' is not installed.
+    """
+    from timm.data import create_dataset
+
+    prefix = name.partition("/")[0]
+    if prefix in STREAMS:
+        raise ValueError(
+            f"data.source {name!r} can only be streamed, so runs could not be resumed exactly; "
+            "use hfds/NAME, wds/NAME, torch/NAME or an image folder"
+        )
+    if prefix == "torch":
+        if not root:
+            raise ValueError(f"data.root is not set; expected the folder where torchvision keeps {name!r}")
+        try:
+            dataset = create_dataset(name, root=root, split=split, download=download)
+        except (RuntimeError, AssertionError) as error:  # not downloaded yet; or a name that timm does not know
+            raise ValueError(f"data.source {name!r}: {error} (data.download true fetches a known set)") from error
+        targets = np.asarray([int(t) for t in dataset.targets], dtype=np.int64)
+        return Source(list(dataset.classes), targets, partial(_read_pair, dataset), partial(_name_pair, dataset))
+    if prefix != "hfds":
+        raise ValueError(f"data.source {name!r} is unknown; expected digits, folder, wds/NAME, hfds/NAME or torch/NAME")
+    library = importlib.util.find_spec("datasets")
+    if library is None or library.origin is None:  # no origin: any folder of that name in the working directory
+        raise ImportError(f"data.source {name!r} needs Hugging Face's library: pip install datasets")
+    reader = create_dataset(name, root=root, split=split, input_key=input_key, target_key=target_key).reader
+    column = reader.dataset.with_format("numpy").select_columns(target_key)
+    targets = np.asarray(column[:][target_key], dtype=np.int64)
+    names = sorted(reader.class_to_idx, key=reader.class_to_idx.get) or [str(c) for c in range(int(targets.max()) + 1)]
+    if targets.min(initial=0) < 0:
+        raise ValueError(f"split {split!r} of {name!r} has no labels (column {target_key!r} holds {targets.min()})")
+    return Source(names, targets, partial(_read_stream, reader), partial(_name_stream, reader))
+
+
+def open_source(
+    *, name: str, root: str | None, split: str | None, input_key: str, target_key: str, download: bool
+) -> Source:
+    """Whatever NAME says, at one split; split None means the test split under its usual name."""
+    if name in ("", "folder"):
+        return open_local(root or "", split)
+    if name.partition("/")[0] == "wds":
+        return open_shards(root or "", split or "validation")
+    return open_reader(
+        name=name, root=root, split=split or "validation", input_key=input_key, target_key=target_key, download=download
+    )
+
+
+def check_same_classes(train: list[str], other: list[str], split: str) -> None:
+    """Refuse a split whose classes are not those of train.
+
+    Raises:
+        ValueError: naming the classes that only one of the two has.
+    """
+    if train == other:
+        return
+    missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
+    parts = [f"{_listed(missing)} only in train"] * bool(missing) + [f"{_listed(extra)} only in {split}"] * bool(extra)
+    raise ValueError(f"train and {split} have different classes: {'; '.join(parts) or 'in another order'}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

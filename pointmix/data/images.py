@@ -1,0 +1,300 @@
+"""Image classification data: one configuration in, loaders for train, validation and test out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from pointmix.data import digits
+from pointmix.data.folder import check_same_classes, open_source
+from pointmix.data.loader import BatchLoader, Failure, ImageSet
+from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.source import MODES, Source, cached
+from pointmix.data.transforms import eval_transform, train_transform
+
+# What a setting that is None becomes.
+FOR_DIGITS = {
+    "img_size": 8,
+    "in_chans": 1,
+    "mean": digits.MEAN,
+    "std": digits.STD,
+    "val_fraction": 0.1,
+    "crop_pct": 1.0,
+    "pad_crop": 1,
+    "hflip": 0.0,
+    "color_jitter": 0.0,
+}
+FOR_IMAGES = {
+    "img_size": 224,
+    "in_chans": 3,
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "val_fraction": 0.02,
+    "crop_pct": 0.9,
+    "pad_crop": 0,
+    "hflip": 0.5,
+    "color_jitter": 0.4,
+}
+CHOICES = {
+    "interpolation": ("bicubic", "bilinear", "nearest"),
+    "train_interpolation": ("random", "bicubic", "bilinear", "nearest"),
+    "remode": ("const", "rand", "pixel"),
+}
+POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")  # what timm's policies begin with
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are and what is done to them.
+
+    Args:
+        source: digits (8x8, nothing to download), folder (class folders or tar files below root), wds/ (WebDataset
+            shards below root), hfds/NAME (Hugging Face) or torch/NAME (torchvision).
+        root: folder of the data, or where a library keeps its downloads.
+        train_split: name of the training split, a folder below root for source folder.
+        test_split: name of the test split; unset: the first of val, validation and test that is there.
+        val_split: name of a split to select models on, instead of a share of train.
+        val_fraction: share of every class of train held back to select models on, 0 for none (unset: 0.1 for digits,
+            0.02 else).
+        split_seed: decides which images are held back or kept by limit; the run's own seed does not.
+        limit: at most this many training images, for a quick try.
+        input_key: column of the images, for hfds.
+        target_key: column of the labels, for hfds.
+        download: let torchvision fetch the set, for torch.
+        img_size: side of the images given to the model, in pixels (unset: 8 for digits, 224 else).
+        in_chans: channels, 1 gray or 3 RGB; files are converted (unset: 1 for digits, 3 else).
+        mean: mean of every channel, of values in [0, 1], taken off (unset: the digits' or ImageNet's).
+        std: deviation of every channel, divided by (unset: the digits' or ImageNet's).
+        interpolation: how evaluation resizes (bicubic, bilinear, nearest).
+        crop_pct: share of the resized short side that evaluation keeps (unset: 1 for digits, 0.9 else).
+        train_interpolation: how random crops are resized; random picks bilinear or bicubic for each image.
+        scale: range of the random crop's area, as a share of the image.
+        ratio: range of the random crop's aspect ratio.
+        pad_crop: pixels added around the image before a crop of img_size, instead of the random resized crop; for small
+            images; 0 for off (unset: 1 for digits, 0 else).
+        hflip: probability of mirroring left and right (unset: 0 for digits, 0.5 else).
+        vflip: probability of mirroring top and bottom.
+        color_jitter: strength of random brightness, contrast and saturation; auto_augment replaces it (unset: 0 for
+            digits, 0.4 else).
+        auto_augment: timm's augmentation policy, as rand-m9-mstd0.5-inc1.
+        reprob: probability of erasing a random rectangle.
+        remode: what an erased rectangle becomes, const (zero), rand (one color) or pixel (noise).
+        workers: processes that load images; 0 loads in the training process.
+        cache: decode every image once and keep the bytes in memory, for sets that fit.
+        strict: stop at a damaged image; otherwise it is skipped and counted.
+    """
+
+    source: str = "digits"
+    root: str | None = None
+    train_split: str = "train"
+    test_split: str | None = None
+    val_split: str | None = None
+    val_fraction: float | None = None
+    split_seed: int = 0
+    limit: int | None = None
+    input_key: str = "image"
+    target_key: str = "label"
+    download: bool = False
+    img_size: int | None = None
+    in_chans: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str = "bicubic"
+    crop_pct: float | None = None
+    train_interpolation: str = "random"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    pad_crop: int | None = None
+    hflip: float | None = None
+    vflip: float = 0.0
+    color_jitter: float | None = None
+    auto_augment: str | None = None
+    reprob: float = 0.0
+    remode: str = "pixel"
+    workers: int = 0
+    cache: bool = False
+    strict: bool = False
+
+
+def resolve(cfg: DataConfig) -> DataConfig:
+    """Fill in every setting that the source decides, and check all ranges.
+
+    Raises:
+        ValueError: naming the setting, its value and what was expected.
+    """
+    usual = dict(FOR_DIGITS if cfg.source == "digits" else FOR_IMAGES)
+    cfg = dataclasses.replace(cfg, **{key: value for key, value in usual.items() if getattr(cfg, key) is None})
+    if cfg.in_chans not in MODES:
+        raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (gray) or 3 (RGB)")
+    channels = {}
+    for key in ("mean", "std"):
+        values = tuple(float(value) for value in getattr(cfg, key))
+        if cfg.in_chans == 1 and values == usual[key]:
+            values = (sum(values) / len(values),)  # the gray version of a color default
+        if len(values) not in (1, cfg.in_chans):
+            raise ValueError(f"data.{key} has {len(values)} values for {cfg.in_chans} channels")
+        channels[key] = values * (cfg.in_chans // len(values))
+    if min(channels["std"]) <= 0:
+        raise ValueError(f"data.std {channels['std']}: expected positive values")
+    for key, low, high in (
+        ("img_size", 1, None),
+        ("pad_crop", 0, None),
+        ("workers", 0, None),
+        ("limit", 1, None),
+        ("split_seed", 0, None),
+        ("color_jitter", 0, None),
+        ("hflip", 0, 1),
+        ("vflip", 0, 1),
+        ("reprob", 0, 1),
+    ):
+        value = getattr(cfg, key)
+        if value is not None and (value < low or (high is not None and value > high)):
+            raise ValueError(f"data.{key} {value}: expected at least {low}" + (f", up to {high}" if high else ""))
+    for key, expected in CHOICES.items():
+        if getattr(cfg, key) not in expected:
+            raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
+    for key in ("scale", "ratio"):
+        low, high = getattr(cfg, key)
+        if not 0 < low <= high:
+            raise ValueError(f"data.{key} {low}, {high}: expected two positive numbers, the smaller first")
+    policy = cfg.auto_augment
+    if policy is not None and policy.split("-")[0] not in POLICIES:
+        raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
+    if not 0 < cfg.crop_pct <= 1:
+        raise ValueError(f"data.crop_pct {cfg.crop_pct}: expected more than 0, up to 1")
+    if not 0 <= cfg.val_fraction < 1:
+        raise ValueError(f"data.val_fraction {cfg.val_fraction}: expected 0 or more, less than 1")
+    return dataclasses.replace(cfg, **channels)
+
+
+def hold_back(
+    targets: Int[np.ndarray, " N"], *, fraction: float, seed: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Two sorted parts of the images, the second with `fraction` of every class, at least one, but never all of it."""
+    rng = np.random.default_rng(seed)
+    held = []
+    for label in np.unique(targets):
+        members = rng.permutation(np.flatnonzero(targets == label))
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction else 0
+        held.append(members[:count])
+    second = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(targets)), second), second
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Loaders over (images float32 (B, C, H, W), targets int64 (B,)), and what a model and a report need to know.
+
+    Args:
+        train: shuffled and augmented; has state_dict() and load_state_dict(), and forgets nothing in mid-epoch.
+        val: the images held back from train, or None where nothing was.
+        test: the test split. Every process sees its own part of val and test, and no image twice.
+        classes: names, in the order of the labels.
+        config: the configuration with every setting filled in.
+    """
+
+    train: BatchLoader
+    val: BatchLoader | None
+    test: BatchLoader
+    classes: list[str]
+    config: DataConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train)
+
+    @property
+    def in_chans(self) -> int:
+        return self.config.in_chans
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self.config.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.config.std
+
+    @property
+    def img_size(self) -> int:
+        return self.config.img_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the next pass over train; call it before every epoch."""
+        self.train.set_epoch(epoch)
+
+    def skipped(self) -> list[Failure]:
+        """(file, reason) of every damaged image that this process has met so far."""
+        loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
+        return sorted({failure for loader in loaders for failure in loader.failed.items()})
+
+
+def _open(cfg: DataConfig, split: str | None) -> Source:
+    if cfg.source == "digits":
+        return digits.open_digits(split or "test")
+    return open_source(
+        name=cfg.source,
+        root=cfg.root,
+        split=split,
+        input_key=cfg.input_key,
+        target_key=cfg.target_key,
+        download=cfg.download,
+    )
+
+
+def build_data(
+    cfg: DataConfig, *, batch_size: int, eval_batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> ImageSplits:
+    """Open the data and make the loaders.
+
+    Args:
+        cfg: what to load.
+        batch_size: training images a step and process; processes x batch_size make the global batch.
+        eval_batch_size: images a step and process in evaluation.
+        seed: of the order and the augmentation, not negative.
+        rank, world_size: this process and how many there are.
+    Raises:
+        FileNotFoundError: for data that is not there.
+        ValueError: for a setting out of range, a class without images, or splits with different classes.
+    """
+    if batch_size < 1 or eval_batch_size < 1 or seed < 0:
+        raise ValueError(f"batch sizes {batch_size}, {eval_batch_size} and seed {seed}: expected at least 1, 1 and 0")
+    cfg = resolve(cfg)
+    train, test = _open(cfg, cfg.train_split), _open(cfg, cfg.test_split)
+    check_same_classes(train.classes, test.classes, cfg.test_split or "test")
+    if cfg.val_split:
+        val, kept = _open(cfg, cfg.val_split), np.arange(len(train.targets))
+        check_same_classes(train.classes, val.classes, cfg.val_split)
+        held = np.arange(len(val.targets))
+    else:
+        val, (kept, held) = train, hold_back(train.targets, fraction=cfg.val_fraction, seed=cfg.split_seed)
+    if cfg.limit:
+        kept = np.sort(np.random.default_rng(cfg.split_seed).permutation(kept)[: cfg.limit])
+
+    def loader(source: Source, indices: Int[np.ndarray, " n"], training: bool) -> BatchLoader:
+        mode = MODES[cfg.in_chans]
+        images = ImageSet(
+            source=cached(source, indices, mode) if cfg.cache else source,
+            indices=indices,
+            mode=mode,
+            transform=train_transform(cfg) if training else eval_transform(cfg),
+            seed=seed if training else None,
+        )
+        place = {"size": len(images), "rank": rank, "world_size": world_size}
+        if training:
+            batches = EpochBatches(batch_size=batch_size, seed=seed, **place)
+        else:
+            batches = PartBatches(batch_size=eval_batch_size, **place)
+        return BatchLoader(dataset=images, batches=batches, workers=cfg.workers, strict=cfg.strict)
+
+    return ImageSplits(
+        train=loader(train, kept, True),
+        val=loader(val, held, False) if len(held) else None,
+        test=loader(test, np.arange(len(test.targets)), False),
+        classes=train.classes,
+        config=cfg,
+    )

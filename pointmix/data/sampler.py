@@ -1,0 +1,80 @@
+"""Which images make which batch: a pure function of (seed, epoch, batch number), for any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+Key = tuple[int, int]  # (epoch, position in the split): what a worker needs to make a sample
+
+
+class EpochBatches:
+    """Shuffled training batches. Every process draws the same permutation and takes its slice of each global batch.
+
+    Args:
+        size: images in the split.
+        batch_size: images a batch and process; the rest that fills no global batch is dropped.
+        seed: of the order, not negative.
+        rank, world_size: this process and how many there are.
+    Raises:
+        ValueError: when the split does not fill one global batch.
+    """
+
+    def __init__(self, *, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.start = 0, 0  # start: batches to pass over in the next iteration
+        if not len(self):
+            raise ValueError(
+                f"{size} training images do not fill one batch of {batch_size} x {world_size} processes; "
+                "use a smaller batch size"
+            )
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start, self.start = self.epoch, self.start, 0
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
+        order = torch.randperm(self.size, generator=generator)  # (size,)
+        order = order[: len(self) * self.batch_size * self.world_size]
+        order = order.view(len(self), self.world_size, self.batch_size)[start:, self.rank]  # (batches left, batch_size)
+        for batch in order:
+            yield [(epoch, position) for position in batch.tolist()]
+
+    def state_dict(self) -> dict[str, int]:
+        """What decides the order, and the place the next iteration begins at."""
+        whole = {"images": self.size, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
+        return {**whole, "epoch": self.epoch, "batch": self.start}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next iteration where `state` says.
+
+        Raises:
+            ValueError: when the state belongs to other data, another global batch or another seed.
+        """
+        for key, ours in self.state_dict().items():
+            if key not in state:
+                raise ValueError(f"state of the training data has no {key!r}; it has {sorted(state)}")
+            if key not in ("epoch", "batch") and state[key] != ours:
+                raise ValueError(f"state of the training data has {key} {state[key]}, but this run has {ours}")
+        self.epoch, self.start = state["epoch"], state["batch"]
+
+
+class PartBatches:
+    """Batches for evaluation: process r of R takes the images r, r + R, r + 2R, ..., each image once and none twice.
+
+    Processes may get one batch more or less than others: add up sums and counts after the loop, not within it.
+    """
+
+    def __init__(self, *, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.positions, self.batch_size = range(rank, size, world_size), batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for first in range(0, len(self.positions), self.batch_size):
+            yield [(0, position) for position in self.positions[first : first + self.batch_size]]

@@ -1,0 +1,69 @@
+"""A source: labeled images that can be read in any order, whatever holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image, UnidentifiedImageError
+
+MODES = {1: "L", 3: "RGB"}  # channels -> the form that Pillow converts to
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labeled images.
+
+    Args:
+        classes: names, in the order of the labels.
+        targets: (N,) int64 labels, known without reading an image.
+        read: index -> Pillow image, perhaps not decoded yet; may raise anything on a damaged file.
+        name: index -> what to call the image in messages, a path where there is one.
+    """
+
+    classes: list[str]
+    targets: Int[np.ndarray, " N"]
+    read: Callable[[int], Image.Image]
+    name: Callable[[int], str]
+
+
+class UnreadableImage(ValueError):
+    """A missing, damaged or empty image; the message is the reason alone, in one line."""
+
+
+def decode(source: Source, index: int, mode: str) -> Image.Image:
+    """Read one image completely, as 'L' or 'RGB' bytes.
+
+    Raises:
+        UnreadableImage: when the file cannot be decoded to its end.
+    """
+    try:
+        with source.read(index) as image:
+            if image.mode.startswith("I"):  # 16-bit gray: convert() alone would cut at 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            return image.convert(mode)  # decodes, and copies, so that the file can be closed
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("holds no image that Pillow knows") from error
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        reason = str(error).splitlines()
+        raise UnreadableImage(reason[0] if reason else type(error).__name__) from error
+
+
+def _from_cache(images: dict[int, np.ndarray | UnreadableImage], index: int) -> Image.Image:
+    if isinstance(images[index], UnreadableImage):
+        raise images[index]
+    return Image.fromarray(images[index])
+
+
+def cached(source: Source, indices: Int[np.ndarray, " n"], mode: str) -> Source:
+    """Decode these images now and keep their bytes in memory, which worker processes share when they are forked."""
+    images: dict[int, np.ndarray | UnreadableImage] = {}
+    for index in indices.tolist():
+        try:
+            images[index] = np.asarray(decode(source, index, mode))  # (H, W) or (H, W, 3) uint8
+        except UnreadableImage as error:
+            images[index] = error
+    return Source(source.classes, source.targets, partial(_from_cache, images), source.name)

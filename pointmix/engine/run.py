@@ -1,0 +1,240 @@
+"""The parts of a training run: built from the configuration, saved together, restored together."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+
+import pointmix
+from pointmix.data.images import ImageSplits, build_data
+from pointmix.engine import checkpoint
+from pointmix.engine.config import TrainConfig, as_plain, changed_key
+from pointmix.engine.evaluate import evaluate
+from pointmix.tasks import Classify
+
+
+@dataclass
+class Progress:
+    """Where a run stands: plain numbers, saved with the state."""
+
+    epoch: int = 0  # epochs ended, validation included
+    update: int = 0  # optimizer steps in the present epoch
+    step: int = 0  # optimizer steps in all
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of the present epoch, one a step
+    curve: list[list[float]] = field(default_factory=list)  # [step, mean loss since the last point, lr]
+    history: list[dict[str, Any]] = field(default_factory=list)  # an entry for each validation
+    best: dict[str, Any] | None = None  # the entry of the history whose weights are kept
+
+
+@dataclass
+class Run:
+    """The parts of a run, so that they can be saved and restored together."""
+
+    cfg: TrainConfig
+    out: Path
+    accelerator: Accelerator
+    splits: ImageSplits
+    task: Classify
+    model: nn.Module  # the bare network
+    wrapped: nn.Module  # the same, as accelerate prepared it
+    ema: ModelEmaV3 | None
+    optimizer: Any
+    scheduler: Any
+    epochs: int  # with cool-down
+    updates_per_epoch: int
+    at: Progress
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.updates_per_epoch
+
+    @property
+    def last_step(self) -> int:
+        return min(self.total_steps, self.cfg.max_steps or self.total_steps)
+
+    @property
+    def chosen(self) -> nn.Module:
+        """The network that is validated and tested."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def lr(self) -> float:
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+
+def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
+    """Everything of a run at its beginning.
+
+    Raises:
+        FileNotFoundError, ValueError: data or model are not as the configuration says; one line.
+    """
+    set_seed(cfg.seed)  # every process builds the same weights
+    splits = build_data(
+        cfg.data,
+        batch_size=cfg.batch_size,
+        eval_batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    model = create_run_model(cfg, num_classes=len(splits.classes), in_chans=splits.in_chans).to(accelerator.device)
+    optim = cfg.optim
+    options = {} if optim.betas is None else {"betas": tuple(optim.betas)}
+    optimizer = create_optimizer_v2(
+        model,
+        opt=optim.opt,
+        lr=optim.lr * cfg.batch_size * cfg.accum * accelerator.num_processes / optim.lr_base_batch,
+        weight_decay=optim.weight_decay,
+        filter_bias_and_bn=True,
+        **options,
+    )
+    updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
+    scheduler, epochs = create_scheduler_v2(
+        optimizer,
+        sched=optim.sched,
+        num_epochs=cfg.epochs,
+        warmup_epochs=optim.warmup_epochs,
+        warmup_lr=optim.warmup_lr,
+        min_lr=optim.min_lr,
+        cooldown_epochs=optim.cooldown_epochs,
+        step_on_epochs=not optim.sched_on_updates,
+        updates_per_epoch=updates_per_epoch,
+    )
+    ema = None
+    if optim.ema_decay is not None:
+        ema = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=optim.ema_warmup)
+    if cfg.compile:
+        model.compile()
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
+    mix = asdict(cfg.mix)
+    task = Classify(len(splits.classes), **mix)
+    return Run(
+        cfg=cfg, out=out, accelerator=accelerator, splits=splits, task=task, model=model, wrapped=wrapped,
+        ema=ema, optimizer=optimizer, scheduler=scheduler, epochs=int(epochs), updates_per_epoch=updates_per_epoch,
+        at=Progress(),
+    )  # fmt: skip
+
+
+def create_run_model(cfg: TrainConfig, **given: int) -> nn.Module:
+    """The model of a configuration; `given` comes from the data: num_classes and in_chans.
+
+    Raises:
+        ValueError: there is no such model, or it does not take these arguments; one line.
+    """
+    for key in given.keys() & cfg.model.kwargs.keys():
+        raise ValueError(f"model.kwargs.{key} is set by the data ({given[key]}); leave it out")
+    try:
+        return pointmix.create_model(cfg.model.name, **given, **cfg.model.kwargs)
+    except (RuntimeError, TypeError, AssertionError) as e:
+        raise ValueError(f"cannot create model {cfg.model.name} with kwargs {cfg.model.kwargs}: {e}") from e
+
+
+def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, float]:
+    """Metrics of `model` over a loader, added up over all processes."""
+    with torch.random.fork_rng(devices=[]):  # what evaluation draws must not move training
+        return evaluate(
+            model,
+            loader,
+            task=run.task,
+            device=run.accelerator.device,
+            autocast=run.accelerator.autocast,
+            reduce=lambda sums: run.accelerator.reduce(sums, "sum"),
+        )
+
+
+def model_info(run: Run) -> dict[str, Any]:
+    """What stands beside weights, so that they can be used without the run's data."""
+    splits = run.splits
+    return {
+        "name": run.cfg.model.name,
+        "kwargs": as_plain(run.cfg.model)["kwargs"],
+        "classes": list(splits.classes),
+        "in_chans": splits.in_chans,
+        "mean": [float(m) for m in splits.mean],
+        "std": [float(s) for s in splits.std],
+        "img_size": splits.img_size,
+        "data": as_plain(splits.config),
+        "pointmix": getattr(pointmix, "__version__", "unknown"),
+    }
+
+
+def save_run(run: Run, *, mid_epoch: bool) -> None:
+    """Write the state of all processes; between epochs the place in the data is the next epoch's start."""
+    accelerator = run.accelerator
+    loader = run.splits.train.state_dict() if mid_epoch else None
+    parts = gather_object([{"rng": checkpoint.rng_state(), "loader": checkpoint.plain(loader)}])
+    finite = all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+    if not finite:
+        raise FloatingPointError(f"the weights are not finite at step {run.at.step}; {last_good(run.out)}")
+    if not accelerator.is_main_process:
+        return
+    state = {
+        "config": as_plain(run.cfg),
+        "total_steps": run.total_steps,
+        "progress": asdict(run.at),
+        "model": run.model.state_dict(),
+        "ema": None if run.ema is None else run.ema.module.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
+        "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+        "processes": parts,
+    }
+    checkpoint.save_state(run.out / checkpoint.LAST, state)
+
+
+def previous_state(cfg: TrainConfig, out: Path, *, processes: int) -> dict[str, Any] | None:
+    path = out / checkpoint.LAST
+    if cfg.restart or not path.exists():
+        return None
+    state = checkpoint.load_state(path)
+    hint = "give another --out, or --restart true to start anew"
+    if (changed := changed_key(state["config"], as_plain(cfg))) is not None:
+        raise ValueError(f"{path} is of another configuration: {changed}; {hint}")
+    if len(state["processes"]) != processes:
+        raise ValueError(f"{path} is of {len(state['processes'])} processes, there are {processes}; {hint}")
+    return state
+
+
+def finished_metrics(cfg: TrainConfig, out: Path, saved: dict[str, Any]) -> dict[str, Any] | None:
+    """The metrics of a run that has nothing left to do, or None."""
+    path = out / "metrics.json"
+    if not path.exists() or not (out / checkpoint.FINAL).exists():
+        return None
+    metrics = json.loads(path.read_text())
+    wanted = min(saved["total_steps"], cfg.max_steps or saved["total_steps"])
+    return metrics if metrics["steps"] == saved["progress"]["step"] >= wanted else None
+
+
+def restore_run(run: Run, saved: dict[str, Any]) -> None:
+    path = run.out / checkpoint.LAST
+    checkpoint.load_weights(run.model, saved["model"], source=path)
+    if saved["total_steps"] != run.total_steps:
+        raise ValueError(f"{path} is of other data: {saved['total_steps']} steps in all, now {run.total_steps}")
+    if run.ema is not None:
+        checkpoint.load_weights(run.ema.module, saved["ema"], source=path)
+    run.optimizer.load_state_dict(saved["optimizer"])
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(saved["scheduler"])
+    if run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(saved["scaler"])
+    run.at = Progress(**saved["progress"])
+
+
+def last_good(out: Path) -> str:
+    path = out / checkpoint.LAST
+    if not path.exists():
+        return "no checkpoint was saved before"
+    return f"the last good checkpoint is {path}, of step {checkpoint.load_state(path)['progress']['step']}"

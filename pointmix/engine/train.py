@@ -1,0 +1,245 @@
+"""The training loop: one process or many, exactly resumable.
+
+All that decides how training goes on (weights, average, optimizer, schedule, scaler, random states, place in the data)
+is in one file, written between optimizer steps. The random states are restored after the data iterator is made, because
+making one may draw numbers. Evaluation leaves them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from rich.console import Console
+
+from pointmix.engine import checkpoint
+from pointmix.engine.config import TrainConfig, as_plain, run_folder
+from pointmix.engine.finish import finish
+from pointmix.engine.log import Log, show_result
+from pointmix.engine.run import (
+    Run,
+    build_run,
+    evaluate_run,
+    finished_metrics,
+    last_good,
+    model_info,
+    previous_state,
+    restore_run,
+    save_run,
+)
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was asked to stop by a signal and has saved its state."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def train(cfg: TrainConfig) -> dict[str, Any]:
+    """Train, choose the best epoch on the validation slice, test it once, and write the run folder.
+
+    Goes on from the run folder's checkpoint if there is one, bit for bit on the CPU. Several processes (torchrun) need
+    a run folder that all can read.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        ValueError: wrong data or model, or a checkpoint of another configuration; one line.
+        FloatingPointError: the loss is not finite; one line with the step and the last good checkpoint.
+        OSError: a file cannot be read or written.
+        Stopped: SIGINT or SIGTERM; the state has been saved.
+    """
+    out = Path(run_folder(cfg))
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    AcceleratorState._reset_state()  # lets one process train twice, with another precision
+    on_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes (gloo) only when told
+    accelerator = Accelerator(mixed_precision=cfg.precision, cpu=on_cpu)
+    if cfg.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision fp16 needs a GPU; expected no or bf16 on the CPU")
+    saved = previous_state(cfg, out, processes=accelerator.num_processes)
+    accelerator.wait_for_everyone()  # nobody writes before all have read
+    if saved is not None and (metrics := finished_metrics(cfg, out, saved)) is not None:
+        if accelerator.is_main_process:
+            console = Console(highlight=False)
+            console.print(f"{out} is finished; --restart true trains anew", markup=False, soft_wrap=True)
+            show_result(metrics, out, console=console)
+        return metrics
+    run = build_run(cfg, out, accelerator)
+    if saved is not None:
+        restore_run(run, saved)
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.json").unlink(missing_ok=True)  # that of a shorter or an earlier run
+        checkpoint.write_text(out / "config.yaml", yaml.safe_dump(as_plain(cfg), sort_keys=False))
+    log = Log(
+        out,
+        epochs=run.epochs,
+        updates_per_epoch=run.updates_per_epoch,
+        total_steps=run.last_step,
+        step=run.at.step,
+        on=accelerator.is_main_process,
+    )
+    if saved is not None:
+        log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
+    try:
+        with _caught_signals() as caught:
+            _fit(run, log, saved, caught)
+    finally:
+        log.close()
+    return finish(run)
+
+
+def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) -> None:
+    at, cfg, accelerator = run.at, run.cfg, run.accelerator
+    parts = saved["processes"][accelerator.process_index] if saved is not None else None
+    last_save = time.monotonic()
+    started = time.perf_counter() - at.seconds
+    while at.step < run.last_step or not at.history or at.history[-1]["step"] < at.step:  # steps or validation to do
+        run.splits.set_epoch(at.epoch)
+        batches: Iterator[Any] = iter(())
+        if at.update < run.updates_per_epoch:  # else the epoch was stopped after its last step
+            if parts is not None and parts["loader"] is not None:
+                run.splits.train.load_state_dict(parts["loader"])
+            batches = iter(run.splits.train)
+        if parts is not None:
+            checkpoint.set_rng_state(parts["rng"])
+            parts = None
+        run.wrapped.train()
+        recent: list[torch.Tensor] = []  # losses that still lie on the device
+        while at.step < run.last_step and at.update < run.updates_per_epoch:
+            group = list(islice(batches, cfg.accum))
+            if not group:
+                raise ValueError(f"the loader ended after {at.update} of {run.updates_per_epoch} steps of the epoch")
+            recent.append(_step(run, group))
+            at.seconds = time.perf_counter() - started
+            log.step(at.step, sum(len(images) for images, _ in group) * accelerator.num_processes)
+            point = at.step % cfg.log_every == 0
+            if point or accelerator.device.type == "cpu":
+                _take_losses(run, recent)
+            if point:
+                mean = sum(at.losses[-cfg.log_every :]) / len(at.losses[-cfg.log_every :])
+                at.curve.append([at.step, mean, run.lr])
+                log.point(at.step, mean, run.lr)
+            stop, late = False, False
+            if accelerator.num_processes == 1 or point:  # processes must agree, which costs a message
+                late = cfg.save_every_seconds is not None and time.monotonic() - last_save >= cfg.save_every_seconds
+                stop, late = _any_process(accelerator, bool(caught), late)
+            if stop or late or (cfg.save_every_steps and at.step % cfg.save_every_steps == 0):
+                _take_losses(run, recent)
+                save_run(run, mid_epoch=True)
+                last_save = time.monotonic()
+            if stop:
+                name = signal.Signals(caught[0]).name if caught else "a signal to another process"
+                note = f"stopped by {name} at step {at.step}; the same command goes on from {run.out / checkpoint.LAST}"
+                raise Stopped(caught[0] if caught else signal.SIGTERM, note)
+        _take_losses(run, recent)
+        _validate(run, log)
+        at.seconds = time.perf_counter() - started
+        if at.update == run.updates_per_epoch:
+            at.epoch, at.update, at.losses = at.epoch + 1, 0, []
+            if run.scheduler is not None:
+                run.scheduler.step(at.epoch)
+            save_run(run, mid_epoch=False)
+        else:
+            save_run(run, mid_epoch=True)
+        last_save = time.monotonic()
+
+
+def _step(run: Run, group: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """One optimizer step over a group of batches; returns this process's mean loss, on the device."""
+    accelerator, total = run.accelerator, None
+    for i, (images, targets) in enumerate(group):
+        images = images.to(accelerator.device, non_blocking=True)
+        targets = targets.to(accelerator.device, non_blocking=True)
+        last = i == len(group) - 1
+        with nullcontext() if last else accelerator.no_sync(run.wrapped):
+            loss = run.task.loss(run.wrapped, images, targets) / len(group)
+            accelerator.backward(loss)
+        total = loss.detach() if total is None else total + loss.detach()
+    if run.cfg.optim.clip_grad is not None:
+        accelerator.clip_grad_norm_(run.wrapped.parameters(), run.cfg.optim.clip_grad)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    at = run.at
+    at.step, at.update = at.step + 1, at.update + 1
+    if run.ema is not None:
+        run.ema.update(run.model, step=at.step)
+    if run.scheduler is not None:
+        run.scheduler.step_update(at.step)
+    return total
+
+
+def _take_losses(run: Run, recent: list[torch.Tensor]) -> None:
+    """Fetch the losses from the device and refuse what is not finite."""
+    first = run.at.step - len(recent) + 1
+    values = torch.stack(recent).tolist() if recent else []
+    recent.clear()
+    for step, loss in enumerate(values, start=first):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step}; {last_good(run.out)}")
+    run.at.losses += values
+
+
+def _validate(run: Run, log: Log) -> None:
+    """Validate, add to the history, and keep the best weights so far, or the newest where nothing was held back."""
+    at, val = run.at, run.splits.val
+    train_loss = torch.tensor(sum(at.losses) / len(at.losses), device=run.accelerator.device)
+    entry = {
+        "epoch": at.step / run.updates_per_epoch,
+        "step": at.step,
+        "train_loss": run.accelerator.reduce(train_loss, "mean").item(),
+        "val": None if val is None else evaluate_run(run, run.chosen, val),
+        "lr": run.lr,
+        "seconds": round(at.seconds, 3),
+    }
+    at.history.append(entry)
+    log.epoch(entry)
+    key = run.task.select_by
+    if at.best is None or val is None or entry["val"][key] > at.best["val"][key]:
+        at.best = entry
+        if run.accelerator.is_main_process:
+            checkpoint.save_model(run.out / checkpoint.BEST, run.chosen, model_info(run))
+
+
+def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """Each flag, true if it is true in any process."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    sums = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device), "sum")
+    return [s > 0 for s in sums.tolist()]
+
+
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted for the loop to see; a second SIGINT interrupts at once."""
+    caught: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if caught and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield caught
+        return
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

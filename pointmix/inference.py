@@ -1,0 +1,170 @@
+"""A trained network and image files: what the scripts that evaluate and predict share."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from safetensors import SafetensorError
+from timm.models import load_checkpoint
+from torch import Tensor, nn
+from torchvision import transforms
+from torchvision.transforms.functional import resize
+
+from pointmix.data.images import DataConfig, resolve
+from pointmix.data.source import MODES, Source, UnreadableImage, decode
+from pointmix.data.transforms import eval_transform
+from pointmix.engine.checkpoint import load_run
+from pointmix.images import as_mask
+from pointmix.models import create_model
+from pointmix.models.weights import load_reference
+from pointmix.pointset import PointSet
+
+
+def open_model(
+    *,
+    run: str | None = None,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network in evaluation mode, and its info: name, classes, data (settings of `DataConfig`), path.
+
+    Args:
+        run: a run folder, or the model.safetensors of one.
+        model: instead of a run, the name of one of our models or of timm's.
+        checkpoint: weights for `model`, as `load_reference` takes them; without it they are random, with a warning.
+        num_classes: of `model`; None leaves its default.
+    Raises:
+        FileNotFoundError: if there is no such run or checkpoint.
+        ValueError: unless exactly one of run and model is given, or if the weights do not fit.
+    """
+    if (run is None) == (model is None):
+        raise ValueError("give one of --run and --model")
+    if run is not None:
+        if checkpoint is not None:
+            raise ValueError("--checkpoint goes with --model; a run has its own weights")
+        network, info = load_run(run, device=device)
+        usual = {"source": "folder"} | {key: info[key] for key in ("img_size", "in_chans", "mean", "std")}
+        return network, info | {"data": info.get("data", {}) | usual | {"source": info.get("data", usual)["source"]}}
+    network = create_model(model, **({} if num_classes is None else {"num_classes": num_classes}))
+    if checkpoint is None:
+        warnings.warn(f"{model} has random weights; give trained ones with --checkpoint", stacklevel=2)
+    elif hasattr(network, "explain"):
+        load_reference(network, checkpoint)
+    else:
+        _load_timm(network, checkpoint)
+    cfg = network.pretrained_cfg
+    data = {"source": "folder", "in_chans": cfg["input_size"][0], "img_size": cfg["input_size"][-1]}
+    data |= {key: cfg[key] for key in ("mean", "std", "crop_pct", "interpolation")}
+    info = {"name": model, "classes": _class_names(network.num_classes), "data": data, "path": checkpoint}
+    return network.to(device).eval(), info
+
+
+def _load_timm(network: nn.Module, checkpoint: str) -> None:
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint file {checkpoint}")
+    try:
+        load_checkpoint(network, checkpoint, weights_only=True)
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
+        why = " ".join(str(e).split())[:300]
+        raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {why}") from e
+
+
+def _class_names(number: int) -> list[str]:
+    if number != 1000:
+        return [f"class {i}" for i in range(number)]
+    from timm.data import ImageNetInfo
+
+    names = ImageNetInfo("imagenet-1k")
+    return [names.index_to_description(i).split(",")[0] for i in range(number)]
+
+
+def data_config(info: dict[str, Any]) -> DataConfig:
+    """The data settings under which the network was trained, complete.
+
+    Raises:
+        ValueError: if they are not settings of this version.
+    """
+    known = {field.name for field in dataclasses.fields(DataConfig)}
+    unknown = sorted(set(info["data"]) - known)
+    if unknown:
+        raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
+    return resolve(DataConfig(**info["data"]))
+
+
+def read_image(path: str | Path, in_chans: int) -> Image.Image:
+    """An image file as gray or RGB bytes, the way evaluation reads it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image, or holds NaN or infinite values.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image file {path}")
+    try:
+        with Image.open(path) as image:
+            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+                raise ValueError(f"{path} holds NaN or infinite values, expected finite numbers")
+        return decode(Source([], np.zeros(0, int), lambda _: Image.open(path), str), 0, MODES[in_chans])
+    except (UnreadableImage, OSError) as e:
+        raise ValueError(f"cannot read image {path}: {' '.join(str(e).split())}") from e
+
+
+def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """A mask file of `size` (H, W): true where any color is not zero.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image, has another size, holds NaN or hides every pixel.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no mask file {path}")
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("LA", "RGBA", "PA"):
+                image = image.convert("L" if image.mode == "LA" else "RGB")  # opacity does not count
+            mask = np.array(image)
+    except OSError as e:
+        raise ValueError(f"cannot read mask {path}: {' '.join(str(e).split())}") from e
+    try:
+        return as_mask(mask if mask.dtype.kind == "f" else mask != 0, size)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
+    """The image resized, cropped and normalized as in evaluation."""
+    return eval_transform(cfg)(image)
+
+
+def masked_image(image: Image.Image, mask: Bool[Tensor, "H W"], cfg: DataConfig) -> PointSet:
+    """The visible pixels of the image, resized, cropped and normalized as in evaluation.
+
+    Raises:
+        ValueError: if the crop holds no visible pixel.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    # Hidden pixels take the value of the nearest visible one, so that resizing blends nothing hidden into the rest.
+    nearest = distance_transform_edt(~mask.numpy(), return_distances=False, return_indices=True)  # (2, H, W)
+    image = Image.fromarray(np.asarray(image)[tuple(nearest)])
+    kept = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+    transform = eval_transform(cfg)
+    for step in transform.transforms:
+        if isinstance(step, transforms.Resize):
+            kept = resize(kept, step.size, transforms.InterpolationMode.NEAREST)
+        elif isinstance(step, transforms.CenterCrop):
+            kept = step(kept)
+    kept = torch.from_numpy(np.array(kept)) > 0
+    if not kept.any():
+        raise ValueError(f"no visible pixel is left in the central {cfg.img_size}x{cfg.img_size} crop")
+    return PointSet.from_image(transform(image), kept)

@@ -1,0 +1,7 @@
+"""What a training step computes, one file a task: the loss of a batch, what is counted on a batch, and the summary."""
+
+from __future__ import annotations
+
+from pointmix.tasks.classify import Classify
+
+__all__ = ["Classify"]

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="pointmix",
+    version="0.1.0",
+    description="Images and any other point set, understood by clustering: Context Clusters and relatives in PyTorch",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["pointmix*"]),
+    install_requires=[
+        "accelerate>=1.0",
+        "huggingface_hub>=0.26",
+        "jaxtyping>=0.2.34",
+        "jsonargparse[signatures]>=4.49",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pillow>=10.0",
+        "pyyaml>=6.0",
+        "rich>=13.0",
+        "safetensors>=0.4",
+        "scikit-learn>=1.4",
+        "timm>=1.0.15",
+        "torch>=2.6",
+        "torchdata>=0.10",
+        "torchvision>=0.21",
+    ],
+    extras_require={
+        "points": ["torch-cluster>=1.6", "torch-scatter>=2.1"],
+        "viz": ["plotly>=5.20"],
+        "coco": ["pycocotools>=2.0.7"],
+        "track": ["tensorboard>=2.15", "wandb>=0.17"],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "tensorboard>=2.15"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

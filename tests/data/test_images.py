@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from PIL import Image
+
+from pointmix.data.images import DataConfig, build_data, hold_back, resolve
+
+CALL = {"batch_size": 8, "eval_batch_size": 16, "seed": 0}
+
+
+def config(root: Path, **kwargs) -> DataConfig:
+    return DataConfig(source="folder", root=str(root), **{"img_size": 16, "val_fraction": 0, **kwargs})
+
+
+def test_digits_are_the_default():
+    splits = build_data(DataConfig(), batch_size=32, eval_batch_size=100, seed=0)
+    images, targets = next(iter(splits.train))
+    assert images.shape == (32, 1, 8, 8) and images.dtype == torch.float32
+    assert targets.shape == (32,) and targets.dtype == torch.int64
+    sizes = [sum(len(t) for _, t in loader) for loader in (splits.val, splits.test)]
+    assert sizes == [120, 599] and len(splits.train.dataset) == 1198 - 120
+    assert splits.classes == [str(d) for d in range(10)]
+    assert splits.steps_per_epoch == 33
+    assert (splits.in_chans, splits.img_size, splits.mean) == (1, 8, (0.305,))
+    assert splits.skipped() == []
+
+
+def test_test_images_are_normalized_digits():
+    splits = build_data(DataConfig(), **CALL)
+    images = torch.cat([images for images, _ in splits.test])
+    assert abs(images.mean()) < 0.02 and abs(images.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("size", [(16, 16), (30, 20), (9, 40)])
+def test_a_folder_of_any_image_size(tmp_path, size, folder):
+    rng = np.random.default_rng(1)
+    for path in folder.rglob("*.jpg"):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    for kwargs in ({}, {"pad_crop": 2}, {"crop_pct": 1.0, "auto_augment": "rand-m9-mstd0.5-inc1"}):
+        splits = build_data(config(folder, **kwargs), **CALL)
+        for loader in (splits.train, splits.test):
+            for images, _ in loader:
+                assert images.shape[1:] == (3, 16, 16) and torch.isfinite(images).all()
+    assert splits.classes == ["cat", "dog"] and splits.val is None
+    assert torch.cat([targets for _, targets in splits.test]).tolist() == [0] * 4 + [1] * 3
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_files_of_any_mode_are_converted(folder, mode, in_chans):
+    gray = np.full((16, 16), 128, dtype=np.uint8)
+    image = Image.fromarray(gray.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(gray).convert(mode)
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+        image.save(path.with_suffix(".tif"))
+    settings = {"crop_pct": 1.0, "in_chans": in_chans, "mean": (0.0,), "std": (1.0,)}
+    splits = build_data(config(folder, **settings, auto_augment="rand-m9-mstd0.5-inc1"), **CALL)
+    images, _ = next(iter(splits.test))
+    assert images.shape == (7, in_chans, 16, 16)
+    if mode != "1":  # dithered
+        assert (images - 128 / 255).abs().max() < 0.02
+    assert next(iter(splits.train))[0].shape == (8, in_chans, 16, 16)
+
+
+def test_pad_crop_only_shifts(folder):
+    plain = {"hflip": 0, "color_jitter": 0, "crop_pct": 1.0, "mean": (0.0,), "std": (1.0,)}
+    splits = build_data(config(folder, pad_crop=2, **plain), **CALL)
+    dataset = splits.train.dataset
+    whole = torch.nn.functional.pad(splits.test.dataset.transform(Image.open(dataset.source.name(7))), (2, 2, 2, 2))
+    shifts = [whole[:, i : i + 16, j : j + 16] for i in range(5) for j in range(5)]
+    seen = {next(k for k, s in enumerate(shifts) if torch.equal(s, dataset[(epoch, 7)][0])) for epoch in range(20)}
+    assert len(seen) > 5
+
+
+def test_held_back_images_are_stratified_seeded_and_disjoint():
+    targets = np.repeat([0, 1, 2, 3], [100, 50, 3, 1])
+    kept, held = hold_back(targets, fraction=0.1, seed=0)
+    assert np.bincount(targets[held], minlength=4).tolist() == [10, 5, 1, 0]
+    assert sorted(np.concatenate([kept, held])) == list(range(len(targets)))
+    assert np.array_equal(held, hold_back(targets, fraction=0.1, seed=0)[1])
+    assert not np.array_equal(held, hold_back(targets, fraction=0.1, seed=1)[1])
+    assert len(hold_back(targets, fraction=0.0, seed=0)[1]) == 0
+
+
+def test_the_runs_seed_does_not_move_the_validation_images(folder):
+    held = [build_data(config(folder, val_fraction=0.2), **CALL | {"seed": s}).val.dataset.indices for s in (0, 1)]
+    assert np.array_equal(*held) and len(held[0]) == 6
+
+
+def test_limit_and_val_split(folder):
+    splits = build_data(config(folder, limit=10, val_split="val", cache=True), **CALL)
+    assert splits.steps_per_epoch == 1 and len(splits.train.dataset) == 10
+    assert sum(len(targets) for _, targets in splits.val) == 7
+
+
+def test_ranks_evaluate_disjoint_parts(folder):
+    parts = [build_data(config(folder), **CALL, rank=r, world_size=2).test for r in range(2)]
+    images = [torch.cat([images for images, _ in part]) for part in parts]
+    whole = torch.cat([images for images, _ in build_data(config(folder), **CALL).test])
+    assert torch.equal(images[0], whole[0::2]) and torch.equal(images[1], whole[1::2])
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"in_chans": 2}, "data.in_chans 2: expected 1"),
+        ({"mean": (0.1, 0.2)}, "data.mean has 2 values for 1 channels"),
+        ({"std": (0.0,)}, "data.std .* positive"),
+        ({"val_fraction": 1.0}, "data.val_fraction 1.0"),
+        ({"crop_pct": 0.0}, "data.crop_pct 0.0"),
+        ({"hflip": 2.0}, "data.hflip 2.0: expected at least 0, up to 1"),
+        ({"workers": -1}, "data.workers -1: expected at least 0"),
+        ({"limit": 0}, "data.limit 0: expected at least 1"),
+        ({"interpolation": "cubist"}, "data.interpolation 'cubist': expected one of"),
+        ({"remode": "holes"}, "data.remode 'holes': expected one of"),
+        ({"auto_augment": "randy-m9"}, "data.auto_augment 'randy-m9'"),
+        ({"scale": (1.0, 0.5)}, "data.scale"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build_data(DataConfig(**settings), **CALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_follow_source_and_channels():
+    gray = resolve(DataConfig(source="folder", root="x", in_chans=1))
+    assert gray.img_size == 224 and len(gray.mean) == 1 and abs(gray.mean[0] - 0.449) < 1e-3
+    assert resolve(DataConfig(in_chans=3)).mean == (0.305,) * 3
+    assert resolve(resolve(DataConfig())) == resolve(DataConfig())
+
+
+def test_every_setting_has_its_line_in_help_and_can_be_given(tmp_path):
+    parser = ArgumentParser()
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parsed = parser.parse_args(["--data.source=folder", "--data.mean=[0.1,0.2,0.3]", "--data.limit=5"])
+    data = parser.instantiate(parsed).data
+    assert data.mean == (0.1, 0.2, 0.3) and data.limit == 5
+    documented = set(re.findall(r"^    +(\w+): ", inspect.getdoc(DataConfig), flags=re.M))
+    assert documented >= {field.name for field in dataclasses.fields(DataConfig)}

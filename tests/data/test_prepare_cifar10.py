@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "datasets/cifar10/prepare.py"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("prepare_cifar10", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def samples(count: int) -> list[tuple[Image.Image, int]]:
+    rng = np.random.default_rng(0)
+    return [(Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)), i % 2) for i in range(count)]
+
+
+def test_a_split_is_written_without_loss(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.COUNTS, "test", 3)
+    images = samples(6)
+    script.write_split(tmp_path, "test", ["cat", "dog"], images)
+    files = sorted(tmp_path.rglob("*.png"), key=lambda path: path.stem)
+    assert [path.parent.name for path in files] == ["cat", "dog"] * 3
+    for path, (image, _) in zip(files, images, strict=True):
+        with Image.open(path) as read:
+            assert read.tobytes() == image.tobytes()
+
+
+def test_a_wrong_count_leaves_nothing(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.COUNTS, "test", 3)
+    with pytest.raises(ValueError, match="test should have 3 images of every class, but has {'dog': 2}"):
+        script.write_split(tmp_path, "test", ["cat", "dog"], samples(5))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_are_one_line(script, tmp_path, monkeypatch, capsys):
+    (tmp_path / "no.tar.gz").write_bytes(b"something else")
+    (tmp_path / "there/train").mkdir(parents=True)
+    for root, archive, message in (
+        ("out", "missing.tar.gz", "error: no file"),
+        ("out", "no.tar.gz", "MD5 sum should be c58f30108f718f92721af3b95e74349a"),
+        ("there", "no.tar.gz", "is there already"),
+    ):
+        places = ["--root", str(tmp_path / root), "--archive", str(tmp_path / archive)]
+        monkeypatch.setattr(sys, "argv", ["prepare", *places])
+        with pytest.raises(SystemExit) as left:
+            script.main()
+        text = capsys.readouterr().err
+        assert left.value.code == 2 and message in text and text.count("\n") == 1
+
+
+def test_it_runs_from_the_repository_without_installing():
+    ran = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0 and "--archive" in ran.stdout

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pointmix.data.images import DataConfig
+from pointmix.engine import finish
+from pointmix.engine.config import MixConfig, ModelConfig, OptimConfig, TrainConfig
+
+# Two stages of one block: drop-path acts in the second.
+TINY = dict(
+    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2],
+    layer_scale=1.0,
+)  # fmt: skip
+OPTIM = {"lr_base_batch": 16, "warmup_epochs": 1, "sched_on_updates": True, "ema_decay": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in a fixed order, so that runs compare bit for bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes most of the time of a short run."""
+    monkeypatch.setattr(finish, "draw_curves", lambda *args: None)
+    monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+    """Makes configurations of 3 epochs of 7 batches on 112 digits, with everything that is random switched on."""
+
+    def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> TrainConfig:
+        cfg = TrainConfig(
+            data=DataConfig(**({"limit": 112} | (data or {}))),
+            model=ModelConfig(name="coc_tiny", kwargs=TINY | {"drop_path_rate": 0.2} | (kwargs or {})),
+            optim=OptimConfig(**(OPTIM | (optim or {}))),
+            mix=MixConfig(**({"mixup": 0.4, "cutmix": 1.0, "smoothing": 0.1} | (mix or {}))),
+            out=str(tmp_path / "run"),
+            epochs=3,
+            batch_size=16,
+            log_every=2,
+        )
+        return dataclasses.replace(cfg, **top)
+
+    return make

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import pointmix
+from pointmix.engine import checkpoint, load_run
+
+
+class FullDisk:
+    """A file that takes so many bytes and then says that the disk is full."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        self.room -= len(memoryview(data).cast("B"))
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+
+@pytest.mark.parametrize("room", [0, 100, 5000])
+@pytest.mark.parametrize("kind", ["state", "model"])
+def test_full_disk_leaves_the_previous_file_whole(tmp_path, monkeypatch, room, kind):
+    def save(value):
+        if kind == "state":
+            checkpoint.save_state(tmp_path / "f", {"model": {"w": torch.full((4000,), value)}})
+        else:
+            model = nn.Linear(4000, 1)
+            nn.init.constant_(model.weight, value)
+            checkpoint.save_model(tmp_path / "f", model, {"name": "x"})
+
+    save(1.0)
+    before = (tmp_path / "f").read_bytes()
+    monkeypatch.setattr("builtins.open", lambda *a, _open=open: FullDisk(_open(*a), room))
+    with pytest.raises(OSError, match="cannot write .*No space left.*previous file is whole") as e:
+        save(2.0)
+    monkeypatch.undo()
+    assert "\n" not in str(e.value)
+    assert (tmp_path / "f").read_bytes() == before
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_failed_sync_leaves_the_previous_file_whole(tmp_path, monkeypatch):
+    checkpoint.write_text(tmp_path / "f", "old")
+    monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint.write_text(tmp_path / "f", "new")
+    assert (tmp_path / "f").read_text() == "old"
+
+
+def test_random_states_go_on_from_a_file(tmp_path):
+    def draw():
+        return random.random(), np.random.rand(3).tolist(), np.random.standard_normal(), torch.rand(3).tolist()
+
+    np.random.standard_normal()  # leaves a second number waiting
+    checkpoint.save_state(tmp_path / "s", {"model": {}, "rng": checkpoint.rng_state()})
+    first = draw()
+    assert draw() != first
+    checkpoint.set_rng_state(checkpoint.load_state(tmp_path / "s")["rng"])
+    assert draw() == first
+
+
+def test_numpy_values_are_saved_as_plain_ones(tmp_path):
+    checkpoint.save_state(tmp_path / "s", {"model": {"a": np.arange(3), "b": (np.float64(2.5), [np.int64(1)])}})
+    model = checkpoint.load_state(tmp_path / "s")["model"]
+    assert model["a"].tolist() == [0, 1, 2] and model["b"] == (2.5, [1])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+def test_files_that_are_no_states(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "evil").write_bytes(pickle.dumps(Evil()))
+    torch.save(Evil(), tmp_path / "evil.pt")
+    torch.save({"other": 1}, tmp_path / "dict")
+    for name in ("empty", "text", "evil", "evil.pt", "dict"):
+        with pytest.raises(ValueError, match=f"{name} is not a training state") as e:
+            checkpoint.load_state(tmp_path / name)
+        assert "\n" not in str(e.value)
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_state(tmp_path / "none")
+
+
+def test_weights_of_another_model_name_the_first_tensor():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
+    with pytest.raises(ValueError, match=r"f holds another model: 1.weight has shape \(4, 3\), expected \(1, 3\)"):
+        checkpoint.load_weights(model, other, source="f")
+    with pytest.raises(ValueError, match=r"1.weight is missing, expected shape \(1, 3\)"):
+        checkpoint.load_weights(model, nn.Sequential(nn.Linear(2, 3)).state_dict(), source="f")
+    with pytest.raises(ValueError, match="extra is not in the model"):
+        checkpoint.load_weights(model, model.state_dict() | {"extra": torch.zeros(1)}, source="f")
+
+
+INFO = {
+    "name": "coc_tiny",
+    "kwargs": {"dims": [16, 24], "depths": [1, 1], "mlp_ratios": [2, 2], "folds": [1, 1], "centers": [2, 2]}
+    | {"heads": 2, "head_dim": 8},
+    "classes": ["cat", "dog", "Ü"],
+    "in_chans": 1,
+    "mean": [0.5],
+    "std": [0.25],
+    "img_size": 16,
+}
+
+
+def test_load_run_gives_model_and_info_from_the_file_alone(tmp_path):
+    model = pointmix.create_model(INFO["name"], num_classes=3, in_chans=1, **INFO["kwargs"]).eval()
+    checkpoint.save_model(tmp_path / "model.safetensors", model, INFO)
+    x = torch.rand(2, 1, 16, 16)
+    for path in (tmp_path, str(tmp_path / "model.safetensors")):
+        loaded, info = load_run(path)
+        assert not loaded.training
+        assert torch.equal(loaded(x), model(x))
+        assert {k: info[k] for k in INFO} == INFO
+
+
+def test_load_run_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_run(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="has no model.safetensors; has the run ended"):
+        load_run(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        load_run(file)
+    save_file({"w": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match="was not written by a run: its metadata has no 'name'"):
+        load_run(file)
+    checkpoint.save_model(file, nn.Linear(1, 1), INFO)
+    with pytest.raises(ValueError, match="holds another model: stages.0"):
+        load_run(file)
+
+
+def test_saved_weights_do_not_share_memory_problems(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight  # tied
+    checkpoint.save_model(tmp_path / "m", model, {"name": "x"})
+    weights = load_file(tmp_path / "m")
+    assert torch.equal(weights["0.weight"], weights["1.weight"])

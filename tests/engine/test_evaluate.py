@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pointmix.engine import evaluate
+from pointmix.tasks import Classify
+
+
+class Table(nn.Module):
+    """Logits that say the class written in the image, plus a dropout that would show in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(1.0)
+
+    def forward(self, x):
+        return self.drop(10.0 * nn.functional.one_hot(x[:, 0, 0, 0].long(), 7).float())
+
+
+def batches(*sizes):
+    for size in sizes:
+        targets = torch.arange(size) % 7
+        yield targets.float().view(-1, 1, 1, 1), targets
+
+
+def test_uneven_batches_weigh_by_images():
+    model = Table().train()
+    wrong = (torch.zeros(1, 1, 1, 1), torch.tensor([3]))
+    result = evaluate(model, [*batches(7, 2), wrong], task=Classify(7))
+    assert result["top1"] == pytest.approx(9 / 10)
+    right_loss = torch.log(torch.tensor(1 + 6 * torch.e**-10)).item()
+    assert result["loss"] == pytest.approx((9 * right_loss + 10 + right_loss) / 10, rel=1e-5)
+    assert model.training
+
+
+def test_evaluation_mode_stays_and_no_gradient():
+    model = Table().eval()
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    evaluate(model, batches(3), task=Classify(7))
+    assert not model.training and seen == [False]
+
+
+def test_reduce_adds_processes():
+    result = evaluate(Table(), batches(4), task=Classify(7), reduce=lambda sums: sums + torch.tensor([0, 4, 0, 4]))
+    assert result["top1"] == 0.5 and result["top5"] == 1.0
+
+
+def test_nothing_to_evaluate():
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(Table(), [], task=Classify(7))

@@ -1,0 +1,148 @@
+"""A run that is killed and started again ends with the weights of a run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pointmix.engine import checkpoint
+from pointmix.engine import train as engine
+from pointmix.engine.config import as_plain
+from pointmix.engine.train import Stopped, train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+ROOT = Path(__file__).resolve().parents[2]
+
+# Trains as the script does; before step DIE the process kills itself, and every step waits PAUSE seconds.
+CHILD = """
+import os, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from pointmix.engine import train as engine
+from pointmix.engine.config import parse
+die, pause, step = int(sys.argv[1]), float(sys.argv[2]), engine._step
+def dying(run, group):
+    time.sleep(pause)
+    if run.at.step + 1 == die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, group)
+engine._step = dying
+engine.train(parse(sys.argv[3:]))
+"""
+
+
+def child(cfg, *, die=0, pause=0.0):
+    file = Path(cfg.out).parent / "child.yaml"
+    file.write_text(yaml.safe_dump(as_plain(cfg)))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CHILD, str(die), str(pause), f"--config={file}"]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def state(cfg):
+    return checkpoint.load_state(f"{cfg.out}/{checkpoint.LAST}")
+
+
+def equal(a, b, path=""):
+    """Whether two trees are the same, tensors bit for bit; asserts, so that a failure names the place."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a.keys() - {"seconds", "config"}:  # time and place may differ
+            equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            equal(*pair, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+@pytest.fixture
+def straight(tiny_config, tmp_path):
+    """A run that is never stopped: mixing, drop-path, EMA, accumulation with a short last group."""
+    cfg = tiny_config(accum=2, out=str(tmp_path / "straight"))
+    train(cfg)
+    return cfg
+
+
+def assert_same_end(straight, resumed):
+    equal(state(straight), state(resumed))
+    equal(load_file(f"{straight.out}/model.safetensors"), load_file(f"{resumed.out}/model.safetensors"))
+
+
+def test_killed_in_the_middle_of_an_epoch(straight, tmp_path, capsys):
+    cfg = dataclasses.replace(straight, out=str(tmp_path / "killed"), save_every_steps=5)
+    process = child(cfg, die=8)  # four steps an epoch: step 5, which was saved, and step 8 lie in the second
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == -signal.SIGKILL, output
+    at = state(cfg)["progress"]
+    assert (at["step"], at["epoch"], at["update"]) == (5, 1, 1)
+    train(cfg)
+    assert "going on from step 5 of 12" in capsys.readouterr().out
+    assert_same_end(straight, cfg)
+
+
+def test_killed_from_outside_at_any_moment(straight, tmp_path):
+    cfg = dataclasses.replace(straight, out=str(tmp_path / "killed"), save_every_steps=1)
+    process = child(cfg, pause=0.05)
+    deadline = time.monotonic() + 120
+    while not (Path(cfg.out) / checkpoint.LAST).exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.001)
+    time.sleep(0.13)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert 1 <= state(cfg)["progress"]["step"] < 12
+    train(cfg)
+    assert_same_end(straight, cfg)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 12])
+def test_stopped_by_a_signal(straight, tmp_path, monkeypatch, step):
+    """Also after the last step of an epoch, before its validation (4), and after the very last step (12)."""
+    cfg = dataclasses.replace(straight, out=str(tmp_path / "stopped"))
+    original = engine._step
+
+    def interrupted(run, group):
+        if run.at.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(run, group)
+
+    monkeypatch.setattr(engine, "_step", interrupted)
+    with pytest.raises(Stopped):
+        train(cfg)
+    monkeypatch.setattr(engine, "_step", original)
+    torch.rand(5)  # the numbers drawn in between must not matter
+    train(cfg)
+    assert_same_end(straight, cfg)
+
+
+def test_stopped_again_and_again(straight, tmp_path):
+    """Ends after every few steps, as on a machine that is lent for a short while; the last file is the state's."""
+    cfg = dataclasses.replace(straight, out=str(tmp_path / "often"))
+    for steps in (3, 7, 8):
+        train(dataclasses.replace(cfg, max_steps=steps))
+        assert state(cfg)["progress"]["step"] == steps
+    train(cfg)
+    equal(state(straight)["model"], state(cfg)["model"])
+    equal(state(straight)["ema"], state(cfg)["ema"])
+
+
+def test_workers_may_differ_on_resume(straight, tmp_path):
+    cfg = dataclasses.replace(straight, out=str(tmp_path / "workers"))
+    train(dataclasses.replace(cfg, max_steps=6))
+    train(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, workers=1)))
+    equal(state(straight)["model"], state(cfg)["model"])

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointmix import PointSet
+from pointmix.layouts.grid import Grid
+from pointmix.layouts.plan import EvenPlan, IndexPlan
+
+
+def plan_of(points: PointSet, folds: int, centers: int):
+    return points.layout.plan(points.ptr, torch.float64, folds, centers)
+
+
+def windows_of(x: torch.Tensor, folds: int) -> list[torch.Tensor]:
+    """The windows of maps (B, C, H, W) by slicing, set by set and row by row, each (C, h, w)."""
+    cuts = []
+    for side in x.shape[2:]:
+        parts = min(folds, side)
+        window = torch.arange(side) * parts // side
+        cuts.append([(window == k).nonzero().flatten() for k in range(parts)])
+    return [image[:, rows][:, :, cols] for image in x for rows in cuts[0] for cols in cuts[1]]
+
+
+EVEN = [((8, 8), 1, 2), ((8, 8), 4, 2), ((8, 12), 4, 1), ((14, 14), 2, 7), ((7, 7), 1, 2), ((7, 7), 1, 4), ((3, 5), 8, 2)]
+UNEVEN = [((8, 8), 3, 2), ((13, 7), 4, 2), ((1, 7), 4, 2), ((5, 1), 8, 4), ((97, 31), 7, 5), ((10, 11), 1, 4), ((3, 50), 8, 2)]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("size, folds, centers", EVEN + UNEVEN)
+def test_pool_is_adaptive_average_pooling_of_each_window(size, folds, centers, sparse):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    points = PointSet.from_images(x)
+    points = points.as_sparse() if sparse else points
+    plan = plan_of(points, folds, centers)
+    pooled = plan.pool(plan.enter(points.feat))  # (S, M, C)
+    expected = torch.stack([F.adaptive_avg_pool2d(w, centers).flatten(1).T for w in windows_of(x, folds)])
+    torch.testing.assert_close(pooled, expected)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("size, folds, centers", EVEN + UNEVEN)
+def test_rows_hold_the_points_of_their_window(size, folds, centers, sparse):
+    x = torch.randn(2, 1, *size, dtype=torch.float64)
+    points = PointSet.from_images(x)
+    points = points.as_sparse() if sparse else points
+    plan = plan_of(points, folds, centers)
+    rows = plan.split(plan.enter(points.feat))[..., 0]  # (R, L)
+    valid = torch.ones_like(rows, dtype=torch.bool) if plan.valid is None else plan.valid
+    window = torch.arange(len(rows)) if plan.row_window is None else plan.row_window
+    for s, expected in enumerate(windows_of(x, folds)):
+        found = rows[window == s][valid[window == s]]
+        assert torch.equal(found.sort().values, expected.flatten().sort().values)
+        padding = rows[window == s][~valid[window == s]]
+        assert torch.isin(padding, expected).all()  # empty slots repeat points of their own window
+
+
+@pytest.mark.parametrize("size, folds, centers", EVEN + UNEVEN)
+def test_kind_of_plan(size, folds, centers):
+    even = all(side % min(folds, side) == 0 for side in size)
+    plan = Grid(size).plan(torch.tensor([0, size[0] * size[1]]), torch.float64, folds, centers)
+    assert isinstance(plan, EvenPlan if even else IndexPlan)
+
+
+def all_kinds(folds: int, centers: int):
+    x = torch.randn(2, 3, 13, 8, dtype=torch.float64)
+    mask = torch.rand(13, 8) < 0.3
+    mask[0, 0] = True
+    even, uneven = PointSet.from_images(x[:, :, :8]), PointSet.from_images(x)
+    masked = PointSet.from_images([*x, x[0, :, :2, :3]], [mask, None, None])
+    return [(points, plan_of(points, folds, centers)) for points in (even, uneven, masked)]
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_leave_undoes_enter_and_merge_undoes_split(folds):
+    for points, plan in all_kinds(folds, 2):
+        assert torch.equal(plan.leave(plan.enter(points.feat)), points.feat)
+        assert torch.equal(plan.merge(plan.split(points.feat)), points.feat)
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_pool_means_present_points_only(folds):
+    for points, plan in all_kinds(folds, 2):
+        constant = plan.pool(plan.enter(torch.full_like(points.feat, 3.0)))
+        exists = plan.center_valid if plan.center_valid is not None else torch.ones(constant.shape[:2], dtype=torch.bool)
+        torch.testing.assert_close(constant[exists], torch.full_like(constant[exists], 3.0))
+        assert (constant[~exists] == 0).all()
+        assert exists.any(1).all()  # every window has a center
+
+
+@pytest.mark.parametrize("size, folds, centers", [((8, 8), 3, 2), ((13, 7), 4, 2), ((97, 31), 7, 5), ((3, 50), 8, 2)])
+def test_uneven_grid_and_sparse_grid_plan_alike(size, folds, centers):
+    points = PointSet.from_images(torch.randn(2, 3, *size, dtype=torch.float64))
+    grid, sparse = plan_of(points, folds, centers), plan_of(points.as_sparse(), folds, centers)
+    assert grid.windows == sparse.windows and sparse.center_valid.all()
+    torch.testing.assert_close(grid.pool(points.feat), sparse.pool(points.feat))
+    rows = torch.arange(sparse.windows) if sparse.row_window is None else sparse.row_window
+    window = torch.arange(grid.windows)[:, None].expand_as(grid.slot).reshape(-1)[grid.place]
+    assert torch.equal(window, rows[:, None].expand_as(sparse.slot).reshape(-1)[sparse.place])
+
+
+@pytest.mark.parametrize("density", [0.02, 0.2, 0.9, 1.0])
+@pytest.mark.parametrize("folds", [1, 4, 8])
+def test_slots_are_linear_in_points(density, folds):
+    """However unevenly the points lie: at most two slots a point and two more a window."""
+    images = torch.randn(4, 1, 61, 40)
+    masks = torch.rand(4, 61, 40) < density
+    masks[:, 0, 0] = True
+    masks[0, :20, :20] = True  # one crowded corner
+    points = PointSet.from_images(list(images), masks)
+    plan = plan_of(points, folds, 2)
+    number = len(points.feat)
+    assert int(plan.valid.sum()) == number and plan.slot.numel() <= 2 * number + 2 * plan.windows
+    assert torch.equal(plan.slot.flatten()[plan.place], torch.arange(number))
+
+
+def test_a_crowded_window_takes_several_rows():
+    mask = torch.zeros(8, 8)
+    mask[:4, :4], mask[0, 7], mask[7, 0], mask[7, 7] = 1, 1, 1, 1
+    points = PointSet.from_image(torch.randn(1, 8, 8, dtype=torch.float64), mask)
+    plan = plan_of(points, 2, 2)
+    assert plan.windows == 4 and plan.row_window.tolist() == [0, 0, 0, 0, 1, 2, 3]
+    assert plan.slot.numel() < 2 * len(points.feat)
+    assert plan.center_valid.tolist() == [[True] * 4, *([i == m for i in range(4)] for m in (1, 2, 3))]
+    inside = (points.layout.cell < 4).all(1)
+    rows = plan.split(points.feat)[:4][plan.valid[:4]]
+    assert torch.equal(rows.sort(0).values, points.feat[inside].sort(0).values)
+    center = points.layout.cell // 2
+    for m, mean in enumerate(plan.pool(points.feat)[0]):
+        around = inside & (center[:, 0] * 2 + center[:, 1] == m)
+        torch.testing.assert_close(mean, points.feat[around].mean(0))
+    torch.testing.assert_close(plan.pool(points.feat)[3, 3], points.feat[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pool_keeps_the_dtype(dtype):
+    for points, plan in all_kinds(4, 2):
+        assert plan.pool(plan.enter(points.feat.to(dtype))).dtype == dtype

@@ -1,0 +1,115 @@
+"""scripts/evaluate.py on small image folders."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pointmix
+from pointmix.engine.checkpoint import save_model
+from pointmix.inference import data_config, open_model, read_image, whole_image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+CLASSES = ["ant", "bee", "cow"]
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run on an image folder of which only the test split is left."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    kwargs = dict(dims=[8, 8, 8, 8], depths=[1, 1, 1, 1], heads=1, head_dim=4)
+    torch.manual_seed(0)
+    model = pointmix.create_model("coc_tiny", num_classes=3, **kwargs)
+    torch.nn.init.normal_(model.head.weight)
+    info = dict(name="coc_tiny", kwargs=kwargs, classes=CLASSES, in_chans=3, img_size=32)
+    info |= dict(mean=[0.5] * 3, std=[0.2] * 3)
+    info["data"] = {"source": "folder", "root": str(folder / "images"), "img_size": 32, "mean": [0.5] * 3}
+    info["data"]["std"] = [0.2] * 3
+    save_model(folder / "run" / "model.safetensors", model, info)
+    rng = np.random.default_rng(0)
+    for root, classes in (("images", CLASSES), ("others", [*CLASSES, "dog"])):
+        for name in classes:
+            (folder / root / "val" / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (36, 44, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / root / "val" / name / f"{i}.png")
+    return folder
+
+
+def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys):
+    out = folder / "result.json"
+    assert main(["--run", str(folder / "run"), "--out", str(out), "--batch_size", "4", "--device", "cpu"]) == 0
+    result = json.loads(out.read_text())
+
+    model, info = open_model(run=str(folder / "run"))
+    files = sorted((folder / "images" / "val").glob("*/*.png"))
+    images = torch.stack([whole_image(read_image(file, 3), data_config(info)) for file in files])
+    targets = torch.tensor([CLASSES.index(file.parent.name) for file in files])
+    with torch.no_grad():
+        logits = model(images)
+    assert result["images"] == 9 and result["skipped"] == []
+    assert result["top1"] == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert result["top5"] == 1
+    assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
+    shown = capsys.readouterr().out
+    assert f"{result['top1']:.2%}" in shown and f"{result['loss']:.4f}" in shown
+
+
+def test_damaged_images_are_named_and_left_out(main, folder, tmp_path, capsys):
+    for file in sorted((folder / "images").rglob("*.png")):
+        copy = tmp_path / file.relative_to(folder / "images")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes()[: 200 if file.name == "1.png" and "bee" in str(file) else None])
+    out = tmp_path / "result.json"
+    assert main(["--run", str(folder / "run"), "--data.root", str(tmp_path), "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["images"] == 8 and result["skipped"][0][0].endswith("bee/1.png")
+    assert "bee/1.png" in capsys.readouterr().err
+
+
+def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
+    model = pointmix.create_model("test_vit", num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    arguments = ["--model", "test_vit", "--data.source", "folder", "--data.root", str(folder / "images")]
+    assert main([*arguments, "--checkpoint", str(tmp_path / "weights.pth"), "--out", str(tmp_path / "a.json")]) == 0
+    assert "random" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "a.json").read_text())["weights"].endswith("weights.pth")
+    assert main(arguments) == 0
+    assert "random weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--run", "run", "--data.root", "others"], "knows 3 classes (ant, bee, cow), the data has 4 classes"),
+        (["--run", "run", "--data.root", "nowhere"], "data.root"),
+        (["--run", "nowhere"], "no such file"),
+        (["--run", "run", "--data.wrong", "1"], "data.wrong"),
+        (["--run", "run", "--batch_size", "many"], "batch_size"),
+        (["--run", "run", "--batch_size", "0"], "batch sizes"),
+        ([], "one of --run and --model"),
+        (["--model", "no_such_model", "--data.root", "images"], "no model 'no_such_model'"),
+        (["--model", "test_vit", "--data.root", "images", "--checkpoint", "none.pth"], "no checkpoint file none.pth"),
+        (["--model", "test_vit", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
+        (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
+    ],
+)
+def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1 and captured.err.startswith("error: ") and message in captured.err

@@ -1,0 +1,107 @@
+"""scripts/predict.py on a small network with made-up weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pointmix
+from pointmix.engine.checkpoint import save_model
+from pointmix.inference import data_config, open_model, read_image, whole_image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("predict_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    kwargs = dict(dims=[8, 8, 8, 8], depths=[1, 1, 1, 1], heads=1, head_dim=4)
+    torch.manual_seed(0)
+    model = pointmix.create_model("coc_tiny", num_classes=3, **kwargs)
+    torch.nn.init.normal_(model.head.weight)
+    info = dict(name="coc_tiny", kwargs=kwargs, classes=["cat", "dog", "[red]fox"], in_chans=3, img_size=32)
+    info |= dict(mean=[0.5] * 3, std=[0.2] * 3, data={"source": "folder", "img_size": 32, "crop_pct": 1.0})
+    save_model(folder / "run" / "model.safetensors", model, info)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    mask = np.zeros((40, 50), dtype=np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(mask * 0).save(folder / "zero.png")
+    Image.fromarray(mask[:9]).save(folder / "small.png")
+    (folder / "text.png").write_text("no image")
+    return folder
+
+
+def test_the_table_shows_the_classes_in_order(main, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["--run", "run", "a.png", "b.png", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    model, info = open_model(run="run")
+    for name in ("a.png", "b.png"):
+        with torch.no_grad():
+            chances = model(whole_image(read_image(name, 3), data_config(info))[None]).softmax(1)[0]
+        at = shown.index(name)
+        for i in chances.argsort(descending=True).tolist():
+            at = shown.index(info["classes"][i], at)
+            assert f"{chances[i]:.1%}" in shown[at : at + 60]
+
+
+def test_weights_may_be_named_and_k_limits(main, folder, capsys):
+    assert main(["--run", str(folder / "run/model.safetensors"), str(folder / "a.png"), "--topk", "1"]) == 0
+    assert capsys.readouterr().out.count("%") == 1
+
+
+def test_a_mask_changes_the_answer_and_clusters_are_drawn(main, folder, capsys):
+    run, image, png = str(folder / "run"), str(folder / "a.png"), folder / "clusters.png"
+    assert main(["--run", run, image]) == 0
+    whole = capsys.readouterr().out
+    assert main(["--run", run, image, "--mask", str(folder / "mask.png"), "--clusters", str(png)]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if "%" in line] != [line for line in whole.splitlines() if "%" in line]
+    with Image.open(png) as picture:
+        assert min(picture.size) > 200
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--run", "nowhere", "a.png"], "no such file"),
+        (["--run", "run", "none.png"], "no image file none.png"),
+        (["--run", "run", "text.png"], "cannot read image text.png"),
+        (["--run", "run", "a.png", "--mask", "small.png"], "small.png: mask is 9x50, the image is 40x50"),
+        (["--run", "run", "a.png", "--mask", "zero.png"], "zero.png: mask hides every pixel"),
+        (["--run", "run", "a.png", "--mask", "none.png"], "no mask file none.png"),
+        (["--run", "run", "a.png", "--topk", "0"], "--topk must be at least 1"),
+        (["--run", "run"], "IMAGE"),
+        (["a.png"], "one of --run and --model"),
+        (["--run", "a.png", "a.png"], "a.png is not a safetensors file"),
+        (["--model", "no_such_model", "a.png"], "no model 'no_such_model'"),
+        (["--run", "run", "a.png", "--clusters", "run"], "cannot write run"),
+    ],
+)
+def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_a_mask_needs_a_model_of_points(main, folder, capsys):
+    assert main(["--model", "test_vit", str(folder / "a.png"), "--mask", str(folder / "mask.png")]) == 2
+    assert "--mask needs a model of points" in capsys.readouterr().err

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pointmix.engine.config import parse
+from pointmix.engine.run import create_run_model
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs" / "image").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_image", ROOT / "scripts" / "train_image.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_short_run_on_the_default_data(script, tmp_path, capsys):
+    argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
+    assert script.main(argv) == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == "digits"
+    assert script.main(argv) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, names",
+    [
+        (["--nonsense=1"], "nonsense"),
+        (["--config=nowhere.yaml"], "nowhere.yaml"),
+        (["--model.name=coc_huge"], "coc_huge"),
+        (["--data.source=folder", "--data.root=/no/such/folder"], "/no/such/folder"),
+        (["--batch_size=4000"], "4000"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
+    assert script.main([*argv, f"--out={tmp_path}/run"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and names in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_stopping_tells_how_to_go_on(script, monkeypatch, capsys):
+    from pointmix.engine import train
+
+    def stopped(cfg):
+        raise train.Stopped(15, "stopped by SIGTERM at step 3")
+
+    monkeypatch.setattr(train, "train", stopped)
+    assert script.main([]) == 128 + 15
+    assert "stopped by SIGTERM at step 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_recipes_parse_and_say_command_cost_and_result(path):
+    cfg = parse([f"--config={path}"])
+    model = create_run_model(cfg, num_classes=10, in_chans=cfg.data.in_chans or 3)
+    assert sum(p.numel() for p in model.parameters()) > 1e5
+    lines = path.read_text().splitlines()
+    command = "scripts/train_image.py"
+    assert lines[0].startswith("# ") and command in lines[0]
+    assert path.name in lines[0] or lines[0].endswith(command)
+    assert lines[1].startswith("# Cost: ") and lines[2].startswith("# Result: ")
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "medium"])
+def test_imagenet_recipe_is_the_published_one(size):
+    cfg = parse([f"--config={ROOT}/configs/image/coc_{size}_in1k.yaml"])
+    optim, mix, data = cfg.optim, cfg.mix, cfg.data
+    assert cfg.model.name == f"coc_{size}" and cfg.model.kwargs == {"drop_path_rate": 0.1}
+    assert (optim.opt, optim.lr, optim.lr_base_batch, optim.weight_decay) == ("adamw", 1e-3, 1024, 0.05)
+    assert (optim.betas, optim.clip_grad, optim.ema_decay) == ((0.9, 0.999), None, None)
+    assert (optim.sched, optim.sched_on_updates, optim.warmup_epochs, optim.warmup_lr) == ("cosine", False, 5, 1e-6)
+    assert (optim.min_lr, optim.cooldown_epochs, cfg.epochs) == (1e-6, 10, 300)
+    assert (mix.mixup, mix.cutmix, mix.switch_prob, mix.smoothing) == (0.8, 1.0, 0.5, 0.1)
+    assert (data.auto_augment, data.reprob, data.remode) == ("rand-m9-mstd0.5-inc1", 0.25, "pixel")
+    assert (data.scale, data.ratio, data.hflip, data.color_jitter) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5, 0.4)
+    assert (data.img_size, data.crop_pct) == (224, 0.9)
+    assert (data.interpolation, data.train_interpolation) == ("bicubic", "random")
+    assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (128, 1, "fp16", 42)
+
+
+def test_three_imagenet_recipes_differ_only_in_the_model():
+    files = [ROOT / f"configs/image/coc_{size}_in1k.yaml" for size in ("tiny", "small", "medium")]
+    recipes = [yaml.safe_load(file.read_text()) for file in files]
+    for recipe in recipes:
+        assert recipe.pop("name").startswith(recipe["model"].pop("name"))
+    assert recipes[0] == recipes[1] == recipes[2]
