@@ -59,7 +59,8 @@ def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> B
     """
     values = as_channels_last(mask if not isinstance(mask, Tensor) or mask.is_floating_point() else mask.bool())
     if tuple(values.shape[:2]) != size:
-        raise ValueError(f"mask is {values.shape[0]}x{values.shape[1]}, the image is {size[0]}x{size[1]} (rows x columns)")
+        shape = "x".join(map(str, values.shape[:2]))
+        raise ValueError(f"mask is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")
     if values.isnan().any():
         raise ValueError("mask holds NaN, expected zero (hidden) or nonzero (visible)")
     visible = (values != 0).any(-1)

@@ -268,7 +268,8 @@ class PointSet:
             if index.shape != (len(self.feat),):
                 raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")
             index = index.nonzero().squeeze(1)
-        if len(torch.unique(index)) != len(index) or (len(index) and not 0 <= index.min() <= index.max() < len(self.feat)):
+        known = len(index) == 0 or 0 <= index.min() <= index.max() < len(self.feat)
+        if not known or len(torch.unique(index)) != len(index):
             raise ValueError(f"subset: index must name different points of 0 to {len(self.feat) - 1}")
         batch = self.batch[index]
         order = torch.argsort(batch, stable=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from timm.layers import trunc_normal_
+from timm.layers import Mlp, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -68,7 +67,7 @@ class Stage(nn.Module):
         plan, sets = self.plan(points)
         x = plan.enter(points.feat)
         for block in self.blocks:
-            if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+            if self.grad_checkpointing and self.training:
                 x = checkpoint(block, x, plan, sets, use_reentrant=False)
             else:
                 x = block(x, plan, sets)
@@ -110,6 +109,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         layer_scale: initial factor of every residual branch.
         global_pool: "avg", or "" for the classifier on every point.
+        lean: recompute the MLPs' hidden layers in the backward pass, see `Block`.
         pyramid: dense tasks: normalize every stage's output and return all four maps instead of logits.
 
     Raises:
@@ -135,6 +135,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale: float = 1e-5,
         global_pool: str = "avg",
+        lean: bool = True,
         pyramid: bool = False,
     ) -> None:
         super().__init__()
@@ -158,7 +159,14 @@ class PointBackbone(nn.Module):
             kernel, step, padding = stem if i == 0 else (3, 2, 1)
             reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep)
             blocks = [
-                Block(dim, mixer(i, dim), mlp_ratio=mlp_ratios[i], drop_path=rates.pop(0), layer_scale=layer_scale)
+                Block(
+                    dim,
+                    mixer(i, dim),
+                    mlp_ratio=mlp_ratios[i],
+                    drop_path=rates.pop(0),
+                    layer_scale=layer_scale,
+                    lean=lean,
+                )
                 for _ in range(depth)
             ]
             stages.append(Stage(reducer, blocks, folds=folds[i], centers=centers[i]))
@@ -289,7 +297,8 @@ class PointBackbone(nn.Module):
         self.global_pool = self.global_pool if global_pool is None else global_pool
         like = self.stages[0].reducer.weight
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.apply(_init_weights).to(like.device, like.dtype)
+        _init_weights(self)
+        self.head.to(like.device, like.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping what is inside them."""
@@ -309,10 +318,13 @@ class PointBackbone(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Truncated normal for the MLPs and the classifier; reducers and mixers keep the uniform default of a convolution."""
-    from timm.layers import Mlp
-
-    layers = [module.fc1, module.fc2] if isinstance(module, Mlp) else []
+    """Truncated normal for MLPs and classifiers; reducers and mixers keep the uniform default of a convolution."""
+    if isinstance(module, Mlp):
+        layers = [module.fc1, module.fc2]
+    elif isinstance(module, PointBackbone):
+        layers = [module.head] if isinstance(module.head, nn.Linear) else []
+    else:
+        return
     for layer in layers:
         trunc_normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)

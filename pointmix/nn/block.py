@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
@@ -45,12 +46,22 @@ class Block(nn.Module):
         mlp_ratio: width of the MLP over `dim`.
         drop_path: rate of stochastic depth.
         layer_scale: initial factor of both branches.
+        lean: compute the hidden layer of the MLP, most of what training has to remember, once more in the backward
+            pass instead of keeping it.
     """
 
     def __init__(
-        self, dim: int, mixer: nn.Module | None, *, mlp_ratio: float, drop_path: float, layer_scale: float
+        self,
+        dim: int,
+        mixer: nn.Module | None,
+        *,
+        mlp_ratio: float,
+        drop_path: float,
+        layer_scale: float,
+        lean: bool = True,
     ) -> None:
         super().__init__()
+        self.lean = lean
         self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
         self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)
         self.drop_path = SetDropPath(drop_path)
@@ -59,4 +70,11 @@ class Block(nn.Module):
         mixed = self.norm1(x, sets)
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan)
         x = x + self.drop_path(self.scale1(mixed), sets)
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x, sets))), sets)
+        if self.lean and self.training and torch.is_grad_enabled():
+            wide = checkpoint(self._wide, x, sets, use_reentrant=False, preserve_rng_state=False)
+        else:
+            wide = self._wide(x, sets)
+        return x + self.drop_path(self.scale2(wide), sets)
+
+    def _wide(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
+        return self.mlp(self.norm2(x, sets))

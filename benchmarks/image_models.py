@@ -1,0 +1,206 @@
+"""How fast are our image models, and how much memory do they take? One run, contenders in turns.
+
+python benchmarks/image_models.py
+python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
+
+Rows: our models; "(plain)", the same model on the plain twin of the clustering op, which forms the literal tensor of
+M x L x D, and with every intermediate kept for the backward pass; "(quarter)", a random quarter of the 4x4 patches of
+each image visible; and timm models of like size.
+Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
+step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
+peak memory that a training step adds (on the CPU in a process of its own).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+DEFAULT = (
+    "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_small", "coc_small (plain)",
+    "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
+)  # fmt: skip
+
+
+def build(name: str, args: argparse.Namespace):
+    """The contender and its input."""
+    import torch
+
+    import pointmix
+
+    torch.manual_seed(0)
+    base, _, variant = name.partition(" ")
+    literal = {"plain": True, "lean": False} if variant == "(plain)" else {}
+    model = pointmix.create_model(base, **literal).to(args.device)
+    x = torch.randn(args.batch, 3, args.size, args.size)
+    if variant == "(quarter)":
+        side = args.size // 4
+        masks = [(torch.rand(side, side) < 0.25).repeat_interleave(4, 0).repeat_interleave(4, 1) for _ in x]
+        x = pointmix.PointSet.from_images(list(x), masks)
+    return model, x.to(args.device)
+
+
+def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None], float]:
+    """An inference step, a training step, and the multiply-adds of one image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, x = build(name, args)
+
+    def infer() -> None:
+        model.eval()
+        with torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            model(x)
+        finish(args.device)
+
+    def train() -> None:
+        model.train()
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            loss = model(x).float().square().mean()
+        loss.backward()
+        model.zero_grad()
+        finish(args.device)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(x)
+    macs = counter.get_total_flops() / 2 / args.batch
+    if args.compile:
+        model.compile()
+    return infer, train, macs
+
+
+def finish(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def memory(name: str, args: argparse.Namespace) -> float:
+    """MiB that training steps add to the model and its input."""
+    import torch
+
+    _, train, _ = steps(name, args)
+    if args.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        train()
+        torch.cuda.reset_peak_memory_stats()
+        train()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = current_rss()
+    train()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+
+
+def current_rss() -> float:
+    """Resident MiB now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def memory_of(name: str, argv: list[str]) -> float:
+    """`memory`, in a process of its own without the padding that would hide the peak."""
+    env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
+    command = [sys.executable, __file__, *argv, "--memory-of", name]
+    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+
+
+def in_turns(tasks: list[Callable[[], None]], seconds: float) -> list[float]:
+    """Median seconds of each task, run one after the other until each has had its share of the time."""
+    for task in tasks:
+        task()
+    times: list[list[float]] = [[] for _ in tasks]
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
+        for task, taken in zip(tasks, times, strict=True):
+            begin = time.perf_counter()
+            task()
+            taken.append(time.perf_counter() - begin)
+    return [statistics.median(t) for t in times]
+
+
+def reference(name: str, names: list[str]) -> str:
+    """What a row is compared with."""
+    base, _, variant = name.partition(" ")
+    plain = f"{base} (plain)"
+    if variant == "(quarter)" and base in names:
+        return base
+    return plain if not variant and plain in names else names[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(DEFAULT), help="rows, as 'NAME', 'NAME (plain)', ...")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="torch.compile every contender")
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(json.dumps(memory(args.memory_of, args)))
+        return 0
+    names = args.models
+    contenders = [steps(name, args) for name in names]
+    infer = in_turns([c[0] for c in contenders], args.seconds)
+    train = in_turns([c[1] for c in contenders], args.seconds)
+    peak = [memory_of(name, sys.argv[1:]) for name in names]
+
+    rows = []
+    for i, name in enumerate(names):
+        other = names.index(reference(name, names))
+        rows.append({
+            "model": name, "GMAC": round(contenders[i][2] / 1e9, 3),
+            "infer img/s": round(args.batch / infer[i], 1), "train img/s": round(args.batch / train[i], 1),
+            "train MiB": round(peak[i]), "compared with": names[other],
+            "infer x": round(infer[other] / infer[i], 2), "train x": round(train[other] / train[i], 2),
+            "memory x": round(peak[i] / max(peak[other], 1), 2),
+        })  # fmt: skip
+    table = Table(title=f"batch {args.batch}, {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}")
+    for key in rows[0]:
+        table.add_column(key, justify="left" if key in ("model", "compared with") else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    if args.csv:
+        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+        setting = {
+            "batch": args.batch, "size": args.size, "bf16": args.bf16, "compiled": args.compile, "device": where,
+            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
+            "command": "python benchmarks/image_models.py " + " ".join(sys.argv[1:]),
+        }  # fmt: skip
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], *setting])
+            writer.writeheader()
+            writer.writerows(row | setting for row in rows)
+        print(f"written to {args.csv}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
