@@ -44,7 +44,9 @@ def test_pil_modes(mode, channels):
     image = Image.fromarray(BYTES).convert(mode)
     values = as_channels_last(image)
     assert values.shape == (2, 3, channels)
-    expected = np.asarray(image.convert("RGB") if mode == "P" else image, dtype=np.float32) / (1 if mode == "1" else 255)
+    expected = np.asarray(image.convert("RGB") if mode == "P" else image, dtype=np.float32) / (
+        1 if mode == "1" else 255
+    )
     torch.testing.assert_close(values, torch.from_numpy(expected).view(2, 3, channels))
 
 

@@ -156,7 +156,10 @@ NAN = torch.full((3, 4, 4), float("nan"))
         (lambda: PointSet.from_images(torch.rand(1, 3, 4, 4), std=(1, 2)), "std has 2 values for 3 channels"),
         (lambda: PointSet.from_batch(torch.rand(3, 4, 4)), r"expected an image batch \(B, C, H, W\), got \(3, 4, 4\)"),
         (lambda: PointSet.from_pixels(**PIXELS | dict(rows=torch.tensor([0, 2]))), r"pixel 1 at \(2, 1\) lies outside"),
-        (lambda: PointSet.from_pixels(**PIXELS | dict(cols=torch.tensor([-1, 0]))), r"pixel 0 at \(0, -1\) lies outside"),
+        (
+            lambda: PointSet.from_pixels(**PIXELS | dict(cols=torch.tensor([-1, 0]))),
+            r"pixel 0 at \(0, -1\) lies outside",
+        ),
         (lambda: PointSet.from_pixels(**PIXELS | dict(rows=torch.tensor([1, 1]))), "1 pixels are given more than once"),
         (lambda: PointSet.from_pixels(**PIXELS | dict(rows=torch.tensor([0]))), r"got \(2, 3\), \(1,\), \(2,\)"),
         (lambda: PointSet.from_pixels(torch.rand(0, 3), [], [], (2, 2)), "no pixel given"),
@@ -178,7 +181,10 @@ def test_bad_input_is_named(build, message):
         (dict(ptr=torch.tensor([0, 4], dtype=torch.int32)), r"ptr must be .* got \(2,\) torch.int32"),
         (dict(feat=torch.ones(4, 5, dtype=torch.int64)), "must be floating point"),
         (dict(layout=Grid((2, 3))), "1 grids of 2x3 have 6 points, got 4"),
-        (dict(layout=SparseGrid(torch.zeros(3, 2), torch.ones(1, 2))), r"cells \(4, 2\) and sizes \(1, 2\), got \(3, 2\)"),
+        (
+            dict(layout=SparseGrid(torch.zeros(3, 2), torch.ones(1, 2))),
+            r"cells \(4, 2\) and sizes \(1, 2\), got \(3, 2\)",
+        ),
     ],
 )
 def test_fields_must_fit(fields, message):

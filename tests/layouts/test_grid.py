@@ -48,7 +48,9 @@ def test_reduced_positions_are_block_means(size, stride):
     out = reduce(points, torch.ones(1, 1, stride, stride, dtype=torch.float64), None, stride, 0)
     pos = points.pos[: len(points.pos) // 2].view(*size, 2)
     expected = [
-        pos[i : i + stride, j : j + stride].mean((0, 1)) for i in range(0, size[0], stride) for j in range(0, size[1], stride)
+        pos[i : i + stride, j : j + stride].mean((0, 1))
+        for i in range(0, size[0], stride)
+        for j in range(0, size[1], stride)
     ]
     torch.testing.assert_close(out.pos, torch.stack(expected).repeat(2, 1))
 

@@ -23,8 +23,24 @@ def windows_of(x: torch.Tensor, folds: int) -> list[torch.Tensor]:
     return [image[:, rows][:, :, cols] for image in x for rows in cuts[0] for cols in cuts[1]]
 
 
-EVEN = [((8, 8), 1, 2), ((8, 8), 4, 2), ((8, 12), 4, 1), ((14, 14), 2, 7), ((7, 7), 1, 2), ((7, 7), 1, 4), ((3, 5), 8, 2)]
-UNEVEN = [((8, 8), 3, 2), ((13, 7), 4, 2), ((1, 7), 4, 2), ((5, 1), 8, 4), ((97, 31), 7, 5), ((10, 11), 1, 4), ((3, 50), 8, 2)]
+EVEN = [
+    ((8, 8), 1, 2),
+    ((8, 8), 4, 2),
+    ((8, 12), 4, 1),
+    ((14, 14), 2, 7),
+    ((7, 7), 1, 2),
+    ((7, 7), 1, 4),
+    ((3, 5), 8, 2),
+]
+UNEVEN = [
+    ((8, 8), 3, 2),
+    ((13, 7), 4, 2),
+    ((1, 7), 4, 2),
+    ((5, 1), 8, 4),
+    ((97, 31), 7, 5),
+    ((10, 11), 1, 4),
+    ((3, 50), 8, 2),
+]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -83,7 +99,9 @@ def test_leave_undoes_enter_and_merge_undoes_split(folds):
 def test_pool_means_present_points_only(folds):
     for points, plan in all_kinds(folds, 2):
         constant = plan.pool(plan.enter(torch.full_like(points.feat, 3.0)))
-        exists = plan.center_valid if plan.center_valid is not None else torch.ones(constant.shape[:2], dtype=torch.bool)
+        exists = (
+            plan.center_valid if plan.center_valid is not None else torch.ones(constant.shape[:2], dtype=torch.bool)
+        )
         torch.testing.assert_close(constant[exists], torch.full_like(constant[exists], 3.0))
         assert (constant[~exists] == 0).all()
         assert exists.any(1).all()  # every window has a center

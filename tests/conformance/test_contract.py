@@ -1,0 +1,211 @@
+"""What every model promises to timm, to torch and to its trainer."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load, save
+
+import pointmix
+from pointmix import PointSet
+
+MODELS = pointmix.list_models()
+SHALLOW = dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    """The model as it is, but for a layer scale at which every branch matters. Tests leave it as they found it."""
+    torch.manual_seed(0)
+    return pointmix.create_model(request.param, layer_scale=1.0).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 64, 64)
+
+
+def masked() -> PointSet:
+    masks = torch.rand(2, 64, 64) < 0.3
+    masks[:, 0, 0] = True
+    return PointSet.from_images(torch.randn(2, 3, 64, 64), masks)
+
+
+@pytest.mark.parametrize("kind", ["images", "masked"])
+def test_every_parameter_gets_a_gradient(model, images, kind):
+    model(images if kind == "images" else masked()).square().sum().backward()
+    try:
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, name
+    finally:
+        model.zero_grad()
+
+
+@pytest.mark.parametrize("kind", ["images", "masked"])
+def test_finite_in_every_precision(model, images, kind):
+    x = images if kind == "images" else masked()
+    with torch.no_grad():
+        full = model(x)
+        assert full.shape == (2, 1000) and full.dtype == torch.float32 and full.isfinite().all()
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(x)
+    assert mixed.dtype == torch.bfloat16 and mixed.isfinite().all()
+    # a hard assignment may flip between two near centers: judge by the median
+    assert (mixed.float() - full).abs().median() < 0.3 * full.std()
+
+
+def test_gradients_are_finite_under_autocast(model, images):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(images).float().square().mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_in_bfloat16_and_on_extreme_values(name):
+    model = pointmix.create_model(name, **SHALLOW).eval()
+    with torch.no_grad():
+        for x in (torch.zeros(1, 3, 64, 64), torch.full((1, 3, 64, 64), 255.0), 1e4 * torch.randn(1, 3, 64, 64)):
+            assert model(x).isfinite().all()
+        model.bfloat16()
+        x = torch.randn(1, 3, 64, 64)
+        for points in (PointSet.from_images(x), PointSet.from_images(x).as_sparse()):
+            out = model(points.to(torch.bfloat16))
+            assert out.dtype == torch.bfloat16 and out.isfinite().all()
+
+
+def test_state_dict_round_trip(model, images):
+    other = pointmix.create_model(model.default_cfg["architecture"], layer_scale=1.0).eval()
+    with torch.no_grad():
+        before = model(images)
+        assert not torch.equal(other(images), before)
+        other.load_state_dict(load(save(model.state_dict())))
+        assert torch.equal(other(images), before)
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+        buffer.seek(0)
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert torch.equal(other(images), before)
+        assert torch.equal(copy.deepcopy(model)(images), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpointing_changes_no_gradient(name, images):
+    model = pointmix.create_model(name, **SHALLOW | dict(depths=(2, 1, 2, 1)), drop_path_rate=0.2).train()
+    for x in (images, masked()):
+        gradients = []
+        for enable in (False, True):
+            model.set_grad_checkpointing(enable)
+            torch.manual_seed(5)  # the same sets are dropped
+            gradients.append(torch.autograd.grad(model(x).square().sum(), list(model.parameters())))
+        for plain, recomputed in zip(*gradients, strict=True):
+            torch.testing.assert_close(recomputed, plain)
+
+
+def test_features_only_shapes_and_channels(model):
+    name = model.default_cfg["architecture"]
+    features = timm.create_model(name, features_only=True).eval()
+    dims = [info["num_chs"] for info in model.feature_info]
+    assert features.feature_info.channels() == dims and features.feature_info.reduction() == [4, 8, 16, 32]
+    with torch.no_grad():
+        shapes = [tuple(m.shape) for m in features(torch.randn(1, 3, 64, 96))]
+    assert shapes == [(1, d, 64 // s, 96 // s) for d, s in zip(dims, (4, 8, 16, 32), strict=True)]
+
+
+def test_intermediates_fit_forward(model, images):
+    with torch.no_grad():
+        final, maps = model.forward_intermediates(images)
+        assert len(maps) == 4 and maps[-1].shape == final.shape == (2, model.num_features, 2, 2)
+        torch.testing.assert_close(model.forward_head(final), model(images))
+        torch.testing.assert_close(model.forward_features(images), final)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classes_and_channels(name):
+    model = pointmix.create_model(name, depths=(1, 1, 1, 1), num_classes=0, in_chans=1).eval()
+    assert isinstance(model.get_classifier(), torch.nn.Identity) and model.num_classes == 0
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, model.num_features)
+    model.reset_classifier(7)
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7) and model.num_classes == 7
+    assert model.get_classifier().out_features == 7
+
+
+def test_drop_path_is_spread_linearly(model):
+    depth = sum(len(stage.blocks) for stage in model.stages)
+    other = pointmix.create_model(model.default_cfg["architecture"], drop_path_rate=0.1)
+    rates = [block.drop_path.drop.drop_prob for stage in other.stages for block in stage.blocks]
+    torch.testing.assert_close(torch.tensor(rates), torch.arange(depth) * 0.1 / (depth - 1))
+
+
+def test_evaluation_is_deterministic_and_leaves_the_input_alone(model, images):
+    before = images.clone()
+    with torch.inference_mode():
+        assert torch.equal(model(images), model(images))
+    assert torch.equal(images, before)
+
+
+def test_explains_every_block(model):
+    found = model.explain(torch.rand(1, 3, 32, 32))
+    assert len(found) == sum(len(stage.blocks) for stage in model.stages)
+    modules = dict(model.named_modules())
+    assert all(modules[a.name].mixer is not None for a in found)
+
+
+def test_is_known_to_timm(model):
+    name = model.default_cfg["architecture"]
+    assert timm.is_model(name) and name in timm.list_models()
+    assert model.default_cfg["input_size"] == (3, 224, 224) and model.default_cfg["crop_pct"] == 0.9
+    assert model.default_cfg["interpolation"] == "bicubic" and model.default_cfg["classifier"] == "head"
+    assert model.default_cfg["first_conv"] in dict(model.named_modules())
+
+
+# ---- compile and export -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 53)], ids=["even", "uneven"])
+@pytest.mark.parametrize("name", MODELS)
+def test_compiles_without_a_break(name, size, fresh_compiler):
+    model = pointmix.create_model(name, **SHALLOW).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 53)], ids=["even", "uneven"])
+def test_compiled_gradients(size, fresh_compiler):
+    model = pointmix.create_model("coc_tiny", **SHALLOW).train()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
+    x = torch.randn(2, 3, *size)
+    gradients = [torch.autograd.grad(m(x).square().sum(), list(model.parameters())) for m in (model, compiled)]
+    for plain, traced in zip(*gradients, strict=True):
+        torch.testing.assert_close(traced, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_compiles_to_code(fresh_compiler):
+    one = dict(depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,))
+    model = pointmix.create_model("coc_tiny", **one, layer_scale=1.0, num_classes=3).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        out = torch.compile(model, fullgraph=True, dynamic=False)(x)
+        torch.testing.assert_close(out, model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_exports():
+    model = pointmix.create_model("coc_tiny", **SHALLOW).eval()
+    x = torch.randn(2, 3, 64, 64)
+    program = torch.export.export(model, (x,))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), model(x))

@@ -1,0 +1,75 @@
+"""The released networks' own numbers, in float64. See the README beside the golden files for how they were made."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pointmix
+from pointmix import PointSet
+from pointmix.models.weights import reference_name
+
+CASES = {
+    "coc_tiny_224": ("coc_tiny", {}),
+    "coc_tiny2_224": ("coc_tiny2", {}),
+    "coc_tiny_plain_96": ("coc_tiny_plain", {}),
+    "coc_small_25_128x192": ("coc_small", dict(centers=(5, 5, 5, 5))),
+}
+
+
+def weight(key: str, shape: list[int]) -> torch.Tensor:
+    """The value of a tensor by the rules of the golden files."""
+    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
+    if "layer_scale" in key:
+        value = 0.5 + 0.1 * r
+    elif "alpha" in key:
+        value = 2 + 0.1 * r
+    elif r.ndim >= 2:
+        value = r / np.float32(np.sqrt(r.size / shape[0]))
+    elif key.endswith("weight"):
+        value = 1 + 0.1 * r
+    else:
+        value = 0.1 * r
+    return torch.from_numpy(np.asarray(value, dtype=np.float32))
+
+
+def test_all_golden_outputs_of_the_family_are_compared(golden: Path):
+    assert {path.stem for path in golden.glob("coc_*.json")} == set(CASES)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["grid", "sparse"])
+@pytest.mark.parametrize("case", CASES)
+def test_golden(golden: Path, case: str, sparse: bool):
+    about = json.loads((golden / f"{case}.json").read_text())
+    expected = load_file(golden / f"{case}.safetensors")
+    name, kwargs = CASES[case]
+    model = pointmix.create_model(name, **kwargs).double()
+    pointmix.load_reference(model, {key: weight(key, shape) for key, shape in about["keys"].items()})
+    assert sum(p.numel() for p in model.parameters()) == about["parameters"]
+
+    images = np.random.RandomState(0).standard_normal(about["input"]["shape"]).astype(np.float32)
+    points = PointSet.from_images(torch.from_numpy(images).double())
+    points = points.as_sparse() if sparse else points
+    maps = model.forward_intermediates(points, intermediates_only=True)
+    logits = model(points)
+    torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-9)
+    for i, found in enumerate(maps):
+        if f"stage{i}" in expected:  # stored in float32
+            torch.testing.assert_close(found.to_image(), expected[f"stage{i}"].double(), rtol=1e-6, atol=1e-6)
+
+    (logits * torch.from_numpy(np.random.RandomState(1).standard_normal(logits.shape))).sum().backward()
+    parameters = dict(model.named_parameters())
+    assert len(about["grad_l2"]) == len(about["keys"])
+    for key, norm in about["grad_l2"].items():
+        ours, part = reference_name(key)
+        grad = parameters[ours].grad
+        grad = grad if part is None else grad.chunk(part[1])[part[0]]
+        assert grad.norm().item() == pytest.approx(norm, rel=1e-9, abs=1e-9), key
+        if f"grad/{key}" in expected:
+            torch.testing.assert_close(grad.flatten(), expected[f"grad/{key}"].flatten().double(), rtol=1e-9, atol=1e-9)
