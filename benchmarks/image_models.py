@@ -78,7 +78,7 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
         model.eval()(x)
     macs = counter.get_total_flops() / 2 / args.batch
     if args.compile:
-        model.compile()
+        model.compile(dynamic=False)
     return infer, train, macs
 
 

@@ -1,4 +1,4 @@
-"""Images, partial images and point clouds as sets of points, and networks whose only spatial operation is clustering."""
+"""Images, whole or partial, as sets of points, and networks whose only spatial operation is clustering."""
 
 import importlib
 

@@ -57,7 +57,11 @@ def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> B
     Raises:
         ValueError: if the size differs, the mask holds NaN, or no pixel is visible.
     """
-    values = as_channels_last(mask if not isinstance(mask, Tensor) or mask.is_floating_point() else mask.bool())
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":
+        mask = mask != 0
+    if isinstance(mask, Tensor) and not mask.is_floating_point():
+        mask = mask.bool()
+    values = as_channels_last(mask)
     if tuple(values.shape[:2]) != size:
         shape = "x".join(map(str, values.shape[:2]))
         raise ValueError(f"mask is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")

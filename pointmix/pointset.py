@@ -122,6 +122,8 @@ class PointSet:
                 points = points.with_feat(_normalize(points.feat, mean, std))
             _check_finite(points.feat, "from_images: images")
             return points
+        if isinstance(images, Tensor) and images.ndim != 4:
+            raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
         if len(images) == 0:
             raise ValueError("from_images: the batch is empty")
         if masks is not None and len(masks) != len(images):
@@ -318,4 +320,8 @@ pytree.register_pytree_node(
     lambda s: ([s.pos, s.feat, s.ptr, s.layout], None),
     lambda children, _: PointSet(*children),
     serialized_type_name="pointmix.PointSet",
+    flatten_with_keys_fn=lambda s: (
+        [(pytree.GetAttrKey(k), getattr(s, k)) for k in ("pos", "feat", "ptr", "layout")],
+        None,
+    ),
 )

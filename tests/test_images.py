@@ -115,7 +115,6 @@ def test_mask_is_true_where_nonzero(mask):
     assert visible.dtype == torch.bool and torch.equal(visible, MASK)
 
 
-@pytest.mark.xfail(strict=True, reason="an integer array is refused although an integer tensor is taken")
 def test_mask_may_be_an_integer_array():
     assert torch.equal(as_mask(MASK.numpy().astype(np.int64), (2, 3)), MASK)
 

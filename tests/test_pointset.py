@@ -374,7 +374,6 @@ class DoubleAndCenter(torch.nn.Module):
         return double_and_center(points)
 
 
-@pytest.mark.xfail(strict=True, reason="the pytree nodes are registered without flatten_with_keys_fn")
 @pytest.mark.parametrize("kind", KINDS)
 def test_exports(kind):
     points = KINDS[kind]()

@@ -116,7 +116,7 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
     if optim.ema_decay is not None:
         ema = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=optim.ema_warmup)
     if cfg.compile:
-        model.compile()
+        model.compile(dynamic=False)  # a new image size is a new graph
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
     mix = asdict(cfg.mix)

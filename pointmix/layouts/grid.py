@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import EvenPlan, IndexPlan
-from pointmix.layouts.windows import pool_members, window_bounds
+from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
 
 
 def grid_coordinates(
@@ -89,7 +89,7 @@ class Grid:
         batch = ptr.numel() - 1
         height, width = self.size
         fh, fw = min(folds, height), min(folds, width)
-        if height % fh == 0 and width % fw == 0:
+        if height % fh == 0 and width % fw == 0 and centers <= min(height // fh, width // fw):
             return EvenPlan(batch, self.size, (fh, fw), centers)
         window = torch.arange(fh * fw, device=ptr.device)
         top, rows = window_bounds(window // fw, height, fh)  # (S,)
@@ -109,7 +109,9 @@ class Grid:
         ).flatten()  # (H * W,)
         members = pool_members(r, rows[:, None].expand_as(r), centers)[..., :, None]  # (S, L, P, 1)
         members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
-        pooling = (members.flatten(2) & valid[..., None]).to(dtype).transpose(1, 2)  # (S, M, L)
+        members = members.flatten(2) & valid[..., None]  # (S, L, M)
+        center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
+        pooling = members.to(dtype).transpose(1, 2)  # (S, M, L)
         pooling = pooling / pooling.sum(-1, keepdim=True)
         sets = torch.arange(batch, device=ptr.device)
         return IndexPlan(
@@ -118,11 +120,15 @@ class Grid:
             place=(place + (sets * slot.numel())[:, None]).flatten(),
             pooling=pooling.repeat(batch, 1, 1),
             row_window=None,
-            center_valid=None,
+            center_valid=center_valid.repeat(batch, 1),
             windows=batch * len(window),
         )
 
 
 pytree.register_pytree_node(
-    Grid, lambda g: ([], g.size), lambda _, size: Grid(size), serialized_type_name="pointmix.Grid"
+    Grid,
+    lambda g: ([], g.size),
+    lambda _, size: Grid(size),
+    serialized_type_name="pointmix.Grid",
+    flatten_with_keys_fn=lambda g: ([], g.size),
 )

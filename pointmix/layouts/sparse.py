@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan
-from pointmix.layouts.windows import pool_members, window_bounds
+from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
 from pointmix.ops.scatter import segment_mean, segment_sum
 
 
@@ -68,7 +68,7 @@ class SparseGrid:
         new_batch, cell = _from_key(key, coarse)
         if keep == "area":
             room = torch.minimum(self.size[new_batch] - cell * stride, torch.tensor(stride, device=cell.device))
-            kept = _fullest(count / room.prod(1), new_batch, key, len(coarse))
+            kept = _fullest(count.double() / room.prod(1), new_batch, key, len(coarse))
             number = kept.cumsum(0) - 1
             inside = kept[parent]  # points whose coarse cell stays, for the mean position
             pos, parent = pos[inside], number[parent[inside]]
@@ -121,8 +121,10 @@ class SparseGrid:
         members = members[slot] & valid[..., None]  # (R, L, M)
         around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
         pooling = members.transpose(1, 2) / around.clamp(min=1)[row_window][..., None]  # (R, M, L)
+        signature = segment_sum(member_signature(members, nth), row_window, windows)
+        center_valid = (around > 0) & first_of_equals(signature)
         single = len(row_window) == windows
-        return IndexPlan(slot, valid, place, pooling, None if single else row_window, around > 0, windows)
+        return IndexPlan(slot, valid, place, pooling, None if single else row_window, center_valid, windows)
 
 
 def _batch(ptr: Int[Tensor, "B+1"], points: int) -> Int[Tensor, "N"]:
@@ -176,11 +178,11 @@ def _fullest(
     share: Float[Tensor, "N"], batch: Int[Tensor, "N"], key: Int[Tensor, "N"], sets: int
 ) -> Bool[Tensor, "N"]:
     """The fullest cells of each set, as many as their shares add up to (rounded up)."""
-    quota = torch.ceil(segment_sum(share.double(), batch, sets) - 1e-6)
+    quota = torch.ceil(segment_sum(share, batch, sets) - 1e-6)
     first = F.pad(torch.bincount(batch, minlength=sets).cumsum(0), (1, 0))
     local = key - key[first[batch]]  # equal shares are taken in an order that jumps about, to spread over the lattice
     spread = (local * 0x9E3779B1 % 2**32) >> 12
-    order = torch.argsort((batch << 42) + ((1 - share.double()) * 2**20).long() * 2**20 + spread, stable=True)
+    order = torch.argsort((batch << 42) + ((1 - share) * 2**20).long() * 2**20 + spread, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     return rank - first[batch] < quota[batch]
@@ -191,4 +193,5 @@ pytree.register_pytree_node(
     lambda s: ([s.cell, s.size], None),
     lambda children, _: SparseGrid(*children),
     serialized_type_name="pointmix.SparseGrid",
+    flatten_with_keys_fn=lambda s: ([(pytree.GetAttrKey(k), getattr(s, k)) for k in ("cell", "size")], None),
 )

@@ -30,3 +30,24 @@ def pool_members(
     start = cell * length // centers
     end = -(-(cell + 1) * length // centers)
     return (offset >= start) & (offset < end)
+
+
+def member_signature(members: Bool[Tensor, "R L M"], rank: Int[Tensor, "R L"]) -> Int[Tensor, "R M"]:
+    """A number for the set of points around each center: sums (over the rows of a window) are equal for equal sets.
+
+    Args:
+        members: which slots lie around which center.
+        rank: a number for each slot, different for the points of a window.
+    """
+    mixed = (rank + 1) * 0x1E3779B97F4A7C15  # wraps around; the shifts keep sums of ranks from meeting
+    mixed = (mixed ^ (mixed >> 31)) * 0x3F58476D1CE4E5B9
+    return (members * (mixed ^ (mixed >> 29))[..., None]).sum(1)
+
+
+def first_of_equals(signature: Int[Tensor, "S M"]) -> Bool[Tensor, "S M"]:
+    """False for centers around which lie the same points as around an earlier one.
+
+    Such centers are the same center; without this, rounding would decide which of them a point joins.
+    """
+    equal = signature[:, :, None] == signature[:, None, :]  # (S, M, M)
+    return ~equal.tril(-1).any(-1)

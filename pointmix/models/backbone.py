@@ -152,7 +152,7 @@ class PointBackbone(nn.Module):
         self.pyramid, self.global_pool = pyramid, global_pool
         self.num_features = self.head_hidden_size = dims[-1]
 
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         stages, stride, self.feature_info = [], 1, []
         widths = [in_chans + 2 * coords, *dims]
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
@@ -313,7 +313,9 @@ class PointBackbone(nn.Module):
         """Layers for learning rates that fall with depth."""
         return dict(
             stem=r"^stages\.0\.reducer",
-            blocks=r"^stages\.(\d+)" if coarse else [(r"^stages\.(\d+)\.(?:reducer|blocks\.(\d+))", None)],
+            blocks=r"^stages\.(\d+)"
+            if coarse
+            else [(r"^stages\.(\d+)\.reducer", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)],
         )
 
 

@@ -54,7 +54,8 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
     tensors = _tensors(source, where)
     target = model.state_dict()
     found: dict[str, Tensor] = {}
-    missing, unused, wrong = set(target), [], []
+    filled: dict[str, int] = {}  # numbers read for each of our tensors
+    unused, wrong = [], []
     for key, value in tensors.items():
         name, part = reference_name(key)
         if name not in target:
@@ -68,11 +69,12 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
             continue
         found.setdefault(name, target[name].clone())
         (found[name] if part is None else found[name].chunk(part[1])[part[0]]).copy_(value)
-        missing.discard(name)
+        filled[name] = filled.get(name, 0) + value.numel()
+    missing = [name for name, value in target.items() if filled.get(name, 0) < value.numel()]
     if unused or wrong or missing:
         problems = wrong[:3]
         problems += [f"no place for {_some(unused)}"] if unused else []
-        problems += [f"nothing for {_some(sorted(missing))}"] if missing else []
+        problems += [f"nothing for {_some(missing)}"] if missing else []
         raise ValueError(f"load_reference: {where} does not fit {type(model).__name__}: " + "; ".join(problems))
     model.load_state_dict(found)
     return model
@@ -87,6 +89,8 @@ def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tenso
             source = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"load_reference: {path} is not a readable checkpoint: {error}".splitlines()[0]) from error
+    if not isinstance(source, Mapping):
+        raise ValueError(f"load_reference: {where} holds a {type(source).__name__}, expected a state dict")
     for name in ("state_dict_ema", "state_dict", "model"):
         if isinstance(source.get(name), Mapping):
             source = source[name]

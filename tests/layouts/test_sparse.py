@@ -69,7 +69,6 @@ def test_area_keeps_as_many_cells_as_the_points_fill(stride, density):
         assert kept.sum() == number and share[kept].min() >= share[~kept].max() if (~kept).any() else True
 
 
-@pytest.mark.xfail(strict=True, reason="shares of a cell are summed from float32: ninths add up to more than a whole")
 def test_area_counts_exactly():
     mask = torch.zeros(3 * 60, 3 * 60, dtype=torch.bool)
     mask.view(60, 3, 60, 3)[:, 0, :, 0] = True  # one pixel of nine in each of 3600 cells

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointmix.layouts.windows import pool_members, window_bounds
+from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
 
 SIDES = [1, 2, 7, 13, 49, 56, 97]
 
@@ -38,3 +38,18 @@ def test_members_are_those_of_adaptive_pooling(length, centers):
     x = torch.randn(1, 1, length, dtype=torch.float64)
     mean = x[0, 0] @ member.double() / member.sum(0)
     torch.testing.assert_close(mean, F.adaptive_avg_pool1d(x, centers)[0, 0])
+
+
+def test_first_of_equals_compares_the_members_of_each_center():
+    members = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0]]).bool()  # (L, M)
+    both = torch.stack([members, members.flip(1)])  # (R, L, M)
+    signature = member_signature(both, torch.arange(4).expand(2, -1))
+    assert first_of_equals(signature).tolist() == [[True, False, True, True], [True, True, True, False]]
+
+
+def test_signatures_differ_for_sets_with_equal_sums():
+    rank = torch.arange(10)
+    pairs = torch.combinations(rank, 2)  # (45, 2)
+    members = torch.zeros(1, 10, len(pairs), dtype=torch.bool)
+    members[0, pairs.T, torch.arange(len(pairs))] = True
+    assert first_of_equals(member_signature(members, rank[None])).all()

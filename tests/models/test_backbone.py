@@ -184,7 +184,6 @@ def test_checkpointing_recomputes_the_blocks():
         assert len(ran) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="timm cannot order a group that the pattern leaves out")
 def test_groups_of_layers_cover_all_parameters():
     from timm.models import group_parameters
 
