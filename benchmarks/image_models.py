@@ -19,7 +19,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -100,14 +99,15 @@ def memory(name: str, args: argparse.Namespace) -> float:
         torch.cuda.reset_peak_memory_stats()
         train()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = current_rss()
+    before = resident("VmRSS")
     train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    return resident("VmHWM") - before
 
 
-def current_rss() -> float:
-    """Resident MiB now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def resident(what: str) -> float:
+    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
 
 
 def memory_of(name: str, argv: list[str]) -> float:
