@@ -3,9 +3,9 @@
 python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
-Rows: our models; "(plain)", the same model on the plain twin of the clustering op, which forms the literal tensor of
-M x L x D, and with every intermediate kept for the backward pass; "(quarter)", a random quarter of the 4x4 patches of
-each image visible; and timm models of like size.
+Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the literal tensor of M x L x D
+and keep the MLPs' hidden layers; "(quarter)", a random quarter of the 4x4 patches of each image visible; and timm
+models of like size.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
@@ -42,8 +42,7 @@ def build(name: str, args: argparse.Namespace):
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
-    literal = {"plain": True, "lean": False} if variant == "(plain)" else {}
-    model = pointmix.create_model(base, **literal).to(args.device)
+    model = pointmix.create_model(base, **({"plain": True} if variant == "(plain)" else {})).to(args.device)
     x = torch.randn(args.batch, 3, args.size, args.size)
     if variant == "(quarter)":
         side = args.size // 4

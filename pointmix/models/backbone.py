@@ -109,7 +109,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         layer_scale: initial factor of every residual branch.
         global_pool: "avg", or "" for the classifier on every point.
-        lean: recompute the MLPs' hidden layers in the backward pass, see `Block`.
+        plain: build on the plain twins of the ops, for tests and benchmarks.
         pyramid: dense tasks: normalize every stage's output and return all four maps instead of logits.
 
     Raises:
@@ -135,7 +135,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale: float = 1e-5,
         global_pool: str = "avg",
-        lean: bool = True,
+        plain: bool = False,
         pyramid: bool = False,
     ) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class PointBackbone(nn.Module):
                     mlp_ratio=mlp_ratios[i],
                     drop_path=rates.pop(0),
                     layer_scale=layer_scale,
-                    lean=lean,
+                    plain=plain,
                 )
                 for _ in range(depth)
             ]

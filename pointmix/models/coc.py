@@ -22,7 +22,6 @@ class ContextClusters(PointBackbone):
         denominator: "weights" as in the released code, "count" as in the code behind the paper's numbers.
         center_updates: dynamic centers, see `ContextCluster`.
         cluster: false leaves the mixers out (the ablation without clustering).
-        plain: build on the plain twin of the clustering op, for tests and benchmarks.
         **kwargs: of `PointBackbone`.
     """
 
@@ -34,7 +33,6 @@ class ContextClusters(PointBackbone):
         denominator: str = "weights",
         center_updates: int = 0,
         cluster: bool = True,
-        plain: bool = False,
         **kwargs,
     ) -> None:
         stages = len(kwargs["depths"])
@@ -51,7 +49,7 @@ class ContextClusters(PointBackbone):
                 head_dim=head_dim[stage],
                 denominator=denominator,
                 center_updates=center_updates,
-                plain=plain,
+                plain=kwargs.get("plain", False),
             )
 
         super().__init__(mixer=mixer, **kwargs)

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
+from pointmix.ops.mlp import mlp, mlp_plain
 
 
 class LayerScale(nn.Module):
@@ -46,8 +46,7 @@ class Block(nn.Module):
         mlp_ratio: width of the MLP over `dim`.
         drop_path: rate of stochastic depth.
         layer_scale: initial factor of both branches.
-        lean: compute the hidden layer of the MLP, most of what training has to remember, once more in the backward
-            pass instead of keeping it.
+        plain: run the MLP as it is written, with its hidden layer kept for the backward pass.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class Block(nn.Module):
         mlp_ratio: float,
         drop_path: float,
         layer_scale: float,
-        lean: bool = True,
+        plain: bool = False,
     ) -> None:
         super().__init__()
-        self.lean = lean
+        self.plain = plain
         self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
         self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)
         self.drop_path = SetDropPath(drop_path)
@@ -70,11 +69,5 @@ class Block(nn.Module):
         mixed = self.norm1(x, sets)
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan)
         x = x + self.drop_path(self.scale1(mixed), sets)
-        if self.lean and self.training and torch.is_grad_enabled():
-            wide = checkpoint(self._wide, x, sets, use_reentrant=False, preserve_rng_state=False)
-        else:
-            wide = self._wide(x, sets)
-        return x + self.drop_path(self.scale2(wide), sets)
-
-    def _wide(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
-        return self.mlp(self.norm2(x, sets))
+        mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *self.mlp.parameters())
+        return x + self.drop_path(self.scale2(mixed), sets)
