@@ -25,11 +25,12 @@ def as_channels_last(
         ValueError: on another shape or dtype, an empty image, or as many means as there are not channels.
     """
     if isinstance(image, Image.Image):
-        if image.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
-            image = image.convert("RGB")
+        if image.mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
+            image = image.convert("RGBA" if image.mode == "PA" else "RGB")
         image = np.array(image)
     if isinstance(image, np.ndarray):
         image = image if image.ndim == 3 else image[..., None]
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # tensors know this machine's order only
         values = torch.from_numpy(np.ascontiguousarray(image))  # (H, W, C)
     elif isinstance(image, Tensor):
         values = image[None] if image.ndim == 2 else image
@@ -38,15 +39,26 @@ def as_channels_last(
         raise ValueError(f"expected a tensor, an array or a PIL image, got {type(image).__name__}")
     if values.ndim != 3 or values.numel() == 0:
         raise ValueError(f"expected an image with two sides and channels, got shape {tuple(image.shape)}")
+    return as_floats(values, mean=mean, std=std)
+
+
+def as_floats(
+    values: Tensor, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Float[Tensor, "*N C"]:
+    """Pixel values as floats: unsigned integers over their largest value; then (value - mean) / std per channel.
+
+    Raises:
+        ValueError: on another dtype, or as many means as there are not channels.
+    """
     if values.dtype == torch.bool:
         values = values.float()
     elif values.dtype in (torch.uint8, torch.uint16):
         values = values.float() / torch.iinfo(values.dtype).max
     elif not values.is_floating_point():
-        raise ValueError(f"expected an image of bytes, 16-bit integers or floats, got {values.dtype}")
+        raise ValueError(f"expected pixels as bytes, 16-bit integers or floats, got {values.dtype}")
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and len(value) not in (1, values.shape[-1]):
-            raise ValueError(f"{name} has {len(value)} values for an image of {values.shape[-1]} channels")
+            raise ValueError(f"{name} has {len(value)} values for {values.shape[-1]} channels")
     values = values if mean is None else values - values.new_tensor(mean)
     return values if std is None else values / values.new_tensor(std)
 

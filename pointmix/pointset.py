@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.images import as_channels_last, as_mask
-from pointmix.layouts.grid import Grid, grid_coordinates
+from pointmix.images import as_channels_last, as_floats, as_mask
+from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     ImageLike = Tensor | np.ndarray | Image.Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PointSet:
     """B sets of points, packed one after the other.
 
@@ -30,11 +30,12 @@ class PointSet:
         pos: (N, D) floating point positions. On a lattice D = 2, rows then columns, each in [-0.5, 0.5] over the
             whole lattice.
         feat: (N, C) floating point features.
-        ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1].
+        ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1], at least one.
         layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or None (anywhere).
 
     Raises:
-        ValueError: if the shapes or dtypes do not fit together.
+        ValueError: if the shapes or dtypes do not fit together, or (checked on the CPU only, as reading it would make
+            a GPU wait) ptr does not rise from 0 to N.
     """
 
     pos: Float[Tensor, "N D"]
@@ -54,6 +55,13 @@ class PointSet:
             raise ValueError(
                 f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
             )
+        if type(self.ptr) is Tensor and self.ptr.device.type == "cpu" and not torch.compiler.is_compiling():
+            ends = self.ptr[[0, -1]].tolist()
+            if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
+                raise ValueError(
+                    f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got "
+                    f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
+                )
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
         if self.layout is not None:
@@ -118,8 +126,7 @@ class PointSet:
             if images.numel() == 0:
                 raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
             points = cls.from_batch(images, coord_mode=coord_mode)
-            if mean is not None or std is not None:
-                points = points.with_feat(_normalize(points.feat, mean, std))
+            points = points.with_feat(as_floats(points.feat, mean=mean, std=std))
             _check_finite(points.feat, "from_images: images")
             return points
         if isinstance(images, Tensor) and images.ndim != 4:
@@ -156,18 +163,21 @@ class PointSet:
         cols: Int[Tensor, "N"],
         size: tuple[int, int],
         *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """Scattered pixels of one lattice of `size` (H, W); rows and cols say where each of them is.
 
+        Values are treated as those of `from_image`. The cost is that of the pixels, not of the lattice.
+
         Raises:
-            ValueError: if shapes differ, a pixel lies outside the lattice or is given twice, or a value is not finite.
+            ValueError: if shapes or dtypes do not fit, a pixel lies outside the lattice or is given twice, or a value
+                is not finite.
         """
         values = torch.as_tensor(values)
         values = values[:, None] if values.ndim == 1 else values
-        if values.dtype == torch.uint8:
-            values = values / 255
-        rows, cols = (torch.as_tensor(i, device=values.device).long() for i in (rows, cols))
+        rows, cols = (torch.as_tensor(i, device=values.device) for i in (rows, cols))
         if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
             raise ValueError(
                 "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "
@@ -175,16 +185,22 @@ class PointSet:
             )
         if len(values) == 0:
             raise ValueError("from_pixels: no pixel given")
+        for name, index in (("rows", rows), ("cols", cols)):
+            if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+                raise ValueError(f"from_pixels: {name} must be integers, got {index.dtype}")
+        rows, cols = rows.long(), cols.long()
         height, width = size
         outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
         if outside.any():
             i = int(outside.nonzero()[0])
             raise ValueError(f"from_pixels: pixel {i} at ({rows[i]}, {cols[i]}) lies outside the {height}x{width} size")
         index = rows * width + cols
-        if len(torch.unique(index)) != len(index):
-            raise ValueError(f"from_pixels: {len(index) - len(torch.unique(index))} pixels are given more than once")
+        if repeated := len(index) - len(torch.unique(index)):
+            raise ValueError(f"from_pixels: {repeated} pixels are given more than once")
+        values = as_floats(values, mean=mean, std=std)
         _check_finite(values, "from_pixels: values")
-        pos = grid_coordinates(size, coord_mode, values.dtype, values.device)[index]
+        axes = [axis_coordinates(i, side, coord_mode) for i, side in zip((rows, cols), size, strict=True)]
+        pos = torch.stack(axes, dim=1).to(values.dtype)
         layout = SparseGrid(torch.stack([rows, cols], dim=1), torch.tensor([size], device=values.device))
         return cls(pos, values, torch.tensor([0, len(values)], device=values.device), layout)
 
@@ -299,14 +315,6 @@ class PointSet:
             f"PointSet({self.num_sets} set{'s' * (self.num_sets > 1)}, {sizes}, {self.feat.shape[1]} channels, "
             f"{where}, {str(self.feat.dtype).removeprefix('torch.')}, {self.feat.device})"
         )
-
-
-def _normalize(feat: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
-    for name, value in (("mean", mean), ("std", std)):
-        if value is not None and len(value) not in (1, feat.shape[-1]):
-            raise ValueError(f"{name} has {len(value)} values for {feat.shape[-1]} channels")
-    feat = feat if mean is None else feat - feat.new_tensor(mean)
-    return feat if std is None else feat / feat.new_tensor(std)
 
 
 def _check_finite(feat: Tensor, what: str) -> None:

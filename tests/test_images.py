@@ -56,6 +56,14 @@ def test_pil_16_bit():
     torch.testing.assert_close(values[..., 0], torch.tensor([[0, 1], [0.2, 1 / 65535]]))
 
 
+def test_pil_big_endian_and_palette_with_alpha():
+    array = np.array([[0, 65535], [13107, 1]], dtype=">u2")
+    image = Image.frombytes("I;16B", (2, 2), array.tobytes())
+    torch.testing.assert_close(as_channels_last(image)[..., 0], torch.tensor([[0, 1], [0.2, 1 / 65535]]))
+    colors = Image.fromarray(BYTES)
+    assert as_channels_last(colors.convert("P").convert("PA")).shape[-1] == 4  # colors and alpha, not palette numbers
+
+
 def test_arrays_need_not_be_contiguous_or_writable():
     flipped = BYTES[:, ::-1]
     flipped.flags.writeable = False
@@ -81,8 +89,8 @@ def test_mean_and_std_per_channel_or_for_all():
         (torch.rand(3, 0, 4), {}, r"two sides and channels, got shape \(3, 0, 4\)"),
         (torch.zeros(3, 2, 2, dtype=torch.int64), {}, "bytes, 16-bit integers or floats, got torch.int64"),
         (np.zeros((2, 2, 3), complex), {}, "bytes, 16-bit integers or floats, got torch.complex128"),
-        (torch.rand(3, 2, 2), dict(mean=(0.5, 0.5)), "mean has 2 values for an image of 3 channels"),
-        (torch.rand(1, 2, 2), dict(std=(1, 1, 1)), "std has 3 values for an image of 1 channels"),
+        (torch.rand(3, 2, 2), dict(mean=(0.5, 0.5)), "mean has 2 values for 3 channels"),
+        (torch.rand(1, 2, 2), dict(std=(1, 1, 1)), "std has 3 values for 1 channels"),
     ],
 )
 def test_bad_images_are_named(image, kwargs, message):

@@ -137,6 +137,22 @@ def test_from_pixels_takes_bytes_lists_and_one_channel():
     torch.testing.assert_close(points.pos, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
 
 
+def test_from_pixels_treats_values_as_from_image():
+    image = torch.randint(0, 65536, (2, 3, 4)).to(torch.uint16)
+    rows, cols = (i.flatten() for i in torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"))
+    kwargs = dict(mean=(0.5, 0.4), std=(0.2, 0.3))
+    values = image.numpy().reshape(2, -1).T.copy()
+    points = PointSet.from_pixels(torch.from_numpy(values), rows, cols, (3, 4), **kwargs)
+    same = PointSet.from_image(image, **kwargs)
+    assert torch.equal(points.feat, same.feat) and torch.equal(points.pos, same.pos)
+
+
+def test_from_pixels_does_not_pay_for_the_lattice():
+    side = 2**30  # a coordinate for each cell would take exabytes
+    points = PointSet.from_pixels(torch.rand(2, 1), [0, side - 1], [5, 7], (side, side))
+    assert points.pos[:, 0].tolist() == [-0.5, 0.5]
+
+
 PIXELS = dict(values=torch.rand(2, 3), rows=torch.tensor([0, 1]), cols=torch.tensor([1, 1]), size=(2, 2))
 NAN = torch.full((3, 4, 4), float("nan"))
 
@@ -164,7 +180,8 @@ NAN = torch.full((3, 4, 4), float("nan"))
         (lambda: PointSet.from_pixels(**PIXELS | dict(rows=torch.tensor([0]))), r"got \(2, 3\), \(1,\), \(2,\)"),
         (lambda: PointSet.from_pixels(torch.rand(0, 3), [], [], (2, 2)), "no pixel given"),
         (lambda: PointSet.from_pixels(**PIXELS | dict(values=NAN[:2, 0, :3])), "values holds NaN or infinite"),
-        (lambda: PointSet.from_pixels(**PIXELS | dict(values=torch.ones(2, 3, dtype=torch.int32))), "floating point"),
+        (lambda: PointSet.from_pixels(**PIXELS | dict(values=torch.ones(2, 3, dtype=torch.int32))), "got torch.int32"),
+        (lambda: PointSet.from_pixels(**PIXELS | dict(cols=torch.tensor([0.0, 1.5]))), "cols must be integers"),
     ],
 )
 def test_bad_input_is_named(build, message):
@@ -179,6 +196,9 @@ def test_bad_input_is_named(build, message):
         (dict(feat=torch.rand(4)), r"pos and feat must be .* got \(4, 2\) and \(4,\)"),
         (dict(ptr=torch.tensor([0])), r"ptr must be \(B \+ 1,\) int64 .* got \(1,\)"),
         (dict(ptr=torch.tensor([0, 4], dtype=torch.int32)), r"ptr must be .* got \(2,\) torch.int32"),
+        (dict(ptr=torch.tensor([0, 3])), r"ptr must rise from 0 to 4 with a point in every set, got \[0, 3\]"),
+        (dict(ptr=torch.tensor([1, 4])), r"ptr must rise from 0 to 4"),
+        (dict(ptr=torch.tensor([0, 2, 2, 4])), r"ptr must rise from 0 to 4 .* got \[0, 2, 2, 4\]"),
         (dict(feat=torch.ones(4, 5, dtype=torch.int64)), "must be floating point"),
         (dict(layout=Grid((2, 3))), "1 grids of 2x3 have 6 points, got 4"),
         (

@@ -12,6 +12,13 @@ from pointmix.layouts.plan import EvenPlan, IndexPlan
 from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
 
 
+def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Tensor, "*N"]:
+    """Where the cells `index` of a side lie in [-0.5, 0.5]; modes are those of `grid_coordinates`."""
+    if mode not in ("inclusive", "exclusive"):
+        raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {mode!r}")
+    return index / (max(side - 1, 1) if mode == "inclusive" else side) - 0.5
+
+
 def grid_coordinates(
     size: tuple[int, int], mode: str, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "H*W 2"]:
@@ -20,10 +27,7 @@ def grid_coordinates(
     "inclusive": i / (H - 1) - 0.5 (Context Clusters, released code); "exclusive": i / H - 0.5 (its paper, section 3.1).
     A side of one cell lies at -0.5. Computed in float32 whatever the dtype, as in the released code.
     """
-    if mode not in ("inclusive", "exclusive"):
-        raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {mode!r}")
-    steps = [max(side - 1, 1) if mode == "inclusive" else side for side in size]
-    axes = [torch.arange(n, device=device) / s - 0.5 for n, s in zip(size, steps, strict=True)]
+    axes = [axis_coordinates(torch.arange(side, device=device), side, mode) for side in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2).to(dtype)
 
 
@@ -100,24 +104,21 @@ class Grid:
         valid = (r < rows[:, None]) & (c < cols[:, None])
         r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
         slot = (top[:, None] + r) * width + left[:, None] + c  # (S, L)
-        row, col = torch.arange(height, device=ptr.device), torch.arange(width, device=ptr.device)
-        row_window, col_window = row * fh // height, col * fw // width
-        place = (
-            (row_window[:, None] * fw + col_window) * (longest * widest)
-            + (row - top[row_window * fw])[:, None] * widest
-            + (col - left[col_window])
-        ).flatten()  # (H * W,)
         members = pool_members(r, rows[:, None].expand_as(r), centers)[..., :, None]  # (S, L, P, 1)
         members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
         members = members.flatten(2) & valid[..., None]  # (S, L, M)
         center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
         pooling = members.to(dtype).transpose(1, 2)  # (S, M, L)
         pooling = pooling / pooling.sum(-1, keepdim=True)
-        sets = torch.arange(batch, device=ptr.device)
+        points = self.points_per_set()
+        place = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point
+        sets = torch.arange(batch, device=ptr.device)[:, None]
+        valid = valid.repeat(batch, 1)  # (B S, L)
         return IndexPlan(
-            slot=(slot + (sets * self.points_per_set())[:, None, None]).flatten(0, 1),
-            valid=valid.repeat(batch, 1),
-            place=(place + (sets * slot.numel())[:, None]).flatten(),
+            order=(slot.flatten()[place] + sets * points).flatten(),
+            slot=valid.flatten().cumsum(0).view(valid.shape) - 1,
+            valid=valid,
+            place=(place + sets * slot.numel()).flatten(),
             pooling=pooling.repeat(batch, 1, 1),
             row_window=None,
             center_valid=center_valid.repeat(batch, 1),

@@ -4,7 +4,7 @@ Every plan offers the same few things to a mixer:
 
     enter, leave   features into and out of the order in which the stage's blocks keep them
     split, merge   points (N, C) to rows (R, L, C) and back; a row holds points of one window only
-    pool           mean features of the points around each center, (S, M, C)
+    pool           rows (R, L, C) to mean features of the points around each center, (S, M, C)
     row_window     the window of each row (R,), None if rows are windows
     valid          which slots of the rows hold a point (R, L), None if all
     center_valid   which centers exist (S, M), None if all
@@ -57,7 +57,7 @@ class EvenPlan:
     def merge(self, x: Float[Tensor, "S L C"]) -> Float[Tensor, "N C"]:
         return x.reshape(-1, x.shape[-1])
 
-    def pool(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S M C"]:
+    def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
         (h, w), p = self.window, self.centers
         if h % p == 0 and w % p == 0:
             x = x.view(-1, p, h // p, p, w // p, x.shape[-1])  # (S, p, h/p, p, w/p, C)
@@ -68,31 +68,35 @@ class EvenPlan:
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """Windows with any number of points, as rows of equal length that are gathered by index.
+    """Windows with any number of points: inside the stage these lie window by window, and rows of equal length are
+    gathered by index.
 
     Args:
-        slot: (R, L) the point in each slot; slots that are not valid repeat a point of their own row.
-        valid: (R, L) false where a slot is only padding, None if there is none.
-        place: (N,) the slot of each point.
+        order: (N,) the point at each place inside the stage.
+        slot: (R, L) the place inside the stage whose point is in each slot; slots that are not valid repeat the last
+            one that is.
+        valid: (R, L) false where a slot is only padding.
+        place: (N,) the slot of each place inside the stage.
         pooling: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
         row_window: (R,) the window of each row, None if row r is window r.
         center_valid: (S, M) false where no point lies around a center.
         windows: S.
     """
 
+    order: Int[Tensor, "N"]
     slot: Int[Tensor, "R L"]
-    valid: Bool[Tensor, "R L"] | None
+    valid: Bool[Tensor, "R L"]
     place: Int[Tensor, "N"]
     pooling: Float[Tensor, "R M L"]
     row_window: Int[Tensor, "R"] | None
-    center_valid: Bool[Tensor, "S M"] | None
+    center_valid: Bool[Tensor, "S M"]
     windows: int
 
     def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return x
+        return x.index_select(0, self.order)
 
     def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return x
+        return torch.empty_like(x).index_copy(0, self.order, x)
 
     def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "R L C"]:
         return x.index_select(0, self.slot.flatten()).view(*self.slot.shape, x.shape[-1])
@@ -100,8 +104,8 @@ class IndexPlan:
     def merge(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "N C"]:
         return x.flatten(0, 1).index_select(0, self.place)
 
-    def pool(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S M C"]:
-        mean = self.pooling.to(x.dtype) @ self.split(x)  # (R, M, C)
+    def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
+        mean = self.pooling.to(x.dtype) @ x  # (R, M, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -15,7 +16,7 @@ from pointmix.layouts.windows import first_of_equals, member_signature, pool_mem
 from pointmix.ops.scatter import segment_mean, segment_sum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SparseGrid:
     """Each point sits on a cell of its set's own lattice, at most one point a cell.
 
@@ -68,22 +69,29 @@ class SparseGrid:
         new_batch, cell = _from_key(key, coarse)
         if keep == "area":
             room = torch.minimum(self.size[new_batch] - cell * stride, torch.tensor(stride, device=cell.device))
-            kept = _fullest(count.double() / room.prod(1), new_batch, key, len(coarse))
+            whole = math.lcm(*range(1, stride + 1)) ** 2  # integers, so that what fills a cell is exact
+            kept = _fullest(count * (whole // room.prod(1)), whole, new_batch, key, len(coarse))
             number = kept.cumsum(0) - 1
-            inside = kept[parent]  # points whose coarse cell stays, for the mean position
-            pos, parent = pos[inside], number[parent[inside]]
+            inside = kept[parent]  # points whose coarse cell stays
+            own, parent = pos[inside], number[parent[inside]]
             cell, new_batch = cell[kept], new_batch[kept]
-        pos = segment_mean(pos, parent, len(cell))
-
-        kernel = torch.arange(weight.shape[-1], device=cell.device) - padding
-        kernel = torch.cartesian_prod(kernel, kernel)  # (K, 2), row-major as the weight
-        source = (cell * stride)[:, None] + kernel  # (N', K, 2)
-        size = self.size[new_batch][:, None]
-        absent = ((source < 0) | (source >= size)).any(-1)
-        query = _key(source, new_batch[:, None], self.size)
-        index = _find(query, absent, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
-        rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())  # the row past the end is zero
-        feat = F.linear(rows.view(len(cell), -1), weight.permute(0, 2, 3, 1).flatten(1), bias)  # (N', Cout)
+        else:
+            inside, own = slice(None), pos
+        kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
+        if kernel == stride and padding == 0:  # every point is read once
+            offset = self.cell[inside] - cell[parent] * stride
+            rows = feat.new_zeros(len(cell) * kernel**2, feat.shape[1])
+            rows = rows.index_copy(0, parent * kernel**2 + offset[:, 0] * kernel + offset[:, 1], feat[inside])
+        else:
+            source = torch.arange(kernel, device=cell.device) - padding
+            source = (cell * stride)[:, None] + torch.cartesian_prod(source, source)  # (N', K, 2)
+            size = self.size[new_batch][:, None]
+            absent = ((source < 0) | (source >= size)).any(-1)
+            query = _key(source, new_batch[:, None], self.size)
+            index = _find(query, absent, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
+            rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())  # the row past the end is zero
+        feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
+        pos = segment_mean(own, parent, len(cell))
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
         return pos, feat, ptr, SparseGrid(cell, coarse)
 
@@ -110,13 +118,12 @@ class SparseGrid:
         nth = nth_row[:, None] * longest + torch.arange(longest, device=order.device)  # (R, L) in its window
         last = counts[row_window, None] - 1
         valid = nth <= last
-        slot = order[first_point[row_window, None] + torch.minimum(nth, last)]  # (R, L)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=order.device)
-        rank = rank - first_point[number]  # (N,) of the point in its window
+        slot = first_point[row_window, None] + torch.minimum(nth, last)  # (R, L)
+        number = number[order]
+        rank = torch.arange(len(order), device=order.device) - first_point[number]  # (N,) of the point in its window
         place = first_row[number] * longest + rank
 
-        members = pool_members(self.cell - start, length, centers)  # (N, 2, P)
+        members = pool_members((self.cell - start)[order], length[order], centers)  # (N, 2, P)
         members = (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)  # (N, M)
         members = members[slot] & valid[..., None]  # (R, L, M)
         around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
@@ -124,7 +131,7 @@ class SparseGrid:
         signature = segment_sum(member_signature(members, nth), row_window, windows)
         center_valid = (around > 0) & first_of_equals(signature)
         single = len(row_window) == windows
-        return IndexPlan(slot, valid, place, pooling, None if single else row_window, center_valid, windows)
+        return IndexPlan(order, slot, valid, place, pooling, None if single else row_window, center_valid, windows)
 
 
 def _batch(ptr: Int[Tensor, "B+1"], points: int) -> Int[Tensor, "N"]:
@@ -175,14 +182,14 @@ def _find(
 
 
 def _fullest(
-    share: Float[Tensor, "N"], batch: Int[Tensor, "N"], key: Int[Tensor, "N"], sets: int
+    filled: Int[Tensor, "N"], whole: int, batch: Int[Tensor, "N"], key: Int[Tensor, "N"], sets: int
 ) -> Bool[Tensor, "N"]:
-    """The fullest cells of each set, as many as their shares add up to (rounded up)."""
-    quota = torch.ceil(segment_sum(share, batch, sets) - 1e-6)
+    """The fullest cells of each set, as many as what is filled adds up to (rounded up); `whole` is a full cell."""
+    quota = -(-segment_sum(filled, batch, sets) // whole)
     first = F.pad(torch.bincount(batch, minlength=sets).cumsum(0), (1, 0))
     local = key - key[first[batch]]  # equal shares are taken in an order that jumps about, to spread over the lattice
     spread = (local * 0x9E3779B1 % 2**32) >> 12
-    order = torch.argsort((batch << 42) + ((1 - share) * 2**20).long() * 2**20 + spread, stable=True)
+    order = torch.argsort((batch << 42) + (whole - filled) * 2**20 // whole * 2**20 + spread, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     return rank - first[batch] < quota[batch]

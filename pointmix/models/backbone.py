@@ -77,7 +77,7 @@ class Stage(nn.Module):
         """The stage's output, and what each of its blocks clustered."""
         points = self.reducer(points)
         plan, sets = self.plan(points)
-        center_pos = plan.pool(plan.enter(points.pos)).flatten(0, 1)  # (S, M, D) -> (K, D)
+        center_pos = plan.pool(plan.split(plan.enter(points.pos))).flatten(0, 1)  # (S, M, D) -> (K, D)
         rows = torch.arange(len(plan.split(points.pos)), device=points.pos.device)
         window = rows if plan.row_window is None else plan.row_window  # (R,)
         width = plan.split(points.pos).shape[1]
@@ -146,10 +146,8 @@ class PointBackbone(nn.Module):
             raise ValueError(f"depths, folds and centers must be at least 1, got {depths}, {folds}, {centers}")
         if coord_mode not in ("inclusive", "exclusive"):
             raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {coord_mode!r}")
-        if global_pool not in ("avg", ""):
-            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
         self.in_chans, self.num_classes, self.coords, self.coord_mode = in_chans, num_classes, coords, coord_mode
-        self.pyramid, self.global_pool = pyramid, global_pool
+        self.pyramid, self.global_pool = pyramid, _checked_pool(global_pool)
         self.num_features = self.head_hidden_size = dims[-1]
 
         rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
@@ -184,6 +182,8 @@ class PointBackbone(nn.Module):
         """The input with its coordinates as features."""
         if not isinstance(x, PointSet):
             x = PointSet.from_batch(x, coord_mode=self.coord_mode)
+        if x.layout is None:
+            raise ValueError(f"{type(self).__name__} needs points on a lattice, as PointSet.from_images makes them")
         if x.feat.shape[1] != self.in_chans:
             raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
         return x.with_feat(torch.cat([x.feat, x.pos.to(x.feat.dtype)], dim=1)) if self.coords else x
@@ -199,8 +199,13 @@ class PointBackbone(nn.Module):
         points = self.as_points(x)
         for stage in self.stages:
             points = stage(points)
-        points = points.with_feat(self.norm(points.feat, Sets.of(points)))
+        points = self._normed(points, len(self.stages) - 1)
         return points.to_image() if as_map else points
+
+    def _normed(self, points: PointSet, stage: int) -> PointSet:
+        """Normalized as the output of this stage; as it is where pruning took the norm away."""
+        norm = self.norm[stage] if self.pyramid else self.norm
+        return points if isinstance(norm, nn.Identity) else points.with_feat(norm(points.feat, Sets.of(points)))
 
     def forward_head(self, x: Input, pre_logits: bool = False) -> Float[Tensor, "B K"]:
         """Mean over the points of each set, then the classifier."""
@@ -254,12 +259,9 @@ class PointBackbone(nn.Module):
         )
         if intermediates_only:
             return found
-        if not self.pyramid and len(self.stages) - 1 == self._last_run(last, stop_early):
-            points = points.with_feat(self.norm(points.feat, Sets.of(points)))
+        if not self.pyramid and (last == len(self.stages) - 1 or not stop_early):
+            points = self._normed(points, len(self.stages) - 1)
         return points.to_image() if as_map else points, found
-
-    def _last_run(self, last: int, stop_early: bool) -> int:
-        return last if stop_early else len(self.stages) - 1
 
     def _intermediates(
         self, points: PointSet, take: Sequence[int], norm: bool, as_map: bool, stop: int | None = None
@@ -268,21 +270,20 @@ class PointBackbone(nn.Module):
         for i, stage in enumerate(self.stages[: None if stop is None else stop + 1]):
             points = stage(points)
             if i in take:
-                out = points
-                if norm and self.pyramid:
-                    out = points.with_feat(self.norm[i](points.feat, Sets.of(points)))
-                elif norm and i == len(self.stages) - 1:
-                    out = points.with_feat(self.norm(points.feat, Sets.of(points)))
+                out = self._normed(points, i) if norm and (self.pyramid or i == len(self.stages) - 1) else points
                 found.append(out.to_image() if as_map else out)
         return points, found
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last chosen one."""
+        """Drop the stages after the last chosen one, with the final norm, which fits the last of all stages only."""
         take, last = feature_take_indices(len(self.stages), indices)
+        dropped = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
-        if prune_norm and not self.pyramid:
+        if self.pyramid:
+            self.norm = self.norm[: last + 1]
+        elif prune_norm or dropped:
             self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0)
@@ -292,9 +293,16 @@ class PointBackbone(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, for other classes."""
+        """A new classifier, for other classes; 0 takes it away, and a pyramid never has one.
+
+        Raises:
+            ValueError: if there is no such pooling, or a pyramid is asked to classify.
+        """
+        if global_pool is not None:
+            self.global_pool = _checked_pool(global_pool)
+        if self.pyramid and num_classes:
+            raise ValueError(f"a pyramid gives maps and has no classifier, got num_classes {num_classes}")
         self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
         like = self.stages[0].reducer.weight
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _init_weights(self)
@@ -317,6 +325,12 @@ class PointBackbone(nn.Module):
             if coarse
             else [(r"^stages\.(\d+)\.reducer", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)],
         )
+
+
+def _checked_pool(global_pool: str) -> str:
+    if global_pool not in ("avg", ""):
+        raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+    return global_pool
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Mapping
@@ -86,7 +87,11 @@ def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tenso
         if not path.is_file():
             raise FileNotFoundError(f"load_reference: no file {path}")
         try:
-            source = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            if path.suffix == ".safetensors":
+                source = load_file(path)
+            else:
+                with torch.serialization.safe_globals([argparse.Namespace]):  # timm's trainer saves its arguments too
+                    source = torch.load(path, "cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"load_reference: {path} is not a readable checkpoint: {error}".splitlines()[0]) from error
     if not isinstance(source, Mapping):

@@ -69,5 +69,6 @@ class Block(nn.Module):
         mixed = self.norm1(x, sets)
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan)
         x = x + self.drop_path(self.scale1(mixed), sets)
-        mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *self.mlp.parameters())
-        return x + self.drop_path(self.scale2(mixed), sets)
+        weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
+        mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *weights)
+        return x + self.drop_path(mixed, sets)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import Plan
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
+from pointmix.ops.context import context_cluster
+from pointmix.ops.similarity import length
 
 
 class ContextCluster(nn.Module):
@@ -36,18 +39,38 @@ class ContextCluster(nn.Module):
             raise ValueError(f"denominator must be one of {DENOMINATORS}, got {denominator!r}")
         self.heads, self.head_dim = heads, head_dim
         self.denominator, self.center_updates = denominator, center_updates
-        self.cluster = cluster_hard_plain if plain else cluster_hard
+        self.plain = plain
         self.qv = nn.Linear(dim, 2 * heads * head_dim)
         self.proj = nn.Linear(heads * head_dim, dim)
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
-    def project(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
+        rows = plan.split(x)
+        pooled = plan.pool(rows)
+        layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+        kwargs = {"denominator": self.denominator, **layout}
+        if self.at_centers(rows.shape, pooled.shape):
+            wq, bq = self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0]
+            size = plan.split(length(F.linear(x, wq, bq).unflatten(-1, (self.heads, self.head_dim))))  # (R, L, E)
+            weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
+            return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **kwargs))
+        q, v, c, cv = self.project(x, pooled, plan)
+        cluster = cluster_hard_plain if self.plain else cluster_hard
+        o = cluster(q, v, c, cv, self.alpha, self.beta, **kwargs)
+        return self.proj(plan.merge(o.flatten(2)))
+
+    def at_centers(self, rows: tuple[int, int, int], pooled: tuple[int, int, int]) -> bool:
+        """Whether there are so few centers that values and projection take fewer operations at them than at points."""
+        if self.plain or self.center_updates:
+            return False
+        centers, slots = pooled[1], rows[0] * rows[1] / pooled[0]  # of a window
+        return centers * (3 / self.head_dim + 2 / slots) < 2
+
+    def project(self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan) -> tuple[Tensor, ...]:
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
-        points = plan.split(self.qv(x))
-        centers = self.qv(plan.pool(x))  # the mean of a linear map is the map of the mean, which has fewer channels
-        q, v = self.heads_first(points)
-        c, cv = self.heads_first(centers)
+        q, v = self.heads_first(plan.split(self.qv(x)))
+        c, cv = self.heads_first(self.qv(pooled))  # the mean of a linear map is the map of the mean
         layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
         for _ in range(self.center_updates):
             c = update_centers(q, c, self.alpha, self.beta, valid=plan.valid, denominator=self.denominator, **layout)
@@ -58,21 +81,9 @@ class ContextCluster(nn.Module):
         qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).contiguous()  # (2, R, E, L, D)
         return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
 
-    def forward(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
-        o = self.cluster(
-            *self.project(x, plan),
-            self.alpha,
-            self.beta,
-            row_window=plan.row_window,
-            valid=plan.valid,
-            center_valid=plan.center_valid,
-            denominator=self.denominator,
-        )
-        return self.proj(plan.merge(o.flatten(2)))
-
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
-        q, _, c, _ = self.project(x, plan)
+        q, _, c, _ = self.project(x, plan.pool(plan.split(x)), plan)
         center, weight = assign_hard(
             q, c, self.alpha, self.beta, row_window=plan.row_window, center_valid=plan.center_valid
         )

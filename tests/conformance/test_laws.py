@@ -164,7 +164,10 @@ def test_blocks_permute_as_their_points(name, shuffle):
         for stage, dim in zip(model.stages, dims, strict=True):
             points = base.with_feat(torch.randn(len(base.feat), dim, **F64))
             moved, order = shuffle(points)
-            outs = [stage.blocks[0](p.feat, *stage.plan(p)) for p in (points, moved)]
+            outs = []
+            for p in (points, moved):
+                plan, sets = stage.plan(p)
+                outs.append(plan.leave(stage.blocks[0](plan.enter(p.feat), plan, sets)))
             torch.testing.assert_close(outs[1], outs[0][order], rtol=1e-9, atol=1e-9)
 
 

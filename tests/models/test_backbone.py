@@ -143,6 +143,25 @@ def test_pruning_leaves_the_first_stages():
     torch.testing.assert_close(model.forward_intermediates(images, [0, 1], intermediates_only=True), maps[:2])
 
 
+@pytest.mark.parametrize("kwargs", [dict(prune_norm=True), dict(prune_norm=False)])
+@pytest.mark.parametrize("pyramid", [False, True])
+@pytest.mark.parametrize("stages", [2, 4])
+def test_a_pruned_model_runs(pyramid, stages, kwargs):
+    model, images = model_of(pyramid=pyramid), torch.rand(2, 3, 64, 96)
+    maps = model(images) if pyramid else model.forward_intermediates(images, intermediates_only=True)
+    final = model.forward_features(images)
+    model.prune_intermediate_layers(list(range(stages)), **kwargs)
+    out = model(images) if pyramid else model.forward_features(images)
+    normed = not pyramid and stages == 4 and not kwargs["prune_norm"]
+    torch.testing.assert_close(out, maps[:stages] if pyramid else final if normed else maps[stages - 1])
+
+
+def test_points_without_a_lattice_are_refused():
+    points = PointSet(torch.rand(9, 2), torch.rand(9, 3), torch.tensor([0, 9]))
+    with pytest.raises(ValueError, match="ContextClusters needs points on a lattice"):
+        model_of()(points)
+
+
 def test_features_only():
     kwargs = {k: v for k, v in SMALL.items() if k != "num_classes"}
     model = pointmix.create_model("coc_tiny", **kwargs, features_only=True, out_indices=(1, 3))
@@ -157,7 +176,17 @@ def test_reset_classifier():
     model.reset_classifier(0)
     torch.testing.assert_close(model(images), model.forward_features(images).mean((2, 3)))
     model.reset_classifier(3, global_pool="")
-    assert model(images).shape == (2, 3)
+    assert model(torch.rand(2, 3, 64, 96, dtype=torch.float64)).shape == (2 * 2 * 3, 3)  # every point has logits
+    with pytest.raises(ValueError, match="global_pool must be 'avg' or '', got 'max'"):
+        model.reset_classifier(3, global_pool="max")
+
+
+def test_a_pyramid_has_no_classifier():
+    model = model_of(pyramid=True)
+    with pytest.raises(ValueError, match="a pyramid gives maps and has no classifier, got num_classes 3"):
+        model.reset_classifier(3)
+    model.reset_classifier(0)
+    assert len(model(torch.rand(1, 3, 32, 32))) == 4
 
 
 def test_start_of_the_classifier():
@@ -240,7 +269,7 @@ def test_explain_names_what_the_mixers_used(kind, updates):
         if plan.center_valid is not None:
             assert plan.center_valid.flatten()[a.center].all()
         v = plan.leave(mixer.qv(normed)[:, 8:]).view(-1, 2, 4)
-        top = mixer.qv(plan.pool(normed))[..., 8:].reshape(-1, 2, 4).clone()
+        top = mixer.qv(plan.pool(plan.split(normed)))[..., 8:].reshape(-1, 2, 4).clone()
         bottom = torch.ones(len(top), 2)
         for e in range(2):
             top[:, e].index_add_(0, a.center[:, e], a.weight[:, e, None] * v[:, e])

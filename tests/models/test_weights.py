@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import copy
 import pickle
 
@@ -118,6 +119,16 @@ def test_wrappers(wrapper, as_file, tmp_path):
         torch.save(source, tmp_path / "weights.pth")
         source = tmp_path / "weights.pth"
     expect_loaded(pointmix.load_reference(model, source), weights)
+
+
+def test_a_checkpoint_of_timms_trainer(tmp_path):
+    """It holds the trainer's arguments beside the weights."""
+    model = model_of()
+    weights = released(model)
+    arguments = argparse.Namespace(model="coc_tiny", lr=1e-3, betas=(0.9, 0.999), mean=None)
+    content = {"epoch": 309, "arch": "coc_tiny", "args": arguments, "metric": 71.8, "version": 2, "state_dict": weights}
+    torch.save(content, tmp_path / "model_best.pth.tar")
+    expect_loaded(pointmix.load_reference(model, tmp_path / "model_best.pth.tar"), weights)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

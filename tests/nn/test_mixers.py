@@ -95,7 +95,7 @@ def test_assignment_rebuilds_the_output(kind, updates, ragged):
     x = plan.enter(points.feat)
     center, weight = mixer.assignment(x, plan)  # (N, E)
     v = mixer.qv(x)[:, 6:].view(-1, 2, 3)
-    top = mixer.qv(plan.pool(x))[..., 6:].reshape(-1, 2, 3)  # (K, E, D)
+    top = mixer.qv(plan.pool(plan.split(x)))[..., 6:].reshape(-1, 2, 3)  # (K, E, D)
     bottom = torch.ones(len(top), 2, dtype=torch.float64)
     for e in range(2):
         top[:, e] = top[:, e].index_add(0, center[:, e], weight[:, e, None] * v[:, e])

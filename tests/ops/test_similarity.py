@@ -25,6 +25,12 @@ def test_zero_vectors_are_like_nothing():
     assert torch.equal(cosine(x, x), torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_zero_vectors_in_half_precision(dtype):
+    x, y = torch.zeros(2, 5, dtype=dtype), torch.randn(3, 5).to(dtype)
+    assert torch.equal(cosine(x, y).float(), torch.zeros(2, 3)) and torch.equal(cosine(y, x).float(), torch.zeros(3, 2))
+
+
 @pytest.mark.parametrize("exponent", [-15, -8, -3, 0])
 def test_gradients_are_finite_for_short_vectors(exponent):
     x = (torch.randn(3, 5, dtype=torch.float64) * 10.0**exponent).requires_grad_()

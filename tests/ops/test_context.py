@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointmix.ops.clustering import cluster_hard_plain
+from pointmix.ops.context import context_cluster
+from pointmix.ops.similarity import length
+
+
+def case(*, windows=3, points=7, centers=4, channels=6, heads=2, dim=5, rows=None, holes=False, gone=False):
+    """Tensors and options of the op, as in test_clustering."""
+    number = windows if rows is None else len(rows)
+    width, out = heads * dim, 3
+    shapes = [(number, points, channels), (windows, centers, channels)]
+    shapes += [(2 * width, channels), (2 * width,), (out, width), (out,)]
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    tensors += [torch.tensor([1.7], dtype=torch.float64), torch.tensor([-0.3], dtype=torch.float64)]
+    options = {}
+    if rows is not None:
+        options["row_window"] = torch.tensor(rows)
+    if holes:
+        options["valid"] = torch.rand(number, points) < 0.6
+        options["valid"][:, 0] = True
+    if gone:
+        options["center_valid"] = torch.rand(windows, centers) < 0.5
+        options["center_valid"][:, -1] = True
+    return [t.requires_grad_() for t in tensors], heads, options
+
+
+def fast(x, pooled, wqv, bqv, wp, bp, alpha, beta, *, heads, **options):
+    q = F.linear(x, wqv, bqv).chunk(2, dim=-1)[0]
+    size = length(q.unflatten(-1, (heads, -1)))
+    return context_cluster(x, pooled, size, wqv, bqv, wp, bp, alpha, beta, heads=heads, **options)
+
+
+def literal(x, pooled, wqv, bqv, wp, bp, alpha, beta, *, heads, **options):
+    """Linear maps of points and centers, the plain twin of the clustering, the projection."""
+    (q, v), (c, cv) = (F.linear(t, wqv, bqv).unflatten(-1, (2, heads, -1)).unbind(2) for t in (x, pooled))
+    return F.linear(cluster_hard_plain(q, v, c, cv, alpha, beta, **options).flatten(2), wp, bp)
+
+
+CASES = {
+    "even": {},
+    "one of everything": dict(windows=1, points=1, centers=1, channels=1, heads=1, dim=2),
+    "more centers than points": dict(points=2, centers=9),
+    "ragged rows": dict(rows=[0, 0, 1, 2, 2, 2]),
+    "rows in any order": dict(rows=[2, 0, 1, 0]),
+    "empty slots": dict(holes=True),
+    "lost centers": dict(gone=True),
+    "all at once": dict(rows=[0, 0, 1, 2, 2, 2], holes=True, gone=True),
+}
+
+
+@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("name", CASES)
+def test_is_the_clustering_between_its_linear_maps(name, denominator):
+    tensors, heads, options = case(**CASES[name])
+    outs = [op(*tensors, heads=heads, denominator=denominator, **options) for op in (fast, literal)]
+    if "valid" in options:
+        outs = [out[options["valid"]] for out in outs]
+    torch.testing.assert_close(*outs)
+    probe = torch.randn_like(outs[0])
+    grads = [torch.autograd.grad(out, tensors, probe) for out in outs]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradients_against_differences():
+    tensors, heads, options = case(points=3, centers=2, channels=3, dim=2, rows=[0, 1, 1, 2])
+    assert torch.autograd.gradcheck(lambda *t: fast(*t, heads=heads, **options), tensors)
+
+
+def test_what_empty_slots_and_lost_centers_hold_does_not_matter():
+    tensors, heads, options = case(**CASES["all at once"])
+    x, pooled, *rest = (t.detach() for t in tensors)
+    before = fast(x, pooled, *rest, heads=heads, **options)[options["valid"]]
+    x = torch.where(options["valid"][..., None], x, 1e3)
+    lost = ~options["center_valid"]
+    moved = torch.where(lost[..., None], -1e3, pooled)
+    torch.testing.assert_close(fast(x, moved, *rest, heads=heads, **options)[options["valid"]], before)
+
+
+def test_a_point_that_is_its_own_center():
+    """The cosine is one, and rounding does not push it further; its derivative by alpha is one too."""
+    tensors, heads, _ = case(windows=50, points=1, centers=1)
+    x, _, *weights = tensors
+    alpha = weights[4]
+    outs = [op(x, x, *weights, heads=heads).sum() for op in (fast, literal)]
+    grads = [torch.autograd.grad(out, alpha)[0] for out in outs]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_low_precision_is_close(dtype, tolerance):
+    tensors, heads, options = case(windows=20)
+    # centers far apart, so that rounding does not change which one a point joins
+    x, pooled, *rest = (t.detach() for t in tensors)
+    pooled = pooled[:, :1] * torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None]
+    expected = literal(x, pooled, *rest, heads=heads)
+    got = fast(*(t.to(dtype) for t in (x, pooled, *rest)), heads=heads)
+    assert got.dtype == dtype
+    error = (got.double() - expected).abs().flatten(1).amax(1)
+    assert error.median() < tolerance * expected.abs().max()
