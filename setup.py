@@ -1,12 +1,15 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+
 setup(
     name="pointmix",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "pointmix/__init__.py").read_text(encoding="utf-8"))[1],
     description="Images and any other point set, understood by clustering: Context Clusters and relatives in PyTorch",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
@@ -24,9 +27,9 @@ setup(
         "rich>=13.0",
         "safetensors>=0.4",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "timm>=1.0.15",
         "torch>=2.6",
-        "torchdata>=0.10",
         "torchvision>=0.21",
     ],
     extras_require={

@@ -28,6 +28,20 @@ from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 
 
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; None takes the GPU where there is one.
+
+    Raises:
+        ValueError: if this machine, or this build of torch, has no such device.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as e:
+        raise ValueError(f"no device {name!r} here, expected one such as cpu or cuda:0: {e}".splitlines()[0]) from e
+    return torch.device(name)
+
+
 def open_model(
     *,
     run: str | None = None,
@@ -111,9 +125,6 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image file {path}")
     try:
-        with Image.open(path) as image:
-            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-                raise ValueError(f"{path} holds NaN or infinite values, expected finite numbers")
         return decode(Source([], np.zeros(0, int), lambda _: Image.open(path), str), 0, MODES[in_chans])
     except (UnreadableImage, OSError) as e:
         raise ValueError(f"cannot read image {path}: {' '.join(str(e).split())}") from e
@@ -146,9 +157,13 @@ def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
     return eval_transform(cfg)(image)
 
 
-def masked_image(image: Image.Image, mask: Bool[Tensor, "H W"], cfg: DataConfig) -> PointSet:
+def masked_image(
+    image: Image.Image, mask: Bool[Tensor, "H W"], cfg: DataConfig, *, coord_mode: str = "inclusive"
+) -> PointSet:
     """The visible pixels of the image, resized, cropped and normalized as in evaluation.
 
+    Args:
+        coord_mode: the model's, see `PointSet.from_image`.
     Raises:
         ValueError: if the crop holds no visible pixel.
     """
@@ -167,4 +182,4 @@ def masked_image(image: Image.Image, mask: Bool[Tensor, "H W"], cfg: DataConfig)
     kept = torch.from_numpy(np.array(kept)) > 0
     if not kept.any():
         raise ValueError(f"no visible pixel is left in the central {cfg.img_size}x{cfg.img_size} crop")
-    return PointSet.from_image(transform(image), kept)
+    return PointSet.from_image(transform(image), kept, coord_mode=coord_mode)

@@ -36,46 +36,44 @@ def parse(argv: list[str], data: dict[str, Any] | None = None) -> Any:
 
 
 def evaluate(argv: list[str]) -> None:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     import pointmix  # noqa: F401  first: it makes torchvision loadable
-    from pointmix.data.images import build_data
+    from pointmix.data.images import DataConfig, build_test, resolve
     from pointmix.engine.checkpoint import write_text
+    from pointmix.engine.evaluate import check_input
     from pointmix.engine.evaluate import evaluate as measure
-    from pointmix.inference import data_config, open_model
+    from pointmix.inference import data_config, open_model, pick_device
     from pointmix.tasks.classify import Classify
 
     args = parse(argv)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(args.device)
 
-    def opened(num_classes: int | None) -> tuple[torch.nn.Module, dict[str, Any]]:
-        return open_model(
-            run=args.run, model=args.model, checkpoint=args.checkpoint, num_classes=num_classes, device=device
-        )
-
-    def splits(info: dict[str, Any]) -> Any:
-        cfg = parse(argv, dataclasses.asdict(data_config(info))).data
-        cfg = dataclasses.replace(cfg, train_split=cfg.test_split)  # None is the test split too: no training set needed
-        return build_data(cfg, batch_size=1, eval_batch_size=args.batch_size, seed=0)
+    def data(info: dict[str, Any]) -> DataConfig:
+        return resolve(parse(argv, dataclasses.asdict(data_config(info))).data)
 
     if args.model is not None and args.run is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = splits(open_model(model=args.model)[1])
-        model, info = opened(len(found.classes))
+            cfg = data(open_model(model=args.model)[1])
+        test, classes = build_test(cfg, batch_size=args.batch_size)
+        model, info = open_model(
+            model=args.model, checkpoint=args.checkpoint, num_classes=len(classes), device=device
+        )
     else:
-        model, info = opened(None)
-        found = splits(info)
-        if info["classes"] != found.classes:
+        model, info = open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
+        cfg = data(info)
+        test, classes = build_test(cfg, batch_size=args.batch_size)
+        if info["classes"] != classes:
             raise ValueError(
-                f"{info['path']} knows {_listed(info['classes'])}, the data has {_listed(found.classes)}; "
+                f"{info['path']} knows {_listed(info['classes'])}, the data has {_listed(classes)}; "
                 "expected the same, in the same order"
             )
 
-    result = measure(model, found.test, task=Classify(len(found.classes)), device=device)
-    images, skipped = len(found.test.dataset), found.skipped()
+    check_input(model, info["name"], in_chans=cfg.in_chans, img_size=cfg.img_size)
+    result = measure(model, test, task=Classify(len(classes)), device=device)
+    images, skipped = len(test.dataset), sorted(test.failed.items())
     result = {"model": info["name"], "weights": info["path"], **result}
     result |= {"images": images - len(skipped), "skipped": [list(failure) for failure in skipped]}
     table = Table(title=f"{info['name']} on {result['images']} test images")
@@ -98,6 +96,9 @@ def main(argv: list[str]) -> int:
     warnings.showwarning = lambda message, *_: print("warning:", *str(message).split(), file=sys.stderr)
     try:
         evaluate(argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as e:
         print("error: " + " ".join(str(e).split()), file=sys.stderr)
         return 2

@@ -39,11 +39,19 @@ def predict(args: argparse.Namespace) -> None:
     from rich.text import Text
 
     import pointmix
-    from pointmix.inference import data_config, masked_image, open_model, read_image, read_mask, whole_image
+    from pointmix.inference import (
+        data_config,
+        masked_image,
+        open_model,
+        pick_device,
+        read_image,
+        read_mask,
+        whole_image,
+    )
 
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(args.device)
     model, info = open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
     cfg, classes = data_config(info), info["classes"]
     for flag, given in (("--mask", args.mask), ("--clusters", args.clusters)):
@@ -51,12 +59,13 @@ def predict(args: argparse.Namespace) -> None:
             ours = ", ".join(pointmix.list_models())
             raise ValueError(f"{flag} needs a model of points ({ours}); {info['name']} takes whole images only")
 
-    inputs = []
+    mode, inputs = getattr(model, "coord_mode", "inclusive"), []
     for path in args.images:
         image = read_image(path, cfg.in_chans)
         if args.mask:
             try:
-                inputs.append(masked_image(image, read_mask(args.mask, (image.height, image.width)), cfg).to(device))
+                mask = read_mask(args.mask, (image.height, image.width))
+                inputs.append(masked_image(image, mask, cfg, coord_mode=mode).to(device))
             except ValueError as e:
                 raise ValueError(f"{path} with mask: {e}") from e
         else:
@@ -90,7 +99,10 @@ def main(argv: list[str]) -> int:
     warnings.showwarning = lambda message, *_: print("warning:", *str(message).split(), file=sys.stderr)
     try:
         predict(parse(argv))
-    except (ValueError, OSError) as e:
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as e:
         print("error: " + " ".join(str(e).split()), file=sys.stderr)
         return 2
     return 0

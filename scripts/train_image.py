@@ -7,6 +7,7 @@ torchrun --nproc_per_node 8 scripts/train_image.py --config configs/image/coc_ti
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -15,16 +16,16 @@ DEFAULT = ROOT / "configs" / "image" / "coc_digits.yaml"
 
 
 def main(argv: list[str]) -> int:
-    import pointmix  # noqa: F401  first: it makes torchvision loadable
-    from pointmix.engine.config import parse
-    from pointmix.engine.train import Stopped, train
-
     try:
+        import pointmix  # noqa: F401  first: it makes torchvision loadable
+        from pointmix.engine.config import parse
+        from pointmix.engine.train import train
+
         train(parse(argv, default_config=str(DEFAULT)))
-    except Stopped as e:
-        print(e, file=sys.stderr)
-        return 128 + e.signum
-    except (ValueError, OSError, FloatingPointError) as e:
+    except KeyboardInterrupt as e:  # or the engine's Stopped, which names the signal
+        print(str(e) or "interrupted", file=sys.stderr)
+        return 128 + getattr(e, "signum", signal.SIGINT)
+    except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print("error: " + " ".join(str(e).split()), file=sys.stderr)
         return 2
     return 0

@@ -41,6 +41,8 @@ def test_the_mask_goes_through_the_same_crop(photo):
     expected = whole_image(image, cfg)
     expected[:, :, 10:] = 0
     assert len(left.feat) == 200 and torch.equal(left.to_image()[0], expected)
+    assert left.pos.min() == -0.5 and left.pos.max() == 0.5
+    assert masked_image(image, mask, cfg, coord_mode="exclusive").pos.max() == pytest.approx(19 / 20 - 0.5)
 
 
 def test_hidden_pixels_do_not_leak_through_resizing(photo):
@@ -95,7 +97,7 @@ def test_bad_images(tmp_path, photo):
     Image.fromarray(np.full((4, 5), np.nan, dtype=np.float32)).save(tmp_path / "nan.tiff")
     with pytest.raises(ValueError, match="cannot read image .*cut.png"):
         read_image(tmp_path / "cut.png", 3)
-    with pytest.raises(ValueError, match="nan.tiff holds NaN"):
+    with pytest.raises(ValueError, match="nan.tiff: holds NaN"):
         read_image(tmp_path / "nan.tiff", 3)
     with pytest.raises(FileNotFoundError, match="no image file"):
         read_image(tmp_path / "none.png", 3)

@@ -127,6 +127,11 @@ def resolve(cfg: DataConfig) -> DataConfig:
         ValueError: naming the setting, its value and what was expected.
     """
     usual = dict(FOR_DIGITS if cfg.source == "digits" else FOR_IMAGES)
+    if cfg.source == "digits" and cfg.root:
+        raise ValueError(
+            f"data.root {cfg.root}: data.source is digits, which come inside scikit-learn; name a --config such as "
+            "configs/image/coc_cifar10.yaml, or --data.source folder"
+        )
     cfg = dataclasses.replace(cfg, **{key: value for key, value in usual.items() if getattr(cfg, key) is None})
     if cfg.in_chans not in MODES:
         raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (gray) or 3 (RGB)")
@@ -275,26 +280,50 @@ def build_data(
     if cfg.limit:
         kept = np.sort(np.random.default_rng(cfg.split_seed).permutation(kept)[: cfg.limit])
 
-    def loader(source: Source, indices: Int[np.ndarray, " n"], training: bool) -> BatchLoader:
-        mode = MODES[cfg.in_chans]
-        images = ImageSet(
-            source=cached(source, indices, mode) if cfg.cache else source,
-            indices=indices,
-            mode=mode,
-            transform=train_transform(cfg) if training else eval_transform(cfg),
-            seed=seed if training else None,
-        )
-        place = {"size": len(images), "rank": rank, "world_size": world_size}
-        if training:
-            batches = EpochBatches(batch_size=batch_size, seed=seed, **place)
-        else:
-            batches = PartBatches(batch_size=eval_batch_size, **place)
-        return BatchLoader(dataset=images, batches=batches, workers=cfg.workers, strict=cfg.strict)
+    place = {"rank": rank, "world_size": world_size}
+    order = EpochBatches(size=len(kept), batch_size=batch_size, seed=seed, **place)
+
+    def part(source: Source, indices: Int[np.ndarray, " n"]) -> BatchLoader:
+        return _loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=eval_batch_size, **place))
 
     return ImageSplits(
-        train=loader(train, kept, True),
-        val=loader(val, held, False) if len(held) else None,
-        test=loader(test, np.arange(len(test.targets)), False),
+        train=_loader(cfg, train, kept, order, seed=seed),
+        val=part(val, held) if len(held) else None,
+        test=part(test, np.arange(len(test.targets))),
         classes=train.classes,
         config=cfg,
     )
+
+
+def build_test(cfg: DataConfig, *, batch_size: int) -> tuple[BatchLoader, list[str]]:
+    """The test split alone, without a look at train: its loader and the names of its classes.
+
+    Raises:
+        FileNotFoundError: for data that is not there.
+        ValueError: for a setting out of range.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size {batch_size}: expected at least 1")
+    cfg = resolve(cfg)
+    test = _open(cfg, cfg.test_split)
+    size = len(test.targets)
+    return _loader(cfg, test, np.arange(size), PartBatches(size=size, batch_size=batch_size)), test.classes
+
+
+def _loader(
+    cfg: DataConfig,
+    source: Source,
+    indices: Int[np.ndarray, " n"],
+    batches: EpochBatches | PartBatches,
+    seed: int | None = None,
+) -> BatchLoader:
+    """A loader over a part of a source; for training with a seed, else for evaluation."""
+    mode = MODES[cfg.in_chans]
+    images = ImageSet(
+        source=cached(source, indices, mode) if cfg.cache else source,
+        indices=indices,
+        mode=mode,
+        transform=eval_transform(cfg) if seed is None else train_transform(cfg),
+        seed=seed,
+    )
+    return BatchLoader(dataset=images, batches=batches, workers=cfg.workers, strict=cfg.strict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pointmix.data.sampler import EpochBatches, Key, PartBatches
 from pointmix.data.source import Source, UnreadableImage, decode
@@ -103,11 +101,11 @@ def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
     return torch.stack([image for image, _ in good]), torch.tensor([target for _, target in good]), failed
 
 
-class BatchLoader(StatefulDataLoader):
+class BatchLoader(DataLoader):
     """Iterates over (images float32 (B, C, H, W), targets int64 (B,)) and remembers its place.
 
-    Its state is the place alone, (epoch, batches given), since all else follows from that: a run may go on with another
-    number of workers, which torchdata's own state forbids.
+    The state of a training loader is the place alone, (epoch, batches given), since all else follows from that: a run
+    may go on with another number of workers, which torchdata's StatefulDataLoader would not allow.
 
     Args:
         dataset: the samples; with a seed it is training, else evaluation.
@@ -117,17 +115,15 @@ class BatchLoader(StatefulDataLoader):
     """
 
     def __init__(self, *, dataset: ImageSet, batches: EpochBatches | PartBatches, workers: int, strict: bool) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*set_vital", category=UserWarning)  # torchdata 0.11, torch 2.13
-            super().__init__(
-                dataset,
-                batch_sampler=batches,
-                num_workers=workers,
-                collate_fn=collate,
-                pin_memory=torch.cuda.is_available(),
-                persistent_workers=workers > 0,
-                generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the caller's numbers
-            )
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the caller's numbers
+        )
         self.strict = strict
         self.given = 0  # batches of the epoch that the caller has seen
         self.failed: dict[str, str] = {}  # file -> reason

@@ -37,19 +37,30 @@ class UnreadableImage(ValueError):
 def decode(source: Source, index: int, mode: str) -> Image.Image:
     """Read one image completely, as 'L' or 'RGB' bytes.
 
+    Gray values wider than a byte: 16-bit files keep their upper byte, 32-bit files too when they hold more than 255,
+    and floats count as 0 to 255. What lies beyond is cut.
+
     Raises:
-        UnreadableImage: when the file cannot be decoded to its end.
+        UnreadableImage: when the file cannot be decoded to its end, or holds NaN or infinite values.
     """
     try:
         with source.read(index) as image:
-            if image.mode.startswith("I"):  # 16-bit gray: convert() alone would cut at 255
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            if image.mode == "F" or image.mode.startswith("I"):  # convert() alone would cut all at 255
+                image = _as_bytes(np.asarray(image), wide=image.mode.startswith("I;16"))
             return image.convert(mode)  # decodes, and copies, so that the file can be closed
     except UnidentifiedImageError as error:
         raise UnreadableImage("holds no image that Pillow knows") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         reason = str(error).splitlines()
         raise UnreadableImage(reason[0] if reason else type(error).__name__) from error
+
+
+def _as_bytes(gray: np.ndarray, *, wide: bool) -> Image.Image:
+    if not np.isfinite(gray).all():
+        raise ValueError("holds NaN or infinite values, expected finite numbers")
+    if wide or (gray.dtype.kind == "i" and gray.max() > 255):
+        gray = gray >> 8
+    return Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
 
 
 def _from_cache(images: dict[int, np.ndarray | UnreadableImage], index: int) -> Image.Image:

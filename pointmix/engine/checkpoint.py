@@ -182,8 +182,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[n
     if missing:
         raise ValueError(f"{file} was not written by a run: its metadata has no {missing[0]!r}")
     info = {k: json.loads(v) for k, v in metadata.items() if k != "format"} | {"path": str(file)}
-    model = pointmix.create_model(
-        info["name"], num_classes=len(info["classes"]), in_chans=info["in_chans"], **info["kwargs"]
-    )
+    kwargs = {k: v for k, v in info["kwargs"].items() if k not in ("pretrained", "checkpoint_path")}  # fetch nothing
+    model = pointmix.create_model(info["name"], num_classes=len(info["classes"]), in_chans=info["in_chans"], **kwargs)
     load_weights(model, weights, source=file)
     return model.to(device).eval(), info

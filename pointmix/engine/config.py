@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pointmix.data.images import DataConfig
+from pointmix.data.images import DataConfig, resolve
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class OptimConfig:
     clip_grad: float | None = None
     """Largest norm of the whole gradient; null does not clip."""
     sched: str = "cosine"
-    """Schedule name, as timm knows it."""
+    """Schedule name, as timm knows it; not plateau, whose state timm does not save."""
     warmup_epochs: float = 5
     """Epochs of linear warm-up, counted inside `epochs`."""
     warmup_lr: float = 1e-6
@@ -117,6 +118,9 @@ class TrainConfig:
                 _at_least_one(key, getattr(self, key))
         if (self.mix.mixup > 0 or self.mix.cutmix > 0) and self.batch_size % 2:
             raise ValueError(f"batch_size must be even with mixup or cutmix, got {self.batch_size}")
+        if self.optim.sched == "plateau":
+            raise ValueError("optim.sched plateau is not taken; expected cosine, tanh, step, multistep, poly or none")
+        resolve(self.data)  # refuses what is out of range before anything is read
 
 
 # Keys that may differ when a run goes on, because they do not change what is trained. All others must be as they were.
@@ -153,8 +157,8 @@ def changed_key(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 def parse(argv: list[str], *, default_config: str | None = None) -> TrainConfig:
     """Read flags and `--config` files into a TrainConfig.
 
-    `default_config` is a YAML file taken when `argv` names none. A model named on the command line does not inherit the
-    constructor arguments that a file wrote for another model.
+    Files come first, wherever they stand among the flags, so flags always win. `default_config` is a YAML file taken
+    when `argv` names none. Flags that name another model than the files do leave behind the files' model.kwargs.
 
     Raises:
         ValueError: one line that names the key or file at fault.
@@ -163,15 +167,17 @@ def parse(argv: list[str], *, default_config: str | None = None) -> TrainConfig:
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog="train_image.py", description=TrainConfig.__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file of the keys below; flags after it win.")
+    parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(TrainConfig)
-    keys = [a.split("=")[0] for a in argv]
-    if default_config is not None and "--config" not in keys:
-        argv = [f"--config={default_config}", *argv]
-    if "--model.name" in keys and not any(k.startswith("--model.kwargs") for k in keys):
-        argv = [*argv, "--model.kwargs={}"]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", action="append")
     try:
-        found = parser.instantiate(parser.parse_args(argv))
+        known, flags = first.parse_known_args(argv)
+        named = known.config or ([default_config] if default_config is not None else [])
+        files = [f"--config={name}" for name in named]
+        if parser.parse_args([*files, *flags]).model.name != parser.parse_args(files).model.name:
+            files.append("--model.kwargs={}")
+        found = parser.instantiate(parser.parse_args([*files, *flags]))
     except (ArgumentError, TypeError, OSError) as e:
         raise ValueError(" ".join(str(e).split())) from e
     return TrainConfig(**{f.name: found[f.name] for f in dataclasses.fields(TrainConfig)})

@@ -25,23 +25,38 @@ def evaluate(
     Args:
         model: a network on `device`.
         batches: (images, targets) pairs as the task takes them.
-        task: see pointmix.tasks; `measure` gives sums for a batch, `summarize` turns their total into metrics.
+        task: see pointmix.tasks; `measure` gives sums for a batch, `summarize` turns their total, from `zeros` on, into
+            metrics.
         device: where the network lies.
         autocast: makes the context for mixed precision.
-        reduce: adds the sums of all processes.
+        reduce: adds the sums of all processes, some of which may have had no batch.
 
     Raises:
-        ValueError: if there was nothing to evaluate.
+        ValueError: if there was nothing to evaluate, in every process alike.
     """
     was_training = model.training
     model.eval()
-    total: Tensor | None = None
+    total = task.zeros(torch.device(device))
     for images, targets in batches:
         images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
         with autocast():
-            sums = task.measure(model, images, targets)
-        total = sums if total is None else total + sums
+            total += task.measure(model, images, targets)
     model.train(was_training)
-    if total is None:
-        raise ValueError("nothing to evaluate: the loader gave no batch, expected at least one")
     return task.summarize(reduce(total))
+
+
+@torch.no_grad()
+def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int) -> None:
+    """Try one blank image, before hours of work.
+
+    Raises:
+        ValueError: if the model cannot take it; one line.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    try:
+        model.eval()(torch.zeros(1, in_chans, img_size, img_size, device=device))
+    except Exception as e:  # a network of any library can fail in any way
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"{name} does not take images of {in_chans}x{img_size}x{img_size}: {why}") from e
+    finally:
+        model.train(was_training)

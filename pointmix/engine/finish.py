@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -16,7 +15,7 @@ import pointmix
 from pointmix.engine import checkpoint
 from pointmix.engine.config import as_plain, data_name
 from pointmix.engine.log import draw_curves, show_result
-from pointmix.engine.run import Run, evaluate_run, model_info
+from pointmix.engine.run import Run, all_skipped, evaluate_run, model_info
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def finish(run: Run) -> dict[str, Any]:
         "seconds": round(at.seconds, 3),
         "processes": accelerator.num_processes,
         "device": str(accelerator.device.type),
-        "skipped": sorted(set(gather_object(run.splits.skipped()))),
+        "skipped": all_skipped(run),
         "versions": _versions(),
     }
     if not accelerator.is_main_process:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -117,10 +116,10 @@ def draw_curves(path: Path, curve: list[list[float]], history: list[dict[str, An
         curve: [step, loss, lr] points.
         history: entries with "step", "train_loss" and "val", which is None where nothing was held back.
     """
-    matplotlib.use("Agg")  # no display
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot, whose display and open figures are the caller's
 
-    fig, (loss, top1, lr) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    loss, top1, lr = figure.subplots(1, 3)
     steps = [e["step"] for e in history]
     if curve:
         x, losses, rates = zip(*curve, strict=True)
@@ -143,5 +142,4 @@ def draw_curves(path: Path, curve: list[list[float]], history: list[dict[str, An
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     with replacing(path) as file:
-        fig.savefig(file, format="png", dpi=120)
-    plt.close(fig)
+        figure.savefig(file, format="png", dpi=120)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
+from timm.models import get_pretrained_cfg
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
@@ -20,7 +21,7 @@ import pointmix
 from pointmix.data.images import ImageSplits, build_data
 from pointmix.engine import checkpoint
 from pointmix.engine.config import TrainConfig, as_plain, changed_key
-from pointmix.engine.evaluate import evaluate
+from pointmix.engine.evaluate import check_input, evaluate
 from pointmix.tasks import Classify
 
 
@@ -36,6 +37,7 @@ class Progress:
     curve: list[list[float]] = field(default_factory=list)  # [step, mean loss since the last point, lr]
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry for each validation
     best: dict[str, Any] | None = None  # the entry of the history whose weights are kept
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason) of damaged images, of all processes
 
 
 @dataclass
@@ -89,7 +91,8 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    model = create_run_model(cfg, num_classes=len(splits.classes), in_chans=splits.in_chans).to(accelerator.device)
+    model = create_run_model(cfg, splits).to(accelerator.device)
+    check_input(model, cfg.model.name, in_chans=splits.in_chans, img_size=splits.img_size)
     optim = cfg.optim
     options = {} if optim.betas is None else {"betas": tuple(optim.betas)}
     optimizer = create_optimizer_v2(
@@ -128,18 +131,26 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
     )  # fmt: skip
 
 
-def create_run_model(cfg: TrainConfig, **given: int) -> nn.Module:
-    """The model of a configuration; `given` comes from the data: num_classes and in_chans.
+def create_run_model(cfg: TrainConfig, splits: ImageSplits) -> nn.Module:
+    """The model of a configuration, for the classes and the channels of the data.
 
     Raises:
         ValueError: there is no such model, or it does not take these arguments; one line.
     """
+    given = {"num_classes": len(splits.classes), "in_chans": splits.in_chans}
     for key in given.keys() & cfg.model.kwargs.keys():
         raise ValueError(f"model.kwargs.{key} is set by the data ({given[key]}); leave it out")
     try:
-        return pointmix.create_model(cfg.model.name, **given, **cfg.model.kwargs)
+        return pointmix.create_model(cfg.model.name, **given, **model_kwargs(cfg, splits))
     except (RuntimeError, TypeError, AssertionError) as e:
         raise ValueError(f"cannot create model {cfg.model.name} with kwargs {cfg.model.kwargs}: {e}") from e
+
+
+def model_kwargs(cfg: TrainConfig, splits: ImageSplits) -> dict[str, Any]:
+    """The constructor arguments of the configuration, and the images' size for a model that is built for one size."""
+    known = get_pretrained_cfg(cfg.model.name)
+    size = {"img_size": splits.img_size} if known is not None and known.fixed_input_size else {}
+    return size | as_plain(cfg.model)["kwargs"]
 
 
 def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, float]:
@@ -160,7 +171,7 @@ def model_info(run: Run) -> dict[str, Any]:
     splits = run.splits
     return {
         "name": run.cfg.model.name,
-        "kwargs": as_plain(run.cfg.model)["kwargs"],
+        "kwargs": model_kwargs(run.cfg, splits),
         "classes": list(splits.classes),
         "in_chans": splits.in_chans,
         "mean": [float(m) for m in splits.mean],
@@ -171,11 +182,17 @@ def model_info(run: Run) -> dict[str, Any]:
     }
 
 
+def all_skipped(run: Run) -> list[tuple[str, str]]:
+    """(file, reason) of every damaged image that any process has met since the run began, whatever resumed it."""
+    return sorted({*map(tuple, run.at.skipped), *gather_object(run.splits.skipped())})
+
+
 def save_run(run: Run, *, mid_epoch: bool) -> None:
     """Write the state of all processes; between epochs the place in the data is the next epoch's start."""
     accelerator = run.accelerator
     loader = run.splits.train.state_dict() if mid_epoch else None
     parts = gather_object([{"rng": checkpoint.rng_state(), "loader": checkpoint.plain(loader)}])
+    run.at.skipped = all_skipped(run)
     finite = all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     if not finite:
         raise FloatingPointError(f"the weights are not finite at step {run.at.step}; {last_good(run.out)}")

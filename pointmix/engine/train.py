@@ -85,7 +85,10 @@ def train(cfg: TrainConfig) -> dict[str, Any]:
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").unlink(missing_ok=True)  # that of a shorter or an earlier run
-        checkpoint.write_text(out / "config.yaml", yaml.safe_dump(as_plain(cfg), sort_keys=False))
+        for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.FINAL) if cfg.restart else ():
+            (out / name).unlink(missing_ok=True)  # else this run, once resumed, could go on from the earlier one's
+        text = yaml.safe_dump(as_plain(cfg) | {"restart": False}, sort_keys=False)  # used again, it must not delete
+        checkpoint.write_text(out / "config.yaml", text)
     log = Log(
         out,
         epochs=run.epochs,
@@ -144,9 +147,7 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
                 save_run(run, mid_epoch=True)
                 last_save = time.monotonic()
             if stop:
-                name = signal.Signals(caught[0]).name if caught else "a signal to another process"
-                note = f"stopped by {name} at step {at.step}; the same command goes on from {run.out / checkpoint.LAST}"
-                raise Stopped(caught[0] if caught else signal.SIGTERM, note)
+                raise _stopped(run, caught)
         _take_losses(run, recent)
         _validate(run, log)
         at.seconds = time.perf_counter() - started
@@ -158,6 +159,14 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
         else:
             save_run(run, mid_epoch=True)
         last_save = time.monotonic()
+        if _any_process(accelerator, bool(caught))[0]:  # it came during validation
+            raise _stopped(run, caught)
+
+
+def _stopped(run: Run, caught: list[int]) -> Stopped:
+    name = signal.Signals(caught[0]).name if caught else "a signal to another process"
+    note = f"stopped by {name} at step {run.at.step}; the same command goes on from {run.out / checkpoint.LAST}"
+    return Stopped(caught[0] if caught else signal.SIGTERM, note)
 
 
 def _step(run: Run, group: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -175,6 +184,7 @@ def _step(run: Run, group: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Ten
         accelerator.clip_grad_norm_(run.wrapped.parameters(), run.cfg.optim.clip_grad)
     run.optimizer.step()
     run.optimizer.zero_grad()
+    _share_averages(run)
     at = run.at
     at.step, at.update = at.step + 1, at.update + 1
     if run.ema is not None:
@@ -182,6 +192,16 @@ def _step(run: Run, group: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Ten
     if run.scheduler is not None:
         run.scheduler.step_update(at.step)
     return total
+
+
+def _share_averages(run: Run) -> None:
+    """Give every process the mean of all processes' BatchNorm averages: all hold one and the same network."""
+    if run.accelerator.num_processes == 1:
+        return
+    own = [buffer for name, buffer in run.model.named_buffers() if "running_" in name]  # each (channels,)
+    if own:
+        means = run.accelerator.reduce(torch.cat(own), "mean").split([len(buffer) for buffer in own])
+        torch._foreach_copy_(own, list(means))
 
 
 def _take_losses(run: Run, recent: list[torch.Tensor]) -> None:

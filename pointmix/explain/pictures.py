@@ -52,7 +52,8 @@ def draw_clusters(
 
     from pointmix.engine.checkpoint import replacing
 
-    points = images if isinstance(images, PointSet) else PointSet.from_batch(images)
+    mode = getattr(model, "coord_mode", "inclusive")
+    points = images if isinstance(images, PointSet) else PointSet.from_batch(images, coord_mode=mode)
     if points.num_sets == 0 or max_images < 1:
         raise ValueError(f"draw_clusters: no image to draw ({points.num_sets} given, max_images {max_images})")
     points = points if points.num_sets <= max_images else PointSet.cat(points.unbind()[:max_images])
@@ -77,7 +78,7 @@ def draw_clusters(
             name = classes[best] if best < len(classes) else f"class {best}"
             axes[row, 0].set_xlabel(f"{name}, {chances[row, best]:.0%}", fontsize=9, parse_math=False)
         for column, assignment in enumerate(shown, start=1):
-            _draw_panel(axes[row, column], picture, seen, assignment, row)
+            _draw_panel(axes[row, column], picture, seen, assignment, row, last=mode == "inclusive")
     axes[0, 0].set_title("image", fontsize=9, fontweight="bold")
     for column, assignment in enumerate(shown, start=1):
         axes[0, column].set_title(_title(assignment), fontsize=9, fontweight="bold")
@@ -133,7 +134,8 @@ def _maps(seen: PointSet, assignment: Any, row: int) -> tuple[np.ndarray, np.nda
     return both[0], both[1]
 
 
-def _draw_panel(ax: Axes, picture: np.ndarray, seen: PointSet, assignment: Any, row: int) -> None:
+def _draw_panel(ax: Axes, picture: np.ndarray, seen: PointSet, assignment: Any, row: int, *, last: bool) -> None:
+    """One block's clusters; `last` says whether the last pixel of a side is at 0.5, or the one after it."""
     center, window = _maps(seen, assignment, row)
     colors = color_regions(center, window)
     paint = np.full(picture.shape, np.nan)
@@ -148,7 +150,7 @@ def _draw_panel(ax: Axes, picture: np.ndarray, seen: PointSet, assignment: Any, 
     scale = len(overlay) / len(picture)
     sides = np.array(picture.shape[:2])
     labels = np.array(list(colors))
-    at = (assignment.center_pos.float().cpu().numpy()[labels] + 0.5) * (sides - 1)  # (centers, 2), in pixels
+    at = (assignment.center_pos.float().cpu().numpy()[labels] + 0.5) * (sides - last)  # (centers, 2), in pixels
     at = (at + 0.5) * scale - 0.5
     size = np.clip(1200 / len(labels), 3, 40)
     ax.scatter(at[:, 1], at[:, 0], s=size, c=list(colors.values()), edgecolors="black", linewidths=np.sqrt(size) / 8)

@@ -1,8 +1,8 @@
 """Image classification: cross-entropy with mixing and smoothing in training, top-1, top-5 and loss in evaluation.
 
-A task is three functions that the engine calls: `loss` of a training batch, `measure` of an evaluation batch as sums
-that add over batches and processes, and `summarize`, which turns the sums into metrics. `select_by` names the metric by
-which the best epoch is chosen (larger is better).
+A task is four functions that the engine calls: `loss` of a training batch, `measure` of an evaluation batch as sums
+that add over batches and processes, `zeros` to add them to, and `summarize`, which turns the sums into metrics.
+`select_by` names the metric by which the best epoch is chosen (larger is better).
 """
 
 from __future__ import annotations
@@ -72,12 +72,16 @@ class Classify:
     def measure(
         self, model: nn.Module, images: Float[Tensor, "B C H W"], targets: Int64[Tensor, " B"]
     ) -> Float[Tensor, " 4"]:
-        """Sums over a batch, float64: right at the first guess, right within five guesses, loss, images."""
+        """Sums over a batch, float32: right at the first guess, right within five guesses, loss, images."""
         logits = model(images).float()  # (B, classes)
         guesses = logits.topk(min(5, logits.shape[1])).indices  # (B, 5), fewer columns with fewer classes
         hits = guesses == targets[:, None]
         loss = F.cross_entropy(logits, targets, reduction="sum")
-        return torch.stack([hits[:, 0].sum(), hits.sum(), loss, loss.new_tensor(len(targets))]).double()
+        return torch.stack([hits[:, 0].sum(), hits.sum(), loss, loss.new_tensor(len(targets))])
+
+    def zeros(self, device: torch.device) -> Float[Tensor, " 4"]:
+        """The sums over no batch; float64, in which counts stay exact, save on mps, which has float32 only."""
+        return torch.zeros(4, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
 
     def summarize(self, sums: Float[Tensor, " 4"]) -> dict[str, float]:
         """The sums of `measure` as top1 and top5, fractions of 1, and the mean loss.

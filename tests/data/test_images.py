@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from pointmix.data.images import DataConfig, build_data, hold_back, resolve
+from pointmix.data.images import DataConfig, build_data, build_test, hold_back, resolve
 
 CALL = {"batch_size": 8, "eval_batch_size": 16, "seed": 0}
 
@@ -101,6 +102,17 @@ def test_limit_and_val_split(folder):
     assert sum(len(targets) for _, targets in splits.val) == 7
 
 
+def test_the_test_split_alone_needs_no_train(folder):
+    whole = build_data(config(folder), **CALL)
+    shutil.rmtree(folder / "train")
+    test, classes = build_test(config(folder), batch_size=16)
+    assert classes == whole.classes
+    for ours, theirs in zip(next(iter(test)), next(iter(whole.test)), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match="batch size 0"):
+        build_test(config(folder), batch_size=0)
+
+
 def test_ranks_evaluate_disjoint_parts(folder):
     parts = [build_data(config(folder), **CALL, rank=r, world_size=2).test for r in range(2)]
     images = [torch.cat([images for images, _ in part]) for part in parts]
@@ -111,6 +123,7 @@ def test_ranks_evaluate_disjoint_parts(folder):
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"root": "DIR"}, "data.root DIR: data.source is digits"),
         ({"in_chans": 2}, "data.in_chans 2: expected 1"),
         ({"mean": (0.1, 0.2)}, "data.mean has 2 values for 1 channels"),
         ({"std": (0.0,)}, "data.std .* positive"),

@@ -139,6 +139,16 @@ def test_load_run_gives_model_and_info_from_the_file_alone(tmp_path):
         assert {k: info[k] for k in INFO} == INFO
 
 
+def test_load_run_fetches_nothing(tmp_path, monkeypatch):
+    model = pointmix.create_model(INFO["name"], num_classes=3, in_chans=1, **INFO["kwargs"])
+    kwargs = INFO["kwargs"] | {"pretrained": True, "checkpoint_path": "gone.pth"}
+    checkpoint.save_model(tmp_path / "model.safetensors", model, INFO | {"kwargs": kwargs})
+    given, create = {}, pointmix.create_model
+    monkeypatch.setattr("pointmix.models.create_model", lambda name, **kw: given.update(kw) or create(name, **kw))
+    load_run(tmp_path)
+    assert given.keys() == INFO["kwargs"].keys() | {"num_classes", "in_chans"}
+
+
 def test_load_run_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_run(tmp_path / "none")

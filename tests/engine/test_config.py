@@ -21,8 +21,9 @@ from pointmix.engine.config import (
 def test_flags_win_over_files_and_files_over_defaults(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("epochs: 7\nbatch_size: 32\noptim: {lr: 0.5, betas: [0.8, 0.9]}\n")
-    cfg = parse([f"--config={file}", "--epochs", "9"])
-    assert (cfg.epochs, cfg.batch_size, cfg.optim.lr, cfg.optim.betas) == (9, 32, 0.5, (0.8, 0.9))
+    for argv in ([f"--config={file}", "--epochs", "9"], ["--epochs=9", "--config", str(file)]):
+        cfg = parse(argv)
+        assert (cfg.epochs, cfg.batch_size, cfg.optim.lr, cfg.optim.betas) == (9, 32, 0.5, (0.8, 0.9))
     assert cfg.optim.weight_decay == TrainConfig().optim.weight_decay
     assert isinstance(cfg.data, DataConfig)
 
@@ -41,7 +42,15 @@ def test_another_model_does_not_inherit_kwargs(tmp_path):
     file.write_text("model: {name: coc_tiny, kwargs: {layer_scale: 1.0}}\n")
     assert parse([f"--config={file}"]).model.kwargs == {"layer_scale": 1.0}
     assert parse([f"--config={file}", "--model.name=resnet10t"]).model == ModelConfig("resnet10t", {})
+    assert parse(["--model.name=resnet10t", f"--config={file}"]).model == ModelConfig("resnet10t", {})
     assert parse([f"--config={file}", "--model.name=a", '--model.kwargs={"b": 1}']).model == ModelConfig("a", {"b": 1})
+
+
+def test_the_same_model_keeps_the_kwargs_of_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name: coc_tiny, kwargs: {layer_scale: 1.0}}\n")
+    for argv in ([f"--config={file}", "--model.name=coc_tiny"], ["--model.name", "coc_tiny", f"--config={file}"]):
+        assert parse(argv).model == ModelConfig("coc_tiny", {"layer_scale": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +62,10 @@ def test_another_model_does_not_inherit_kwargs(tmp_path):
         (["--precision", "fp8"], "precision"),
         (["--batch_size", "5", "--mix.mixup", "0.2"], "batch_size must be even"),
         (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
+        (["--epochs", "3", "--config"], "config"),
+        (["--data.root", "DIR"], "data.root DIR: data.source is digits, .* --config such as"),
+        (["--data.hflip", "2"], "data.hflip 2"),
+        (["--optim.sched", "plateau"], "optim.sched plateau is not taken; expected cosine"),
     ],
 )
 def test_wrong_flags_give_one_line(argv, names):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pointmix.engine import evaluate
+from pointmix.engine.evaluate import check_input
 from pointmix.tasks import Classify
 
 
@@ -46,6 +47,20 @@ def test_evaluation_mode_stays_and_no_gradient():
 def test_reduce_adds_processes():
     result = evaluate(Table(), batches(4), task=Classify(7), reduce=lambda sums: sums + torch.tensor([0, 4, 0, 4]))
     assert result["top1"] == 0.5 and result["top5"] == 1.0
+
+
+def test_a_process_without_a_batch_takes_part():
+    result = evaluate(Table(), [], task=Classify(7), reduce=lambda sums: sums + torch.tensor([1, 2, 3.0, 4]))
+    assert result == {"top1": 0.25, "top5": 0.5, "loss": 0.75}
+
+
+def test_images_that_a_model_cannot_take_are_refused_in_one_line():
+    model = nn.Sequential(nn.Conv2d(3, 4, 7)).train()
+    check_input(model, "net", in_chans=3, img_size=7)
+    for channels, size in ((3, 6), (1, 7)):
+        with pytest.raises(ValueError, match=f"net does not take images of {channels}x{size}x{size}: ") as e:
+            check_input(model, "net", in_chans=channels, img_size=size)
+        assert "\n" not in str(e.value) and model.training
 
 
 def test_nothing_to_evaluate():

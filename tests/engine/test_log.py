@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from PIL import Image
 from rich.console import Console
 
@@ -37,7 +39,8 @@ def test_other_processes_say_and_write_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
 
 
-def test_curves_of_full_short_and_unvalidated_runs(tmp_path):
+def test_curves_of_full_short_and_unvalidated_runs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # its display is the caller's: importing it fails
     history = [ENTRY, ENTRY | {"step": 8, "val": {"top1": 0.5, "top5": 0.7, "loss": 1.0}}]
     for n, (curve, entries) in enumerate(
         [([[2, 2.2, 0.1], [4, 2.0, 0.2]], history), ([], history[:1]), ([], [ENTRY | {"val": None}])]

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import os
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import pointmix
+from pointmix.data.images import ImageSplits
 from pointmix.engine import checkpoint, load_run, run
 from pointmix.engine import train as engine
-from pointmix.engine.config import as_plain
+from pointmix.engine.config import ModelConfig, as_plain
 from pointmix.engine.train import Stopped, train
 
 no_pictures = pytest.mark.usefixtures("no_pictures")
@@ -84,12 +88,13 @@ def test_without_validation_the_last_weights_are_taken(tiny_config):
     assert torch.equal(load_run(cfg.out)[0].head.weight, last(cfg)["model"]["head.weight"])
 
 
-def test_any_timm_model_is_a_baseline(tiny_config, tmp_path, capsys):
-    model = engine.TrainConfig().model.__class__("test_resnet", {})
-    cfg = dataclasses.replace(tiny_config(data={"img_size": 32}), model=model, epochs=1, max_steps=2, precision="bf16")
+@pytest.mark.parametrize("name, kwargs", [("test_resnet", {}), ("test_vit", {"dynamic_img_size": False})])
+def test_any_timm_model_is_a_baseline(tiny_config, tmp_path, capsys, name, kwargs):
+    """Also one that is built for images of one size, and by default not for that of the data."""
+    cfg = tiny_config(data={"img_size": 32}, model=ModelConfig(name, kwargs), epochs=1, max_steps=2, precision="bf16")
     metrics = train(cfg)
-    assert metrics["steps"] == 2 and metrics["model"]["name"] == "test_resnet"
-    assert "no clusters.png: test_resnet has no explain()" in capsys.readouterr().out
+    assert metrics["steps"] == 2 and metrics["model"] == {"name": name, "kwargs": kwargs}
+    assert f"no clusters.png: {name} has no explain()" in capsys.readouterr().out
     assert not (tmp_path / "run" / "clusters.png").exists()
     assert load_run(cfg.out)[0](torch.rand(1, 1, 32, 32)).shape == (1, 10)
 
@@ -183,6 +188,49 @@ def test_changed_configuration_is_refused(tiny_config, tmp_path):
 
 
 @no_pictures
+def test_restart_leaves_nothing_from_which_a_run_could_go_on(tiny_config, monkeypatch):
+    cfg = tiny_config(max_steps=3)
+    train(cfg)
+    files = [Path(cfg.out, name) for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.FINAL, "metrics.json")]
+    assert all(file.exists() for file in files)
+    monkeypatch.setattr(engine, "_step", lambda run, group: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(dataclasses.replace(cfg, restart=True))
+    assert not any(file.exists() for file in files)
+    assert yaml.safe_load(Path(cfg.out, "config.yaml").read_text())["restart"] is False
+
+
+@no_pictures
+def test_signal_during_validation_stops_after_it(tiny_config, monkeypatch):
+    measure = run.evaluate
+    monkeypatch.setattr(run, "evaluate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM) or measure(*a, **k))
+    cfg = tiny_config()
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 7"):
+        train(cfg)
+    at = last(cfg)["progress"]
+    assert (at["epoch"], at["update"], len(at["history"])) == (1, 0, 1)
+
+
+@no_pictures
+def test_skipped_images_of_earlier_parts_of_a_run_are_told(tiny_config, monkeypatch):
+    cfg = tiny_config()
+    for steps, met in ((2, ["a", "b"]), (4, ["b", "c"])):
+        monkeypatch.setattr(ImageSplits, "skipped", lambda self, met=met: [(file, "damaged") for file in met])
+        metrics = train(dataclasses.replace(cfg, max_steps=steps))
+    assert [file for file, _ in metrics["skipped"]] == ["a", "b", "c"]
+
+
+def test_processes_share_the_averages_of_batch_norm():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(3))
+    model[1].running_mean[:] = torch.tensor([2.0, 4.0])
+    other = torch.tensor([4.0, 0, 3, 3, 0, 0, 0, 1, 1, 1])  # means and variances of both layers in the other process
+    accelerator = SimpleNamespace(num_processes=2, reduce=lambda own, how: (own + other) / 2)
+    engine._share_averages(SimpleNamespace(model=model, accelerator=accelerator))
+    assert model[1].running_mean.tolist() == [3, 2] and model[1].running_var.tolist() == [2, 2]
+    assert model[2].running_mean.tolist() == [0, 0, 0] and model[2].running_var.tolist() == [1, 1, 1]
+
+
+@no_pictures
 def test_checkpoint_of_another_model_names_the_tensor(tiny_config):
     cfg = tiny_config(max_steps=1)
     train(cfg)
@@ -199,6 +247,7 @@ def test_checkpoint_of_another_model_names_the_tensor(tiny_config):
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"kwargs": {"num_classes": 5}}, "model.kwargs.num_classes is set by the data"),
         ({"kwargs": {"dimms": [3]}}, "cannot create model coc_tiny with kwargs .*dimms"),
+        ({"model": ModelConfig("test_vit")}, "test_vit does not take images of 1x8x8"),
         ({"optim": {"opt": "adamm"}}, "adamm"),
         ({"optim": {"sched": "cosinus"}}, "cosinus"),
         ({"data": {"source": "folder", "root": "/no/such/folder"}}, "/no/such/folder"),

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import pointmix
-from pointmix.explain import draw_clusters
+from pointmix.explain import draw_clusters, pictures
 from pointmix.explain.pictures import _maps, _pictures, _shown
 
 
@@ -93,6 +93,18 @@ def test_masked_and_ragged_sets_make_a_picture(tmp_path):
     images = [torch.rand(3, 32, 32), torch.rand(3, 1, 7), torch.rand(3, 50, 21)]
     draw_clusters(tiny(), pointmix.PointSet.from_images(images, masks), tmp_path / "clusters.png")
     assert (tmp_path / "clusters.png").stat().st_size > 10_000
+
+
+def test_pixels_and_centers_are_where_the_model_puts_them(tmp_path, monkeypatch):
+    calls = set()
+
+    def noted(ax, picture, seen, assignment, row, *, last):
+        calls.add((seen.pos.max().item(), last))
+
+    monkeypatch.setattr(pictures, "_draw_panel", noted)
+    for mode in ("inclusive", "exclusive"):
+        draw_clusters(tiny(coord_mode=mode), torch.rand(1, 3, 8, 8), tmp_path / "x.png")
+    assert calls == {(0.5, True), (0.375, False)}
 
 
 def test_the_picture_follows_the_clusters(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import pointmix
+from pointmix.data import images
 from pointmix.engine.checkpoint import save_model
 from pointmix.inference import data_config, open_model, read_image, whole_image
 
@@ -50,17 +51,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys):
+def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys, monkeypatch):
+    opened, original = [], images._open
+    monkeypatch.setattr(images, "_open", lambda cfg, split: opened.append(split) or original(cfg, split))
     out = folder / "result.json"
     assert main(["--run", str(folder / "run"), "--out", str(out), "--batch_size", "4", "--device", "cpu"]) == 0
     result = json.loads(out.read_text())
+    assert opened == [None]  # the test split, once
 
     model, info = open_model(run=str(folder / "run"))
     files = sorted((folder / "images" / "val").glob("*/*.png"))
-    images = torch.stack([whole_image(read_image(file, 3), data_config(info)) for file in files])
+    pixels = torch.stack([whole_image(read_image(file, 3), data_config(info)) for file in files])
     targets = torch.tensor([CLASSES.index(file.parent.name) for file in files])
     with torch.no_grad():
-        logits = model(images)
+        logits = model(pixels)
     assert result["images"] == 9 and result["skipped"] == []
     assert result["top1"] == pytest.approx((logits.argmax(1) == targets).float().mean().item())
     assert result["top5"] == 1
@@ -100,8 +104,11 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--run", "nowhere"], "no such file"),
         (["--run", "run", "--data.wrong", "1"], "data.wrong"),
         (["--run", "run", "--batch_size", "many"], "batch_size"),
-        (["--run", "run", "--batch_size", "0"], "batch sizes"),
+        (["--run", "run", "--batch_size", "0"], "batch size 0"),
+        (["--run", "run", "--device", "nonsense"], "no device 'nonsense' here"),
+        (["--run", "run", "--device", "meta"], "no device 'meta' here"),
         ([], "one of --run and --model"),
+        (["--model", "test_vit", "--data.root", "images", "--data.img_size", "9"], "does not take images of 3x9x9"),
         (["--model", "no_such_model", "--data.root", "images"], "no model 'no_such_model'"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "none.pth"], "no checkpoint file none.pth"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
@@ -111,5 +118,5 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert len(captured.err.splitlines()) == 1 and captured.err.startswith("error: ") and message in captured.err
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import pointmix
+from pointmix import inference
 from pointmix.engine.checkpoint import save_model
 from pointmix.inference import data_config, open_model, read_image, whole_image
 
@@ -77,6 +78,22 @@ def test_a_mask_changes_the_answer_and_clusters_are_drawn(main, folder, capsys):
         assert min(picture.size) > 200
 
 
+def test_masked_pixels_are_where_the_model_expects_them(main, folder, monkeypatch):
+    model, info = open_model(run=str(folder / "run"))
+    kwargs = info["kwargs"] | {"coord_mode": "exclusive"}
+    save_model(folder / "exclusive" / "model.safetensors", model, info | {"kwargs": kwargs})
+    modes, original = [], inference.masked_image
+
+    def noted(*args, coord_mode):
+        modes.append(coord_mode)
+        return original(*args, coord_mode=coord_mode)
+
+    monkeypatch.setattr(inference, "masked_image", noted)
+    for run in ("run", "exclusive"):
+        assert main(["--run", str(folder / run), str(folder / "a.png"), "--mask", str(folder / "mask.png")]) == 0
+    assert modes == ["inclusive", "exclusive"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -88,6 +105,7 @@ def test_a_mask_changes_the_answer_and_clusters_are_drawn(main, folder, capsys):
         (["--run", "run", "a.png", "--mask", "none.png"], "no mask file none.png"),
         (["--run", "run", "a.png", "--topk", "0"], "--topk must be at least 1"),
         (["--run", "run"], "IMAGE"),
+        (["--run", "run", "a.png", "--device", "nonsense"], "no device 'nonsense' here"),
         (["a.png"], "one of --run and --model"),
         (["--run", "a.png", "a.png"], "a.png is not a safetensors file"),
         (["--model", "no_such_model", "a.png"], "no model 'no_such_model'"),

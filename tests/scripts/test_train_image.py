@@ -3,12 +3,14 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from pointmix.engine.config import parse
 from pointmix.engine.run import create_run_model
+from pointmix.engine.train import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "image").glob("*.yaml"))
@@ -37,6 +39,7 @@ def test_short_run_on_the_default_data(script, tmp_path, capsys):
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--model.name=coc_huge"], "coc_huge"),
         (["--data.source=folder", "--data.root=/no/such/folder"], "/no/such/folder"),
+        (["--data.root=images", "--model.name=resnet18"], "data.root images: data.source is digits"),
         (["--batch_size=4000"], "4000"),
     ],
 )
@@ -47,21 +50,27 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
     assert not (tmp_path / "run").exists()
 
 
-def test_stopping_tells_how_to_go_on(script, monkeypatch, capsys):
-    from pointmix.engine import train
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (Stopped(15, "stopped by SIGTERM at step 3"), 128 + 15, "stopped by SIGTERM at step 3"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ImportError("pip install datasets"), 2, "error: pip install datasets"),
+    ],
+)
+def test_whatever_ends_it_is_told_in_one_line(script, monkeypatch, capsys, error, code, line):
+    def ended(cfg):
+        raise error
 
-    def stopped(cfg):
-        raise train.Stopped(15, "stopped by SIGTERM at step 3")
-
-    monkeypatch.setattr(train, "train", stopped)
-    assert script.main([]) == 128 + 15
-    assert "stopped by SIGTERM at step 3" in capsys.readouterr().err
+    monkeypatch.setattr("pointmix.engine.train.train", ended)
+    assert script.main([]) == code
+    assert capsys.readouterr().err == line + "\n"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_recipes_parse_and_say_command_cost_and_result(path):
     cfg = parse([f"--config={path}"])
-    model = create_run_model(cfg, num_classes=10, in_chans=cfg.data.in_chans or 3)
+    model = create_run_model(cfg, SimpleNamespace(classes=range(10), in_chans=cfg.data.in_chans or 3))
     assert sum(p.numel() for p in model.parameters()) > 1e5
     lines = path.read_text().splitlines()
     command = "scripts/train_image.py"
@@ -83,6 +92,7 @@ def test_imagenet_recipe_is_the_published_one(size):
     assert (data.auto_augment, data.reprob, data.remode) == ("rand-m9-mstd0.5-inc1", 0.25, "pixel")
     assert (data.scale, data.ratio, data.hflip, data.color_jitter) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5, 0.4)
     assert (data.img_size, data.crop_pct) == (224, 0.9)
+    assert data.test_split is None  # folders call it val, Hugging Face validation
     assert (data.interpolation, data.train_interpolation) == ("bicubic", "random")
     assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (128, 1, "fp16", 42)
 

@@ -29,9 +29,17 @@ def test_measure_counts_top1_top5_and_loss():
     targets = torch.tensor([0, 1, 4, 5])
     sums = Classify(8).measure(Fixed(logits.tolist()), IMAGES, targets)
     loss = nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-    assert sums.dtype == torch.float64
     assert sums.tolist() == pytest.approx([1, 3, loss, 4])
     assert Classify(8).summarize(2 * sums) == pytest.approx({"top1": 0.25, "top5": 0.75, "loss": loss / 4})
+
+
+def test_totals_are_exact_where_float32_would_not_count_on():
+    total = Classify(2).zeros(torch.device("cpu"))
+    assert total.tolist() == [0, 0, 0, 0]
+    for _ in range(2):
+        total += torch.tensor([2.0**24, 1, 0, 1])
+        total += torch.tensor([1.0, 0, 0, 0])
+    assert total[0].item() == 2**25 + 2
 
 
 def test_top5_of_fewer_than_five_classes_is_all():
