@@ -28,7 +28,7 @@ setup(
         "safetensors>=0.4",
         "scikit-learn>=1.4",
         "scipy>=1.11",
-        "timm>=1.0.15",
+        "timm>=1.0.21",
         "torch>=2.6",
         "torchvision>=0.21",
     ],

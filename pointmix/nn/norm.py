@@ -63,7 +63,7 @@ class PointNorm(nn.Module):
             return y.permute(0, 2, 3, 1).reshape(x.shape)
         x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]
-        var = sets.mean(x32.square().mean(1))  # (B,) over points and channels
+        var = sets.mean(torch.linalg.vector_norm(x32, dim=1).square()) / x.shape[1]  # (B,) over points and channels
         x32 = x32 * sets.spread(torch.rsqrt(var + self.eps))[:, None]
         y = torch.addcmul(self.bias.to(x32.dtype), x32, self.weight.to(x32.dtype))
         return y.to(x.dtype)

@@ -50,41 +50,42 @@ def context_cluster(
         heads: E.
         alpha, beta, row_window, valid, center_valid, denominator: as in `cluster_hard`.
     """
-    (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
-    centers, channels, per_head = pooled.shape[1], x.shape[2], (heads, -1)
+    (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
+    windows, centers, channels = pooled.shape
 
-    c = F.linear(pooled, wq, bq).unflatten(-1, per_head).transpose(1, 2)  # (S, E, M, D)
+    c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
     c = c * (alpha / length(c).unsqueeze(-1))
-    key = of_rows(_per_head(c, wq.unflatten(0, per_head)), row_window)  # (R, E, M, C)
-    offset = (c * bq.view(heads, 1, -1)).sum(-1)  # (S, E, M)
+    key = of_rows(_points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels), row_window)
+    offset = (c * bq).sum(-1)  # (S, M, E)
     if center_valid is not None:
-        offset = offset.masked_fill(~center_valid[:, None], -torch.inf)
-    offset = of_rows(offset, row_window).flatten(1).unsqueeze(-1)
-    near = torch.baddbmm(offset, key.flatten(1, 2), x.transpose(1, 2))  # (R, E M, L) alpha cos |q|
-    best, center = near.view(*key.shape[:3], -1).max(dim=2, keepdim=True)  # neither |q| nor beta changes the largest
+        offset = offset.masked_fill(~center_valid[..., None], -torch.inf)
+    offset = of_rows(offset.flatten(1), row_window).unsqueeze(-1)
+    near = torch.baddbmm(offset, key, x.transpose(1, 2))  # (R, M E, L) alpha cos |q|
+    best, center = near.view(len(x), centers, heads, -1).max(dim=1)  # neither |q| nor beta changes the largest
     bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
-    cos = (best / size.transpose(1, 2).unsqueeze(2)).clamp(-bound, bound)  # (R, E, 1, L) times alpha
-    weight = torch.sigmoid(cos + beta)
-    present = torch.ones_like(weight)
+    weight = torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)  # (R, E, L)
+    member = center.unsqueeze(1) == torch.arange(centers, device=x.device).view(-1, 1, 1)  # (R, M, E, L)
     if valid is not None:
-        weight, present = (t * valid[:, None, None] for t in (weight, present))
-    member = center == torch.arange(centers, device=x.device)[:, None]  # (R, E, M, L)
-    a = (weight * member).to(x.dtype)
+        weight = weight * valid.unsqueeze(1)
+    a = (weight.unsqueeze(1) * member).to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
-    mass = 1 + of_windows(a.sum(-1), row_window, len(pooled))  # (S, E, M)
-    count = mass
+    total = 1 + of_windows(a.sum(-1), row_window, windows).view(windows, centers, heads, 1)
+    bias = bv.unsqueeze(1)  # (E, 1, D)
     if denominator == "count":
-        count = 1 + of_windows((present * member).sum(-1).to(a.dtype), row_window, len(pooled))
-    a = a.flatten(1, 2)  # (R, E M, L)
-    y = of_windows((a @ x).view(*key.shape[:3], channels), row_window, len(pooled))  # (S, E, M, C)
-    y = (y + pooled.unsqueeze(1)) / count.unsqueeze(-1)
-    g = _per_head(y, wv.unflatten(0, per_head).transpose(1, 2))  # (S, E, M, D)
-    g = g + bv.unflatten(0, per_head).unsqueeze(1) * (mass / count).unsqueeze(-1)
-    p = of_rows(_per_head(g, wp.t().unflatten(0, per_head)), row_window)  # (R, E, M, K)
-    return torch.baddbmm(bp, a.transpose(1, 2), p.flatten(1, 2))
+        present = member if valid is None else member & valid[:, None, None]
+        count = 1 + of_windows(present.sum(-1).to(a.dtype), row_window, windows).unsqueeze(-1)  # (S, M, E, 1)
+        bias, total = bias * _heads_first(total / count), count
+    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels)
+    y = (y + pooled.unsqueeze(2)) / total
+    g = torch.baddbmm(bias, _heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
+    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
+    return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
 
 
-def _per_head(x: Float[Tensor, "S E M A"], w: Float[Tensor, "E A B"]) -> Float[Tensor, "S E M B"]:
-    """x @ w of the same head, as one product a head."""
-    rows, heads, centers, _ = x.shape
-    return (x.transpose(0, 1).flatten(1, 2) @ w).view(heads, rows, centers, -1).transpose(0, 1)
+def _heads_first(x: Float[Tensor, "S M E A"]) -> Float[Tensor, "E S*M A"]:
+    """For one product a head; a view, which a batched product takes as it is."""
+    return x.flatten(0, 1).transpose(0, 1)
+
+
+def _points_first(x: Float[Tensor, "E N A"]) -> Float[Tensor, "N E A"]:
+    return x.transpose(0, 1).contiguous()
