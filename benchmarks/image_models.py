@@ -4,9 +4,9 @@ python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
 Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the literal tensor of M x L x D
-and keep the MLPs' hidden layers; "(quarter)", a random quarter of the 4x4 patches of each image visible, and
-"(quarter occupied)", the same for a model that keeps every cell with a point (keep="occupied"); and timm models of
-like size.
+and keep the MLPs' hidden layers; "(quarter)", a random quarter of the 4x4 patches of each image visible; "(quarter
+occupied)", the same for a model that keeps every cell with a point (keep="occupied"); "(quarter block)", a square with
+a quarter of each image visible; and timm models of like size.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
@@ -30,7 +30,7 @@ from pathlib import Path
 # On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
 DEFAULT = (
-    "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_tiny (quarter occupied)",
+    "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_tiny (quarter block)", "coc_tiny (quarter occupied)",
     "coc_small", "coc_small (plain)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 
@@ -48,7 +48,14 @@ def build(name: str, args: argparse.Namespace):
     x = torch.randn(args.batch, 3, args.size, args.size)
     if variant.startswith("(quarter"):
         side = args.size // 4
-        masks = [(torch.rand(side, side) < 0.25).repeat_interleave(4, 0).repeat_interleave(4, 1) for _ in x]
+        masks = torch.zeros(len(x), side, side, dtype=torch.bool)
+        for mask in masks:
+            if variant == "(quarter block)":
+                top, left = torch.randint(side - side // 2 + 1, (2,)).tolist()
+                mask[top : top + side // 2, left : left + side // 2] = True
+            else:
+                mask.view(-1)[torch.randperm(side**2)[: side**2 // 4]] = True
+        masks = masks.repeat_interleave(4, 1).repeat_interleave(4, 2)
         x = pointmix.PointSet.from_images(list(x), masks)
     return model, x.to(args.device)
 
