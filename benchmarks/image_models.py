@@ -102,13 +102,13 @@ def memory(name: str, args: argparse.Namespace) -> float:
 
     _, train, _ = steps(name, args)
     if args.device == "cuda":
-        before = torch.cuda.memory_allocated()
         train()
+        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         train()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resident("VmRSS")
     train()  # what a first step sets up is not counted
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     train()
     return resident("VmHWM") - before

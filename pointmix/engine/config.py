@@ -175,7 +175,8 @@ def parse(argv: list[str], *, default_config: str | None = None) -> TrainConfig:
         known, flags = first.parse_known_args(argv)
         named = known.config or ([default_config] if default_config is not None else [])
         files = [f"--config={name}" for name in named]
-        if parser.parse_args([*files, *flags]).model.name != parser.parse_args(files).model.name:
+        settings = [flag for flag in flags if not flag.startswith("--print_config")]  # which would print and exit
+        if parser.parse_args([*files, *settings]).model.name != parser.parse_args(files).model.name:
             files.append("--model.kwargs={}")
         found = parser.instantiate(parser.parse_args([*files, *flags]))
     except (ArgumentError, TypeError, OSError) as e:

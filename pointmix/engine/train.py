@@ -1,8 +1,8 @@
 """The training loop: one process or many, exactly resumable.
 
 All that decides how training goes on (weights, average, optimizer, schedule, scaler, random states, place in the data)
-is in one file, written between optimizer steps. The random states are restored after the data iterator is made, because
-making one may draw numbers. Evaluation leaves them as they are.
+is in one file, written between optimizer steps. The data and evaluation leave the random states as they
+are: augmentation has seeds of its own.
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
 
 def _stopped(run: Run, caught: list[int]) -> Stopped:
     name = signal.Signals(caught[0]).name if caught else "a signal to another process"
-    note = f"stopped by {name} at step {run.at.step}; the same command goes on from {run.out / checkpoint.LAST}"
+    without = ", without --restart," if run.cfg.restart else ""
+    last = run.out / checkpoint.LAST
+    note = f"stopped by {name} at step {run.at.step}; the same command{without} goes on from {last}"
     return Stopped(caught[0] if caught else signal.SIGTERM, note)
 
 

@@ -79,7 +79,7 @@ class IndexPlan:
         place: (N,) the slot of each place inside the stage.
         pooling: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
         row_window: (R,) the window of each row, None if row r is window r.
-        center_valid: (S, M) false where no point lies around a center.
+        center_valid: (S, M) false where no point lies around a center, or the same points as around an earlier one.
         windows: S.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pointmix.layouts.plan import Plan
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
-from pointmix.ops.context import context_cluster
+from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.similarity import length
 
 
@@ -50,22 +50,24 @@ class ContextCluster(nn.Module):
         pooled = plan.pool(rows)
         layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         kwargs = {"denominator": self.denominator, **layout}
-        if self.at_centers(rows.shape, pooled.shape):
-            wq, bq = self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0]
-            size = plan.split(length(F.linear(x, wq, bq).unflatten(-1, (self.heads, self.head_dim))))  # (R, L, E)
+        if self.at_centers(pooled.shape[1]):
             weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
+            size = self.query_length(x, plan)
             return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **kwargs))
         q, v, c, cv = self.project(x, pooled, plan)
         cluster = cluster_hard_plain if self.plain else cluster_hard
         o = cluster(q, v, c, cv, self.alpha, self.beta, **kwargs)
         return self.proj(plan.merge(o.flatten(2)))
 
-    def at_centers(self, rows: tuple[int, int, int], pooled: tuple[int, int, int]) -> bool:
-        """Whether there are so few centers that values and projection take fewer operations at them than at points."""
-        if self.plain or self.center_updates:
-            return False
-        centers, slots = pooled[1], rows[0] * rows[1] / pooled[0]  # of a window
-        return centers * (3 / self.head_dim + 2 / slots) < 2
+    def at_centers(self, centers: int) -> bool:
+        """Whether so few centers share a window that values and projection take fewer operations at them than at the
+        points. The configuration decides, not the points, so that a set's rounding never depends on its batch-mates."""
+        return 2 * centers <= self.head_dim and not self.plain and not self.center_updates
+
+    def query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
+        """Length of each point's query in each head."""
+        q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
+        return plan.split(length(q.unflatten(-1, (self.heads, self.head_dim))))
 
     def project(self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan) -> tuple[Tensor, ...]:
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
@@ -83,10 +85,16 @@ class ContextCluster(nn.Module):
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
-        q, _, c, _ = self.project(x, plan.pool(plan.split(x)), plan)
-        center, weight = assign_hard(
-            q, c, self.alpha, self.beta, row_window=plan.row_window, center_valid=plan.center_valid
-        )
-        window = torch.arange(len(q), device=q.device) if plan.row_window is None else plan.row_window
-        center = center + (window * c.shape[1]).view(-1, 1, 1, 1)
-        return tuple(plan.merge(t.squeeze(2).transpose(1, 2).contiguous()) for t in (center, weight))
+        rows, layout = plan.split(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
+        pooled = plan.pool(rows)
+        if self.at_centers(pooled.shape[1]):
+            heads = (2, self.heads, -1)
+            wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
+            size = self.query_length(x, plan)
+            center, weight = nearest(rows, pooled, size, wq, bq, self.alpha, self.beta, **layout)  # (R, E, L)
+        else:
+            q, _, c, _ = self.project(x, pooled, plan)
+            center, weight = (t.squeeze(2) for t in assign_hard(q, c, self.alpha, self.beta, **layout))
+        window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
+        center = center + (window * pooled.shape[1]).view(-1, 1, 1)
+        return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))

@@ -28,6 +28,8 @@ class Reducer(nn.Conv2d):
                 f"reducer needs 0 < stride <= kernel and 0 <= padding < kernel, got kernel {kernel}, "
                 f"stride {stride}, padding {padding}"
             )
+        if stride > 16:
+            raise ValueError(f"reducer needs a stride of at most 16, got {stride}")
         self.keep = "occupied" if kernel == stride else keep
 
     def forward(self, points: PointSet) -> PointSet:

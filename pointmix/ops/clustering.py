@@ -129,7 +129,7 @@ def update_centers(
     return _aggregate(a, total, q, c, row_window).transpose(1, 2)
 
 
-def member_of(center, centers, valid):
+def _member(center, centers, valid):
     """(R, E, M, L): which center each point chose."""
     member = center == torch.arange(centers, device=center.device, dtype=center.dtype)[:, None]
     return member if valid is None else member & valid[:, None, None]
@@ -137,7 +137,7 @@ def member_of(center, centers, valid):
 
 def _weights(center, weight, centers, valid, denominator):
     """A (R, E, M, L) and the sum that the aggregate divides by, (R, E, M)."""
-    member = member_of(center, centers, valid)
+    member = _member(center, centers, valid)
     a = weight * member
     return a, a.sum(-1) if denominator == "weights" else member.sum(-1).to(a.dtype)
 

@@ -52,18 +52,9 @@ def context_cluster(
     """
     (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
     windows, centers, channels = pooled.shape
-
-    c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
-    c = c * (alpha / length(c).unsqueeze(-1))
-    key = of_rows(_points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels), row_window)
-    offset = (c * bq).sum(-1)  # (S, M, E)
-    if center_valid is not None:
-        offset = offset.masked_fill(~center_valid[..., None], -torch.inf)
-    offset = of_rows(offset.flatten(1), row_window).unsqueeze(-1)
-    near = torch.baddbmm(offset, key, x.transpose(1, 2))  # (R, M E, L) alpha cos |q|
-    best, center = near.view(len(x), centers, heads, -1).max(dim=1)  # neither |q| nor beta changes the largest
-    bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
-    weight = torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)  # (R, E, L)
+    center, weight = nearest(
+        x, pooled, size, wq, bq, alpha, beta, row_window=row_window, center_valid=center_valid
+    )  # (R, E, L)
     member = center.unsqueeze(1) == torch.arange(centers, device=x.device).view(-1, 1, 1)  # (R, M, E, L)
     if valid is not None:
         weight = weight * valid.unsqueeze(1)
@@ -80,6 +71,34 @@ def context_cluster(
     g = torch.baddbmm(bias, _heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
+
+
+def nearest(
+    x: Float[Tensor, "R L C"],
+    pooled: Float[Tensor, "S M C"],
+    size: Float[Tensor, "R L E"],
+    wq: Float[Tensor, "E D C"],
+    bq: Float[Tensor, "E D"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    row_window: Int[Tensor, "R"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> tuple[Int[Tensor, "R E L"], Float[Tensor, "R E L"]]:
+    """The center that each point joins and the weight of the point there; `assign_hard` from features."""
+    windows, centers, channels = pooled.shape
+    heads = len(wq)
+    c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
+    c = c * (alpha / length(c).unsqueeze(-1))
+    key = of_rows(_points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels), row_window)
+    offset = (c * bq).sum(-1)  # (S, M, E)
+    if center_valid is not None:
+        offset = offset.masked_fill(~center_valid[..., None], -torch.inf)
+    offset = of_rows(offset.flatten(1), row_window).unsqueeze(-1)
+    near = torch.baddbmm(offset, key, x.transpose(1, 2))  # (R, M E, L) alpha cos |q|
+    best, center = near.view(len(x), centers, heads, -1).max(dim=1)  # neither |q| nor beta changes the largest
+    bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
+    return center, torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)
 
 
 def _heads_first(x: Float[Tensor, "S M E A"]) -> Float[Tensor, "E S*M A"]:

@@ -1,9 +1,8 @@
-"""The second half of a block, point by point, without its hidden layer ever in memory as a whole.
+"""The second half of a block, point by point, in pieces whose hidden layer fits the cache.
 
-The hidden layer is up to eight times as wide as the input; writing it out and reading it back takes longer than
-computing it. On a CPU the points go through in pieces whose hidden layer fits the cache. In the backward pass the
-hidden layer of narrow inputs is computed again rather than kept, which takes no longer and saves most of the memory
-that training needs.
+The hidden layer is up to eight times as wide as the input; writing it to memory and reading it back takes longer than
+computing it. On a CPU it exists for a piece of the points at a time. The backward pass computes it again, which takes
+no longer and saves most of the memory that training needs; only that of wide inputs is kept (its part before the GELU).
 """
 
 from __future__ import annotations
@@ -38,16 +37,17 @@ def mlp(
     b2: Float[Tensor, "K"],
     scale: Float[Tensor, "K"],
 ) -> Float[Tensor, "N K"]:
-    """`mlp_plain` in pieces. Follows autocast; a compiler gets the plain form."""
-    if torch.compiler.is_compiling():  # it fuses and recomputes by itself, and would unroll the pieces
-        return mlp_plain(x, w1, b1, w2, b2, scale)
+    """`mlp_plain` in pieces. Follows autocast; a compiler and float16 get the plain form."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
+    # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
+    if torch.compiler.is_compiling() or x.dtype == torch.float16:
+        return mlp_plain(x, w1, b1, w2, b2, scale)
     piece = max(CACHED // len(w1), 1) if device == "cpu" else max(len(x), 1)
-    keep = torch.is_grad_enabled() and x.shape[1] > NARROW
-    return _Pieces.apply(x, w1, b1, w2, b2, scale, piece, keep)
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
+    return _Pieces.apply(x, w1, b1, w2, b2, scale, piece, trained and x.shape[1] > NARROW)
 
 
 class _Pieces(torch.autograd.Function):
@@ -67,17 +67,24 @@ class _Pieces(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
-        dx, dw1, db1, dw2 = (torch.zeros_like(t) for t in (x, w1, w1[:, :1], w2))
+        need_x, need_w1, need_b1, need_w2, need_b2, need_scale, *_ = ctx.needs_input_grad
+        wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
+        dx = torch.empty_like(x)
+        dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2))
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
         for start in range(0, len(x), ctx.piece):
             part = slice(start, start + ctx.piece)
             h = F.linear(x[part], w1, b1) if hidden is None else hidden[part]
-            dw2.addmm_(dy[part].to(x.dtype).t(), F.gelu(h))  # without the scale, so that it gives the scale's gradient
-            dh = torch.ops.aten.gelu_backward((dy[part] * scale).to(x.dtype) @ w2, h)
-            dw1.addmm_(dh.t(), x[part])
-            db1.addmm_(dh.t(), ones[part])
-            torch.mm(dh, w1, out=dx[part])
+            if need_w2 or need_scale:
+                dw2 += dy[part].to(x.dtype).t() @ F.gelu(h)  # without the scale: it gives the scale's gradient too
+            if need_x or need_w1 or need_b1:
+                dh = torch.ops.aten.gelu_backward((dy[part] * scale).to(x.dtype) @ w2, h)
+                torch.mm(dh, w1, out=dx[part])
+            if need_w1 or need_b1:
+                dw1 += dh.t() @ x[part]
+                db1 += dh.t() @ ones[part]
         db2 = (dy.t() @ ones.to(dy.dtype)).squeeze(1)
         dscale = (dw2 * w2).sum(1) + db2 * b2
         dw2, db2 = dw2 * scale[:, None], db2 * scale
-        return dx, dw1, db1.squeeze(1), dw2.to(w2.dtype), db2.to(b2.dtype), dscale.to(scale.dtype), None, None
+        grads = dx, dw1, db1.squeeze(1), dw2, db2, dscale
+        return *(g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)), None, None

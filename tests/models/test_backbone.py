@@ -7,7 +7,7 @@ import pointmix
 from pointmix import PointSet
 
 DIMS = (8, 12, 16, 20)
-SMALL = dict(depths=(2, 1, 3, 1), dims=DIMS, heads=2, head_dim=4, num_classes=5, layer_scale=1.0)
+SMALL = dict(depths=(2, 1, 3, 1), dims=DIMS, heads=2, head_dim=8, num_classes=5, layer_scale=1.0)
 
 
 def model_of(**kwargs) -> torch.nn.Module:
@@ -268,8 +268,8 @@ def test_explain_names_what_the_mixers_used(kind, updates):
         assert torch.equal(a.center // centers, a.window[:, None].expand(-1, 2))  # a point's center is of its window
         if plan.center_valid is not None:
             assert plan.center_valid.flatten()[a.center].all()
-        v = plan.leave(mixer.qv(normed)[:, 8:]).view(-1, 2, 4)
-        top = mixer.qv(plan.pool(plan.split(normed)))[..., 8:].reshape(-1, 2, 4).clone()
+        v = plan.leave(mixer.qv(normed)[:, 16:]).view(-1, 2, 8)
+        top = mixer.qv(plan.pool(plan.split(normed)))[..., 16:].reshape(-1, 2, 8).clone()
         bottom = torch.ones(len(top), 2)
         for e in range(2):
             top[:, e].index_add_(0, a.center[:, e], a.weight[:, e, None] * v[:, e])

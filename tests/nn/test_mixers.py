@@ -8,9 +8,9 @@ from pointmix import PointSet
 from pointmix.nn.mixers import ContextCluster
 
 
-def mixer_of(**kwargs) -> ContextCluster:
+def mixer_of(head_dim: int = 3, **kwargs) -> ContextCluster:
     torch.manual_seed(1)
-    mixer = ContextCluster(6, heads=2, head_dim=3, **kwargs).double()
+    mixer = ContextCluster(6, heads=2, head_dim=head_dim, **kwargs).double()
     with torch.no_grad():
         mixer.alpha.fill_(1.8)
         mixer.beta.fill_(-0.4)
@@ -49,9 +49,10 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("head_dim", [3, 8])
 @pytest.mark.parametrize("folds, centers", [(1, 2), (2, 2), (4, 1), (2, 3), (1, 5)])
-def test_is_the_released_arithmetic(folds, centers, denominator, plain, sparse):
-    mixer = mixer_of(denominator=denominator, plain=plain)
+def test_is_the_released_arithmetic(folds, centers, head_dim, denominator, plain, sparse):
+    mixer = mixer_of(head_dim, denominator=denominator, plain=plain)
     x = torch.randn(2, 6, 8, 12, dtype=torch.float64)
     points = PointSet.from_images(x)
     points = points.as_sparse() if sparse else points
@@ -62,8 +63,10 @@ def test_is_the_released_arithmetic(folds, centers, denominator, plain, sparse):
 
 @pytest.mark.parametrize("updates", [0, 1, 2])
 @pytest.mark.parametrize("denominator", ["weights", "count"])
-def test_plain_twin_on_ragged_sets(denominator, updates, ragged):
-    fast, plain = (mixer_of(denominator=denominator, center_updates=updates, plain=p) for p in (False, True))
+@pytest.mark.parametrize("head_dim", [3, 8])
+def test_plain_twin_on_ragged_sets(head_dim, denominator, updates, ragged):
+    kwargs = dict(head_dim=head_dim, denominator=denominator, center_updates=updates)
+    fast, plain = (mixer_of(**kwargs, plain=p) for p in (False, True))
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
     plan = plan_of(points, 3, 2)
     probe, results = torch.randn(len(points.feat), 6, dtype=torch.float64), []
@@ -75,6 +78,11 @@ def test_plain_twin_on_ragged_sets(denominator, updates, ragged):
         torch.testing.assert_close(a, b)
 
 
+def test_where_values_are_worked_out():
+    assert mixer_of(8).at_centers(4) and not mixer_of(8).at_centers(5)
+    assert not mixer_of(8, plain=True).at_centers(4) and not mixer_of(8, center_updates=1).at_centers(4)
+
+
 def test_center_updates_change_the_output(ragged):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
     plan = plan_of(points, 1, 2)
@@ -84,9 +92,10 @@ def test_center_updates_change_the_output(ragged):
 
 @pytest.mark.parametrize("updates", [0, 2])
 @pytest.mark.parametrize("kind", ["even", "uneven", "ragged"])
-def test_assignment_rebuilds_the_output(kind, updates, ragged):
+@pytest.mark.parametrize("head_dim", [3, 8])
+def test_assignment_rebuilds_the_output(head_dim, kind, updates, ragged):
     """Sum the points by the centers that `assignment` names, with its weights: that is what the mixer gave back."""
-    mixer = mixer_of(center_updates=updates)
+    mixer = mixer_of(head_dim, center_updates=updates)
     points = ragged
     if kind != "ragged":
         points = PointSet.from_images(torch.randn(2, 3, *((8, 8) if kind == "even" else (7, 9)), dtype=torch.float64))
@@ -94,8 +103,8 @@ def test_assignment_rebuilds_the_output(kind, updates, ragged):
     plan = plan_of(points, 2, 2)
     x = plan.enter(points.feat)
     center, weight = mixer.assignment(x, plan)  # (N, E)
-    v = mixer.qv(x)[:, 6:].view(-1, 2, 3)
-    top = mixer.qv(plan.pool(plan.split(x)))[..., 6:].reshape(-1, 2, 3)  # (K, E, D)
+    v = mixer.qv(x)[:, 2 * head_dim :].view(-1, 2, head_dim)
+    top = mixer.qv(plan.pool(plan.split(x)))[..., 2 * head_dim :].reshape(-1, 2, head_dim)  # (K, E, D)
     bottom = torch.ones(len(top), 2, dtype=torch.float64)
     for e in range(2):
         top[:, e] = top[:, e].index_add(0, center[:, e], weight[:, e, None] * v[:, e])

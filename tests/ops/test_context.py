@@ -53,10 +53,12 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("alpha", [1.7, -0.8, 0.0])
 @pytest.mark.parametrize("denominator", ["weights", "count"])
 @pytest.mark.parametrize("name", CASES)
-def test_is_the_clustering_between_its_linear_maps(name, denominator):
+def test_is_the_clustering_between_its_linear_maps(name, denominator, alpha):
     tensors, heads, options = case(**CASES[name])
+    tensors[-2].data.fill_(alpha)
     outs = [op(*tensors, heads=heads, denominator=denominator, **options) for op in (fast, literal)]
     if "valid" in options:
         outs = [out[options["valid"]] for out in outs]
@@ -93,14 +95,24 @@ def test_a_point_that_is_its_own_center():
     torch.testing.assert_close(*grads)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_low_precision_is_close(dtype, tolerance):
-    tensors, heads, options = case(windows=20)
-    # centers far apart, so that rounding does not change which one a point joins
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_is_close(dtype):
+    tensors, heads, _ = case(windows=20)
     x, pooled, *rest = (t.detach() for t in tensors)
-    pooled = pooled[:, :1] * torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None]
-    expected = literal(x, pooled, *rest, heads=heads)
-    got = fast(*(t.to(dtype) for t in (x, pooled, *rest)), heads=heads)
-    assert got.dtype == dtype
-    error = (got.double() - expected).abs().flatten(1).amax(1)
-    assert error.median() < tolerance * expected.abs().max()
+    pooled = pooled[:, :1] * torch.tensor([3.0, -3.0], dtype=torch.float64)[:, None]  # opposite
+    tensors = [t.to(dtype).requires_grad_() for t in (x, pooled, *rest)]
+    expected = literal(*(t.double() for t in tensors), heads=heads)
+    got = fast(*tensors, heads=heads)
+    close = (got.double() - expected).abs().amax(-1) < 0.1 * expected.abs().max()
+    assert got.dtype == dtype and close.float().mean() > 0.9  # points between two centers may choose the other one
+    got.float().square().mean().backward()
+    assert all(t.grad.isfinite().all() and t.grad.any() for t in tensors)
+
+
+def test_zero_vectors():
+    """A query without a length is like nothing: its weight is that of a cosine of zero."""
+    tensors, heads, _ = case()
+    x, pooled, wqv, bqv, *rest = (t.detach() for t in tensors)
+    x, bqv = torch.zeros_like(x), torch.zeros_like(bqv)
+    args = (x, pooled, wqv, bqv, *rest)
+    torch.testing.assert_close(fast(*args, heads=heads), literal(*args, heads=heads))

@@ -46,3 +46,34 @@ def test_keeps_only_its_input():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         mlp(*args)
     assert sum(kept) <= sum(t.numel() for t in args)
+
+
+@pytest.mark.parametrize("narrow", [1, 128])
+def test_kept_or_computed_again(narrow, monkeypatch):
+    """Inputs wider than NARROW keep their hidden layer, in training only."""
+    monkeypatch.setattr(ops, "CACHED", 8 * 4)
+    monkeypatch.setattr(ops, "NARROW", narrow)
+    args, kept = arguments(21), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        got = mlp(*args)
+    assert ((21, 8) in kept) == (narrow == 1)
+    grads = [torch.autograd.grad(y.square().sum(), args) for y in (got, mlp_plain(*args))]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("trained", range(6))
+def test_only_the_gradients_that_are_wanted(trained, monkeypatch):
+    monkeypatch.setattr(ops, "CACHED", 8 * 4)
+    args = [t.detach().requires_grad_(i == trained) for i, t in enumerate(arguments(9))]
+    got, expected = (torch.autograd.grad(f(*args).square().sum(), args[trained])[0] for f in (mlp, mlp_plain))
+    torch.testing.assert_close(got, expected)
+
+
+def test_gradients_in_float16_stay_finite():
+    """Sums over many points of what a small scale takes down later."""
+    args = [t.detach().half() for t in arguments(40000, torch.float32)]
+    args[5] = torch.full((5,), 1e-5)
+    args = [t.requires_grad_() for t in args]
+    (mlp(*args) * 1000).sum().backward()
+    assert all(t.grad.isfinite().all() for t in args)
