@@ -107,8 +107,8 @@ def memory(name: str, args: argparse.Namespace) -> float:
         torch.cuda.reset_peak_memory_stats()
         train()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    train()  # what a first step sets up is not counted
-    before = resident("VmRSS")
+    before = resident("VmRSS")  # before any step: a process keeps what it frees
+    train()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     train()
     return resident("VmHWM") - before
