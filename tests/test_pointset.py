@@ -140,8 +140,7 @@ def test_from_pixels_takes_bytes_lists_and_one_channel():
 def test_from_pixels_treats_values_as_from_image():
     image = torch.randint(0, 65536, (2, 3, 4)).to(torch.uint16)
     rows, cols = (i.flatten() for i in torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"))
-    kwargs = dict(mean=(0.5, 0.4), std=(0.2, 0.3))
-    values = image.numpy().reshape(2, -1).T.copy()
+    values, kwargs = image.numpy().reshape(2, -1).T.copy(), dict(mean=(0.5, 0.4), std=(0.2, 0.3))
     points = PointSet.from_pixels(torch.from_numpy(values), rows, cols, (3, 4), **kwargs)
     same = PointSet.from_image(image, **kwargs)
     assert torch.equal(points.feat, same.feat) and torch.equal(points.pos, same.pos)

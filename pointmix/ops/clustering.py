@@ -72,7 +72,7 @@ def cluster_hard(
     center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
     a, total = _weights(center, weight, c.shape[1], valid, denominator)
     g = _aggregate(a, total, v, cv, row_window)  # (S, E, M, D)
-    return _dispatch(a, g, row_window)
+    return (a.transpose(-1, -2).to(g.dtype) @ of_rows(g, row_window)).transpose(1, 2)
 
 
 def cluster_hard_plain(
@@ -129,15 +129,10 @@ def update_centers(
     return _aggregate(a, total, q, c, row_window).transpose(1, 2)
 
 
-def _member(center, centers, valid):
-    """(R, E, M, L): which center each point chose."""
-    member = center == torch.arange(centers, device=center.device, dtype=center.dtype)[:, None]
-    return member if valid is None else member & valid[:, None, None]
-
-
 def _weights(center, weight, centers, valid, denominator):
     """A (R, E, M, L) and the sum that the aggregate divides by, (R, E, M)."""
-    member = _member(center, centers, valid)
+    member = center == torch.arange(centers, device=center.device)[:, None]
+    member = member if valid is None else member & valid[:, None, None]
     a = weight * member
     return a, a.sum(-1) if denominator == "weights" else member.sum(-1).to(a.dtype)
 
@@ -147,11 +142,6 @@ def _aggregate(a, total, v, cv, row_window):
     gathered = a.to(v.dtype) @ v.transpose(1, 2)  # (R, E, M, D)
     gathered, total = (of_windows(t, row_window, len(cv)) for t in (gathered, total))
     return (cv.transpose(1, 2) + gathered) / (1 + total[..., None])
-
-
-def _dispatch(a, g, row_window):
-    """o (R, L, E, D)."""
-    return (a.transpose(-1, -2).to(g.dtype) @ of_rows(g, row_window)).transpose(1, 2)
 
 
 def of_rows(x: Tensor | None, row_window: Int[Tensor, "R"] | None) -> Tensor | None:

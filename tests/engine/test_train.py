@@ -258,3 +258,11 @@ def test_bad_configurations(tiny_config, change, message):
         pytest.skip("there is a GPU")
     with pytest.raises((ValueError, OSError), match=message):
         train(tiny_config(**change))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_note_of_a_stop_never_tells_to_restart(restart, tmp_path):
+    stopped = SimpleNamespace(cfg=SimpleNamespace(restart=restart), at=SimpleNamespace(step=3), out=tmp_path)
+    note = str(engine._stopped(stopped, [signal.SIGTERM]))
+    assert note.startswith("stopped by SIGTERM at step 3; the same command")
+    assert ("without --restart" in note) == restart
