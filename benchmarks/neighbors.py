@@ -1,0 +1,171 @@
+"""How fast are farthest points, nearest neighbors and balls, and how do their times grow? One run, backends in turns.
+
+python benchmarks/neighbors.py
+python benchmarks/neighbors.py --points 1000 10000 100000 --batch 1 --limit 300 --csv benchmarks/results/mine.csv
+
+Rows: every backend that is installed and runs on the device; "default", what is taken when none is asked for;
+"torch_cluster (bare)", that library called directly, without our rules for ties and repetitions; and
+"fpsample (bucket)", its fast form, which gives other points.
+Columns: milliseconds, how many times faster than the reference (torch_cluster (bare) where installed, else torch), and
+the exponent by which the time grew since the last number of points (1 is in proportion).
+A backend is left out where its time so far says that it would take longer than --limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+
+# On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+OPS = ("farthest points", "knn", "ball query")
+
+
+def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """What is timed, by name."""
+    import torch
+
+    from pointmix.ops import use_backend
+    from pointmix.ops.choice import BACKENDS
+    from pointmix.ops.neighbors import ball_query, knn
+    from pointmix.ops.sampling import farthest_point_sampling
+
+    pos = torch.rand(batch * points, 3, generator=torch.Generator().manual_seed(0)).to(args.device)
+    ptr = torch.arange(batch + 1, device=args.device) * points
+    radius = (args.k / points * 3 / (4 * math.pi)) ** (1 / 3)  # about k points inside
+
+    def call(backend: str | None = None) -> None:
+        with use_backend(backend) if backend else nullcontext():
+            if op == "farthest points":
+                farthest_point_sampling(pos, ptr, ratio=args.share)
+            elif op == "knn":
+                knn(pos, ptr, pos, ptr, args.k)
+            else:
+                ball_query(pos, ptr, pos, ptr, radius, args.k)
+
+    key = "farthest_points" if op == "farthest points" else "knn"
+    found: dict[str, Callable[[], None]] = {"default": call}
+    for name, backend in BACKENDS.items():
+        too_many = name == "triton" and key == "farthest_points" and points > backend.limits[key]
+        if backend.installed and key in backend.limits and not backend.refuses(pos) and not too_many:
+            found[name] = lambda name=name: call(name)
+    if find_spec("torch_cluster"):
+        import torch_cluster
+
+        owner = torch.arange(batch, device=args.device).repeat_interleave(points)
+        found["torch_cluster (bare)"] = {
+            "farthest points": lambda: torch_cluster.fps(pos, owner, ratio=args.share, random_start=False),
+            "knn": lambda: torch_cluster.knn(pos, pos, args.k, owner, owner),
+            "ball query": lambda: torch_cluster.radius(pos, pos, radius, owner, owner, max_num_neighbors=args.k),
+        }[op]
+    if op == "farthest points" and find_spec("fpsample") and args.device == "cpu":
+        import fpsample
+
+        sets, height = pos.view(batch, points, 3).numpy(), 3 if points < 10_000 else 7
+        found["fpsample (bucket)"] = lambda: [
+            fpsample.bucket_fps_kdline_sampling(x, math.ceil(points * args.share), height, 0) for x in sets
+        ]
+    return {name: task for name, task in found.items() if args.backends is None or name in args.backends}
+
+
+def in_turns(tasks: dict[str, Callable[[], None]], seconds: float, finish: Callable[[], None]) -> dict[str, float]:
+    """Median seconds of each task, run one after the other; the slow ones only as often as their time allows."""
+
+    def once(task: Callable[[], None]) -> float:
+        begin = time.perf_counter()
+        task()
+        finish()
+        return time.perf_counter() - begin
+
+    first = {name: once(task) for name, task in tasks.items()}
+    times = {name: [once(task)] if first[name] < seconds else [first[name]] for name, task in tasks.items()}
+    spent = {name: sum(t) for name, t in times.items()}
+    while left := [name for name in tasks if spent[name] + times[name][-1] < seconds and len(times[name]) < 50]:
+        for name in left:
+            times[name].append(once(tasks[name]))
+            spent[name] += times[name][-1]
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ops", nargs="+", default=list(OPS), choices=OPS)
+    parser.add_argument("--points", nargs="+", type=int, default=[1000, 4000], help="points of a set, rising")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 32], help="sets")
+    parser.add_argument("--backends", nargs="+", help="rows; all by default")
+    parser.add_argument("--k", type=int, default=24, help="neighbors")
+    parser.add_argument("--share", type=float, default=0.5, help="share of farthest points")
+    parser.add_argument("--seconds", type=float, default=1, help="time for each row")
+    parser.add_argument("--limit", type=float, default=20, help="leave out what would take more seconds for one call")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    args = parser.parse_args()
+    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    torch.set_num_threads(args.threads)
+    finish = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    rows = []
+    for op in args.ops:
+        for batch in args.batch:
+            last: dict[str, tuple[int, float]] = {}  # points and seconds of each backend
+            for points in sorted(args.points):
+                tasks = {
+                    name: task
+                    for name, task in contenders(op, points, batch, args).items()
+                    if name not in last or last[name][1] * (points / last[name][0]) ** 2 < args.limit
+                }
+                times = in_turns(tasks, args.seconds, finish)
+                reference = times.get("torch_cluster (bare)", times.get("torch"))
+                for name, seconds in times.items():
+                    before = last.get(name)
+                    growth = math.log(seconds / before[1]) / math.log(points / before[0]) if before else None
+                    rows.append({
+                        "op": op, "batch": batch, "points": points, "backend": name, "ms": f"{seconds * 1e3:.4g}",
+                        "times faster": f"{reference / seconds:.3g}" if reference else "",
+                        "growth": f"{growth:.2f}" if growth is not None else "",
+                    })  # fmt: skip
+                    last[name] = (points, seconds)
+    if not rows:
+        print("error: nothing to time: no such backend is installed for this device", file=sys.stderr)
+        return 2
+    table = Table(title=f"{args.share:g} of the points, {args.k} neighbors, float32, {args.device}")
+    for key in rows[0]:
+        table.add_column(key, justify="left" if key in ("op", "backend") else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    if args.csv:
+        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+        setting = {
+            "share": args.share, "k": args.k, "device": where, "torch": torch.__version__,
+            "python": platform.python_version(), "date": datetime.date.today().isoformat(),
+            "command": "python benchmarks/neighbors.py " + " ".join(sys.argv[1:]),
+        }  # fmt: skip
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], *setting])
+            writer.writeheader()
+            writer.writerows(row | setting for row in rows)
+        print(f"written to {args.csv}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Making other libraries agree on neighbors: they differ in what they do with points that are equally near.
+
+A library's order is taken where its distances are so far apart that rounding cannot matter. Elsewhere it is asked for
+more neighbors, and these are sorted by the distances of the plain form; what then is still open is left to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.ops.neighbors import knn_plain
+from pointmix.ops.ragged import squared_distance
+
+# (pos, ptr, query_pos, query_ptr, k) to the indices (M, k) of the k nearest by its own rounding, and their squared
+# distances in order, infinite where a set has no more points.
+Search = Callable[..., tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]]
+
+
+def settled(
+    search: Search,
+    pos: Float[Tensor, "N D"],
+    ptr: Int[Tensor, "B+1"],
+    query_pos: Float[Tensor, "M D"],
+    query_ptr: Int[Tensor, "B+1"],
+    k: int,
+) -> Int[Tensor, "M k"]:
+    """The neighbors that `knn_plain` finds, by way of `search`."""
+    margin, least = 1 + 64 * torch.finfo(pos.dtype).eps, 64 * torch.finfo(pos.dtype).tiny
+    near, d = search(pos, ptr, query_pos, query_ptr, k + 1)
+    index = near[:, :k].contiguous()
+    apart = (d[:, 1:] > d[:, :-1] * margin + least) | d[:, 1:].isinf()
+    rows = (~apart.all(1)).nonzero().squeeze(1)
+    for width in (k + 16, 4 * k + 64):
+        if len(rows) == 0:
+            return index
+        asked = query_pos[rows]
+        near, d = search(pos, ptr, asked, torch.searchsorted(rows, query_ptr), width)  # (R, width)
+        absent = d.isinf()
+        near = near.masked_fill(absent, len(pos)).sort(dim=1).values  # by index, which the stable sort below keeps
+        here = squared_distance(asked.t()[:, :, None], pos.t()[:, near.clamp(max=len(pos) - 1)])  # (R, width)
+        here, order = here.masked_fill(near == len(pos), torch.inf).sort(dim=1, stable=True)
+        all_there = absent[:, -1]  # no point of the set is missing
+        sure = all_there | (here[:, k - 1] * margin + least < d[:, -1])  # what is missing is farther than the last
+        index[rows[sure]] = near.gather(1, order)[sure, :k].clamp(max=len(pos) - 1)
+        rows = rows[~sure]
+    if len(rows):
+        index[rows] = knn_plain(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), k)
+    return index

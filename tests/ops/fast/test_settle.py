@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointmix.ops.fast import settle
+from pointmix.ops.neighbors import knn_plain
+from pointmix.ops.ragged import set_of
+
+
+def contrary(pos, ptr, query_pos, query_ptr, k):
+    """A search that prefers the higher index among equals and is off by some rounding."""
+    index = torch.zeros(len(query_pos), k, dtype=torch.int64)
+    d = torch.full((len(query_pos), k), torch.inf, dtype=pos.dtype)
+    for m, b in enumerate(set_of(query_ptr, len(query_pos)).tolist()):
+        x = pos[ptr[b] : ptr[b + 1]].flip(0)
+        away = (x - query_pos[m]).square().sum(1) * (1 + torch.randn(len(x)) * 1e-7)
+        values, order = away.sort()
+        n = min(k, len(x))
+        index[m, :n], d[m, :n] = int(ptr[b + 1]) - 1 - order[:n], values[:n]
+    return index, d
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_agrees_with_the_plain_form(cloud, k):
+    pos, ptr = cloud
+    query_pos = torch.cat([pos, pos[: ptr[1]] + 1e-3])
+    query_ptr = ptr.clone()
+    if len(ptr) > 2:
+        query_pos = pos
+    else:
+        query_ptr[-1] = len(query_pos)
+    index = settle.settled(contrary, pos, ptr, query_pos, query_ptr, k)
+    plain = knn_plain(pos, ptr, query_pos, query_ptr, k)
+    real = torch.arange(k) < ptr.diff()[set_of(query_ptr, len(query_pos))][:, None]
+    assert index.shape == plain.shape and torch.equal(index[real], plain[real])
+
+
+def test_clear_cases_are_asked_for_once():
+    pos, ptr = torch.randn(60, 3), torch.tensor([0, 60])
+    widths = []
+
+    def search(*arguments):
+        widths.append((len(arguments[2]), arguments[4]))
+        return contrary(*arguments)
+
+    settle.settled(search, pos, ptr, pos + 0.01, ptr, 4)
+    assert widths == [(60, 5)]
+    settle.settled(search, pos.round(), ptr, pos.round(), ptr, 4)
+    assert len(widths) > 2
