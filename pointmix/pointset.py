@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.images import as_channels_last, as_floats, as_mask
+from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
 
@@ -31,7 +32,7 @@ class PointSet:
             whole lattice.
         feat: (N, C) floating point features.
         ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1], at least one.
-        layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or None (anywhere).
+        layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or `Cloud` (anywhere).
 
     Raises:
         ValueError: if the shapes or dtypes do not fit together, or (checked on the CPU only, as reading it would make
@@ -41,7 +42,7 @@ class PointSet:
     pos: Float[Tensor, "N D"]
     feat: Float[Tensor, "N C"]
     ptr: Int[Tensor, "B+1"]
-    layout: Grid | SparseGrid | None = None
+    layout: Grid | SparseGrid | Cloud = Cloud()
 
     def __post_init__(self) -> None:
         if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
@@ -64,8 +65,7 @@ class PointSet:
                 )
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
-        if self.layout is not None:
-            self.layout.check(len(self.feat), self.num_sets)
+        self.layout.check(len(self.feat), self.num_sets)
 
     # ---- construction -------------------------------------------------------------------------------------------
 
@@ -144,10 +144,43 @@ class PointSet:
         )
 
     @classmethod
-    def from_batch(cls, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> PointSet:
-        """An image batch as a grid, without a look at the values: what a model does with the tensor it is given."""
-        if images.ndim != 4:
-            raise ValueError(f"expected an image batch (B, C, H, W), got {tuple(images.shape)}")
+    def from_points(cls, xyz: Float[Tensor, "N D"], feat: Float[Tensor, "N C"] | None = None) -> PointSet:
+        """One cloud as one set.
+
+        Args:
+            xyz: floating point positions (or an array) in any number of dimensions, in any unit.
+            feat: features of each point, such as colors or normals; none by default, for the positions are input
+                to every model anyway.
+
+        Raises:
+            ValueError: if shapes or dtypes do not fit, there is no point, or a number is not finite.
+        """
+        xyz = torch.as_tensor(xyz)
+        feat = xyz.new_zeros(len(xyz) if xyz.ndim else 0, 0) if feat is None else torch.as_tensor(feat)
+        feat = feat[:, None] if feat.ndim == 1 else feat
+        if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
+            raise ValueError(
+                "from_points: expected positions (N, D) and features (N, C) of at least one point, got "
+                f"{tuple(xyz.shape)} and {tuple(feat.shape)}"
+            )
+        points = cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
+        _check_finite(points.pos, "from_points: xyz", "points")
+        _check_finite(points.feat, "from_points: feat", "points")
+        return points
+
+    @classmethod
+    def from_batch(
+        cls, batch: Float[Tensor, "B C H W"] | Float[Tensor, "B N D"], *, coord_mode: str = "inclusive"
+    ) -> PointSet:
+        """Images as a grid, or clouds of as many positions each, without a look at the values: what a model does with
+        the tensor it is given."""
+        if batch.ndim == 3 and min(batch.shape) > 0:
+            pos = batch.flatten(0, 1)
+            ptr = torch.arange(len(batch) + 1, device=batch.device) * batch.shape[1]
+            return cls(pos, pos.new_zeros(len(pos), 0), ptr)
+        if batch.ndim != 4:
+            raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
+        images = batch
         batch, channels, height, width = images.shape
         pos = grid_coordinates((height, width), coord_mode, images.dtype, images.device)  # (H * W, 2)
         pos = pos.expand(batch, -1, 2).reshape(-1, 2)
@@ -223,7 +256,11 @@ class PointSet:
 
     def as_sparse(self) -> PointSet:
         """The same points on a `SparseGrid`, so that the code for partial images runs on a whole one."""
-        return replace(self, layout=self.layout.as_sparse(self.num_sets, self.ptr.device)) if self.layout else self
+        return replace(self, layout=self.layout.as_sparse(self.num_sets, self.ptr.device))
+
+    def as_cloud(self) -> PointSet:
+        """The same points without their lattice."""
+        return self if isinstance(self.layout, Cloud) else replace(self, layout=Cloud())
 
     def padded(self, fill: float = 0.0) -> tuple[Float[Tensor, "B L C"], Bool[Tensor, "B L"]]:
         """Features (B, L, C) with L the size of the largest set, and where they are real (B, L)."""
@@ -239,8 +276,6 @@ class PointSet:
         Raises:
             ValueError: for points without a lattice.
         """
-        if self.layout is None:
-            raise ValueError("to_image: these points have no lattice")
         return self.layout.to_image(self.feat, self.ptr, fill)
 
     # ---- sets of sets -------------------------------------------------------------------------------------------
@@ -250,16 +285,14 @@ class PointSet:
         """Several batches as one, in order. Grids of one size stay a grid; other lattices become sparse."""
         if not sets:
             raise ValueError("cat: no sets given")
-        kinds = {None if s.layout is None else "lattice" for s in sets}
+        kinds = {"cloud" if isinstance(s.layout, Cloud) else "lattice" for s in sets}
         widths = {(s.pos.shape[1], s.feat.shape[1]) for s in sets}
         if len(kinds) > 1 or len(widths) > 1:
             raise ValueError(f"cat: sets differ in kind ({kinds}) or in (D, C) ({sorted(widths)})")
         grids = {s.layout for s in sets if isinstance(s.layout, Grid)}
         if len(grids) != 1 or any(isinstance(s.layout, SparseGrid) for s in sets):
             sets = [s.as_sparse() for s in sets]
-        layout = sets[0].layout
-        if isinstance(layout, SparseGrid):
-            layout = SparseGrid(torch.cat([s.layout.cell for s in sets]), torch.cat([s.layout.size for s in sets]))
+        layout = sets[0].layout.cat([s.layout for s in sets[1:]])
         count = torch.cat([s.ptr.diff() for s in sets])
         ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return cls(torch.cat([s.pos for s in sets]), torch.cat([s.feat for s in sets]), ptr, layout)
@@ -269,9 +302,7 @@ class PointSet:
         bounds = self.ptr.tolist()
         sets = []
         for b, (lo, hi) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            layout = self.layout
-            if isinstance(layout, SparseGrid):
-                layout = SparseGrid(layout.cell[lo:hi], layout.size[b : b + 1])
+            layout = self.layout.take(slice(lo, hi), slice(b, b + 1))
             sets.append(PointSet(self.pos[lo:hi], self.feat[lo:hi], self.ptr.new_tensor([0, hi - lo]), layout))
         return sets
 
@@ -295,8 +326,7 @@ class PointSet:
         count = torch.bincount(batch, minlength=self.num_sets)
         if (count == 0).any():
             raise ValueError(f"subset: no point left in set {int((count == 0).nonzero()[0])}")
-        layout = self.as_sparse().layout
-        layout = layout and SparseGrid(layout.cell[index], layout.size)
+        layout = self.as_sparse().layout.take(index, slice(None))
         ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return PointSet(self.pos[index], self.feat[index], ptr, layout)
 
@@ -310,17 +340,18 @@ class PointSet:
     def __repr__(self) -> str:
         count = self.ptr.diff().tolist()
         sizes = f"{count[0]} points" if len(count) == 1 else f"{min(count)} to {max(count)} points each"
-        where = "no lattice" if self.layout is None else repr(self.layout)
         return (
             f"PointSet({self.num_sets} set{'s' * (self.num_sets > 1)}, {sizes}, {self.feat.shape[1]} channels, "
-            f"{where}, {str(self.feat.dtype).removeprefix('torch.')}, {self.feat.device})"
+            f"{self.layout!r}, {str(self.feat.dtype).removeprefix('torch.')}, {self.feat.device})"
         )
 
 
-def _check_finite(feat: Tensor, what: str) -> None:
-    if not torch.isfinite(feat).all():
-        bad = int((~torch.isfinite(feat)).any(-1).sum())
-        raise ValueError(f"{what} holds NaN or infinite values at {bad} of {len(feat)} pixels, expected finite numbers")
+def _check_finite(values: Tensor, what: str, unit: str = "pixels") -> None:
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).any(-1).sum())
+        raise ValueError(
+            f"{what} holds NaN or infinite values at {bad} of {len(values)} {unit}, expected finite numbers"
+        )
 
 
 pytree.register_pytree_node(

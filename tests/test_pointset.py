@@ -7,6 +7,7 @@ from PIL import Image
 from torch.utils import _pytree as pytree
 
 from pointmix import PointSet
+from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.sparse import SparseGrid
 
@@ -169,7 +170,7 @@ NAN = torch.full((3, 4, 4), float("nan"))
         (lambda: PointSet.from_images([torch.rand(3, 4, 4)], [None, None]), "1 images but 2 masks"),
         (lambda: PointSet.from_images(torch.rand(1, 3, 4, 4), mean=(1, 2)), "mean has 2 values for 3 channels"),
         (lambda: PointSet.from_images(torch.rand(1, 3, 4, 4), std=(1, 2)), "std has 2 values for 3 channels"),
-        (lambda: PointSet.from_batch(torch.rand(3, 4, 4)), r"expected an image batch \(B, C, H, W\), got \(3, 4, 4\)"),
+        (lambda: PointSet.from_batch(torch.rand(4, 4)), r"expected images \(B, C, H, W\) or clouds \(B, N, D\), got"),
         (lambda: PointSet.from_pixels(**PIXELS | dict(rows=torch.tensor([0, 2]))), r"pixel 1 at \(2, 1\) lies outside"),
         (
             lambda: PointSet.from_pixels(**PIXELS | dict(cols=torch.tensor([-1, 0]))),
@@ -252,7 +253,7 @@ def test_as_sparse_changes_the_layout_only():
     assert isinstance(sparse.layout, SparseGrid) and torch.equal(sparse.to_image(), images)
     assert sparse.as_sparse().layout is sparse.layout
     free = PointSet(torch.rand(4, 3), torch.rand(4, 1), torch.tensor([0, 4]))
-    assert free.as_sparse() is free
+    assert free.as_sparse().layout == Cloud()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -275,7 +276,7 @@ def test_repr_says_what_it_holds(ragged):
     )
     one = PointSet.from_image(torch.rand(1, 3, 3), torch.eye(3))
     assert repr(one) == "PointSet(1 set, 3 points, 1 channels, some cells of 3x3, float32, cpu)"
-    assert "no lattice" in repr(PointSet(torch.rand(4, 3), torch.rand(4, 1), torch.tensor([0, 4])))
+    assert "cloud" in repr(PointSet(torch.rand(4, 3), torch.rand(4, 1), torch.tensor([0, 4])))
 
 
 # ---- sets of sets -----------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def test_subset_by_index_keeps_sets_together_and_the_order_within():
     points = PointSet(torch.rand(7, 3), torch.arange(7.0)[:, None], torch.tensor([0, 3, 7]))
     part = points.subset(torch.tensor([5, 2, 3, 0]))
     assert part.feat.flatten().tolist() == [2, 0, 5, 3] and part.ptr.tolist() == [0, 2, 4]
-    assert torch.equal(part.pos, points.pos[[2, 0, 5, 3]]) and part.layout is None
+    assert torch.equal(part.pos, points.pos[[2, 0, 5, 3]]) and part.layout == Cloud()
 
 
 @pytest.mark.parametrize(

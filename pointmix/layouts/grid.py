@@ -66,6 +66,14 @@ class Grid:
         cell = torch.stack([index // self.size[1], index % self.size[1]], dim=1)
         return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(sets, 1))
 
+    def take(self, points: slice, sets: slice) -> Grid:
+        """Some of the sets; some of the points are a `SparseGrid`."""
+        return self
+
+    def cat(self, others: list[Grid]) -> Grid:
+        """This batch of sets and others of the same size."""
+        return self
+
     def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> Float[Tensor, "B C H W"]:
         return feat.view(-1, *self.size, feat.shape[-1]).permute(0, 3, 1, 2)
 
@@ -88,7 +96,9 @@ class Grid:
         ptr = torch.arange(ptr.numel(), device=ptr.device) * (out[0] * out[1])
         return pos, feat, ptr, Grid(out)
 
-    def plan(self, ptr: Int[Tensor, "B+1"], dtype: torch.dtype, folds: int, centers: int) -> EvenPlan | IndexPlan:
+    def plan(
+        self, pos: Float[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], folds: int, centers: int
+    ) -> EvenPlan | IndexPlan:
         """`folds` windows a side (fewer on a shorter side), `centers` x `centers` centers in each."""
         batch = ptr.numel() - 1
         height, width = self.size
@@ -108,7 +118,7 @@ class Grid:
         members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
         members = members.flatten(2) & valid[..., None]  # (S, L, M)
         center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
-        pooling = members.to(dtype).transpose(1, 2)  # (S, M, L)
+        pooling = members.to(pos.dtype).transpose(1, 2)  # (S, M, L)
         pooling = pooling / pooling.sum(-1, keepdim=True)
         points = self.points_per_set()
         place = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops.scatter import segment_sum
 
 
@@ -110,3 +111,40 @@ class IndexPlan:
 
 
 Plan = EvenPlan | IndexPlan
+
+
+def plan_windows(
+    order: Int[Tensor, "N"], counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], dtype: torch.dtype
+) -> IndexPlan:
+    """The plan of windows with any number of points.
+
+    Args:
+        order: the points window by window.
+        counts: the number of points of each window, at least one.
+        members: which centers each point lies around, in that order.
+        dtype: of the pooling weights.
+    """
+    # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
+    # needs: either way there are fewer slots than twice the points and one row a window
+    points, windows, device = len(order), len(counts), order.device
+    mean, longest = -(-points // windows), int(counts.max())
+    longest = longest if longest <= 2 * mean else mean
+    rows_of = -(-counts // longest)  # (S,)
+    row_window = torch.repeat_interleave(torch.arange(windows, device=device), rows_of)  # (R,)
+    first_row, first_point = rows_of.cumsum(0) - rows_of, counts.cumsum(0) - counts  # (S,)
+    nth_row = torch.arange(len(row_window), device=device) - first_row[row_window]  # (R,) in its window
+    nth = nth_row[:, None] * longest + torch.arange(longest, device=device)  # (R, L) in its window
+    last = counts[row_window, None] - 1
+    valid = nth <= last
+    slot = first_point[row_window, None] + torch.minimum(nth, last)  # (R, L)
+    number = torch.repeat_interleave(torch.arange(windows, device=device), counts, output_size=points)  # (N,)
+    rank = torch.arange(points, device=device) - first_point[number]  # (N,) of the point in its window
+    place = first_row[number] * longest + rank
+
+    members = members[slot] & valid[..., None]  # (R, L, M)
+    around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
+    pooling = members.transpose(1, 2) / around.clamp(min=1)[row_window][..., None]  # (R, M, L)
+    signature = segment_sum(member_signature(members, nth), row_window, windows)
+    center_valid = (around > 0) & first_of_equals(signature)
+    single = len(row_window) == windows
+    return IndexPlan(order, slot, valid, place, pooling, None if single else row_window, center_valid, windows)

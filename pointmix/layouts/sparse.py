@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.plan import IndexPlan
-from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
+from pointmix.layouts.plan import IndexPlan, plan_windows
+from pointmix.layouts.windows import pool_members, window_bounds
 from pointmix.ops.scatter import segment_mean, segment_sum
 
 
@@ -95,7 +95,7 @@ class SparseGrid:
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
         return pos, feat, ptr, SparseGrid(cell, coarse)
 
-    def plan(self, ptr: Int[Tensor, "B+1"], dtype: torch.dtype, folds: int, centers: int) -> IndexPlan:
+    def plan(self, pos: Float[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], folds: int, centers: int) -> IndexPlan:
         """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
         batch = _batch(ptr, len(self.cell))
         size = self.size[batch]  # (N, 2)
@@ -105,33 +105,18 @@ class SparseGrid:
         key = (batch * folds + window[:, 0]) * folds + window[:, 1]
         _, number, counts = _unique(key, len(self.size) * folds**2)
         order = torch.argsort(number, stable=True)  # points window by window
-        windows = len(counts)
-
-        # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
-        # needs: either way there are fewer slots than twice the points and one row a window
-        mean, longest = -(-len(order) // windows), int(counts.max())
-        longest = longest if longest <= 2 * mean else mean
-        rows_of = -(-counts // longest)  # (S,)
-        row_window = torch.repeat_interleave(torch.arange(windows, device=order.device), rows_of)  # (R,)
-        first_row, first_point = rows_of.cumsum(0) - rows_of, counts.cumsum(0) - counts  # (S,)
-        nth_row = torch.arange(len(row_window), device=order.device) - first_row[row_window]  # (R,) in its window
-        nth = nth_row[:, None] * longest + torch.arange(longest, device=order.device)  # (R, L) in its window
-        last = counts[row_window, None] - 1
-        valid = nth <= last
-        slot = first_point[row_window, None] + torch.minimum(nth, last)  # (R, L)
-        number = number[order]
-        rank = torch.arange(len(order), device=order.device) - first_point[number]  # (N,) of the point in its window
-        place = first_row[number] * longest + rank
-
         members = pool_members((self.cell - start)[order], length[order], centers)  # (N, 2, P)
         members = (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)  # (N, M)
-        members = members[slot] & valid[..., None]  # (R, L, M)
-        around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
-        pooling = members.transpose(1, 2) / around.clamp(min=1)[row_window][..., None]  # (R, M, L)
-        signature = segment_sum(member_signature(members, nth), row_window, windows)
-        center_valid = (around > 0) & first_of_equals(signature)
-        single = len(row_window) == windows
-        return IndexPlan(order, slot, valid, place, pooling, None if single else row_window, center_valid, windows)
+        return plan_windows(order, counts, members, pos.dtype)
+
+    def take(self, points: slice | Int[Tensor, "K"], sets: slice) -> SparseGrid:
+        """Some of the points, of some of the sets."""
+        return SparseGrid(self.cell[points], self.size[sets])
+
+    def cat(self, others: list[SparseGrid]) -> SparseGrid:
+        """This batch of sets and others."""
+        every = [self, *others]
+        return SparseGrid(torch.cat([s.cell for s in every]), torch.cat([s.size for s in every]))
 
 
 def _batch(ptr: Int[Tensor, "B+1"], points: int) -> Int[Tensor, "N"]:

@@ -12,6 +12,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
 from pointmix.layouts.plan import Plan
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
@@ -60,7 +61,7 @@ class Stage(nn.Module):
 
     def plan(self, points: PointSet) -> tuple[Plan, Sets]:
         """All integer work of the stage."""
-        return points.layout.plan(points.ptr, points.pos.dtype, self.folds, self.centers), Sets.of(points)
+        return points.layout.plan(points.pos, points.ptr, self.folds, self.centers), Sets.of(points)
 
     def forward(self, points: PointSet) -> PointSet:
         points = self.reducer(points)
@@ -103,8 +104,11 @@ class PointBackbone(nn.Module):
         folds, centers: windows a side and centers a side of a window, for each stage.
         stem: kernel, stride and padding of the first reducer.
         coords: append the points' coordinates to the input.
+        coord_dims: how many coordinates a point has, 2 in images.
         coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
         keep: which cells of a partial image later reducers keep, see `Reducer`.
+        layout: "given" leaves lattices as they are, "cloud" runs their pixels as free points.
+        sampling: how clouds are thinned out, see `Cloud`.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         layer_scale: initial factor of every residual branch.
@@ -129,8 +133,11 @@ class PointBackbone(nn.Module):
         centers: Sequence[int],
         stem: tuple[int, int, int] = (4, 4, 0),
         coords: bool = True,
+        coord_dims: int = 2,
         coord_mode: str = "inclusive",
         keep: str = "area",
+        layout: str = "given",
+        sampling: str = "fps",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale: float = 1e-5,
@@ -146,13 +153,20 @@ class PointBackbone(nn.Module):
             raise ValueError(f"depths, folds and centers must be at least 1, got {depths}, {folds}, {centers}")
         if coord_mode not in ("inclusive", "exclusive"):
             raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {coord_mode!r}")
+        if layout not in ("given", "cloud"):
+            raise ValueError(f"layout must be 'given' or 'cloud', got {layout!r}")
+        if sampling not in SAMPLING:
+            raise ValueError(f"sampling must be one of {SAMPLING}, got {sampling!r}")
+        if in_chans + coord_dims * coords < 1:
+            raise ValueError(f"no input: in_chans {in_chans}, coords {coords}, coord_dims {coord_dims}")
         self.in_chans, self.num_classes, self.coords, self.coord_mode = in_chans, num_classes, coords, coord_mode
+        self.coord_dims, self.layout, self.sampling = coord_dims, layout, sampling
         self.pyramid, self.global_pool = pyramid, _checked_pool(global_pool)
         self.num_features = self.head_hidden_size = dims[-1]
 
         rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         stages, stride, self.feature_info = [], 1, []
-        widths = [in_chans + 2 * coords, *dims]
+        widths = [in_chans + coord_dims * coords, *dims]
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
             kernel, step, padding = stem if i == 0 else (3, 2, 1)
             reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep)
@@ -182,16 +196,24 @@ class PointBackbone(nn.Module):
         """The input with its coordinates as features."""
         if not isinstance(x, PointSet):
             x = PointSet.from_batch(x, coord_mode=self.coord_mode)
-        if x.layout is None:
-            raise ValueError(f"{type(self).__name__} needs points on a lattice, as PointSet.from_images makes them")
         if x.feat.shape[1] != self.in_chans:
             raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
+        if self.coords and x.pos.shape[1] != self.coord_dims:
+            raise ValueError(
+                f"positions have {x.pos.shape[1]} dimensions, the model takes {self.coord_dims} (coord_dims)"
+            )
+        if self.layout == "cloud" or isinstance(x.layout, Cloud):
+            order = canonical_order(x.pos, x.feat, x.ptr)
+            x = PointSet(x.pos[order], x.feat[order], x.ptr, Cloud(self.sampling))
         return x.with_feat(torch.cat([x.feat, x.pos.to(x.feat.dtype)], dim=1)) if self.coords else x
 
     def forward_features(self, x: Input) -> Input | list[Input]:
-        """Normalized features of the last stage: (B, C, H, W) for an image batch, else a PointSet; a list, one for
-        each stage, of a pyramid."""
-        return self._features(x, as_map=isinstance(x, Tensor))
+        """Normalized features of the last stage: (B, C, H, W) for an image batch (unless it runs as a cloud), else a
+        PointSet; a list, one for each stage, of a pyramid."""
+        return self._features(x, as_map=self._is_map(x))
+
+    def _is_map(self, x: Input) -> bool:
+        return isinstance(x, Tensor) and x.ndim == 4 and self.layout == "given"
 
     def _features(self, x: Input, as_map: bool) -> Input | list[Input]:
         if self.pyramid:
@@ -217,7 +239,8 @@ class PointBackbone(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Input) -> Float[Tensor, "B K"] | list[Input]:
-        """Logits (B, num_classes) of an image batch (B, C, H, W) or a PointSet; the four maps of a pyramid."""
+        """Logits (B, num_classes) of images (B, C, H, W), clouds (B, N, D) or a PointSet; the four maps of a
+        pyramid."""
         if self.pyramid:
             return self.forward_features(x)
         return self.forward_head(self._features(x, as_map=False))
@@ -253,7 +276,7 @@ class PointBackbone(nn.Module):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         take, last = feature_take_indices(len(self.stages), indices)
-        as_map = isinstance(x, Tensor)
+        as_map = self._is_map(x)
         points, found = self._intermediates(
             self.as_points(x), take, norm, as_map, stop=last if stop_early or intermediates_only else None
         )

@@ -31,7 +31,7 @@ class Sets:
 
     @classmethod
     def of(cls, points: PointSet) -> Sets:
-        even = points.layout.points_per_set() if points.layout else None
+        even = points.layout.points_per_set()
         if even:
             return cls(points.num_sets, even, None, None)
         return cls(points.num_sets, None, points.batch, points.ptr.diff())

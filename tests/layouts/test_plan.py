@@ -5,12 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
-from pointmix.layouts.grid import Grid
 from pointmix.layouts.plan import EvenPlan, IndexPlan
 
 
 def plan_of(points: PointSet, folds: int, centers: int):
-    return points.layout.plan(points.ptr, torch.float64, folds, centers)
+    return points.layout.plan(points.pos.double(), points.ptr, folds, centers)
 
 
 def windows_of(x: torch.Tensor, folds: int) -> list[torch.Tensor]:
@@ -76,7 +75,8 @@ def test_rows_hold_the_points_of_their_window(size, folds, centers, sparse):
 def test_kind_of_plan(size, folds, centers):
     parts = [min(folds, side) for side in size]
     even = all(side % n == 0 and side // n >= centers for side, n in zip(size, parts, strict=True))
-    plan = Grid(size).plan(torch.tensor([0, size[0] * size[1]]), torch.float64, folds, centers)
+    points = PointSet.from_images(torch.zeros(1, 1, *size, dtype=torch.float64))
+    plan = plan_of(points, folds, centers)
     assert isinstance(plan, EvenPlan if even else IndexPlan)
 
 

@@ -153,7 +153,7 @@ def test_gradients():
 
 def test_windows_follow_each_sets_own_lattice():
     images = [torch.randn(1, 8, 8), torch.randn(1, 3, 2)]
-    plan = (points := PointSet.from_images(images)).layout.plan(points.ptr, torch.float32, 4, 1)
+    plan = (points := PointSet.from_images(images)).layout.plan(points.pos, points.ptr, 4, 1)
     assert plan.windows == 16 + 3 * 2
 
 

@@ -156,9 +156,9 @@ def test_a_pruned_model_runs(pyramid, stages, kwargs):
     torch.testing.assert_close(out, maps[:stages] if pyramid else final if normed else maps[stages - 1])
 
 
-def test_points_without_a_lattice_are_refused():
-    points = PointSet(torch.rand(9, 2), torch.rand(9, 3), torch.tensor([0, 9]))
-    with pytest.raises(ValueError, match="ContextClusters needs points on a lattice"):
+def test_positions_of_other_dimensions_are_refused():
+    points = PointSet.from_points(torch.rand(9, 3), torch.rand(9, 3))
+    with pytest.raises(ValueError, match=r"positions have 3 dimensions, the model takes 2 \(coord_dims\)"):
         model_of()(points)
 
 

@@ -151,7 +151,7 @@ def test_bad_settings_are_named(kwargs, message):
     "x, message",
     [
         (torch.rand(2, 4, 32, 32), "the input has 4 channels, the model takes 3"),
-        (torch.rand(3, 32, 32), r"expected an image batch \(B, C, H, W\), got \(3, 32, 32\)"),
+        (torch.rand(32, 32), r"expected images \(B, C, H, W\) or clouds \(B, N, D\), got \(32, 32\)"),
         (PointSet.from_images(torch.rand(1, 1, 32, 32)), "the input has 1 channels, the model takes 3"),
     ],
     ids=["channels", "no batch", "points"],

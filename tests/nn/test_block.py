@@ -18,7 +18,7 @@ def block_of(mixer=True, **kwargs) -> Block:
 
 def sets_of_points(ragged: PointSet):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
-    return points.feat, points.layout.plan(points.ptr, torch.float64, 2, 2), Sets.of(points)
+    return points.feat, points.layout.plan(points.pos.double(), points.ptr, 2, 2), Sets.of(points)
 
 
 @pytest.mark.parametrize("mixer", [True, False])

@@ -18,7 +18,7 @@ def mixer_of(head_dim: int = 3, **kwargs) -> ContextCluster:
 
 
 def plan_of(points: PointSet, folds: int, centers: int):
-    return points.layout.plan(points.ptr, torch.float64, folds, centers)
+    return points.layout.plan(points.pos.double(), points.ptr, folds, centers)
 
 
 def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -> torch.Tensor:
