@@ -142,9 +142,12 @@ def plan_windows(
     place = first_row[number] * longest + rank
 
     members = members[slot] & valid[..., None]  # (R, L, M)
-    around = segment_sum(members.sum(1).to(dtype), row_window, windows)  # (S, M) points around each center
-    pooling = members.transpose(1, 2) / around.clamp(min=1)[row_window][..., None]  # (R, M, L)
-    signature = segment_sum(member_signature(members, nth), row_window, windows)
+    around, signature = members.sum(1), member_signature(members, nth)  # (R, M) points around each center
+    if len(row_window) == windows:
+        row_window, share = None, around
+    else:
+        around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
+        share = around[row_window]
+    pooling = members.transpose(1, 2) / share.clamp(min=1).to(dtype)[..., None]  # (R, M, L)
     center_valid = (around > 0) & first_of_equals(signature)
-    single = len(row_window) == windows
-    return IndexPlan(order, slot, valid, place, pooling, None if single else row_window, center_valid, windows)
+    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows)

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.windows import pool_members, window_bounds
-from pointmix.ops.scatter import segment_mean, segment_sum
+from pointmix.ops.ragged import set_of
+from pointmix.ops.scatter import segment_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,10 @@ class SparseGrid:
         the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask;
         kernels that overlap still read most of the rest. Both keep all cells of a full lattice.
         """
-        batch = _batch(ptr, len(feat))
+        batch = set_of(ptr, len(feat))
         coarse = -(-self.size // stride)  # (B, 2)
-        key, parent, count = _unique(_key(self.cell // stride, batch, coarse), int(coarse.prod(1).sum()))
+        block = self.cell // stride
+        key, parent, count = _unique(_key(block, batch, coarse), int(coarse.prod(1).sum()))
         new_batch, cell = _from_key(key, coarse)
         if keep == "area":
             room = torch.minimum(self.size[new_batch] - cell * stride, torch.tensor(stride, device=cell.device))
@@ -74,14 +76,15 @@ class SparseGrid:
             number = kept.cumsum(0) - 1
             inside = kept[parent]  # points whose coarse cell stays
             own, parent = pos[inside], number[parent[inside]]
-            cell, new_batch = cell[kept], new_batch[kept]
+            cell, new_batch, count = cell[kept], new_batch[kept], count[kept]
         else:
             inside, own = slice(None), pos
         kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
         if kernel == stride and padding == 0:  # every point is read once
-            offset = self.cell[inside] - cell[parent] * stride
-            rows = feat.new_zeros(len(cell) * kernel**2, feat.shape[1])
-            rows = rows.index_copy(0, parent * kernel**2 + offset[:, 0] * kernel + offset[:, 1], feat[inside])
+            row, col = (self.cell - block * stride)[inside].unbind(1)
+            index = parent.new_full((len(cell) * kernel**2,), len(own))
+            index[parent * kernel**2 + row * kernel + col] = torch.arange(len(own), device=index.device)
+            rows = F.pad(feat[inside], (0, 0, 0, 1)).index_select(0, index)  # the row past the end is zero
         else:
             source = torch.arange(kernel, device=cell.device) - padding
             source = (cell * stride)[:, None] + torch.cartesian_prod(source, source)  # (N', K, 2)
@@ -89,15 +92,15 @@ class SparseGrid:
             absent = ((source < 0) | (source >= size)).any(-1)
             query = _key(source, new_batch[:, None], self.size)
             index = _find(query, absent, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
-            rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())  # the row past the end is zero
+            rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
         feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
-        pos = segment_mean(own, parent, len(cell))
+        pos = segment_sum(own, parent, len(cell)) / count[:, None]
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
         return pos, feat, ptr, SparseGrid(cell, coarse)
 
     def plan(self, pos: Float[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], folds: int, centers: int) -> IndexPlan:
         """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
-        batch = _batch(ptr, len(self.cell))
+        batch = set_of(ptr, len(self.cell))
         size = self.size[batch]  # (N, 2)
         side = size.clamp(max=folds)  # windows a side
         window = self.cell * side // size  # (N, 2)
@@ -119,19 +122,25 @@ class SparseGrid:
         return SparseGrid(torch.cat([s.cell for s in every]), torch.cat([s.size for s in every]))
 
 
-def _batch(ptr: Int[Tensor, "B+1"], points: int) -> Int[Tensor, "N"]:
-    sets = torch.arange(ptr.numel() - 1, device=ptr.device)
-    return torch.repeat_interleave(sets, ptr.diff(), output_size=points)
+def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:
+    """The sides of all lattices where they are the same, which spares a look at each point's own."""
+    return size[0].tolist() if (size == size[0]).all() else None
 
 
 def _key(cell: Int[Tensor, "*N 2"], batch: Int[Tensor, "*N"], size: Int[Tensor, "B 2"]) -> Int[Tensor, "*N"]:
     """A number for each cell of all lattices of the batch, laid end to end, row-major."""
+    if (side := _same(size)) is not None:
+        return (batch * side[0] + cell[..., 0]) * side[1] + cell[..., 1]
     base = F.pad(size.prod(1).cumsum(0), (1, 0))
     return base[batch] + cell[..., 0] * size[batch, 1] + cell[..., 1]
 
 
 def _from_key(key: Int[Tensor, "N"], size: Int[Tensor, "B 2"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N 2"]]:
     """Set and cell of a key."""
+    if (side := _same(size)) is not None:
+        row = key // side[1]
+        batch = row // side[0]
+        return batch, torch.stack([row - batch * side[0], key - row * side[1]], dim=1)
     end = size.prod(1).cumsum(0)
     batch = torch.searchsorted(end, key, right=True)
     local = key - (end - size.prod(1))[batch]

@@ -91,7 +91,8 @@ class ContextCluster(nn.Module):
             heads = (2, self.heads, -1)
             wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
             size = self.query_length(x, plan)
-            center, weight = nearest(rows, pooled, size, wq, bq, self.alpha, self.beta, **layout)  # (R, E, L)
+            member, weight = nearest(rows, pooled, size, wq, bq, self.alpha, self.beta, **layout)
+            center = member.argmax(dim=1)  # (R, M, E, L) -> (R, E, L)
         else:
             q, _, c, _ = self.project(x, pooled, plan)
             center, weight = (t.squeeze(2) for t in assign_hard(q, c, self.alpha, self.beta, **layout))

@@ -32,9 +32,12 @@ class Sets:
     @classmethod
     def of(cls, points: PointSet) -> Sets:
         even = points.layout.points_per_set()
-        if even:
-            return cls(points.num_sets, even, None, None)
-        return cls(points.num_sets, None, points.batch, points.ptr.diff())
+        if even is None:
+            count = points.ptr.diff()
+            if (count != count[0]).any():
+                return cls(points.num_sets, None, points.batch, count)
+            even = len(points.feat) // len(count)  # such as the same share of every image
+        return cls(points.num_sets, even, None, None)
 
     def mean(self, x: Float[Tensor, "N *C"]) -> Float[Tensor, "B *C"]:
         """Mean over the points of each set."""

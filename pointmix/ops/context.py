@@ -52,23 +52,20 @@ def context_cluster(
     """
     (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
     windows, centers, channels = pooled.shape
-    center, weight = nearest(
-        x, pooled, size, wq, bq, alpha, beta, row_window=row_window, center_valid=center_valid
-    )  # (R, E, L)
-    member = center.unsqueeze(1) == torch.arange(centers, device=x.device).view(-1, 1, 1)  # (R, M, E, L)
+    member, weight = nearest(x, pooled, size, wq, bq, alpha, beta, row_window=row_window, center_valid=center_valid)
     if valid is not None:
         weight = weight * valid.unsqueeze(1)
     a = (weight.unsqueeze(1) * member).to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
     total = 1 + of_windows(a.sum(-1), row_window, windows).view(windows, centers, heads, 1)
-    bias = bv.unsqueeze(1)  # (E, 1, D)
+    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
+    g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     if denominator == "count":
-        present = member if valid is None else member & valid[:, None, None]
+        present = member if valid is None else member * valid[:, None, None]
         count = 1 + of_windows(present.sum(-1).to(a.dtype), row_window, windows).unsqueeze(-1)  # (S, M, E, 1)
-        bias, total = bias * _heads_first(total / count), count
-    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels)
-    y = (y + pooled.unsqueeze(2)) / total
-    g = torch.baddbmm(bias, _heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
+        g = torch.addcmul(g, bv.unsqueeze(1), _heads_first(total)) / _heads_first(count)
+    else:
+        g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
     p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
 
@@ -84,8 +81,8 @@ def nearest(
     *,
     row_window: Int[Tensor, "R"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
-) -> tuple[Int[Tensor, "R E L"], Float[Tensor, "R E L"]]:
-    """The center that each point joins and the weight of the point there; `assign_hard` from features."""
+) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R E L"]]:
+    """One at the center that each point joins, zero elsewhere, and its weight there; `assign_hard` from features."""
     windows, centers, channels = pooled.shape
     heads = len(wq)
     c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
@@ -93,12 +90,24 @@ def nearest(
     key = of_rows(_points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels), row_window)
     offset = (c * bq).sum(-1)  # (S, M, E)
     if center_valid is not None:
-        offset = offset.masked_fill(~center_valid[..., None], -torch.inf)
+        offset = offset.masked_fill(~center_valid[..., None], torch.finfo(offset.dtype).min / 4)
     offset = of_rows(offset.flatten(1), row_window).unsqueeze(-1)
     near = torch.baddbmm(offset, key, x.transpose(1, 2))  # (R, M E, L) alpha cos |q|
-    best, center = near.view(len(x), centers, heads, -1).max(dim=1)  # neither |q| nor beta changes the largest
+    near = near.view(len(x), centers, heads, -1)
+    member = _first_largest(near.detach())  # neither |q| nor beta changes which is largest
+    best = (near * member).sum(1)
     bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
-    return center, torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)
+    return member, torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)
+
+
+def _first_largest(near: Float[Tensor, "R M E L"]) -> Float[Tensor, "R M E L"]:
+    """One at the largest along M, the first of equals, zero elsewhere; many times faster on a CPU than an index."""
+    member = (near - near.amax(1, keepdim=True)).sign_().add_(1)
+    taken = member[:, 0]
+    for m in range(1, near.shape[1]):
+        member[:, m].addcmul_(member[:, m], taken, value=-1)
+        taken = taken + member[:, m]
+    return member
 
 
 def _heads_first(x: Float[Tensor, "S M E A"]) -> Float[Tensor, "E S*M A"]:
