@@ -17,6 +17,7 @@ setup(
     packages=find_packages(include=["pointmix*"]),
     install_requires=[
         "accelerate>=1.0",
+        "h5py>=3.9",
         "huggingface_hub>=0.26",
         "jaxtyping>=0.2.34",
         "jsonargparse[signatures]>=4.49",

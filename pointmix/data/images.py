@@ -6,15 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
 
 from pointmix.data import digits
 from pointmix.data.folder import check_same_classes, open_source
 from pointmix.data.loader import BatchLoader, Failure, ImageSet
+from pointmix.data.partial import MASKS, MaskedTransform, RandomMask, partial_points, with_masks
 from pointmix.data.sampler import EpochBatches, PartBatches
-from pointmix.data.source import MODES, Source, cached
+from pointmix.data.source import MASKED_MODES, MODES, Source, cached
 from pointmix.data.transforms import eval_transform, train_transform
+from pointmix.pointset import PointSet
 
 # What a setting that is None becomes.
 FOR_DIGITS = {
@@ -43,6 +46,7 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "nearest"),
     "train_interpolation": ("random", "bicubic", "bilinear", "nearest"),
     "remode": ("const", "rand", "pixel"),
+    "mask": MASKS,
 }
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")  # what timm's policies begin with
 
@@ -83,6 +87,12 @@ class DataConfig:
         auto_augment: timm's augmentation policy, as rand-m9-mstd0.5-inc1.
         reprob: probability of erasing a random rectangle.
         remode: what an erased rectangle becomes, const (zero), rand (one color) or pixel (noise).
+        keep: share of every image that the model sees, in training and evaluation, or a range such as [0.1, 1.0] from
+            which it is drawn for each image. In evaluation an image always has the same mask.
+        mask: what random masks are made of: patches or pixels (that stay), block (one, that is hidden) or any of these.
+        mask_patch: side of the patches, in pixels of the image given to the model.
+        mask_root: instead, a folder with a mask for each image, under its own path below root, but ending in .png: zero
+            hides a pixel. An image without a mask is whole, or refused if strict.
         workers: processes that load images; 0 loads in the training process.
         cache: decode every image once and keep the bytes in memory, for sets that fit.
         strict: stop at a damaged image; otherwise it is skipped and counted.
@@ -115,9 +125,24 @@ class DataConfig:
     auto_augment: str | None = None
     reprob: float = 0.0
     remode: str = "pixel"
+    keep: float | tuple[float, float] = 1.0
+    mask: str = "patches"
+    mask_patch: int = 4
+    mask_root: str | None = None
     workers: int = 0
     cache: bool = False
     strict: bool = False
+
+
+def keep_range(cfg: DataConfig) -> tuple[float, float]:
+    """The smallest and the largest share of an image that the model sees."""
+    low, high = (cfg.keep, cfg.keep) if isinstance(cfg.keep, int | float) else cfg.keep
+    return low, high
+
+
+def is_partial(cfg: DataConfig) -> bool:
+    """Whether the batches of this data have masks."""
+    return cfg.mask_root is not None or keep_range(cfg) != (1, 1)
 
 
 def resolve(cfg: DataConfig) -> DataConfig:
@@ -148,6 +173,7 @@ def resolve(cfg: DataConfig) -> DataConfig:
     for key, low, high in (
         ("img_size", 1, None),
         ("pad_crop", 0, None),
+        ("mask_patch", 1, None),
         ("workers", 0, None),
         ("limit", 1, None),
         ("split_seed", 0, None),
@@ -169,6 +195,15 @@ def resolve(cfg: DataConfig) -> DataConfig:
     policy = cfg.auto_augment
     if policy is not None and policy.split("-")[0] not in POLICIES:
         raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
+    low, high = keep_range(cfg)
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"data.keep {cfg.keep}: expected a share above 0, up to 1, or two, the smaller first")
+    if cfg.mask_root is not None and (low, high) != (1, 1):
+        raise ValueError(f"data.keep {cfg.keep} with data.mask_root {cfg.mask_root}: expected one of the two")
+    if cfg.mask_root is not None and policy is not None and not policy.startswith("3a"):
+        raise ValueError(
+            f"data.auto_augment {policy!r} moves pixels and leaves data.mask_root's masks behind; expected null or 3a"
+        )
     if not 0 < cfg.crop_pct <= 1:
         raise ValueError(f"data.crop_pct {cfg.crop_pct}: expected more than 0, up to 1")
     if not 0 <= cfg.val_fraction < 1:
@@ -193,6 +228,8 @@ def hold_back(
 @dataclass(frozen=True)
 class ImageSplits:
     """Loaders over (images float32 (B, C, H, W), targets int64 (B,)), and what a model and a report need to know.
+
+    With keep or mask_root, images have their mask as one channel more, see pointmix.data.partial.
 
     Args:
         train: shuffled and augmented; has state_dict() and load_state_dict(), and forgets nothing in mid-epoch.
@@ -228,6 +265,10 @@ class ImageSplits:
     def img_size(self) -> int:
         return self.config.img_size
 
+    def partial(self, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> Tensor | PointSet:
+        """A batch of a loader, mixed or not, as the model takes it: itself, or its visible points."""
+        return partial_points(images, coord_mode=coord_mode) if is_partial(self.config) else images
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the next pass over train; call it before every epoch."""
         self.train.set_epoch(epoch)
@@ -240,7 +281,16 @@ class ImageSplits:
 
 def _open(cfg: DataConfig, split: str | None) -> Source:
     if cfg.source == "digits":
-        return digits.open_digits(split or "test")
+        source = digits.open_digits(split or "test")
+    else:
+        source = _open_named(cfg, split)
+    if cfg.mask_root is None:
+        return source
+    mode = MODES[cfg.in_chans]
+    return with_masks(source, root=cfg.root, mask_root=cfg.mask_root, mode=mode, strict=cfg.strict)
+
+
+def _open_named(cfg: DataConfig, split: str | None) -> Source:
     return open_source(
         name=cfg.source,
         root=cfg.root,
@@ -318,12 +368,17 @@ def _loader(
     seed: int | None = None,
 ) -> BatchLoader:
     """A loader over a part of a source; for training with a seed, else for evaluation."""
-    mode = MODES[cfg.in_chans]
+    mode = (MODES if cfg.mask_root is None else MASKED_MODES)[cfg.in_chans]
+    transform = eval_transform(cfg) if seed is None else train_transform(cfg)
+    if cfg.mask_root is not None:
+        transform = MaskedTransform(transform.transforms, side=None if seed is None else cfg.img_size)
+    elif is_partial(cfg):
+        transform.transforms.append(RandomMask(keep=keep_range(cfg), kind=cfg.mask, patch=cfg.mask_patch))
     images = ImageSet(
         source=cached(source, indices, mode) if cfg.cache else source,
         indices=indices,
         mode=mode,
-        transform=eval_transform(cfg) if seed is None else train_transform(cfg),
+        transform=transform,
         seed=seed,
     )
     return BatchLoader(dataset=images, batches=batches, workers=cfg.workers, strict=cfg.strict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pointmix.data.sampler import EpochBatches, Key, PartBatches
-from pointmix.data.source import Source, UnreadableImage, decode
+from pointmix.data.source import BadMask, Source, UnreadableImage, decode
 
-Failure = tuple[str, str]  # (file, reason)
+
+class Failure(NamedTuple):
+    """An image that could not be used, and why; fatal if the loader must not go on without it."""
+
+    file: str
+    reason: str
+    fatal: bool = False
+
+
 Sample = tuple[Tensor | None, int, list[Failure]]
 MAX_TRIES = 100  # damaged images in a row before giving up: then it is the disk, not a file
 
@@ -50,8 +59,11 @@ class ImageSet(Dataset):
         mode: 'L' or 'RGB'.
         transform: Pillow image -> float32 tensor (C, H, W).
         seed: of the augmentation, drawn anew from (seed, epoch, index) for each sample; a damaged image is replaced by
-            the next readable one. None for evaluation: nothing is random, and a damaged image is left out.
+            the next readable one. None for evaluation: what is random follows from the index alone, and a damaged image
+            is left out.
     """
+
+    what = "images"
 
     def __init__(
         self,
@@ -75,20 +87,20 @@ class ImageSet(Dataset):
     def __getitem__(self, key: Key) -> Sample:
         return self.__getitems__([key])[0]
 
+    def read(self, index: int) -> Image.Image:
+        return decode(self.source, index, self.mode)
+
     def sample(self, epoch: int, position: int) -> Sample:
         """One image, its label and the files that failed on the way to it; seeds the global random states."""
         failed: list[Failure] = []
         for step in range(min(MAX_TRIES, len(self)) if self.seed is not None else 1):
             index = int(self.indices[(position + step) % len(self)])
             try:
-                image = decode(self.source, index, self.mode)
+                image = self.read(index)
+                seed_all(*((index,) if self.seed is None else (self.seed, epoch, index)))
+                return self.transform(image), int(self.source.targets[index]), failed
             except UnreadableImage as error:
-                failed.append((self.source.name(index), str(error)))
-                continue
-            target = int(self.source.targets[index])
-            if self.seed is not None:
-                seed_all(self.seed, epoch, index)
-            return self.transform(image), target, failed
+                failed.append(Failure(self.source.name(index), str(error), isinstance(error, BadMask)))
         return None, -1, failed
 
 
@@ -112,9 +124,18 @@ class BatchLoader(DataLoader):
         batches: which of them, in what order.
         workers: processes that read and transform; 0 does it here.
         strict: whether a damaged image is an error.
+        collate: samples -> the model's input, targets (B,) and the failures.
     """
 
-    def __init__(self, *, dataset: ImageSet, batches: EpochBatches | PartBatches, workers: int, strict: bool) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: ImageSet,
+        batches: EpochBatches | PartBatches,
+        workers: int,
+        strict: bool,
+        collate: Callable[[list[Sample]], tuple[Any, Tensor, list[Failure]]] = collate,
+    ) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -144,12 +165,16 @@ class BatchLoader(DataLoader):
         self.given = getattr(self.batch_sampler, "start", 0)
         training = self.dataset.seed is not None
         for images, targets, failed in super().__iter__():
-            self.failed.update(failed)
+            self.failed.update((file, reason) for file, reason, _ in failed)
+            if fatal := [reason for _, reason, fatal in failed if fatal]:
+                raise BadMask(fatal[0])
             if failed and self.strict:
-                raise UnreadableImage(f"{failed[0][0]}: {failed[0][1]} (data.strict refuses damaged images)")
+                what = f"(data.strict refuses damaged {self.dataset.what})"
+                raise UnreadableImage(f"{failed[0][0]}: {failed[0][1]} {what}")
             if training and len(targets) < self.batch_sampler.batch_size:
                 count = min(MAX_TRIES, len(self.dataset))
-                raise UnreadableImage(f"all of {count} images in a row are damaged; {failed[-1][0]}: {failed[-1][1]}")
+                what = f"all of {count} {self.dataset.what} in a row are damaged"
+                raise UnreadableImage(f"{what}; {failed[-1][0]}: {failed[-1][1]}")
             self.given += 1
             if len(targets):
                 yield images, targets

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from PIL import Image, UnidentifiedImageError
 
 MODES = {1: "L", 3: "RGB"}  # channels -> the form that Pillow converts to
+MASKED_MODES = {1: "LA", 3: "RGBA"}  # the same with a mask
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ class UnreadableImage(ValueError):
     """A missing, damaged or empty image; the message is the reason alone, in one line."""
 
 
+class BadMask(UnreadableImage):
+    """A damaged mask, or one that does not fit its image, which is never passed over; the message names the file."""
+
+
 def decode(source: Source, index: int, mode: str) -> Image.Image:
-    """Read one image completely, as 'L' or 'RGB' bytes.
+    """Read one image completely, as 'L' or 'RGB' bytes, or with its mask as 'LA' or 'RGBA'.
 
     Gray values wider than a byte: 16-bit files keep their upper byte, 32-bit files too when they hold more than 255,
     and floats count as 0 to 255. What lies beyond is cut.
@@ -48,6 +53,8 @@ def decode(source: Source, index: int, mode: str) -> Image.Image:
             if image.mode == "F" or image.mode.startswith("I"):  # convert() alone would cut all at 255
                 image = _as_bytes(np.asarray(image), wide=image.mode.startswith("I;16"))
             return image.convert(mode)  # decodes, and copies, so that the file can be closed
+    except UnreadableImage:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableImage("holds no image that Pillow knows") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
@@ -74,7 +81,7 @@ def cached(source: Source, indices: Int[np.ndarray, " n"], mode: str) -> Source:
     images: dict[int, np.ndarray | UnreadableImage] = {}
     for index in indices.tolist():
         try:
-            images[index] = np.asarray(decode(source, index, mode))  # (H, W) or (H, W, 3) uint8
+            images[index] = np.asarray(decode(source, index, mode))  # (H, W) or (H, W, C) uint8
         except UnreadableImage as error:
             images[index] = error
     return Source(source.classes, source.targets, partial(_from_cache, images), source.name)

@@ -136,6 +136,13 @@ def test_ranks_evaluate_disjoint_parts(folder):
         ({"remode": "holes"}, "data.remode 'holes': expected one of"),
         ({"auto_augment": "randy-m9"}, "data.auto_augment 'randy-m9'"),
         ({"scale": (1.0, 0.5)}, "data.scale"),
+        ({"keep": 0.0}, "data.keep 0.0: expected a share above 0"),
+        ({"keep": (0.5, 0.1)}, r"data.keep \(0.5, 0.1\)"),
+        ({"keep": (0.5, 1.1)}, "data.keep"),
+        ({"mask": "holes"}, "data.mask 'holes': expected one of patches, block"),
+        ({"mask_patch": 0}, "data.mask_patch 0: expected at least 1"),
+        ({"mask_root": "DIR", "keep": 0.5}, "data.keep 0.5 with data.mask_root DIR: expected one of the two"),
+        ({"mask_root": "DIR", "auto_augment": "rand-m9"}, "data.auto_augment 'rand-m9' moves pixels"),
     ],
 )
 def test_settings_out_of_range(settings, message):
@@ -159,3 +166,53 @@ def test_every_setting_has_its_line_in_help_and_can_be_given(tmp_path):
     assert data.mean == (0.1, 0.2, 0.3) and data.limit == 5
     documented = set(re.findall(r"^    +(\w+): ", inspect.getdoc(DataConfig), flags=re.M))
     assert documented >= {field.name for field in dataclasses.fields(DataConfig)}
+
+
+def test_shares_may_be_one_number_or_two():
+    parser = ArgumentParser()
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    for given, expected in (("0.5", 0.5), ("[0.1,1.0]", (0.1, 1.0))):
+        data = parser.instantiate(parser.parse_args([f"--data.keep={given}"])).data
+        assert data.keep == expected and resolve(data).keep == expected
+
+
+def partial(folder, **settings):
+    return build_data(config(folder, keep=(0.1, 0.9), mask="any", crop_pct=1.0, **settings), **CALL)
+
+
+def test_hidden_pixels_are_zero_and_the_mask_is_a_channel_more(folder):
+    whole = next(iter(build_data(config(folder, crop_pct=1.0), **CALL).test))[0]
+    splits = partial(folder)
+    images, targets = next(iter(splits.test))
+    assert images.shape == (7, 4, 16, 16) and splits.in_chans == 3
+    assert torch.equal(images[:, :3], whole * images[:, 3:])
+    assert 0 < images[:, 3].mean() < 1 and images[:, 3].flatten(1).any(1).all()
+    points = splits.partial(images)
+    assert points.num_sets == 7 and len(points.feat) == images[:, 3].sum()
+    plain = build_data(config(folder), **CALL)
+    assert plain.partial(whole) is whole
+
+
+def test_a_test_image_has_the_same_mask_whatever_the_batch_the_process_and_the_run(folder):
+    torch.manual_seed(5)
+    once = torch.cat([images for images, _ in partial(folder).test])
+    for cfg in (config(folder, keep=(0.1, 0.9), mask="any", crop_pct=1.0, workers=1),):
+        torch.manual_seed(6)
+        for settings in ({"eval_batch_size": 2}, {"eval_batch_size": 3, "seed": 9}):
+            again = torch.cat([images for images, _ in build_data(cfg, **CALL | settings).test])
+            assert torch.equal(once, again)
+        parts = [build_data(cfg, **CALL, rank=r, world_size=2).test for r in range(2)]
+        assert all(
+            torch.equal(torch.cat([images for images, _ in part]), once[r::2]) for r, part in enumerate(parts)
+        )
+    assert len({image[3].numpy().tobytes() for image in once}) == 7
+
+
+def test_training_masks_follow_from_seed_epoch_and_image(folder):
+    def masks(seed, epoch, workers=0):
+        splits = build_data(config(folder, keep=0.5, workers=workers), **CALL | {"seed": seed})
+        splits.set_epoch(epoch)
+        return torch.cat([images for images, _ in splits.train])
+
+    assert torch.equal(masks(0, 1), masks(0, 1, workers=1))
+    assert not torch.equal(masks(0, 1), masks(0, 2)) and not torch.equal(masks(0, 1), masks(1, 1))

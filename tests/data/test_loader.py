@@ -139,7 +139,7 @@ def test_a_damaged_training_image_gives_way_to_the_next_readable_one(folder):
     splits = build(folder, auto_augment=None, reprob=0.0, pad_crop=1, hflip=0.0)
     dataset = splits.train.dataset
     _, target, failed = dataset[(0, 3)]
-    assert [file for file, _ in failed] == [str(names[3]), str(names[4])]
+    assert [failure.file for failure in failed] == [str(names[3]), str(names[4])]
     whole = build(folder).train.dataset.source
     assert target == whole.targets[5]
     epochs = [epoch_of(splits, 0), epoch_of(build(folder, auto_augment=None, reprob=0.0, pad_crop=1, hflip=0.0), 0)]
