@@ -59,7 +59,7 @@ class Cloud:
     def to_image(self, feat, ptr, fill: float):
         raise ValueError("to_image: these points have no lattice")
 
-    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str):
+    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str, absent: str = "zero"):
         """One point of stride^2 stays as an anchor and sees its kernel^2 nearest points, itself among them.
 
         Their features are concatenated by distance and mapped linearly (Context Clusters, section 3.1); the first
@@ -69,12 +69,13 @@ class Cloud:
         near = knn(pos, ptr, pos[anchor], new_ptr, weight.shape[-1] ** 2)  # (N', K)
         taps = weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
         rows = feat.index_select(0, near.flatten()).view(len(anchor), -1)  # (N', K Cin)
-        return pos[anchor], F.linear(rows, taps, bias), new_ptr, Cloud(self.sampling, nested=self.sampling == "fps")
+        picked = self.nested if stride == 1 else self.sampling == "fps"  # without a stride nothing is picked
+        return pos[anchor], F.linear(rows, taps, bias), new_ptr, Cloud(self.sampling, nested=picked)
 
     def anchors(
         self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], share: int
     ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
-        """One point of `share` in each set, rounded up ("grid": at most about so many), and their ptr."""
+        """One point of `share` in each set, rounded up ("grid": about so many), and their ptr."""
         if share == 1:
             return torch.arange(len(pos), device=pos.device), ptr
         count = -(-ptr.diff() // share)
@@ -86,9 +87,9 @@ class Cloud:
             return random_sampling(ptr, ratio=1 / share, seed=0)
         if self.sampling == "fps":
             return farthest_point_sampling(pos, ptr, ratio=1 / share)
-        side = count.double().pow(1 / pos.shape[1]).round().clamp(min=1)  # (B,) cells a side
         batch = set_of(ptr, len(pos))
-        return grid_sampling(_in_box(pos, batch, len(count)) * side[batch, None], ptr, 1.0)
+        place = _in_box(pos, batch, len(count))
+        return grid_sampling(place * _sides(place, batch, count)[batch, None], ptr, 1.0)
 
     def plan(self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], folds: int, centers: int) -> IndexPlan:
         """Windows are `folds` equal boxes a side of each set's bounding box, in all dimensions; no box is empty.
@@ -153,6 +154,28 @@ def _in_box(pos: Float[Tensor, "N D"], batch: Int[Tensor, "N"], sets: int) -> Fl
     return place.clamp(max=1 - torch.finfo(place.dtype).eps)
 
 
+def _sides(place: Float[Tensor, "N D"], batch: Int[Tensor, "N"], count: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Cells a side of each set's box such that about `count` of them hold a point.
+
+    count^(1/D) where points fill the box; scans are surfaces and leave most of it empty, so the side is corrected as if
+    the cells that do hold one grew with its square.
+    """
+    dims = place.shape[1]
+    most = float(2 ** (48 // dims))  # so that cells can be numbered
+    side = count.double().pow(1 / dims).round()
+    for _ in range(8):
+        key = batch
+        for axis in (place * side[batch, None]).t():
+            key = key * int(most) + axis.long()
+        held = torch.bincount(torch.unique(key) // int(most) ** dims, minlength=len(count))  # (B,) cells with a point
+        ratio = count / held
+        near = (ratio - 1).abs() < 0.1
+        if near.all():
+            break
+        side = torch.where(near, side, (side * ratio.sqrt()).clamp(1, most))
+    return side
+
+
 def _farthest(
     x: Float[Tensor, "N D"], window: Int[Tensor, "N"], counts: Int[Tensor, "S"], number: int
 ) -> Int[Tensor, "S M"]:
@@ -166,8 +189,8 @@ def _farthest(
         d = torch.minimum(d, squared_distance(x.t(), x[pick[window]].t()))
         far = d.new_zeros(len(counts)).scatter_reduce(0, window, d, "amax")
         last = len(x) - 1
+        # where points run out all d are 0, so that this is the first place again
         pick = torch.full_like(pick, last).scatter_reduce(0, window, place.where(d == far[window], last), "amin")
-        pick = torch.where(far > 0, pick, first)
     return torch.stack(picks, dim=1)
 
 

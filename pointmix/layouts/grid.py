@@ -77,7 +77,7 @@ class Grid:
     def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> Float[Tensor, "B C H W"]:
         return feat.view(-1, *self.size, feat.shape[-1]).permute(0, 3, 1, 2)
 
-    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str):
+    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str, absent: str = "zero"):
         """Strided convolution of the features; positions are block means. Cells past a multiple of the stride stay.
 
         Returns pos (N', 2), feat (N', Cout), ptr and layout of the ceil(H / stride) x ceil(W / stride) grid.

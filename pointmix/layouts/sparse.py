@@ -57,12 +57,14 @@ class SparseGrid:
             maps.append(flat.view(*size, -1).permute(2, 0, 1))
         return torch.stack(maps) if len(set(map(tuple, sizes))) == 1 else maps
 
-    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str):
+    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str, absent: str = "zero"):
         """The strided convolution of `Grid.reduce` at the coarse cells that are kept; absent cells count as zero.
 
         keep="occupied" keeps every coarse cell that holds a point. keep="area" keeps the fullest ones, as many as
         the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask;
-        kernels that overlap still read most of the rest. Both keep all cells of a full lattice.
+        kernels that overlap still read most of the rest. Both keep all cells of a full lattice. absent="nearest" reads,
+        in place of an absent cell of the lattice, the nearest one that the same kernel has, so that a network trained
+        on whole images meets what it knows.
         """
         batch = set_of(ptr, len(feat))
         coarse = -(-self.size // stride)  # (B, 2)
@@ -80,7 +82,7 @@ class SparseGrid:
         else:
             inside, own = slice(None), pos
         kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
-        if kernel == stride and padding == 0:  # every point is read once
+        if kernel == stride and padding == 0 and absent == "zero":  # every point is read once
             row, col = (self.cell - block * stride)[inside].unbind(1)
             index = parent.new_full((len(cell) * kernel**2,), len(own))
             index[parent * kernel**2 + row * kernel + col] = torch.arange(len(own), device=index.device)
@@ -89,9 +91,11 @@ class SparseGrid:
             source = torch.arange(kernel, device=cell.device) - padding
             source = (cell * stride)[:, None] + torch.cartesian_prod(source, source)  # (N', K, 2)
             size = self.size[new_batch][:, None]
-            absent = ((source < 0) | (source >= size)).any(-1)
+            outside = ((source < 0) | (source >= size)).any(-1)
             query = _key(source, new_batch[:, None], self.size)
-            index = _find(query, absent, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
+            index = _find(query, outside, _key(self.cell, batch, self.size), int(self.size.prod(1).sum()))
+            if absent == "nearest":
+                index = _nearest(index, outside, kernel, len(feat))
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
         feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
         pos = segment_sum(own, parent, len(cell)) / count[:, None]
@@ -173,6 +177,19 @@ def _find(
     table = keys.new_full((cells + 1,), len(keys))  # the cell past the end is never taken
     table[keys] = torch.arange(len(keys), device=keys.device)
     return table.index_select(0, query.masked_fill(absent, cells).flatten()).view(query.shape)
+
+
+def _nearest(
+    index: Int[Tensor, "N K"], outside: Bool[Tensor, "N K"], kernel: int, none: int
+) -> Int[Tensor, "N K"]:
+    """Slots that are `none`, save those outside, as the nearest of their kernel that is not; the first of equals."""
+    slots = torch.arange(kernel, device=index.device)
+    slots = torch.cartesian_prod(slots, slots)  # (K, 2)
+    order = (slots[:, None] - slots).square().sum(-1).argsort(dim=1, stable=True)  # (K, K)
+    row, slot = ((index == none) & ~outside).nonzero(as_tuple=True)  # (M,)
+    near = index[row[:, None], order[slot]]  # (M, K)
+    first = (near != none).to(torch.uint8).argmax(1, keepdim=True)
+    return index.index_put((row, slot), near.gather(1, first).squeeze(1))
 
 
 def _fullest(

@@ -107,6 +107,8 @@ class PointBackbone(nn.Module):
         coord_dims: how many coordinates a point has, 2 in images.
         coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
         keep: which cells of a partial image later reducers keep, see `Reducer`.
+        absent: what reducers read where a partial image has no point, see `Reducer`. A network trained on whole images
+            keeps working on partial ones with keep="occupied", absent="nearest", which are no part of its weights.
         layout: "given" leaves lattices as they are, "cloud" runs their pixels as free points.
         sampling: how clouds are thinned out, see `Cloud`.
         drop_rate: dropout before the classifier.
@@ -136,6 +138,7 @@ class PointBackbone(nn.Module):
         coord_dims: int = 2,
         coord_mode: str = "inclusive",
         keep: str = "area",
+        absent: str = "zero",
         layout: str = "given",
         sampling: str = "fps",
         drop_rate: float = 0.0,
@@ -169,7 +172,7 @@ class PointBackbone(nn.Module):
         widths = [in_chans + coord_dims * coords, *dims]
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
             kernel, step, padding = stem if i == 0 else (3, 2, 1)
-            reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep)
+            reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep, absent=absent)
             blocks = [
                 Block(
                     dim,

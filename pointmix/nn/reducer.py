@@ -15,14 +15,25 @@ class Reducer(nn.Conv2d):
         kernel, stride, padding: as of a square convolution.
         keep: which cells of a partial lattice stay: "area" as many as the points fill, "occupied" all with a point.
             A kernel that does not overlap its neighbors' keeps all, as nobody else would read their points.
+        absent: what a kernel reads at an absent cell of a lattice: "zero", or "nearest", the nearest point it has.
     """
 
     def __init__(
-        self, dim_in: int, dim_out: int, *, kernel: int, stride: int, padding: int, keep: str = "area"
+        self,
+        dim_in: int,
+        dim_out: int,
+        *,
+        kernel: int,
+        stride: int,
+        padding: int,
+        keep: str = "area",
+        absent: str = "zero",
     ) -> None:
         super().__init__(dim_in, dim_out, kernel, stride, padding)
         if keep not in ("area", "occupied"):
             raise ValueError(f"keep must be 'area' or 'occupied', got {keep!r}")
+        if absent not in ("zero", "nearest"):
+            raise ValueError(f"absent must be 'zero' or 'nearest', got {absent!r}")
         if not 0 < stride <= kernel or not 0 <= padding < kernel:
             raise ValueError(
                 f"reducer needs 0 < stride <= kernel and 0 <= padding < kernel, got kernel {kernel}, "
@@ -30,6 +41,7 @@ class Reducer(nn.Conv2d):
             )
         if stride > 16:
             raise ValueError(f"reducer needs a stride of at most 16, got {stride}")
+        self.absent = absent
         self.keep = "occupied" if kernel == stride else keep
 
     def forward(self, points: PointSet) -> PointSet:
@@ -42,5 +54,6 @@ class Reducer(nn.Conv2d):
             stride=self.stride[0],
             padding=self.padding[0],
             keep=self.keep,
+            absent=self.absent,
         )
         return PointSet(pos, feat, ptr, layout)

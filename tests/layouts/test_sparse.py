@@ -10,12 +10,9 @@ from pointmix.layouts.sparse import SparseGrid
 KERNELS = [(4, 4, 0), (3, 2, 1), (3, 1, 1), (7, 4, 3), (3, 2, 0), (5, 3, 2)]
 
 
-def reduce(points: PointSet, weight, bias, stride, padding, keep):
-    return PointSet(
-        *points.layout.reduce(
-            points.pos, points.feat, points.ptr, weight, bias, stride=stride, padding=padding, keep=keep
-        )
-    )
+def reduce(points: PointSet, weight, bias, stride, padding, keep, absent="zero"):
+    settings = dict(stride=stride, padding=padding, keep=keep, absent=absent)
+    return PointSet(*points.layout.reduce(points.pos, points.feat, points.ptr, weight, bias, **settings))
 
 
 def present(points: PointSet) -> list[torch.Tensor]:
@@ -51,6 +48,25 @@ def test_reduce_is_a_convolution_with_zeros_for_absent_cells(kernel, stride, pad
         assert occupied[at[0], at[1]].all()
         if keep == "occupied":
             assert torch.equal(present(part)[0], occupied)
+
+
+@pytest.mark.parametrize("keep", ["occupied", "area"])
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (4, 4, 0), (5, 2, 2)])
+def test_absent_nearest_reads_the_nearest_present_cell_of_the_kernel(kernel, stride, padding, keep):
+    image, mask = torch.randn(3, 9, 11, dtype=torch.float64), random_mask(9, 11, 0.4)
+    points = PointSet.from_image(image, mask)
+    weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    out = reduce(points, weight, bias, stride, padding, keep, absent="nearest")
+    slots = torch.cartesian_prod(torch.arange(kernel), torch.arange(kernel))
+    for (row, col), feat in zip(out.layout.cell.tolist(), out.feat, strict=True):
+        cells = slots + torch.tensor([row, col]) * stride - padding  # (K, 2)
+        inside = (cells >= 0).all(1) & (cells < torch.tensor(mask.shape)).all(1)
+        there = inside & mask[tuple(cells.clamp(min=0).minimum(torch.tensor(mask.shape) - 1).T)]
+        patch = torch.zeros(3, kernel**2, dtype=torch.float64)
+        for i in inside.nonzero().flatten().tolist():
+            distance = (slots - slots[i]).square().sum(1).masked_fill(~there, 10**6)
+            patch[:, i] = image[(slice(None), *cells[distance.argmin()].tolist())]
+        torch.testing.assert_close(feat, weight.flatten(1) @ patch.flatten() + bias)
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 0.9, 1.0])

@@ -1,0 +1,327 @@
+"""Free points: which stay, which share a window, what its centers are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import pointmix
+from pointmix import PointSet
+from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
+from pointmix.ops.sampling import farthest_point_sampling
+
+DIMS = [1, 2, 3, 5]
+
+
+def cloud(*sizes: int, dims: int = 3, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of random sets and their ptr."""
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    return torch.randn(sum(sizes), dims, dtype=dtype), ptr
+
+
+def windows(plan) -> torch.Tensor:
+    """The window of each point."""
+    of_row = torch.arange(len(plan.slot)) if plan.row_window is None else plan.row_window
+    of_slot = of_row[:, None, None].expand(*plan.slot.shape, 1)
+    return plan.leave(plan.merge(of_slot.contiguous())).squeeze(-1)
+
+
+def pooled(plan, x: torch.Tensor) -> torch.Tensor:
+    """Mean of x around each center (S, M, C)."""
+    return plan.pool(plan.split(plan.enter(x)))
+
+
+# ---- anchors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", ["fps", "random"])
+@pytest.mark.parametrize("share", [1, 4, 16])
+def test_one_point_of_share_is_an_anchor(sampling, share):
+    pos, ptr = cloud(33, 1, 4, 100)
+    anchor, new_ptr = Cloud(sampling).anchors(pos, ptr, share)
+    assert new_ptr.diff().tolist() == [math.ceil(n / share) for n in (33, 1, 4, 100)]
+    assert len(anchor.unique()) == len(anchor)
+    for b in range(4):
+        mine = anchor[new_ptr[b] : new_ptr[b + 1]]
+        assert ((mine >= ptr[b]) & (mine < ptr[b + 1])).all()
+
+
+@pytest.mark.parametrize("dims, more", [(1, 0), (2, 0), (3, 0), (1, 1), (1, 2), (2, 1)])
+def test_grid_anchors_are_about_as_many(dims, more):
+    """Also on curves and surfaces, which leave most of the box empty."""
+    pos, ptr = cloud(4000, 700, dims=dims)
+    pos = torch.cat([pos, *[pos[:, :1].sin()] * more], dim=1)
+    anchor, new_ptr = Cloud("grid").anchors(pos, ptr, 16)
+    assert len(anchor.unique()) == len(anchor)
+    for have, n in zip(new_ptr.diff().tolist(), (4000, 700), strict=True):
+        assert 0.75 < have / (n / 16) < 1.33
+
+
+def test_grid_anchors_of_a_lattice_are_one_a_cell():
+    image = PointSet.from_image(torch.rand(1, 32, 32)).as_cloud()
+    anchor, _ = Cloud("grid").anchors(image.pos, image.ptr, 16)
+    cell = torch.stack([anchor // 32 // 4, anchor % 32 // 4], dim=1)
+    assert len(anchor) == 64 == len(cell.unique(dim=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_first_points_of_a_nested_set_are_its_farthest(dtype):
+    pos, ptr = cloud(300, 41, 5, dtype=dtype)
+    pos[10:20] = pos[0]  # and ties
+    pos[300:320] = pos[300:320].round()
+    anchor, ptr = farthest_point_sampling(pos, ptr, ratio=0.5)
+    pos = pos[anchor]
+    for share in (4, 16):
+        nested, nested_ptr = Cloud("fps", nested=True).anchors(pos, ptr, share)
+        again, again_ptr = Cloud("fps").anchors(pos, ptr, share)
+        assert torch.equal(nested, again) and torch.equal(nested_ptr, again_ptr)
+
+
+def test_only_picked_points_are_nested():
+    pos, ptr = cloud(64)
+    weight, bias = torch.randn(2, 1, 3, 3, dtype=torch.float64), None
+    feat = torch.randn(64, 1, dtype=torch.float64)
+
+    def reduced(layout: Cloud, stride: int) -> Cloud:
+        return layout.reduce(pos, feat, ptr, weight, bias, stride=stride, padding=1, keep="area")[3]
+
+    assert reduced(Cloud(), 2).nested and not reduced(Cloud(), 1).nested  # stride 1 keeps the order it is given
+    assert reduced(Cloud("fps", nested=True), 1).nested
+    assert not reduced(Cloud("random"), 2).nested and not reduced(Cloud("grid"), 2).nested
+
+
+def test_a_stem_without_stride_keeps_the_whole_set_in_view():
+    model = pointmix.create_model(
+        "coc_tiny", dims=(4, 4), depths=(1, 1), mlp_ratios=(1, 1), folds=(1, 1), centers=(1, 1), heads=1, head_dim=4,
+        stem=(3, 1, 1), in_chans=0, coord_dims=3, num_classes=0,
+    )  # fmt: skip
+    points = PointSet.from_batch(torch.rand(1, 256, 3))
+    last = model.forward_features(points)
+    assert len(last.pos) == 64
+    assert (last.pos.amax(0) > 0.8).all() and (last.pos.amin(0) < 0.2).all()
+
+
+# ---- the reducer ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("sampling", SAMPLING)
+def test_neighbors_are_concatenated_by_distance_and_mapped(dims, sampling):
+    pos, ptr = cloud(40, 3, dims=dims)
+    feat = torch.randn(43, 2, dtype=torch.float64)
+    weight, bias = torch.randn(5, 2, 2, 2, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    at, out, new_ptr, layout = Cloud(sampling).reduce(pos, feat, ptr, weight, bias, stride=2, padding=0, keep="area")
+    assert layout.sampling == sampling and out.shape == (len(at), 5)
+    for b in range(2):
+        mine, own = pos[ptr[b] : ptr[b + 1]], feat[ptr[b] : ptr[b + 1]]
+        for i in range(new_ptr[b], new_ptr[b + 1]):
+            near = (mine - at[i]).square().sum(1).argsort()[:4]
+            near = near[torch.arange(4) % len(near)]  # fewer than the kernel takes: again from the nearest
+            expected = bias + sum(weight[:, :, j // 2, j % 2] @ own[n] for j, n in enumerate(near))
+            torch.testing.assert_close(out[i], expected)
+
+
+def test_gradients_reach_every_neighbor():
+    pos, ptr = cloud(12)
+    feat = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    out = Cloud().reduce(pos, feat, ptr, weight, None, stride=2, padding=0, keep="area")[1]
+    out.square().sum().backward()
+    assert (feat.grad.abs().sum(1) > 0).all() and (weight.grad.abs() > 0).all()
+
+
+# ---- windows and centers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("dims, folds", [(1, 7), (2, 4), (3, 2), (3, 3), (5, 2)])
+def test_windows_are_equal_boxes_and_none_is_empty(dims, folds, sampling):
+    pos, ptr = cloud(200, 2, 30, dims=dims)
+    window = windows(Cloud(sampling).plan(pos, ptr, folds, 2))
+    key = []
+    for b in range(3):
+        x = pos[ptr[b] : ptr[b + 1]]
+        low, high = x.amin(0), x.amax(0)
+        box = ((x - low) / (high - low) * folds).floor().clamp(max=folds - 1)
+        key += [(b, *row) for row in box.long().tolist()]
+    boxes = sorted(set(key))
+    assert window.tolist() == [boxes.index(k) for k in key]
+
+
+SHAPES = pytest.mark.parametrize("dims, folds, centers", [(1, 1, 2), (2, 3, 2), (3, 2, 2), (3, 1, 3), (5, 1, 2)])
+
+
+def mean_near(x: torch.Tensor, place: torch.Tensor, number: int) -> torch.Tensor:
+    """Mean of the ceil(n / number) of the points x that are nearest to a place."""
+    return x[(x - place).square().sum(1).argsort()[: math.ceil(len(x) / number)]].mean(0)
+
+
+@SHAPES
+def test_centers_are_around_farthest_points(dims, folds, centers):
+    pos, ptr = cloud(90, 13, dims=dims)
+    plan = Cloud().plan(pos, ptr, folds, centers)
+    window, at = windows(plan), pooled(plan, pos)  # (S, M, D)
+    assert at.shape == (plan.windows, centers**2, dims)
+    for s in range(plan.windows):
+        x = pos[window == s]
+        picks = [0]
+        while len(picks) < centers**2:
+            d = (x[:, None] - x[picks]).square().sum(2).amin(1)
+            picks.append(int(d.argmax()) if d.max() > 0 else 0)
+        torch.testing.assert_close(at[s], torch.stack([mean_near(x, x[p], centers**2) for p in picks]))
+
+
+@SHAPES
+def test_centers_are_around_points_of_a_grid(dims, folds, centers):
+    pos, ptr = cloud(90, dims=dims)
+    pos[0], pos[1] = -5, 5  # the corners
+    plan = Cloud("grid").plan(pos, ptr, folds, centers)
+    window, at = windows(plan), pooled(plan, pos)
+    assert at.shape == (plan.windows, centers**dims, dims)
+    steps = torch.cartesian_prod(*[(torch.arange(centers).double() + 0.5) / centers] * dims).view(-1, dims)
+    for s in range(plan.windows):
+        x = pos[window == s]
+        box = ((x[0] + 5) / 10 * folds).floor().clamp(max=folds - 1)
+        proposals = (box + steps) / folds * 10 - 5
+        torch.testing.assert_close(at[s], torch.stack([mean_near(x, p, centers**dims) for p in proposals]))
+
+
+@SHAPES
+def test_centers_are_around_random_points(dims, folds, centers):
+    pos, ptr = cloud(90, 13, dims=dims)
+    plan = Cloud("random").plan(pos, ptr, folds, centers)
+    window, at = windows(plan), pooled(plan, pos)
+    for s in range(plan.windows):
+        x = pos[window == s]
+        around_any = torch.stack([mean_near(x, p, centers**2) for p in x])
+        assert (torch.cdist(at[s], around_any).amin(1) < 1e-7).all()
+    few = torch.tensor([0, centers**2])  # then each point is a center
+    assert Cloud("random").plan(pos[: few[1]], few, 1, centers).center_valid.all()
+
+
+def test_centers_of_the_same_points_count_once():
+    pos = torch.tensor([[0.0], [1.0], [1.0], [5.0]], dtype=torch.float64)
+    plan = Cloud().plan(pos, torch.tensor([0, 4]), 1, 3)  # nine centers of one point each, three different places
+    assert plan.center_valid.sum() == 3 and plan.center_valid[0, :3].all()
+
+
+# ---- any input ------------------------------------------------------------------------------------------------------
+
+
+def model_of(dims: int, sampling: str = "fps", in_chans: int = 2) -> torch.nn.Module:
+    torch.manual_seed(1)
+    return pointmix.create_model(
+        "coc_tiny", dims=(8, 8, 8), depths=(1, 1, 1), mlp_ratios=(2, 2, 2), folds=(2, 2, 1), centers=(2, 2, 2), heads=2,
+        head_dim=4, stem=(3, 2, 1), in_chans=in_chans, coord_dims=dims, num_classes=5, sampling=sampling,
+        layer_scale=1.0,
+    ).double().eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("dims", DIMS)
+def test_neither_order_nor_batch_matters(dims, sampling):
+    torch.manual_seed(0)
+    sizes = [40, 1, 7, 90]
+    sets = [PointSet.from_points(torch.randn(n, dims).double(), torch.randn(n, 2).double()) for n in sizes]
+    lattice = torch.cartesian_prod(*[torch.arange(3.0)] * dims).view(-1, dims).double()  # many ties
+    sets.append(PointSet.from_points(lattice, torch.randn(len(lattice), 2).double()))
+    model = model_of(dims, sampling)
+    with torch.no_grad():
+        alone = torch.cat([model(s) for s in sets])
+        turned = [s.subset(torch.arange(len(s.pos)).flip(0)) for s in sets]
+        mixed = [s.subset(torch.randperm(len(s.pos))) for s in sets]
+        for other in (sets, turned, mixed):
+            torch.testing.assert_close(model(PointSet.cat(other)), alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+def test_points_in_one_place_with_different_features_have_an_order(sampling):
+    pos = torch.randn(6, 3).double().repeat(8, 1)
+    points = PointSet.from_points(pos, torch.randn(48, 2).double())
+    model = model_of(3, sampling)
+    mixed = points.subset(torch.randperm(48))
+    with torch.no_grad():
+        torch.testing.assert_close(model(mixed), model(points), rtol=1e-12, atol=1e-12)
+    order, again = (canonical_order(p.pos, p.feat, p.ptr) for p in (points, mixed))
+    assert torch.equal(points.pos[order], mixed.pos[again]) and torch.equal(points.feat[order], mixed.feat[again])
+
+
+def test_the_canonical_order_is_by_position_then_features_within_a_set():
+    pos = torch.tensor([[1.0, 0], [-0.0, 2], [0, 2], [0, 1], [5, 5], [-5, 5]])
+    feat = torch.tensor([[0.0], [3], [-3], [0], [0], [0]])
+    assert canonical_order(pos, feat, torch.tensor([0, 4, 6])).tolist() == [3, 2, 1, 0, 5, 4]
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("points", [torch.rand(1, 3), torch.zeros(50, 3), torch.rand(3, 3), torch.eye(3)[[0] * 9]])
+def test_sets_that_hardly_are_any(points, sampling):
+    """One point, all points in one place, fewer points than neighbors, anchors or windows."""
+    for places in (points, points.double() * 0 + 3):
+        with torch.no_grad():
+            out = model_of(3, sampling, in_chans=0)(PointSet.from_points(places.double()))
+        assert out.shape == (1, 5) and torch.isfinite(out).all()
+    plan = Cloud(sampling).plan(torch.zeros(50, 3), torch.tensor([0, 50]), 4, 2)
+    assert plan.windows == 1 and plan.center_valid[0, 0]
+
+
+@pytest.mark.parametrize("sampling", ["fps", "random"])  # a grid has cells where the positions say
+def test_one_place_is_one_cluster(sampling):
+    feat = torch.randn(9, 2).double()
+    plan = Cloud(sampling).plan(torch.ones(9, 3).double(), torch.tensor([0, 9]), 2, 1)
+    torch.testing.assert_close(pooled(plan, feat)[0, 0], feat.mean(0))
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_from_the_origin(dtype, sampling):
+    """Coordinates of a map, in meters: in single precision they lie on a lattice of half a meter."""
+    near = torch.rand(400, 3, dtype=torch.float64) * torch.tensor([64.0, 64, 8], dtype=torch.float64)
+    near = (near * 2).round() / 2  # so that both precisions hold them
+    far = (near + torch.tensor([5e6, 3e5, 1e3], dtype=torch.float64)).to(dtype)
+    near, ptr = near.to(dtype), torch.tensor([0, 400])
+    layout = Cloud(sampling)
+    for share in (4, 16):
+        assert torch.equal(layout.anchors(near, ptr, share)[0], layout.anchors(far, ptr, share)[0])
+    plans = [layout.plan(x, ptr, 4, 2) for x in (near, far)]
+    assert torch.equal(windows(plans[0]), windows(plans[1]))
+    torch.testing.assert_close(pooled(plans[0], near), pooled(plans[1], near))
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+def test_positions_in_half_precision(sampling):
+    pos, ptr = cloud(300, 20, dtype=torch.float32)
+    pos = pos.bfloat16()
+    layout = Cloud(sampling)
+    assert torch.equal(layout.anchors(pos, ptr, 4)[0], layout.anchors(pos.float(), ptr, 4)[0])
+    half, single = layout.plan(pos, ptr, 3, 2), layout.plan(pos.float(), ptr, 3, 2)
+    assert torch.equal(half.order, single.order) and torch.equal(half.center_valid, single.center_valid)
+    assert torch.equal(half.pooling > 0, single.pooling > 0)
+    points = PointSet(pos, torch.randn(320, 2).bfloat16(), ptr)
+    with torch.no_grad():
+        assert torch.isfinite(model_of(3, sampling).bfloat16()(points)).all()
+
+
+def test_unknown_sampling():
+    with pytest.raises(ValueError, match="sampling must be one of .* got 'best'"):
+        Cloud("best")
+
+
+def test_a_cloud_has_no_image():
+    with pytest.raises(ValueError, match="these points have no lattice"):
+        PointSet.from_points(torch.rand(4, 3)).to_image()
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+def test_pixels_of_an_image_run_as_a_cloud(sampling):
+    images = torch.rand(2, 3, 16, 16)
+    model = pointmix.create_model(
+        "coc_tiny", dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4,
+        layout="cloud", sampling=sampling, num_classes=3,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        out = model(images)
+        torch.testing.assert_close(out, model(PointSet.from_images(images).as_cloud()))
+    assert out.shape == (2, 3) and F.mse_loss(out[0], out[1]) > 0
