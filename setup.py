@@ -36,9 +36,10 @@ setup(
     extras_require={
         "points": ["torch-cluster>=1.6", "torch-scatter>=2.1"],
         "viz": ["plotly>=5.20"],
+        "ply": ["plyfile>=1.0"],
         "coco": ["pycocotools>=2.0.7"],
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
-        "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "tensorboard>=2.15"],
+        "test": ["plotly>=5.20", "plyfile>=1.0", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "tensorboard>=2.15"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -11,12 +11,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
+from pointmix.pixels import check_finite, checked_pixels
+from pointmix.rgbd import rgbd_points
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import numpy as np
     from PIL import Image
 
@@ -98,11 +103,11 @@ class PointSet:
         pos = grid_coordinates(size, coord_mode, values.dtype, values.device)  # (H * W, 2)
         feat = values.reshape(-1, values.shape[-1])
         if mask is None:
-            _check_finite(feat, "from_image: image")
+            check_finite(feat, "from_image: image")
             return cls(pos, feat, torch.tensor([0, len(feat)], device=feat.device), Grid(size))
         visible = as_mask(mask, size).to(feat.device)  # (H, W)
         index = visible.flatten().nonzero().squeeze(1)
-        _check_finite(feat[index], "from_image: the visible part of the image")
+        check_finite(feat[index], "from_image: the visible part of the image")
         cell = torch.stack([index // size[1], index % size[1]], dim=1)
         layout = SparseGrid(cell, torch.tensor([size], device=feat.device))
         return cls(pos[index], feat[index], torch.tensor([0, len(index)], device=feat.device), layout)
@@ -127,7 +132,7 @@ class PointSet:
                 raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
             points = cls.from_batch(images, coord_mode=coord_mode)
             points = points.with_feat(as_floats(points.feat, mean=mean, std=std))
-            _check_finite(points.feat, "from_images: images")
+            check_finite(points.feat, "from_images: images")
             return points
         if isinstance(images, Tensor) and images.ndim != 4:
             raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
@@ -164,9 +169,65 @@ class PointSet:
                 f"{tuple(xyz.shape)} and {tuple(feat.shape)}"
             )
         points = cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
-        _check_finite(points.pos, "from_points: xyz", "points")
-        _check_finite(points.feat, "from_points: feat", "points")
+        check_finite(points.pos, "from_points: xyz", "points")
+        check_finite(points.feat, "from_points: feat", "points")
         return points
+
+    @classmethod
+    def from_rgbd(
+        cls,
+        rgb: ImageLike,
+        depth: ImageLike,
+        intrinsics: Sequence[float] | Float[Tensor, "3 3"] | None = None,
+        mask: ImageLike | None = None,
+        *,
+        depth_scale: float = 1000.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> PointSet:
+        """One image with depth as a cloud of its pixels, colors as features. Pixels without a depth are absent: those
+        where it is zero, negative, NaN or infinite.
+
+        Args:
+            rgb, mask, mean, std: as in `from_image`.
+            depth: (H, W); integers are `depth_scale` to a meter (1000 for millimeters), floats are meters.
+            intrinsics: of a pinhole camera, (fx, fy, cx, cy) or 3x3, in pixels, with the middle of the first pixel at
+                0. Positions are then meters in the camera's frame: x right, y down, z forward. Without it they are
+                rows and columns as in `from_image`, and the depth in meters.
+
+        Raises:
+            ValueError: as `from_image`, and on a depth of another size or without a valid pixel, or bad intrinsics.
+        """
+        return cls.from_points(
+            *rgbd_points(rgb, depth, intrinsics, mask, depth_scale=depth_scale, mean=mean, std=std)
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | PathLike,
+        mask: str | PathLike | None = None,
+        *,
+        index: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> PointSet:
+        """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .npy, .npz, .h5; see
+        `pointmix.files.read_cloud` for what they must hold).
+
+        Args:
+            mask: for an image, a file of the same size, zero where a pixel is hidden.
+            index: which cloud, of a file that holds (n, N, D).
+            mean, std: per feature; (value - mean) / std.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ModuleNotFoundError: if the library of the format is not installed.
+            ValueError: if the file is damaged or does not hold what it should.
+        """
+        if is_image(path):
+            return cls.from_image(*read_image(path, mask, index), mean=mean, std=std)
+        return cls.from_points(*read_cloud(path, mask, index, mean=mean, std=std))
 
     @classmethod
     def from_batch(
@@ -208,30 +269,7 @@ class PointSet:
             ValueError: if shapes or dtypes do not fit, a pixel lies outside the lattice or is given twice, or a value
                 is not finite.
         """
-        values = torch.as_tensor(values)
-        values = values[:, None] if values.ndim == 1 else values
-        rows, cols = (torch.as_tensor(i, device=values.device) for i in (rows, cols))
-        if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
-            raise ValueError(
-                "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "
-                f"{tuple(values.shape)}, {tuple(rows.shape)}, {tuple(cols.shape)}"
-            )
-        if len(values) == 0:
-            raise ValueError("from_pixels: no pixel given")
-        for name, index in (("rows", rows), ("cols", cols)):
-            if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-                raise ValueError(f"from_pixels: {name} must be integers, got {index.dtype}")
-        rows, cols = rows.long(), cols.long()
-        height, width = size
-        outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
-        if outside.any():
-            i = int(outside.nonzero()[0])
-            raise ValueError(f"from_pixels: pixel {i} at ({rows[i]}, {cols[i]}) lies outside the {height}x{width} size")
-        index = rows * width + cols
-        if repeated := len(index) - len(torch.unique(index)):
-            raise ValueError(f"from_pixels: {repeated} pixels are given more than once")
-        values = as_floats(values, mean=mean, std=std)
-        _check_finite(values, "from_pixels: values")
+        values, rows, cols = checked_pixels(values, rows, cols, size, mean=mean, std=std)
         axes = [axis_coordinates(i, side, coord_mode) for i, side in zip((rows, cols), size, strict=True)]
         pos = torch.stack(axes, dim=1).to(values.dtype)
         layout = SparseGrid(torch.stack([rows, cols], dim=1), torch.tensor([size], device=values.device))
@@ -343,14 +381,6 @@ class PointSet:
         return (
             f"PointSet({self.num_sets} set{'s' * (self.num_sets > 1)}, {sizes}, {self.feat.shape[1]} channels, "
             f"{self.layout!r}, {str(self.feat.dtype).removeprefix('torch.')}, {self.feat.device})"
-        )
-
-
-def _check_finite(values: Tensor, what: str, unit: str = "pixels") -> None:
-    if not torch.isfinite(values).all():
-        bad = int((~torch.isfinite(values)).any(-1).sum())
-        raise ValueError(
-            f"{what} holds NaN or infinite values at {bad} of {len(values)} {unit}, expected finite numbers"
         )
 
 

@@ -1,0 +1,25 @@
+"""How every script ends: an exit code, and one line for what its user can mend."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do the work and return 0; 2 after a line on stderr for bad input, 128 and the signal's number if stopped.
+
+    Errors of other kinds are mistakes of the program and pass through. Warnings become one line each.
+    """
+    warnings.showwarning = lambda message, *_: print("warning:", *str(message).split(), file=sys.stderr)
+    try:
+        work()
+    except KeyboardInterrupt as e:  # or the engine's Stopped, which names the signal
+        print(str(e) or "interrupted", file=sys.stderr)
+        return 128 + getattr(e, "signum", signal.SIGINT)
+    except (ValueError, OSError, ImportError, FloatingPointError) as e:
+        print("error: " + " ".join(str(e).split()), file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,194 @@
+"""Clouds, images and depth maps in files, read by the libraries of their formats."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from pointmix.images import as_floats
+from pointmix.pixels import check_finite
+
+POSITIONS = ("pos", "xyz", "points", "data")  # names of arrays; the first that is there counts
+FEATURES = (("feat", "features"), ("colors", "color", "rgb"), ("normals", "normal"))  # one of each group, in this order
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+Found = tuple[np.ndarray, list[tuple[str, np.ndarray]]]  # positions (N, D) and named features (N,) or (N, C)
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the name is that of an image, else a cloud is expected."""
+    return Path(path).suffix.lower() in IMAGES
+
+
+def read_cloud(
+    path: str | Path,
+    mask: None = None,
+    index: int | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
+    """Positions and features of the cloud in a file.
+
+    .ply: vertices with x, y, z; the features are colors (red, green, blue), then normals (nx, ny, nz), if any.
+    .npy: (N, 2) or (N, 3) positions; of wider rows the first three columns, the rest are features.
+    .npz, .h5: positions under pos or xyz, or, as in a .npy, under points or data; features under feat, colors (or rgb)
+    and normals, in this order. What has one more axis in front holds many clouds, and `index` chooses one.
+
+    Positions keep double precision, others are single; features are single, bytes and 16-bit colors in [0, 1].
+    Arguments and errors: `PointSet.from_file`.
+    """
+    path = Path(path)
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise ValueError(f"{path}: unknown kind of file, expected one of {', '.join([*READERS, *IMAGES])}")
+    if mask is not None:
+        raise ValueError(f"{path}: masks are of images, a cloud has none (got {mask})")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        pos, features = read(path, index)
+        pos, features = _floats("positions", pos), [_floats(name, value) for name, value in features]
+        if min(pos.shape) < 1:
+            raise ValueError(f"expected at least one point, got positions of shape {tuple(pos.shape)}")
+        feat = torch.cat([torch.empty(len(pos), 0), *[f.float().reshape(len(pos), -1) for f in features]], dim=1)
+        feat = as_floats(feat, mean=mean, std=std)
+        check_finite(pos, "the cloud", "points")
+        check_finite(feat, "the features", "points")
+    except ImportError:
+        raise
+    except Exception as e:  # decoders raise many kinds on damaged bytes
+        raise ValueError(f"cannot read {path}: {_reason(e)}") from e
+    return pos, feat
+
+
+def read_image(
+    path: str | Path, mask: str | Path | None = None, index: None = None
+) -> tuple[Image.Image, Bool[Tensor, "H W"] | None]:
+    """An image file in RGB and the mask in another. Errors: `PointSet.from_file`."""
+    from pointmix import inference  # these two build on point sets
+    from pointmix.data import partial
+
+    if index is not None:
+        raise ValueError(f"{path}: an image file holds one image, got index {index}")
+    image = inference.read_image(path, 3)
+    return image, None if mask is None else partial.read_mask(mask, (image.height, image.width))
+
+
+def read_depth(path: str | Path) -> np.ndarray:
+    """A depth map (H, W), as the file has it: a 16-bit or float image, or a .npy array.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or is a picture in bytes or colors.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no depth file {path}")
+    try:
+        if Path(path).suffix.lower() == ".npy":
+            return np.load(path, allow_pickle=False)
+        with Image.open(path) as image:
+            depth = np.array(image)
+    except Exception as e:
+        raise ValueError(f"cannot read depth {path}: {_reason(e)}") from e
+    if depth.ndim != 2 or depth.dtype.itemsize < 2:
+        kind = f"{'x'.join(map(str, depth.shape))} {depth.dtype}"
+        raise ValueError(f"{path}: expected a depth image of one channel with 16 bits or floats, got {kind}")
+    return depth
+
+
+def _floats(name: str, value: np.ndarray) -> Tensor:
+    """Floats of any size; bytes and 16-bit unsigned features in [0, 1]."""
+    if value.dtype.kind not in "uifb":
+        raise ValueError(f"{name} are {value.dtype}, expected numbers")
+    value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    if name != "positions" and value.dtype in (torch.uint8, torch.uint16):
+        return as_floats(value)
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def _ply(path: Path, index: int | None) -> Found:
+    ply = _library("plyfile", path).PlyData.read(str(path))
+    if index not in (None, 0):
+        raise ValueError(f"a .ply file holds one cloud, got index {index}")
+    if "vertex" not in ply:
+        raise ValueError(f"expected an element 'vertex', found {[e.name for e in ply.elements]}")
+    vertex = ply["vertex"].data
+    names = vertex.dtype.names
+
+    def columns(*keys: str) -> np.ndarray:
+        return np.stack([vertex[key] for key in keys], axis=1)
+
+    if not {"x", "y", "z"} <= set(names):
+        raise ValueError(f"expected vertices with x, y and z, found {', '.join(names)}")
+    groups = {"colors": ("red", "green", "blue"), "normals": ("nx", "ny", "nz")}
+    features = [(name, columns(*keys)) for name, keys in groups.items() if set(keys) <= set(names)]
+    return columns("x", "y", "z"), features
+
+
+def _npy(path: Path, index: int | None) -> Found:
+    return _of_arrays({"data": np.load(path, allow_pickle=False)}, index)
+
+
+def _npz(path: Path, index: int | None) -> Found:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not a whole .npz archive")
+    with np.load(path, allow_pickle=False) as arrays:
+        return _of_arrays(arrays, index)
+
+
+def _h5(path: Path, index: int | None) -> Found:
+    with _library("h5py", path).File(path, "r") as file:
+        return _of_arrays(file, index)
+
+
+READERS: dict[str, Callable[[Path, int | None], Found]] = {
+    ".ply": _ply, ".npy": _npy, ".npz": _npz, ".h5": _h5, ".hdf5": _h5,
+}  # fmt: skip
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
+    """One cloud of (N, D), or of many of one size (n, N, D), among named arrays."""
+    name = next((key for key in POSITIONS if key in arrays), None)
+    if name is None:
+        raise ValueError(f"expected positions under one of {', '.join(POSITIONS)}, found {', '.join(arrays) or 'none'}")
+    pos = arrays[name]
+    if pos.ndim not in (2, 3):
+        raise ValueError(f"expected {name} as (N, D), or (n, N, D) for n clouds, got {pos.shape}")
+    clouds = len(pos) if pos.ndim == 3 else 1
+    if index is None and clouds != 1:
+        raise ValueError(f"{name} holds {clouds} clouds, give the index of one")
+    if not 0 <= (index or 0) < clouds:
+        raise ValueError(f"index must be from 0 to {clouds - 1}, got {index}")
+
+    def one(key: str) -> np.ndarray:
+        value = arrays[key]
+        if value.shape[: pos.ndim - 1] != pos.shape[:-1] or value.ndim > pos.ndim:
+            raise ValueError(f"{key} is {value.shape}, which does not go with {name} {pos.shape}")
+        return value[index or 0] if pos.ndim == 3 else value[...]
+
+    found, features = one(name), []
+    if name in ("points", "data") and found.shape[1] > 3:  # further columns are colors, normals and the like
+        found, features = found[:, :3], [("further columns", found[:, 3:])]
+    chosen = [next((key for key in group if key in arrays), None) for group in FEATURES]
+    return found, features + [(key, one(key)) for key in chosen if key is not None]
+
+
+def _reason(e: Exception) -> str:
+    return " ".join(str(e).split()) or type(e).__name__
+
+
+def _library(name: str, path: Path) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as e:
+        raise ModuleNotFoundError(f"{path}: this kind of file needs {name}: pip install {name}", name=name) from e

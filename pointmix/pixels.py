@@ -1,0 +1,56 @@
+"""Pixels that are fit to be points: finite values, cells within a lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.images import as_floats
+
+
+def check_finite(values: Float[Tensor, "*N C"], what: str, unit: str = "pixels") -> None:
+    """Raise ValueError if a value is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).any(-1).sum())
+        raise ValueError(
+            f"{what} holds NaN or infinite values at {bad} of {len(values)} {unit}, expected finite numbers"
+        )
+
+
+def checked_pixels(
+    values: Float[Tensor, "N C"],
+    rows: Int[Tensor, "N"],
+    cols: Int[Tensor, "N"],
+    size: tuple[int, int],
+    *,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[Float[Tensor, "N C"], Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Values as floats and their cells as int64. Arguments and errors: `PointSet.from_pixels`."""
+    values = torch.as_tensor(values)
+    values = values[:, None] if values.ndim == 1 else values
+    rows, cols = (torch.as_tensor(i, device=values.device) for i in (rows, cols))
+    if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
+        raise ValueError(
+            "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "
+            f"{tuple(values.shape)}, {tuple(rows.shape)}, {tuple(cols.shape)}"
+        )
+    if len(values) == 0:
+        raise ValueError("from_pixels: no pixel given")
+    for name, index in (("rows", rows), ("cols", cols)):
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise ValueError(f"from_pixels: {name} must be integers, got {index.dtype}")
+    rows, cols = rows.long(), cols.long()
+    height, width = size
+    outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
+    if outside.any():
+        i = int(outside.nonzero()[0])
+        raise ValueError(f"from_pixels: pixel {i} at ({rows[i]}, {cols[i]}) lies outside the {height}x{width} size")
+    if repeated := len(rows) - len(torch.unique(rows * width + cols)):
+        raise ValueError(f"from_pixels: {repeated} pixels are given more than once")
+    values = as_floats(values, mean=mean, std=std)
+    check_finite(values, "from_pixels: values")
+    return values, rows, cols

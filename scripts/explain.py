@@ -1,0 +1,165 @@
+"""Draw what a network clusters in an image, an RGB-D frame or a cloud.
+
+python scripts/explain.py cat.jpg --run RUN --out clusters.png
+python scripts/explain.py cat.jpg --mask cat_mask.png --model coc_tiny --checkpoint FILE --out clusters.png
+python scripts/explain.py rgb.png --depth depth.png --intrinsics 525 525 319.5 239.5 --out clusters.png
+python scripts/explain.py scan.ply --run RUN --out clusters.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pointmix._main import exit_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pointmix import PointSet
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="explain.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", metavar="FILE", help="an image, or a cloud in .ply, .npy, .npz or .h5")
+    parser.add_argument("--out", required=True, metavar="PICTURE", help=".png, or for clouds .html to turn by mouse")
+    parser.add_argument("--run", metavar="PATH", help="run folder, or the model.safetensors of one")
+    parser.add_argument("--model", metavar="NAME", help="instead of a run (default coc_tiny)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights for --model; else they are random")
+    parser.add_argument("--mask", metavar="FILE", help="image of the same size; zero hides a pixel")
+    parser.add_argument("--depth", metavar="FILE", help="depth image: 16-bit millimeters, or floats in meters")
+    parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
+    parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
+    parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
+    parser.add_argument("--up", help="the axis of a cloud that points upwards, such as z or =-z (default y)")
+    parser.add_argument("--device", help="torch device (default: cuda where there is one)")
+
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    parser.error = refuse
+    args = parser.parse_args(argv)
+    if args.intrinsics and not args.depth:
+        raise ValueError("--intrinsics are of an image with --depth")
+    if args.run is None and args.model is None:
+        args.model = "coc_tiny"
+    return args
+
+
+def explain(args: argparse.Namespace) -> None:
+    from pointmix.files import is_image
+
+    if args.depth:
+        explain_frame(args)
+    elif is_image(args.file):
+        explain_image(args)
+    else:
+        explain_cloud(args)
+    print(f"drawn in {args.out}")
+
+
+def explain_image(args: argparse.Namespace) -> None:
+    from pointmix import inference
+    from pointmix.data.partial import read_mask
+    from pointmix.engine.checkpoint import load_run
+    from pointmix.explain import draw_clusters
+
+    if Path(args.out).suffix == ".html" or args.index is not None:
+        raise ValueError(f"{args.file} is an image: it has no --index and is not drawn as .html")
+    takes_images = "img_size" in load_run(args.run)[1] if args.run else not args.model.startswith("pointmlp")
+    if not takes_images:
+        raise ValueError(f"{args.run or args.model} is of clouds and takes no image without --depth")
+    device = inference.pick_device(args.device)
+    model, info = inference.open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
+    if not hasattr(model, "explain"):
+        raise ValueError(f"{info['name']} does not cluster, expected one of our models, such as coc_tiny")
+    cfg = inference.data_config(info)
+    image = inference.read_image(args.file, cfg.in_chans)
+    if args.mask:
+        mask = read_mask(args.mask, (image.height, image.width))
+        x = inference.masked_image(image, mask, cfg, coord_mode=model.coord_mode)
+    else:
+        x = inference.whole_image(image, cfg)[None]  # (1, C, S, S)
+    classes = info["classes"] if args.run or args.checkpoint else None
+    draw_clusters(model, x.to(device), args.out, mean=cfg.mean, std=cfg.std, classes=classes)
+
+
+def explain_cloud(args: argparse.Namespace) -> None:
+    from pointmix import PointSet
+    from pointmix.explain import draw_clouds
+
+    points = PointSet.from_file(args.file, args.mask, index=args.index)
+    model, transform = open_for(args, points)
+    draw_clouds(model, transform(points), args.out, titles=[Path(args.file).name], up=args.up or "y")
+
+
+def explain_frame(args: argparse.Namespace) -> None:
+    from pointmix import PointSet
+    from pointmix.explain import draw_clouds, draw_frames
+    from pointmix.files import read_depth, read_image
+
+    (rgb, mask), depth = read_image(args.file, args.mask, args.index), read_depth(args.depth)
+    points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
+    model, transform = open_for(args, points, keep_all=True)
+    if Path(args.out).suffix == ".html" or not hasattr(model, "explain"):
+        up = args.up or ("-y" if args.intrinsics else "-x")
+        draw_clouds(model, transform(points), args.out, titles=[Path(args.file).name], up=up)
+    else:
+        scale = {"depth_scale": args.depth_scale}
+        draw_frames(model, [rgb], [depth], args.out, args.intrinsics, [mask], transform=transform, **scale)
+
+
+def open_for(args: argparse.Namespace, points: PointSet, *, keep_all: bool = False) -> tuple[nn.Module, Callable]:
+    """A network for such points, and what is to be done to them first: what its run does in evaluation."""
+    import pointmix
+    from pointmix.data.points import PointDataConfig, eval_transform
+    from pointmix.engine.checkpoint import load_run
+    from pointmix.inference import pick_device
+    from pointmix.ops.sampling import farthest_point_sampling, random_sampling
+
+    device = pick_device(args.device)
+    if args.run is None:
+        if args.model not in pointmix.list_models():
+            raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(pointmix.list_models())}")
+        kwargs = {"in_chans": points.feat.shape[1], "coord_dims": points.pos.shape[1]}
+        model = pointmix.create_model(args.model, **kwargs)
+        if args.checkpoint:
+            pointmix.load_reference(model, args.checkpoint)
+        else:
+            warnings.warn(f"{args.model} has random weights; give others with --run or --checkpoint", stacklevel=2)
+        return model.to(device), lambda points: points
+    if args.checkpoint:
+        raise ValueError("--checkpoint goes with --model; a run has its own weights")
+    model, info = load_run(args.run, device=device)
+    if "img_size" in info:
+        raise ValueError(f"{args.run} is of images and takes no clouds")
+    cfg = PointDataConfig(**info["data"])
+    normalized = eval_transform(replace(cfg, sampling="first"))
+
+    def transform(points: PointSet) -> PointSet:
+        if info["in_chans"] == 0:
+            points = points.with_feat(points.feat[:, :0])  # what else the file has does not matter
+        if not keep_all:  # at random unless by FPS, as the first points of any file may be a corner of it
+            if cfg.sampling == "fps":
+                index, _ = farthest_point_sampling(points.pos, points.ptr, cfg.points)
+            else:
+                index, _ = random_sampling(points.ptr, cfg.points, seed=0)
+            points = points.subset(index)
+        return normalized(points)
+
+    return model, transform
+
+
+def main(argv: list[str]) -> int:
+    return exit_code(lambda: explain(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

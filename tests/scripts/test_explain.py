@@ -1,0 +1,122 @@
+"""scripts/explain.py on images, RGB-D frames and clouds, with small networks of made-up weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pointmix
+from pointmix.data.points import PointDataConfig
+from pointmix.engine.checkpoint import save_model
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "explain.py"
+SMALL = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("explain_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of images (images), of clouds normalized to the sphere (clouds) and of colored ones (colored), and files."""
+    folder = tmp_path_factory.mktemp("explain")
+    torch.manual_seed(0)
+    info = dict(name="coc_tiny", kwargs=SMALL, classes=["cat", "dog"], in_chans=3, img_size=32, mean=[0.5], std=[0.2])
+    model = pointmix.create_model("coc_tiny", num_classes=2, **SMALL)
+    save_model(folder / "images" / "model.safetensors", model, info | {"data": {"source": "folder", "img_size": 32}})
+    for name, in_chans in (("clouds", 0), ("colored", 3)):
+        kwargs = SMALL | dict(coord_dims=3)
+        model = pointmix.create_model("coc_tiny", num_classes=2, in_chans=in_chans, **kwargs)
+        cfg = PointDataConfig(points=100, normalize="unit_sphere")
+        info = dict(name="coc_tiny", kwargs=kwargs, classes=["box", "ball"], in_chans=in_chans, data=asdict(cfg))
+        save_model(folder / name / "model.safetensors", model, info)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(folder / "a.png")
+    depth = rng.integers(500, 900, (24, 32), dtype=np.uint16)
+    depth[:5] = 0
+    Image.fromarray(depth).save(folder / "depth.png")
+    Image.fromarray(depth[:9]).save(folder / "small.png")
+    Image.fromarray((depth > 700).astype(np.uint8)).save(folder / "mask.png")
+    np.savez(folder / "cloud.npz", pos=rng.normal(size=(300, 3)).astype(np.float32) + 7, colors=rng.random((300, 3)))
+    np.save(folder / "many.npy", rng.normal(size=(2, 50, 3)).astype(np.float32))
+    np.save(folder / "flat.npy", rng.normal(size=(50, 2)).astype(np.float32))
+    return folder
+
+
+CAMERA = ["--intrinsics", "30", "30", "15.5", "11.5"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.png", "--run", "images/model.safetensors", "--mask", "mask.png"],
+        ["a.png", "--run", "colored", "--depth", "depth.png", *CAMERA, "--mask", "mask.png"],
+        ["a.png", "--model", "pointmlp_elite", "--depth", "depth.png", *CAMERA],
+        ["cloud.npz", "--run", "colored", "--up=-z"],
+        ["many.npy", "--index", "1"],
+    ],
+)
+def test_a_picture_is_drawn(main, folder, tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "out.png"
+    assert main([*arguments, "--out", str(out), "--device", "cpu"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out == f"drawn in {out}\n"
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert min(pixels.shape[:2]) > 200 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_cloud_is_seen_as_its_run_sees_it(main, folder, tmp_path, monkeypatch):
+    import pointmix.explain
+
+    seen = []
+    monkeypatch.setattr(pointmix.explain, "draw_clouds", lambda model, points, path, **_: seen.append(points))
+    for run in ("clouds", "colored"):
+        assert main([str(folder / "cloud.npz"), "--run", str(folder / run), "--out", str(tmp_path / "x.png")]) == 0
+    assert [s.feat.shape for s in seen] == [(100, 0), (100, 3)]  # as many as the run takes, colors if it takes them
+    assert seen[0].pos.mean().abs() < 1e-5 and 0.999 < seen[0].pos.norm(dim=1).max() < 1.001
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["none.ply"], "no file none.ply"),
+        (["a.txt"], "a.txt: unknown kind of file"),
+        (["many.npy"], "data holds 2 clouds, give the index of one"),
+        (["cloud.npz", "--mask", "mask.png"], "masks are of images"),
+        (["a.png", "--depth", "small.png"], "depth is 9x32, the image is 24x32"),
+        (["a.png", "--depth", "a.png"], "expected a depth image of one channel"),
+        (["a.png", "--depth", "none.png"], "no depth file none.png"),
+        (["a.png", "--depth", "depth.png", "--intrinsics", "0", "1", "1", "1"], "positive focal lengths"),
+        (["a.png", *CAMERA], "--intrinsics are of an image with --depth"),
+        (["a.png", "--depth", "depth.png", "--run", "images"], "images is of images and takes no clouds"),
+        (["a.png", "--run", "clouds"], "clouds is of clouds and takes no image without --depth"),
+        (["a.png", "--model", "pointmlp"], "pointmlp is of clouds and takes no image without --depth"),
+        (["a.png", "--model", "test_vit"], "test_vit does not cluster"),
+        (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),
+        (["many.npy", "--index", "0", "--run", "colored"], "the input has 0 channels, the model takes 3"),
+        (["flat.npy"], "expected points in 3 dimensions"),
+        (["cloud.npz", "--up", "w"], "up must be one of"),
+        (["cloud.npz", "--run", "clouds", "--checkpoint", "x"], "--checkpoint goes with --model"),
+        (["cloud.npz", "--checkpoint", "none.pt"], "no file none.pt"),
+        (["a.png", "--index", "1"], "it has no --index"),
+        ([], "FILE"),
+    ],
+)
+def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    assert main([*arguments, "--out", "x.png", "--device", "cpu"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+    assert not (folder / "x.png").exists()
