@@ -5,9 +5,9 @@ from __future__ import annotations
 import timm
 from torch import nn
 
-from pointmix.models import coc
+from pointmix.models import coc, pointmlp
 
-_FAMILIES = (coc,)
+_FAMILIES = (coc, pointmlp)
 
 
 def create_model(name: str, **kwargs) -> nn.Module:

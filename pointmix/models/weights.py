@@ -24,11 +24,27 @@ _COC_RULES = [
     (r"\.token_mixer\.v\.", ".mixer.qv.1:2."),
     (r"^norm(\d)\.", lambda m: f"norm.{int(m[1]) // 2}."),  # pyramid
 ]
+_POINTMLP_RULES = [
+    (r"^embedding\.net\.", "stem."),
+    (r"^local_grouper_list\.(\d+)\.affine_", r"stages.\1."),
+    (r"^(pre|pos)_blocks_list\.(\d+)\.operation\.", r"stages.\2.\1."),
+    (r"^pre_blocks_list\.(\d+)\.transfer\.net\.", r"stages.\1.transfer."),
+    (r"\.net(\d)\.(?=[01]\.)", r".layer\1."),
+    (r"^(stem|stages.*\.(?:transfer|layer\d))\.0\.", r"\1.linear."),
+    (r"^(stem|stages.*\.(?:transfer|layer\d))\.1\.", r"\1.norm."),
+    (r"\.sim_(alpha|beta)$", r".\1"),
+    (r"^(stages\.\d+\.pre\.\d+)\.fc1\.", r"\1.query."),
+    (r"^(stages\.\d+\.pre\.\d+)\.fc_v\.", r"\1.value."),
+    (r"^(stages\.\d+\.pre\.\d+)\.fc2\.", r"\1.proj."),
+    (r"^classifier\.8\.", "head."),
+    (r"^classifier\.([04])\.", lambda m: f"mlp.{int(m[1]) // 4}.linear."),
+    (r"^classifier\.([15])\.", lambda m: f"mlp.{int(m[1]) // 4}.norm."),
+]
 
 
 def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
     """Our name of a tensor of the authors' network, and which of how many parts of our tensor it is."""
-    for pattern, new in _COC_RULES:
+    for pattern, new in _COC_RULES + _POINTMLP_RULES:
         key = re.sub(pattern, new, key)
     part = re.search(r"\.(\d):(\d)\.", key)
     if part is None:
@@ -41,8 +57,11 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
 
     Args:
         model: the variant that was trained, with as many classes.
-        source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model` or
-            `state_dict_ema`. Prefixes `module.` are taken off.
+        source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model`,
+            `net` or `state_dict_ema`. Prefixes `module.` are taken off.
+
+    A PointMLP gives the authors' own numbers where it samples as theirs do, from the first point as given: build it
+    with order="given".
 
     Returns:
         The model.
@@ -63,8 +82,8 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
             unused.append(key)
             continue
         place = target[name] if part is None else target[name].chunk(part[1])[part[0]]
-        if value.ndim == place.ndim + 2 and value.shape[-2:] == (1, 1):  # a 1x1 convolution is a linear map
-            value = value[..., 0, 0]
+        if value.ndim > place.ndim and _sides(value) == _sides(place):  # a 1x1 convolution is a linear map
+            value = value.reshape(place.shape)
         if value.shape != place.shape:
             wrong.append(f"{key} is {tuple(value.shape)}, the model has {tuple(place.shape)}")
             continue
@@ -96,7 +115,7 @@ def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tenso
             raise ValueError(f"load_reference: {path} is not a readable checkpoint: {error}".splitlines()[0]) from error
     if not isinstance(source, Mapping):
         raise ValueError(f"load_reference: {where} holds a {type(source).__name__}, expected a state dict")
-    for name in ("state_dict_ema", "state_dict", "model"):
+    for name in ("state_dict_ema", "state_dict", "model", "net"):
         if isinstance(source.get(name), Mapping):
             source = source[name]
             break
@@ -104,6 +123,10 @@ def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tenso
     if not tensors:
         raise ValueError(f"load_reference: {where} holds no tensors, expected a state dict")
     return tensors
+
+
+def _sides(x: Tensor) -> list[int]:
+    return [side for side in x.shape if side != 1]
 
 
 def _some(names: list[str], most: int = 3) -> str:

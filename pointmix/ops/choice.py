@@ -1,4 +1,4 @@
-"""Who computes neighborhoods: the plain torch form, or a library or kernel that finds the same points faster."""
+"""Who computes neighborhoods and segments: the plain torch form, or a library or kernel with the same result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Backend:
     """A way to compute some of the operations.
 
     `limits` names the operations, and up to which size it is worth taking, or takes any: the points of the largest
-    set for "farthest_points", k for "knn". `pointmix.ops.fast` has one module a backend with a function an operation.
+    set for "farthest_points", k for "knn". `pointmix.ops.fast` has one module a backend with a function an operation,
+    `dtypes` are those of the positions, or of the values of segments.
     """
 
     name: str
@@ -31,33 +32,48 @@ class Backend:
 
     @property
     def installed(self) -> bool:
-        return _found(self.name)
+        return not self.lacks
 
-    def refuses(self, pos: Tensor) -> str:
-        """Why it cannot take these positions; empty if it can."""
+    @property
+    def lacks(self) -> str:
+        """What it takes to have it; empty if it is there."""
+        fault = _fault(self.name)
+        return self.install if fault is None else fault and f"does not load: {fault}"
+
+    def refuses(self, x: Tensor) -> str:
+        """Why it cannot take these positions or values; empty if it can."""
         devices = self.devices
         if self.name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
             devices = (*devices, "cpu")
-        if pos.device.type not in devices:
-            return f"backend '{self.name}' runs on {' and '.join(devices)}, but the positions are on {pos.device.type}"
-        if pos.dtype not in self.dtypes:
-            return f"backend '{self.name}' takes {' and '.join(map(str, self.dtypes))} positions, got {pos.dtype}"
+        if x.device.type not in devices:
+            return f"backend '{self.name}' runs on {' and '.join(devices)}, but the input is on {x.device.type}"
+        if x.dtype not in self.dtypes:
+            return f"backend '{self.name}' takes {' and '.join(map(str, self.dtypes))}, got {x.dtype}"
         return ""
 
 
 ANY = float("inf")
 SINGLE = (torch.float32,)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NEIGHBORS, SEGMENTS = ("farthest_points", "knn"), ("segment_sum", "segment_mean", "segment_max", "segment_softmax")
+UNITS = {"farthest_points": "sets of up to {} points", "knn": "k of up to {}"}
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("torch", "pip install torch", {"farthest_points": ANY, "knn": ANY}),
-        Backend("fpsample", "pip install 'fpsample>=1.0.2'", {"farthest_points": 8192}, ("cpu",), SINGLE),
+        Backend("torch", "pip install torch", dict.fromkeys(NEIGHBORS + SEGMENTS, ANY), dtypes=FLOATS),
+        Backend("fpsample", "pip install 'fpsample>=1.0.2'", {"farthest_points": 3072}, ("cpu",), SINGLE),
         Backend("scipy", "pip install scipy", {"farthest_points": ANY, "knn": ANY}, ("cpu",)),
         Backend("triton", "pip install triton", {"farthest_points": 16384, "knn": 128}, ("cuda",), SINGLE),
         Backend(
             "torch_cluster",
             "pip install --no-build-isolation torch-cluster (compiles for some minutes)",
             {"farthest_points": ANY, "knn": 48},
+        ),
+        Backend(
+            "torch_scatter",
+            "pip install --no-build-isolation torch-scatter (compiles for some minutes)",
+            dict.fromkeys(SEGMENTS, ANY),
+            dtypes=FLOATS,
         ),
         Backend(
             "pytorch3d",
@@ -67,7 +83,8 @@ BACKENDS = {
         ),
     )
 }
-# Without an order given, the first that is installed and takes the positions; torch takes all.
+# Without a backend asked for, the first that is installed and takes the positions; torch takes all. For segments that
+# is always torch, see `pointmix.ops.scatter`.
 ORDER = {
     ("farthest_points", "cpu"): ("fpsample", "scipy"),
     ("farthest_points", "cuda"): ("triton", "torch_cluster", "pytorch3d"),
@@ -84,11 +101,14 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: if there is no backend of that name, and at an operation on positions that it does not take.
         ModuleNotFoundError: if its library is not installed.
+        ImportError: if its library does not load.
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend '{name}', expected one of {', '.join(BACKENDS)}")
-    if not BACKENDS[name].installed:
+    if _fault(name) is None:
         raise ModuleNotFoundError(f"backend '{name}' is not installed: {BACKENDS[name].install}", name=name)
+    if lacks := BACKENDS[name].lacks:
+        raise ImportError(f"backend '{name}' is installed but {lacks}", name=name)
     token = _forced.set(name)
     try:
         yield
@@ -98,42 +118,81 @@ def use_backend(name: str) -> Iterator[None]:
 
 def fastest(op: str, pos: Tensor, size: int) -> Callable[..., Tensor] | None:
     """The function to compute `op` with, or None for its plain form."""
-    return _function(_chosen(op, pos, size), op)
-
-
-def backends() -> list[dict[str, object]]:
-    """What there is, a row a backend: name, operations, installed, in use (for single precision), how to install."""
-    rows = []
-    for backend in BACKENDS.values():
-        used = [
-            f"{op} on {device}"
-            for op, device in ORDER
-            if (device == "cpu" or torch.cuda.is_available())
-            and _chosen(op, torch.empty(0, 3, device=device), 1) == backend.name
-        ]
-        rows.append(
-            {
-                "name": backend.name,
-                "operations": list(backend.limits),
-                "installed": backend.installed,
-                "in use": used,
-                "install": backend.install,
-            }
-        )
-    return rows
-
-
-def _chosen(op: str, pos: Tensor, size: int) -> str:
-    forced = _forced.get()
-    if forced is not None and op in BACKENDS[forced].limits:
-        if reason := BACKENDS[forced].refuses(pos):
-            raise ValueError(reason)
-        return forced
+    if name := _asked_for(op, pos):
+        return _function(name, op)
     for name in ORDER.get((op, pos.device.type), ()):
         backend = BACKENDS[name]
         if size <= backend.limits[op] and not backend.refuses(pos) and backend.installed:
-            return name
-    return "torch"
+            return _function(name, op)
+    return None
+
+
+def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
+    """The function of the backend that was asked for, if it has this operation; else None."""
+    return None if (name := _asked_for(op, x)) is None else _function(name, op)
+
+
+class Table(list):
+    """Rows that print as a table."""
+
+    def __str__(self) -> str:
+        cells = [("backend", "installed", "in use for, or how to install")]
+        for row in self:
+            there = row["installed"]
+            use = "; ".join(row["in use"]) or "-"
+            cells.append((row["name"], "yes" if there else "no", use if there else row["to install"]))
+        return "\n".join(f"{a:<14} {b:<10} {c}" for a, b, c in cells)
+
+    __repr__ = __str__
+
+
+def backends() -> list[dict[str, object]]:
+    """What there is, a row a backend, that print as a table: name, operations, installed, in use, to install.
+
+    In use are those that single precision gets; with a limit, larger inputs get the next one that has the operation.
+    """
+    used: dict[str, list[str]] = {name: [] for name in BACKENDS}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for op in NEIGHBORS + SEGMENTS:
+            for name, limit in _in_turn(op, torch.empty(0, 3, device=device)):
+                note = "" if limit == ANY else f" ({UNITS[op].format(limit)})"
+                used[name].append(f"{op} on {device}{note}")
+    return Table(
+        {
+            "name": backend.name,
+            "operations": list(backend.limits),
+            "installed": backend.installed,
+            "in use": used[backend.name],
+            "to install": backend.lacks,
+        }
+        for backend in BACKENDS.values()
+    )
+
+
+def _in_turn(op: str, x: Tensor) -> Iterator[tuple[str, float]]:
+    """The backends that compute an operation, and up to which size."""
+    forced = _forced.get()
+    if forced is not None and op in BACKENDS[forced].limits:
+        if not BACKENDS[forced].refuses(x):
+            yield forced, ANY
+        return
+    for name in ORDER.get((op, x.device.type), ()):
+        backend = BACKENDS[name]
+        if backend.installed and not backend.refuses(x):
+            yield name, backend.limits[op]
+            if backend.limits[op] == ANY:
+                return
+    yield "torch", ANY
+
+
+def _asked_for(op: str, x: Tensor) -> str | None:
+    """The forced backend, if there is one with this operation."""
+    name = _forced.get()
+    if name is None or op not in BACKENDS[name].limits:
+        return None
+    if reason := BACKENDS[name].refuses(x):
+        raise ValueError(reason)
+    return name
 
 
 def _function(name: str, op: str) -> Callable[..., Tensor] | None:
@@ -141,5 +200,13 @@ def _function(name: str, op: str) -> Callable[..., Tensor] | None:
 
 
 @cache
-def _found(module: str) -> bool:
-    return find_spec(module) is not None
+def _fault(name: str) -> str | None:
+    """Why a backend cannot be used: None if its library is not there, empty if nothing is wrong with it."""
+    if find_spec(name) is None:
+        return None
+    try:
+        if name != "torch":
+            import_module(f"pointmix.ops.fast.{name}")
+    except (ImportError, OSError, RuntimeError) as error:  # built for another version of torch, say
+        return str(error).splitlines()[0]
+    return ""

@@ -126,7 +126,7 @@ def _nearest(what, pos, ptr, query_pos, query_ptr, k):
         return ptr.new_zeros(0, int(k)), ptr.new_zeros(0)
     size = ptr.diff()[set_of(query_ptr, len(query_pos))]  # (M,)
     index = (fastest("knn", pos, int(k)) or knn_plain)(pos, ptr, query_pos, query_ptr, int(k))
-    return repeated(index, size), size
+    return (repeated(index, size) if int(size.min()) < k else index), size
 
 
 def _distance(pos, query_pos, index):

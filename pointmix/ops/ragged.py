@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,15 +22,15 @@ def checked(what: str, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], *, em
         raise ValueError(f"{what}: ptr must be (B + 1,) int64 with B >= 1, got {tuple(ptr.shape)} {ptr.dtype}")
     if ptr.device != pos.device:
         raise ValueError(f"{what}: positions are on {pos.device}, ptr on {ptr.device}")
-    ends = ptr[[0, -1]].tolist()
-    if ends != [0, len(pos)] or ptr.diff().min() < (0 if empty else 1):
+    bounds, least = ptr.tolist(), 0 if empty else 1
+    if bounds[0] != 0 or bounds[-1] != len(pos) or any(b - a < least for a, b in pairwise(bounds)):
         every = "" if empty else " with a point in every set"
-        shown = ptr.tolist() if len(ptr) < 9 else f"{ends[0]} to {ends[1]}"
+        shown = bounds if len(ptr) < 9 else f"{bounds[0]} to {bounds[-1]}"
         raise ValueError(f"{what}: ptr must rise from 0 to {len(pos)}{every}, got {shown}")
     pos = pos.detach()
     pos = pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
     largest = (torch.finfo(pos.dtype).max / pos.shape[1]) ** 0.5 / 2
-    if not (pos.abs() < largest).all():
+    if len(pos) and not -largest < min(ends := torch.stack(pos.aminmax()).tolist()) <= max(ends) < largest:
         bad = (~(pos.abs() < largest).all(1)).nonzero().squeeze(1)
         raise ValueError(
             f"{what}: positions must be finite and below {largest:.1g}, but {len(bad)} of {len(pos)} points are not, "

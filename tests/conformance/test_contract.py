@@ -1,4 +1,4 @@
-"""What every model promises to timm, to torch and to its trainer."""
+"""What every model of images promises to timm, to torch and to its trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 import pointmix
 from pointmix import PointSet
 
-MODELS = pointmix.list_models()
+MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 SHALLOW = dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
 
 

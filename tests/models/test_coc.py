@@ -167,11 +167,11 @@ def test_unknown_model():
 
 
 def test_names_lead_to_timm_and_back():
-    assert pointmix.list_models() == sorted(
+    assert pointmix.list_models("coc_*") == sorted(
         "coc_tiny coc_tiny2 coc_tiny_plain coc_small coc_medium coc_base_dim64 coc_base_dim96".split()
     )
     assert pointmix.list_models("coc_tiny*") == ["coc_tiny", "coc_tiny2", "coc_tiny_plain"]
     assert pointmix.list_models("resnet*") == []
-    assert set(pointmix.list_models()) <= set(timm.list_models("coc_*"))
+    assert set(pointmix.list_models("coc_*")) <= set(timm.list_models("coc_*"))
     assert isinstance(timm.create_model("coc_tiny", **TINY), type(pointmix.create_model("coc_tiny", **TINY)))
     assert type(pointmix.create_model("resnet10t", num_classes=3)).__name__ == "ResNet"

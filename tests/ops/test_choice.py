@@ -8,16 +8,33 @@ from pointmix.ops.choice import BACKENDS, ORDER, Backend, fastest
 from pointmix.ops.sampling import farthest_point_sampling
 
 POS = torch.zeros(4, 3)
+ABSENT = Backend("no_such_library", "pip install no-such-library", {"knn": 1})
 
 
 def test_what_there_is():
     rows = {row["name"]: row for row in backends()}
     assert list(rows) == list(BACKENDS)
-    assert rows["torch"]["installed"] and rows["scipy"]["installed"]
-    assert rows["scipy"]["in use"] == [
-        f"{op} on cpu" for op in ("farthest_points", "knn") if fastest(op, POS, 1).__module__.endswith(".scipy")
-    ]
-    assert all(row["installed"] or not row["in use"] for row in rows.values())
+    assert rows["torch"]["installed"] and rows["scipy"]["installed"] and not rows["scipy"]["to install"]
+    assert rows["scipy"]["in use"][:2] == ["farthest_points on cpu", "knn on cpu"]
+    assert rows["torch"]["in use"][0] == "segment_sum on cpu"
+    assert all(row["installed"] or (row["to install"] and not row["in use"]) for row in rows.values())
+
+
+def test_limits_are_told():
+    rows = {row["name"]: row for row in backends()}
+    if rows["fpsample"]["installed"]:
+        limit = BACKENDS["fpsample"].limits["farthest_points"]
+        assert rows["fpsample"]["in use"] == [f"farthest_points on cpu (sets of up to {limit} points)"]
+
+
+def test_what_there_is_prints_as_a_table(monkeypatch):
+    some = {"torch": BACKENDS["torch"], "scipy": BACKENDS["scipy"], ABSENT.name: ABSENT}
+    monkeypatch.setattr(choice, "BACKENDS", some)
+    monkeypatch.setattr(choice, "ORDER", {("knn", "cpu"): (ABSENT.name, "scipy")})
+    head, plain, scipy, absent = str(backends()).splitlines()
+    assert head.split() == "backend installed in use for, or how to install".split()
+    assert plain.startswith("torch ") and scipy.split(maxsplit=2) == ["scipy", "yes", "knn on cpu"]
+    assert absent.split(maxsplit=2) == ["no_such_library", "no", "pip install no-such-library"]
 
 
 def test_what_is_in_use_follows_the_block():
@@ -44,18 +61,34 @@ def test_every_order_names_backends_that_have_the_operation():
 def test_unknown_and_absent_backends(monkeypatch):
     with pytest.raises(ValueError, match="^unknown backend 'cuda', expected one of torch, "), use_backend("cuda"):
         pass
-    absent = Backend("no_such_library", "pip install no-such-library", {"knn": 1})
-    monkeypatch.setitem(choice.BACKENDS, absent.name, absent)
+    monkeypatch.setitem(choice.BACKENDS, ABSENT.name, ABSENT)
     with pytest.raises(ModuleNotFoundError, match="^backend 'no_such_library' is not installed: pip install no-such"):
-        with use_backend(absent.name):
+        with use_backend(ABSENT.name):
             pass
 
 
 def test_absent_backends_are_passed_over(monkeypatch):
-    absent = Backend("no_such_library", "", {"knn": 1})
-    monkeypatch.setitem(choice.BACKENDS, absent.name, absent)
-    monkeypatch.setitem(choice.ORDER, ("knn", "cpu"), (absent.name, "scipy"))
+    monkeypatch.setitem(choice.BACKENDS, ABSENT.name, ABSENT)
+    monkeypatch.setitem(choice.ORDER, ("knn", "cpu"), (ABSENT.name, "scipy"))
     assert fastest("knn", POS, 1).__module__.endswith(".scipy")
+
+
+def test_backends_that_do_not_load_are_passed_over_and_say_so(monkeypatch):
+    monkeypatch.setattr(choice, "_fault", lambda name: "undefined symbol" if name == "fpsample" else "")
+    assert fastest("farthest_points", POS, 4).__module__.endswith(".scipy")
+    assert "fpsample       no         does not load: undefined symbol" in str(backends())
+    with pytest.raises(ImportError, match="^backend 'fpsample' is installed but does not load: undefined symbol$"):
+        with use_backend("fpsample"):
+            pass
+
+
+def test_a_library_that_raises_while_it_loads(monkeypatch):
+    def broken(name):
+        raise OSError("libc10.so: undefined symbol\nand more")
+
+    monkeypatch.setattr(choice, "import_module", broken)
+    assert choice._fault.__wrapped__("scipy") == "libc10.so: undefined symbol"
+    assert choice._fault.__wrapped__("torch") == "" and choice._fault.__wrapped__("no_such_library") is None
 
 
 def test_limits_hold_unless_a_backend_is_asked_for(monkeypatch):
@@ -72,7 +105,7 @@ def test_a_backend_that_cannot_take_the_positions_says_so(monkeypatch):
         farthest_point_sampling(POS, torch.tensor([0, 4]), 2)
     single = Backend("scipy", "", {"farthest_points": 9}, ("cpu",), (torch.float32,))
     monkeypatch.setitem(choice.BACKENDS, "scipy", single)
-    with use_backend("scipy"), pytest.raises(ValueError, match="takes torch.float32 positions, got torch.float64"):
+    with use_backend("scipy"), pytest.raises(ValueError, match="takes torch.float32, got torch.float64"):
         farthest_point_sampling(POS.double(), torch.tensor([0, 4]), 2)
 
 

@@ -1,5 +1,6 @@
-"""Faster ways to the same neighborhoods, one module a backend, imported when first used.
+"""Other ways to the same neighborhoods and segments, one module a backend, imported when first used.
 
-Each has `farthest_points(pos, ptr, out_ptr, start)` and `knn(pos, ptr, query_pos, query_ptr, k)`, or one of the two,
-with the arguments and results of the plain forms in `pointmix.ops.sampling` and `pointmix.ops.neighbors`.
+They have `farthest_points(pos, ptr, out_ptr, start)` and `knn(pos, ptr, query_pos, query_ptr, k)`, or one of the two,
+with the arguments and results of the plain forms in `pointmix.ops.sampling` and `pointmix.ops.neighbors`, or the
+functions of `pointmix.ops.scatter`.
 """

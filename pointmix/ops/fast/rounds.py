@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.spatial import cKDTree
 
-ONE_BY_ONE = 2**24  # distances up to which it is faster to take one pick after the other
-FIRST = 64  # picks before the first round: until then nearly all points are near all picks
-BELOW = 0.8  # t as a share of the largest distance
+FIRST = 4  # times 4^D, picks taken one by one before the first round: until then most points are near most picks
+BELOW = 0.75  # t as a share of the largest distance
 PAIRS = 2**22  # held at a time
 
 
@@ -31,12 +30,13 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
     axes = np.ascontiguousarray(x.T)  # (D, N)
     d = np.full(len(x), np.inf, x.dtype)  # to the nearest pick; -1 for a pick
     picks = np.empty(number, np.int64)
-    tree = None
-    alone = number if len(x) * number <= ONE_BY_ONE else FIRST
+    cached = [slice(i, i + 2**14) for i in range(0, len(x), 2**14)]  # so many at a time stay in the processor's cache
+    tree, first = None, FIRST * 4 ** len(axes)
     count, pick = 0, start
     while True:
         picks[count] = pick
-        np.minimum(d, squared(axes, axes[:, pick, None]), out=d)
+        for part in cached:
+            np.minimum(d[part], squared(axes[:, part], axes[:, pick, None]), out=d[part])
         d[pick] = -1
         count += 1
         while count < number:
@@ -44,14 +44,16 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
             if d[pick] == 0:  # the rest coincides with picks
                 picks[count:] = np.flatnonzero(d == 0)[: number - count]
                 return picks
-            new = None if count < alone else one_round(axes, d, d[pick], 16 * count + 1024)
+            new = None if count < first else one_round(axes, d, d[pick], 16 * count + 1024)
             if new is None:
                 break
             new = new[: number - count]
             picks[count : count + len(new)] = new
             count += len(new)
-            tree = cKDTree(x) if tree is None else tree
-            lower(axes, d, tree, new, reach(d[pick], len(axes)))
+            if tree is None:
+                order = cKDTree(x).indices
+                tree = cKDTree(x[order])  # with neighbors side by side in memory
+            lower(axes, d, tree, order, new, reach(d[pick], len(axes)))
         if count == number:
             return picks
 
@@ -67,7 +69,7 @@ def one_round(axes: Float[ndarray, "D N"], d: Float[ndarray, "N"], top: float, m
         return None  # more than `most` are at the same largest distance
     x, value = axes[:, candidates], d[candidates]
     tree, radius = cKDTree(x.T), reach(top, len(axes))
-    if len(candidates) ** 2 > PAIRS and tree.count_neighbors(tree, radius) > PAIRS:
+    if len(candidates) ** 2 > PAIRS and 16 * tree.count_neighbors(cKDTree(x.T[::16]), radius) > PAIRS:
         return None
     a, b = tree.query_pairs(radius, output_type="ndarray").T
     near = squared(x[:, a], x[:, b])
@@ -93,17 +95,21 @@ def one_round(axes: Float[ndarray, "D N"], d: Float[ndarray, "N"], top: float, m
     return candidates[order]
 
 
-def lower(axes: Float[ndarray, "D N"], d: Float[ndarray, "N"], tree: cKDTree, new: ndarray, radius: float) -> None:
-    """Take the new picks into account in the distances of all points, in place."""
-    parts = [new]
-    while parts:
-        part = parts.pop()
-        others = cKDTree(axes[:, part].T)
-        if len(part) > 1 and tree.count_neighbors(others, radius) > PAIRS:
-            parts += np.array_split(part, 2)
-            continue
-        pairs = tree.sparse_distance_matrix(others, radius, output_type="ndarray")
-        point, pick = pairs["i"], part[pairs["j"]]
+def lower(
+    axes: Float[ndarray, "D N"],
+    d: Float[ndarray, "N"],
+    tree: cKDTree,
+    order: Int[ndarray, "N"],
+    new: Int[ndarray, "K"],
+    radius: float,
+) -> None:
+    """Take the new picks into account in the distances of all points, in place; the tree holds these in an order."""
+    # These picks lie about a radius apart, so each point is near few of them: up to about 2^D.
+    parts = -(-len(d) * 2 ** min(len(axes), 20) // PAIRS)
+    for part in np.array_split(new, min(parts, len(new))):
+        picked = cKDTree(axes[:, part].T, leafsize=4)
+        pairs = tree.sparse_distance_matrix(picked, radius, output_type="ndarray")
+        point, pick = order[pairs["i"]], part[pairs["j"]]
         np.minimum.at(d, point, squared(axes[:, point], axes[:, pick]))
     d[new] = -1
 

@@ -12,6 +12,8 @@ from pointmix.ops.fast.rounds import farthest
 from pointmix.ops.fast.settle import settled
 from pointmix.ops.ragged import spans
 
+MANY = 2**15
+
 
 def farthest_points(
     pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
@@ -39,9 +41,12 @@ def search(pos, ptr, query_pos, query_ptr, k):
     d = np.empty((len(queries), k))
     for begin, end, first, last in spans(ptr, query_ptr):
         if first < last:
-            tree = cKDTree(x[begin:end])
-            found = tree.query(queries[first:last], np.arange(1, k + 1), workers=torch.get_num_threads())
-            d[first:last], index[first:last] = found
-            index[first:last] += begin  # the number of points stands for none: clamped below
-    np.minimum(index, len(x) - 1, out=index)
-    return torch.from_numpy(index), torch.from_numpy(np.square(d, out=d))
+            tree, asked, rows = cKDTree(x[begin:end]), queries[first:last], slice(first, last)
+            if len(asked) > MANY:  # so that one query finds in the processor's cache what the last one needed
+                order = cKDTree(asked).indices
+                asked, rows = asked[order], first + order
+            found = tree.query(asked, np.arange(1, k + 1), workers=torch.get_num_threads())
+            d[rows], index[rows] = np.square(found[0], out=found[0]), np.add(found[1], begin, out=found[1])
+    if int(ptr.diff().min()) < k:
+        np.minimum(index, len(x) - 1, out=index)  # the number of points stands for none
+    return torch.from_numpy(index), torch.from_numpy(d)

@@ -1,7 +1,8 @@
 """Making other libraries agree on neighbors: they differ in what they do with points that are equally near.
 
-A library's order is taken where its distances are so far apart that rounding cannot matter. Elsewhere it is asked for
-more neighbors, and these are sorted by the distances of the plain form; what then is still open is left to that.
+A library's order is taken where its distances are so far apart that rounding cannot matter. Elsewhere what it found is
+sorted by the distances of the plain form; it is asked for more where a point left out may be as near as the last one,
+and what then is still open is left to the plain form.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pointmix.ops.ragged import squared_distance
 # (pos, ptr, query_pos, query_ptr, k) to the indices (M, k) of the k nearest by its own rounding, and their squared
 # distances in order, infinite where a set has no more points.
 Search = Callable[..., tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]]
+FEW = 2**18  # distances that the plain form computes sooner than another search
 
 
 def settled(
@@ -29,24 +31,28 @@ def settled(
     k: int,
 ) -> Int[Tensor, "M k"]:
     """The neighbors that `knn_plain` finds, by way of `search`."""
-    margin, least = 1 + 64 * torch.finfo(pos.dtype).eps, 64 * torch.finfo(pos.dtype).tiny
+    info = torch.finfo(pos.dtype)
+    margin, least = 1 + 2 * (pos.shape[1] + 4) * info.eps, 64 * info.tiny  # D + 2 roundings of eps / 2 on either side
     near, d = search(pos, ptr, query_pos, query_ptr, k + 1)
-    index = near[:, :k].contiguous()
-    apart = (d[:, 1:] > d[:, :-1] * margin + least) | d[:, 1:].isinf()
-    rows = (~apart.all(1)).nonzero().squeeze(1)
-    for width in (k + 16, 4 * k + 64):
-        if len(rows) == 0:
-            return index
-        asked = query_pos[rows]
-        near, d = search(pos, ptr, asked, torch.searchsorted(rows, query_ptr), width)  # (R, width)
+    index = near[:, :k]
+    # Where points are absent this is infinity minus itself, which is not a number, so not true.
+    rows = (d[:, :-1] * margin - d[:, 1:] >= -least).any(1).nonzero().squeeze(1)
+    if len(rows) == 0:
+        return index
+    near, d, largest = near[rows], d[rows], int(ptr.diff().max())
+    for width in (k + 16, 4 * k + 64, None):
+        if len(rows) * largest <= FEW:
+            break
         absent = d.isinf()
         near = near.masked_fill(absent, len(pos)).sort(dim=1).values  # by index, which the stable sort below keeps
-        here = squared_distance(asked.t()[:, :, None], pos.t()[:, near.clamp(max=len(pos) - 1)])  # (R, width)
+        here = squared_distance(query_pos[rows].t()[:, :, None], pos.t()[:, near.clamp(max=len(pos) - 1)])  # (R, width)
         here, order = here.masked_fill(near == len(pos), torch.inf).sort(dim=1, stable=True)
         all_there = absent[:, -1]  # no point of the set is missing
         sure = all_there | (here[:, k - 1] * margin + least < d[:, -1])  # what is missing is farther than the last
         index[rows[sure]] = near.gather(1, order)[sure, :k].clamp(max=len(pos) - 1)
         rows = rows[~sure]
+        if width is not None and len(rows):
+            near, d = search(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), width)
     if len(rows):
         index[rows] = knn_plain(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), k)
     return index

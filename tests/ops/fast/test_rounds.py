@@ -37,30 +37,27 @@ def shapes() -> dict[str, torch.Tensor]:
 SHAPES = shapes()
 
 
-@pytest.mark.parametrize("first, pairs", [(1, 2**22), (64, 2**22), (8, 50)])
+@pytest.mark.parametrize("first, pairs", [(1, 2**22), (64, 2**22), (8, 500)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", SHAPES)
 def test_same_picks_in_the_same_order(monkeypatch, name, dtype, first, pairs):
-    monkeypatch.setattr(rounds, "ONE_BY_ONE", 0)
-    monkeypatch.setattr(rounds, "FIRST", first)
-    monkeypatch.setattr(rounds, "PAIRS", pairs)
     x = SHAPES[name].to(dtype)
+    monkeypatch.setattr(rounds, "FIRST", first / 4 ** x.shape[1])
+    monkeypatch.setattr(rounds, "PAIRS", pairs)
     for number, start in ((len(x), 0), (len(x) // 3, 17)):
         assert rounds.farthest(x.numpy(), number, start).tolist() == plain(x, number, start)
 
 
 @pytest.mark.parametrize("below", [0.3, 0.999])
 def test_how_much_a_round_takes_on_does_not_matter(monkeypatch, below):
-    monkeypatch.setattr(rounds, "ONE_BY_ONE", 0)
-    monkeypatch.setattr(rounds, "FIRST", 8)
+    monkeypatch.setattr(rounds, "FIRST", 8 / 4**3)
     monkeypatch.setattr(rounds, "BELOW", below)
     x = SHAPES["ball"]
     assert rounds.farthest(x.numpy(), 200, 3).tolist() == plain(x, 200, 3)
 
 
 def test_rounds_are_few(monkeypatch):
-    monkeypatch.setattr(rounds, "ONE_BY_ONE", 0)
-    monkeypatch.setattr(rounds, "FIRST", 16)
+    monkeypatch.setattr(rounds, "FIRST", 16 / 4**3)
     calls, one_round = [], rounds.one_round
     monkeypatch.setattr(rounds, "one_round", lambda *a: calls.append(1) or one_round(*a))
     rounds.farthest(SHAPES["ball"].numpy(), 250, 0)

@@ -21,8 +21,9 @@ def contrary(pos, ptr, query_pos, query_ptr, k):
     return index, d
 
 
-@pytest.mark.parametrize("k", [1, 3, 8])
-def test_agrees_with_the_plain_form(cloud, k):
+@pytest.mark.parametrize("k, few", [(1, 0), (3, 0), (3, 2**18), (8, 0)])
+def test_agrees_with_the_plain_form(monkeypatch, cloud, k, few):
+    monkeypatch.setattr(settle, "FEW", few)
     pos, ptr = cloud
     query_pos = torch.cat([pos, pos[: ptr[1]] + 1e-3])
     query_ptr = ptr.clone()
@@ -36,7 +37,7 @@ def test_agrees_with_the_plain_form(cloud, k):
     assert index.shape == plain.shape and torch.equal(index[real], plain[real])
 
 
-def test_clear_cases_are_asked_for_once():
+def test_only_unclear_cases_are_asked_for_again(monkeypatch):
     pos, ptr = torch.randn(60, 3), torch.tensor([0, 60])
     widths = []
 
@@ -46,5 +47,8 @@ def test_clear_cases_are_asked_for_once():
 
     settle.settled(search, pos, ptr, pos + 0.01, ptr, 4)
     assert widths == [(60, 5)]
-    settle.settled(search, pos.round(), ptr, pos.round(), ptr, 4)
-    assert len(widths) > 2
+    for few, more in ((2**18, False), (0, True)):  # a few are left to the plain form
+        monkeypatch.setattr(settle, "FEW", few)
+        widths.clear()
+        settle.settled(search, pos.round(), ptr, pos.round(), ptr, 4)
+        assert (len(widths) > 1) == more and all(rows < 60 for rows, _ in widths[1:])

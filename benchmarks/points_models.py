@@ -1,0 +1,149 @@
+"""How fast are our models of point clouds, and how much memory do they take? One run, contenders in turns.
+
+python benchmarks/points_models.py
+python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (plain)" --points 2048 --csv mine.csv
+
+Rows: our models; "(plain)", the same model on the plain twins of its ops: groups written out before they are mapped,
+batch normalization a step of its own, and a value and a projection for each neighbor.
+Columns: multiply-adds of one cloud (linear maps and matrix products), clouds/s of inference and of a training step,
+each also as a ratio to the plain twin, and the peak memory that a step adds (on the CPU in a process of its own).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from image_models import ALLOCATOR, finish, in_turns, resident
+
+DEFAULT = [name + plain for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for plain in ("", " (plain)")]
+
+
+def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None], float]:
+    """An inference step, a training step, and the multiply-adds of one cloud."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import pointmix
+
+    torch.manual_seed(0)
+    base, _, variant = name.partition(" ")
+    model = pointmix.create_model(base, plain=variant == "(plain)").to(args.device)
+    x = (2 * torch.rand(args.batch, args.points, 3) - 1).to(args.device)
+
+    def infer() -> None:
+        model.eval()
+        with torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            model(x)
+        finish(args.device)
+
+    def train() -> None:
+        model.train()
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            loss = model(x).float().square().mean()
+        loss.backward()
+        model.zero_grad()
+        finish(args.device)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(x[:1])
+    return infer, train, counter.get_total_flops() / 2
+
+
+def memory(step: Callable[[], None], device: str) -> float:
+    """MiB that a step adds to the model and its input."""
+    import torch
+
+    if device == "cuda":
+        step()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resident("VmRSS")  # before any step: a process keeps what it frees
+    step()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    step()
+    return resident("VmHWM") - before
+
+
+def memory_of(name: str, kind: str, argv: list[str]) -> float:
+    """`memory`, in a process of its own without the padding that would hide the peak."""
+    env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
+    command = [sys.executable, __file__, *argv, "--memory-of", name, kind]
+    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (plain)'")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--points", type=int, default=1024, help="of each cloud")
+    parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        name, kind = args.memory_of
+        print(json.dumps(memory(steps(name, args)[kind == "train"], args.device)))
+        return 0
+    names = args.models
+    contenders = [steps(name, args) for name in names]
+    times = {kind: in_turns([c[i] for c in contenders], args.seconds) for i, kind in enumerate(("infer", "train"))}
+    peak = {kind: [memory_of(name, kind, sys.argv[1:]) for name in names] for kind in times}
+
+    rows = []
+    for i, name in enumerate(names):
+        row = {"model": name, "GMAC": round(contenders[i][2] / 1e9, 3)}
+        for kind in times:
+            row |= {f"{kind} clouds/s": round(args.batch / times[kind][i], 2), f"{kind} MiB": round(peak[kind][i])}
+        plain = name if name.endswith("(plain)") else f"{name} (plain)"
+        if plain in names and plain != name:
+            other = names.index(plain)
+            row |= {f"{kind} x": round(times[kind][other] / times[kind][i], 2) for kind in times}
+            row |= {f"{kind} memory x": round(peak[kind][i] / max(peak[kind][other], 1), 2) for kind in times}
+        rows.append(row)
+    keys = max(rows, key=len)
+    table = Table(title=f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}")
+    for key in keys:
+        table.add_column(key, justify="left" if key == "model" else "right")
+    for row in rows:
+        table.add_row(*(str(row.get(key, "")) for key in keys))
+    Console().print(table)
+    if args.csv:
+        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+        setting = {
+            "batch": args.batch, "points": args.points, "bf16": args.bf16, "device": where,
+            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
+            "command": "python benchmarks/points_models.py " + " ".join(sys.argv[1:]),
+        }  # fmt: skip
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*keys, *setting])
+            writer.writeheader()
+            writer.writerows(row | setting for row in rows)
+        print(f"written to {args.csv}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Point-wise maps with batch normalization: PointMLP's only layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LinearNorm(nn.Module):
+    """Linear map and batch normalization; over the rows of the whole batch in training, by running means after."""
+
+    def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim_in, dim_out, bias=bias)
+        self.norm = nn.BatchNorm1d(dim_out)
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        return self.norm(self.linear(x))
+
+    def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
+        """Weight and bias of the one linear map that both are in evaluation."""
+        norm, bias = self.norm, self.linear.bias
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        shift = norm.running_mean if bias is None else norm.running_mean - bias
+        return self.linear.weight * scale[:, None], norm.bias - shift * scale
+
+
+class Residual(nn.Module):
+    """relu(x + norm2(w2 relu(norm1(w1 x)))), the hidden layer `ratio` times as wide as the input."""
+
+    def __init__(self, dim: int, *, ratio: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return F.relu(self.layer2(F.relu(self.layer1(x), inplace=True)) + x, inplace=True)
+
+    def folded(self) -> Callable[[Tensor], Tensor]:
+        """What `forward` is in evaluation, with fewer passes over the points. Without gradients, the result may take
+        the place of the input."""
+        return partial(_residual, first=self.layer1.folded(), second=self.layer2.folded())
+
+
+def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    h = F.relu(F.linear(x, *first), inplace=True)
+    weight, bias = second
+    if torch.is_grad_enabled() or not x.dtype == h.dtype == weight.dtype:  # they differ under autocast
+        y = F.linear(h, weight, bias)
+        y += x
+    else:
+        y = x.addmm_(h, weight.t())
+        y += bias
+    return F.relu(y, inplace=True)

@@ -1,0 +1,74 @@
+"""Context clustering of a group of neighbors around one center, the mean of them all (PointMLP-CoC).
+
+With one center nobody chooses: neighbor n of a group has the weight s_n = sigmoid(alpha cos(q_n, c) + beta), and
+
+    g   = (v + sum_n s_n v_n) / (1 + sum_n s_n),   v the mean of the v_n
+    y_n = x_n + Wp (s_n g) + bp
+
+Values and projection are linear and the weights in g sum to one, so both are worked out once a group:
+
+    g = Wv (sum_n w_n x_n) + bv,  w_n = (1 / k + s_n) / (1 + sum_n s_n),   y_n = x_n + s_n (Wp g) + bp
+
+Ma et al., "Image as Set of Points", ICLR 2023, sections 3.2 and 4.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pointmix.ops.similarity import length
+
+
+def cluster_group_plain(
+    x: Float[Tensor, "G k C"],
+    wq: Float[Tensor, "D C"],
+    bq: Float[Tensor, "D"],
+    wv: Float[Tensor, "D C"],
+    bv: Float[Tensor, "D"],
+    wp: Float[Tensor, "C D"],
+    bp: Float[Tensor, "C"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+) -> Float[Tensor, "G k C"]:
+    """The first two equations, with a value and a projection for each neighbor.
+
+    Args:
+        x: features of the neighbors of each group.
+        wq, bq, wv, bv: the maps to queries and values.
+        wp, bp: the projection.
+        alpha, beta: scale and offset of the similarity.
+    """
+    q, v = F.linear(x, wq, bq), F.linear(x, wv, bv)  # (G, k, D)
+    center, value = q.mean(1, keepdim=True), v.mean(1, keepdim=True)  # (G, 1, D)
+    cos = (F.normalize(q, dim=-1) * F.normalize(center, dim=-1)).sum(-1, keepdim=True)
+    s = torch.sigmoid(alpha * cos + beta)  # (G, k, 1)
+    g = (value + (s * v).sum(1, keepdim=True)) / (1 + s.sum(1, keepdim=True))  # (G, 1, D)
+    return x + F.linear(s * g, wp, bp)
+
+
+def cluster_group(
+    x: Float[Tensor, "G k C"],
+    wq: Float[Tensor, "D C"],
+    bq: Float[Tensor, "D"],
+    wv: Float[Tensor, "D C"],
+    bv: Float[Tensor, "D"],
+    wp: Float[Tensor, "C D"],
+    bp: Float[Tensor, "C"],
+    alpha: Float[Tensor, "1"],
+    beta: Float[Tensor, "1"],
+    *,
+    overwrite: bool = False,
+) -> Float[Tensor, "G k C"]:
+    """`cluster_group_plain` with values and projections of the centers only; the result may take the place of x."""
+    q = F.linear(x, wq, bq)
+    center = q.mean(1)  # (G, D)
+    center = center * (alpha / length(center)[:, None])
+    s = torch.sigmoid((q * center[:, None]).sum(-1) / length(q) + beta)  # (G, k)
+    w = (s + 1 / x.shape[1]) / (1 + s.sum(1, keepdim=True))
+    g = F.linear((w[:, None].to(x.dtype) @ x).squeeze(1), wv, bv)
+    p = F.linear(g, wp)[:, None]  # (G, 1, C)
+    y = torch.addcmul(x, s[..., None].to(p.dtype), p, out=x if overwrite else None)
+    return y.add_(bp)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointmix.nn.residual import LinearNorm, Residual
+
+
+def trained(module: torch.nn.Module) -> torch.nn.Module:
+    """With normalizations that do something."""
+    for key, value in module.double().state_dict().items():
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 2)
+        elif value.is_floating_point() and ".norm" in f".{key}":
+            value.normal_()
+    return module.eval()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_folded_is_the_same_map(bias):
+    layer, x = trained(LinearNorm(5, 7, bias=bias)), torch.randn(9, 5, dtype=torch.float64)
+    torch.testing.assert_close(F.linear(x, *layer.folded()), layer(x))
+
+
+@pytest.mark.parametrize("ratio, hidden", [(1.0, 8), (0.25, 2)])
+def test_is_the_equation(ratio, hidden):
+    block, x = trained(Residual(8, ratio=ratio)), torch.randn(9, 8, dtype=torch.float64)
+    assert block.layer1.linear.weight.shape == (hidden, 8)
+    expected = F.relu(x + block.layer2(F.relu(block.layer1(x))))
+    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(block.folded()(x.clone()), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(block.folded()(x.clone()), expected)
+
+
+def test_folded_has_the_same_gradients():
+    block, x = trained(Residual(8, ratio=1)), torch.randn(9, 8, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *block.parameters()]
+    gradients = [torch.autograd.grad(run(x).square().sum(), inputs) for run in (block, block.folded())]
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_folded_under_autocast():
+    block, x = trained(Residual(8, ratio=1)).float(), torch.randn(9, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(block.folded()(x.clone()).float(), block(x).float(), rtol=0.1, atol=0.1)
+
+
+def test_training_normalizes_over_the_batch():
+    layer = LinearNorm(5, 7).double()
+    y = layer(torch.randn(100, 5, dtype=torch.float64))
+    torch.testing.assert_close(y.mean(0), torch.zeros(7, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert (layer.norm.running_mean != 0).all()
