@@ -4,7 +4,7 @@ PYTHON3 ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test points test-backends lint bench clean
 
 install: $(STAMP)
 
@@ -21,6 +21,13 @@ demo: install
 # Two processes with one thread each: more threads than cores slow small tensors down.
 test: install
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# torch-cluster and torch-scatter, from wheels that are built once and kept in ~/.cache/pointmix
+points: install
+	.ci/points $(BIN)/python
+
+test-backends: points
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops -k "not triton" $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ setup(
         "torchvision>=0.21",
     ],
     extras_require={
+        "fast": ["fpsample>=1.0.2"],
         "points": ["torch-cluster>=1.6", "torch-scatter>=2.1"],
         "viz": ["plotly>=5.20"],
         "ply": ["plyfile>=1.0"],

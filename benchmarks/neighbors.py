@@ -1,14 +1,15 @@
 """How fast are farthest points, nearest neighbors and balls, and how do their times grow? One run, backends in turns.
 
 python benchmarks/neighbors.py
-python benchmarks/neighbors.py --points 1000 10000 100000 --batch 1 --limit 300 --csv benchmarks/results/mine.csv
+python benchmarks/neighbors.py --ops knn --points 1000 10000 --batch 8 --csv benchmarks/results/mine.csv
 
 Rows: every backend that is installed and runs on the device; "default", what is taken when none is asked for;
 "torch_cluster (bare)", that library called directly, without our rules for ties and repetitions; and
 "fpsample (bucket)", its fast form, which gives other points.
-Columns: milliseconds, how many times faster than the reference (torch_cluster (bare) where installed, else torch), and
-the exponent by which the time grew since the last number of points (1 is in proportion).
-A backend is left out where its time so far says that it would take longer than --limit.
+Columns: milliseconds, how many times faster than the plain form ("torch") and than torch_cluster (bare), and the
+exponent by which the time grew since the last number of points (1 is in proportion).
+What would take longer than --limit seconds, going by its time on fewer points and growth by their square, and what has
+more than --most points in all is left out, and said so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -98,14 +100,20 @@ def in_turns(tasks: dict[str, Callable[[], None]], seconds: float, finish: Calla
     return {name: statistics.median(t) for name, t in times.items()}
 
 
+def versions() -> str:
+    names = ("numpy", "scipy", "fpsample", "triton", "torch_cluster", "pytorch3d")
+    return " ".join(f"{name} {version(name)}" for name in names if find_spec(name))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", nargs="+", default=list(OPS), choices=OPS)
-    parser.add_argument("--points", nargs="+", type=int, default=[1000, 4000], help="points of a set, rising")
+    parser.add_argument("--points", nargs="+", type=int, default=[10**n for n in (3, 4, 5, 6)], help="points of a set")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32], help="sets")
     parser.add_argument("--backends", nargs="+", help="rows; all by default")
     parser.add_argument("--k", type=int, default=24, help="neighbors")
-    parser.add_argument("--share", type=float, default=0.5, help="share of farthest points")
+    parser.add_argument("--share", type=float, default=0.25, help="share of farthest points")
+    parser.add_argument("--most", type=int, default=2_000_000, help="leave out more points than these in all")
     parser.add_argument("--seconds", type=float, default=1, help="time for each row")
     parser.add_argument("--limit", type=float, default=20, help="leave out what would take more seconds for one call")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -121,24 +129,28 @@ def main() -> int:
 
     torch.set_num_threads(args.threads)
     finish = torch.cuda.synchronize if args.device == "cuda" else lambda: None
-    rows = []
+    rows: list[dict[str, object]] = []
     for op in args.ops:
         for batch in args.batch:
             last: dict[str, tuple[int, float]] = {}  # points and seconds of each backend
             for points in sorted(args.points):
-                tasks = {
-                    name: task
-                    for name, task in contenders(op, points, batch, args).items()
-                    if name not in last or last[name][1] * (points / last[name][0]) ** 2 < args.limit
-                }
+                if batch * points > args.most:
+                    print(f"left out: {op}, batch {batch}, {points} points: more than {args.most} in all")
+                    continue
+                tasks = contenders(op, points, batch, args)
+                for name, (before, seconds) in last.items():
+                    if (expected := seconds * (points / before) ** 2) > args.limit and tasks.pop(name, None):
+                        print(f"left out: {name}, {op}, batch {batch}, {points} points: up to {expected:.0f} s")
+                print(f"{op}, batch {batch}, {points} points: {len(tasks)} contenders", file=sys.stderr)
                 times = in_turns(tasks, args.seconds, finish)
-                reference = times.get("torch_cluster (bare)", times.get("torch"))
                 for name, seconds in times.items():
                     before = last.get(name)
                     growth = math.log(seconds / before[1]) / math.log(points / before[0]) if before else None
+                    plain, bare = times.get("torch"), times.get("torch_cluster (bare)")
                     rows.append({
                         "op": op, "batch": batch, "points": points, "backend": name, "ms": f"{seconds * 1e3:.4g}",
-                        "times faster": f"{reference / seconds:.3g}" if reference else "",
+                        "x torch": f"{plain / seconds:.3g}" if plain else "",
+                        "x torch_cluster": f"{bare / seconds:.3g}" if bare else "",
                         "growth": f"{growth:.2f}" if growth is not None else "",
                     })  # fmt: skip
                     last[name] = (points, seconds)
@@ -147,14 +159,14 @@ def main() -> int:
         return 2
     table = Table(title=f"{args.share:g} of the points, {args.k} neighbors, float32, {args.device}")
     for key in rows[0]:
-        table.add_column(key, justify="left" if key in ("op", "backend") else "right")
+        table.add_column(key, justify="left" if key in ("op", "backend") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    Console(width=110).print(table)
     if args.csv:
         where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
         setting = {
-            "share": args.share, "k": args.k, "device": where, "torch": torch.__version__,
+            "share": args.share, "k": args.k, "device": where, "torch": torch.__version__, "others": versions(),
             "python": platform.python_version(), "date": datetime.date.today().isoformat(),
             "command": "python benchmarks/neighbors.py " + " ".join(sys.argv[1:]),
         }  # fmt: skip

@@ -15,14 +15,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from timm.models import load_checkpoint
 from torch import Tensor, nn
-from torchvision import transforms
-from torchvision.transforms.functional import resize
 
 from pointmix.data.images import DataConfig, resolve
+from pointmix.data.partial import MaskedTransform, partial_points, put_mask
 from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
-from pointmix.images import as_mask
 from pointmix.models import create_model
 from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
@@ -67,16 +65,20 @@ def open_model(
         if checkpoint is not None:
             raise ValueError("--checkpoint goes with --model; a run has its own weights")
         network, info = load_run(run, device=device)
+        if "img_size" not in info:
+            raise ValueError(f"{run} was trained on point clouds, expected a run on images; see scripts/explain.py")
         usual = {"source": "folder"} | {key: info[key] for key in ("img_size", "in_chans", "mean", "std")}
         return network, info | {"data": info.get("data", {}) | usual | {"source": info.get("data", usual)["source"]}}
     network = create_model(model, **({} if num_classes is None else {"num_classes": num_classes}))
+    cfg = network.pretrained_cfg
+    if not cfg.get("input_size"):
+        raise ValueError(f"{model} takes point clouds, expected a model of images; see scripts/explain.py")
     if checkpoint is None:
         warnings.warn(f"{model} has random weights; give trained ones with --checkpoint", stacklevel=2)
     elif hasattr(network, "explain"):
         load_reference(network, checkpoint)
     else:
         _load_timm(network, checkpoint)
-    cfg = network.pretrained_cfg
     data = {"source": "folder", "in_chans": cfg["input_size"][0], "img_size": cfg["input_size"][-1]}
     data |= {key: cfg[key] for key in ("mean", "std", "crop_pct", "interpolation")}
     info = {"name": model, "classes": _class_names(network.num_classes), "data": data, "path": checkpoint}
@@ -130,28 +132,6 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
         raise ValueError(f"cannot read image {path}: {' '.join(str(e).split())}") from e
 
 
-def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
-    """A mask file of `size` (H, W): true where any color is not zero.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no image, has another size, holds NaN or hides every pixel.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no mask file {path}")
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("LA", "RGBA", "PA"):
-                image = image.convert("L" if image.mode == "LA" else "RGB")  # opacity does not count
-            mask = np.array(image)
-    except OSError as e:
-        raise ValueError(f"cannot read mask {path}: {' '.join(str(e).split())}") from e
-    try:
-        return as_mask(mask if mask.dtype.kind == "f" else mask != 0, size)
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from e
-
-
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
     """The image resized, cropped and normalized as in evaluation."""
     return eval_transform(cfg)(image)
@@ -167,19 +147,5 @@ def masked_image(
     Raises:
         ValueError: if the crop holds no visible pixel.
     """
-    from scipy.ndimage import distance_transform_edt
-
-    # Hidden pixels take the value of the nearest visible one, so that resizing blends nothing hidden into the rest.
-    nearest = distance_transform_edt(~mask.numpy(), return_distances=False, return_indices=True)  # (2, H, W)
-    image = Image.fromarray(np.asarray(image)[tuple(nearest)])
-    kept = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
-    transform = eval_transform(cfg)
-    for step in transform.transforms:
-        if isinstance(step, transforms.Resize):
-            kept = resize(kept, step.size, transforms.InterpolationMode.NEAREST)
-        elif isinstance(step, transforms.CenterCrop):
-            kept = step(kept)
-    kept = torch.from_numpy(np.array(kept)) > 0
-    if not kept.any():
-        raise ValueError(f"no visible pixel is left in the central {cfg.img_size}x{cfg.img_size} crop")
-    return PointSet.from_image(transform(image), kept, coord_mode=coord_mode)
+    transform = MaskedTransform(eval_transform(cfg).transforms, side=None)
+    return partial_points(transform(put_mask(image, mask))[None], coord_mode=coord_mode)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
+
+from pointmix._main import exit_code
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -39,15 +40,8 @@ def predict(args: argparse.Namespace) -> None:
     from rich.text import Text
 
     import pointmix
-    from pointmix.inference import (
-        data_config,
-        masked_image,
-        open_model,
-        pick_device,
-        read_image,
-        read_mask,
-        whole_image,
-    )
+    from pointmix.data.partial import read_mask
+    from pointmix.inference import data_config, masked_image, open_model, pick_device, read_image, whole_image
 
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
@@ -96,16 +90,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str]) -> int:
-    warnings.showwarning = lambda message, *_: print("warning:", *str(message).split(), file=sys.stderr)
-    try:
-        predict(parse(argv))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as e:
-        print("error: " + " ".join(str(e).split()), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: predict(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -7,28 +7,24 @@ torchrun --nproc_per_node 8 scripts/train_image.py --config configs/image/coc_ti
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT = ROOT / "configs" / "image" / "coc_digits.yaml"
+from pointmix._main import exit_code
+
+DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "image" / "coc_digits.yaml"
+
+
+def train(argv: list[str]) -> None:
+    from pointmix.engine.flags import parse
+    from pointmix.engine.images import TrainImagesConfig
+    from pointmix.engine.seeds import train_all
+
+    train_all(parse(argv, TrainImagesConfig, prog="train_image.py", default_config=str(DEFAULT)))
 
 
 def main(argv: list[str]) -> int:
-    try:
-        import pointmix  # noqa: F401  first: it makes torchvision loadable
-        from pointmix.engine.config import parse
-        from pointmix.engine.train import train
-
-        train(parse(argv, default_config=str(DEFAULT)))
-    except KeyboardInterrupt as e:  # or the engine's Stopped, which names the signal
-        print(str(e) or "interrupted", file=sys.stderr)
-        return 128 + getattr(e, "signum", signal.SIGINT)
-    except (ValueError, OSError, ImportError, FloatingPointError) as e:
-        print("error: " + " ".join(str(e).split()), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: train(argv))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from PIL import Image
 
 import pointmix
 from pointmix.data.images import DataConfig, resolve
-from pointmix.inference import data_config, masked_image, open_model, read_image, read_mask, whole_image
+from pointmix.inference import data_config, masked_image, open_model, read_image, whole_image
 
 
 @pytest.fixture
@@ -63,35 +63,6 @@ def test_a_mask_outside_the_crop(photo):
         masked_image(read_image(photo, 3), mask, config())
 
 
-def test_masks_of_many_modes(tmp_path):
-    visible = np.zeros((4, 5), dtype=np.uint8)
-    visible[1:3, 2:] = 1
-    image = Image.fromarray(visible)
-    color = np.zeros((4, 5, 4), dtype=np.uint8)
-    color[..., 2], color[..., 3] = visible, 255
-    palette = image.convert("P")
-    kinds = [image, image.convert("I;16"), Image.fromarray(visible > 0), Image.fromarray(color), palette]
-    for i, kind in enumerate(kinds):
-        kind.save(tmp_path / f"{i}.png")
-        assert torch.equal(read_mask(tmp_path / f"{i}.png", (4, 5)), torch.from_numpy(visible > 0)), kind.mode
-
-
-def test_bad_masks(tmp_path):
-    Image.fromarray(np.zeros((4, 5), dtype=np.uint8)).save(tmp_path / "zero.png")
-    Image.fromarray(np.full((4, 5), np.nan, dtype=np.float32)).save(tmp_path / "nan.tiff")
-    (tmp_path / "text.png").write_text("no image")
-    for name, size, message in (
-        ("zero.png", (4, 5), r"zero.png: mask hides every pixel"),
-        ("zero.png", (5, 4), r"zero.png: mask is 4x5, the image is 5x4"),
-        ("nan.tiff", (4, 5), r"nan.tiff: mask holds NaN"),
-        ("text.png", (4, 5), r"cannot read mask .*text.png"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read_mask(tmp_path / name, size)
-    with pytest.raises(FileNotFoundError, match="no mask file"):
-        read_mask(tmp_path / "none.png", (4, 5))
-
-
 def test_bad_images(tmp_path, photo):
     (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:300])
     Image.fromarray(np.full((4, 5), np.nan, dtype=np.float32)).save(tmp_path / "nan.tiff")
@@ -121,6 +92,11 @@ def test_one_of_run_and_model():
             open_model(**given)
     with pytest.raises(ValueError, match="a run has its own weights"):
         open_model(run="x", checkpoint="y")
+
+
+def test_models_of_clouds_are_named():
+    with pytest.raises(ValueError, match="pointmlp_elite takes point clouds, expected a model of images"):
+        open_model(model="pointmlp_elite")
 
 
 def test_imagenet_names():

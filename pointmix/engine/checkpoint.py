@@ -148,7 +148,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 def save_model(path: str | Path, model: nn.Module, info: dict[str, Any]) -> None:
     """Write weights with what is needed to use them: `info` goes into the file's metadata, each value as JSON.
 
-    `info` has name, kwargs, classes, in_chans, mean, std, img_size, and may have more.
+    `info` has name, kwargs, classes and in_chans, and may have more.
     """
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     metadata = {k: json.dumps(v) for k, v in info.items()}
@@ -159,7 +159,8 @@ def save_model(path: str | Path, model: nn.Module, info: dict[str, Any]) -> None
 def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """The model of a run folder, or of a model.safetensors file, in evaluation mode, and its info.
 
-    The info has name, kwargs, classes (list of names), in_chans, mean, std (lists), img_size, and the file's path.
+    The info has name, kwargs, classes (list of names), in_chans and the file's path; of images also mean, std (lists)
+    and img_size.
 
     Raises:
         FileNotFoundError: if there is no such file, or the folder has no model.safetensors yet.
@@ -178,7 +179,7 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[n
             weights = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as e:
         raise ValueError(f"{file} is not a safetensors file: {e}") from e
-    missing = [k for k in ("name", "kwargs", "classes", "in_chans", "mean", "std", "img_size") if k not in metadata]
+    missing = [k for k in ("name", "kwargs", "classes", "in_chans") if k not in metadata]
     if missing:
         raise ValueError(f"{file} was not written by a run: its metadata has no {missing[0]!r}")
     info = {k: json.loads(v) for k, v in metadata.items() if k != "format"} | {"path": str(file)}

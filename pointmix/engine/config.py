@@ -1,14 +1,13 @@
-"""What a training run is made of: dataclasses, read from YAML files and command-line flags by jsonargparse."""
+"""What every training run is made of, whatever it trains on: dataclasses of plain values."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pointmix.data.images import DataConfig, resolve
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class ModelConfig:
     """The network: one of ours or any model of timm."""
 
     name: str = "coc_tiny"
-    """Model name; pointmix.list_models() and timm.list_models() say which there are."""
+    """Model name; pointmix.list_models() and, for images, timm.list_models() say which there are."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, such as {"drop_path_rate": 0.1}; classes and channels come from the data."""
 
@@ -33,6 +32,8 @@ class OptimConfig:
     """Total batch (processes x batch_size x accum) for which `lr` is meant."""
     weight_decay: float = 0.05
     """Weight decay; none on biases, on 1-D tensors and on what the model's no_weight_decay() names."""
+    decay_all: bool = False
+    """Decay biases and norms too, as torch's optimizers do when they are given all parameters."""
     betas: tuple[float, float] | None = None
     """Moment decays of Adam-like optimizers; null leaves the optimizer's default."""
     clip_grad: float | None = None
@@ -56,31 +57,25 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
-class MixConfig:
-    """Mixing of images and smoothing of labels in a batch."""
+class RunConfig:
+    """A run. What is trained on, and all that follows from it, is said by a subclass for each kind of data.
 
-    mixup: float = 0.0
-    """Alpha of mixup; 0 is off."""
-    cutmix: float = 0.0
-    """Alpha of CutMix; 0 is off."""
-    switch_prob: float = 0.5
-    """Chance of CutMix rather than mixup in a batch when both are on."""
-    smoothing: float = 0.0
-    """Label smoothing."""
+    `data` and `mix` are dataclasses of their own there. The methods are what the engine asks of a kind of data.
+    """
 
+    unit: ClassVar[str] = "samples"
+    """What the data are called where they are counted."""
+    drawn_by: ClassVar[tuple[str, ...]] = ("explain",)
+    """Methods of a network of which `draw_clusters` needs one."""
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train an image classifier."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    """The images."""
+    data: Any = None
+    """The data."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer and schedule."""
-    mix: MixConfig = field(default_factory=MixConfig)
-    """Mixup, CutMix, label smoothing."""
+    mix: Any = None
+    """What is done to a batch and its labels."""
     name: str | None = None
     """Name of the run; null makes one of the model's and the data's names."""
     out: str | None = None
@@ -91,8 +86,12 @@ class TrainConfig:
     """Epochs of the schedule, without its cool-down."""
     max_steps: int | None = None
     """End after so many optimizer steps in all; a larger number later goes on from there. null: to the last epoch."""
+    select: Literal["val", "last", "test"] = "val"
+    """Whose weights are kept and tested: val, the epoch best on what was held back from training (the last one where
+    nothing was); last, the last epoch; test, the epoch best on the test data: they are then used for selection, so the
+    result is too high, and is told beside that of the last epoch. Some papers report it so."""
     batch_size: int = 128
-    """Images a step and process."""
+    """Samples a step and process."""
     accum: int = 1
     """Batches whose gradients are averaged into one optimizer step."""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -103,6 +102,8 @@ class TrainConfig:
     """CPU threads a process computes with; null leaves torch's choice. Small networks are fastest with 1."""
     seed: int = 42
     """Seed of weights, order, augmentation and mixing."""
+    seeds: tuple[int, ...] | None = None
+    """Train once with each of these seeds, in <out>/seed<n>, and report mean and deviation; null: once, with `seed`."""
     save_every_steps: int | None = None
     """Save a checkpoint every so many steps, beside the one at each epoch's end."""
     save_every_seconds: float | None = 300.0
@@ -116,27 +117,56 @@ class TrainConfig:
         for key in ("max_steps", "save_every_steps", "threads"):
             if getattr(self, key) is not None:
                 _at_least_one(key, getattr(self, key))
-        if (self.mix.mixup > 0 or self.mix.cutmix > 0) and self.batch_size % 2:
-            raise ValueError(f"batch_size must be even with mixup or cutmix, got {self.batch_size}")
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ValueError(f"seeds must be one or more different numbers, got {list(self.seeds)}")
         if self.optim.sched == "plateau":
             raise ValueError("optim.sched plateau is not taken; expected cosine, tanh, step, multistep, poly or none")
-        resolve(self.data)  # refuses what is out of range before anything is read
+
+    @property
+    def data_name(self) -> str:
+        """What to call the data: the folder's name, or that of the source."""
+        root, source = self.data.root, self.data.source
+        return Path(root).resolve().name if root and source == "folder" else source
+
+    def build_splits(self, *, rank: int, world_size: int) -> Any:
+        """Loaders of (input, targets) batches as `train`, `val` (or None) and `test`, with `classes`, `config`,
+        `steps_per_epoch`, `set_epoch` and `skipped`."""
+        raise NotImplementedError
+
+    def build_task(self, splits: Any) -> Any:
+        """What a step computes, see pointmix.tasks."""
+        raise NotImplementedError
+
+    def data_kwargs(self, splits: Any) -> dict[str, Any]:
+        """Constructor arguments of the network that follow from the data; num_classes and in_chans are among them."""
+        raise NotImplementedError
+
+    def info(self, splits: Any) -> dict[str, Any]:
+        """What stands beside weights about their input, beyond the constructor arguments."""
+        raise NotImplementedError
+
+    def check_input(self, model: nn.Module, splits: Any) -> None:
+        """Try the network on a blank input; ValueError if it cannot take it."""
+        raise NotImplementedError
+
+    def draw_clusters(self, model: nn.Module, splits: Any, path: Path) -> None:
+        """Draw what the network, in evaluation mode, clusters in a few test samples."""
+        raise NotImplementedError
+
+    def more_tests(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Other ways to use the trained network on the test data: a name for each and the network that does it."""
+        return {}
 
 
 # Keys that may differ when a run goes on, because they do not change what is trained. All others must be as they were.
 FREE_KEYS = frozenset(
-    "name out restart max_steps save_every_steps save_every_seconds log_every data.workers".split()
+    "name out restart seeds max_steps save_every_steps save_every_seconds log_every data.workers votes".split()
 )
 
 
-def run_folder(cfg: TrainConfig) -> str:
+def run_folder(cfg: RunConfig) -> str:
     """The run folder: `out`, or runs/<name>, or runs/<model>-<data>."""
-    return cfg.out or f"runs/{cfg.name or f'{cfg.model.name}-{data_name(cfg.data)}'.replace('/', '_')}"
-
-
-def data_name(data: DataConfig) -> str:
-    """What to call the data: the folder's name, or that of the source."""
-    return Path(data.root).resolve().name if data.root and data.source == "folder" else data.source
+    return cfg.out or f"runs/{cfg.name or f'{cfg.model.name}-{cfg.data_name}'.replace('/', '_')}"
 
 
 def as_plain(cfg: Any) -> dict[str, Any]:
@@ -144,44 +174,18 @@ def as_plain(cfg: Any) -> dict[str, Any]:
     return _plain(dataclasses.asdict(cfg))
 
 
-def changed_key(old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Say which key of two configurations (`as_plain`) differs first, FREE_KEYS apart; None if none does."""
-    old, new = _flat(old), _flat(new)
+def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
+    """Say which key of an earlier configuration (`as_plain`) differs first now, FREE_KEYS apart; None if none does.
+
+    A key that the earlier one does not have, because an earlier version wrote it, had its default.
+    """
+    old = _flat(as_plain(type(cfg)())) | _flat(old)
+    new = _flat(as_plain(cfg))
     for key in [*new, *(k for k in old if k not in new)]:
         if key in FREE_KEYS or old.get(key) == new.get(key):
             continue
         return f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
     return None
-
-
-def parse(argv: list[str], *, default_config: str | None = None) -> TrainConfig:
-    """Read flags and `--config` files into a TrainConfig.
-
-    Files come first, wherever they stand among the flags, so flags always win. `default_config` is a YAML file taken
-    when `argv` names none. Flags that name another model than the files do leave behind the files' model.kwargs.
-
-    Raises:
-        ValueError: one line that names the key or file at fault.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="train_image.py", description=TrainConfig.__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
-    parser.add_class_arguments(TrainConfig)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", action="append")
-    try:
-        known, flags = first.parse_known_args(argv)
-        named = known.config or ([default_config] if default_config is not None else [])
-        files = [f"--config={name}" for name in named]
-        settings = [flag for flag in flags if not flag.startswith("--print_config")]  # which would print and exit
-        if parser.parse_args([*files, *settings]).model.name != parser.parse_args(files).model.name:
-            files.append("--model.kwargs={}")
-        found = parser.instantiate(parser.parse_args([*files, *flags]))
-    except (ArgumentError, TypeError, OSError) as e:
-        raise ValueError(" ".join(str(e).split())) from e
-    return TrainConfig(**{f.name: found[f.name] for f in dataclasses.fields(TrainConfig)})
 
 
 def _at_least_one(key: str, value: int) -> None:

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 @torch.no_grad()  # not inference_mode: what a model caches here must serve training too
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Any, Tensor]],
     *,
     task: Any,
     device: torch.device | str = "cpu",
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Metrics of `model` over all batches, in evaluation mode; the model's mode is as before afterwards.
 
     Args:
         model: a network on `device`.
-        batches: (images, targets) pairs as the task takes them.
+        batches: (input, targets) pairs as the task takes them; inputs are tensors or PointSets.
         task: see pointmix.tasks; `measure` gives sums for a batch, `summarize` turns their total, from `zeros` on, into
             metrics.
         device: where the network lies.
@@ -37,26 +37,36 @@ def evaluate(
     was_training = model.training
     model.eval()
     total = task.zeros(torch.device(device))
-    for images, targets in batches:
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    for inputs, targets in batches:
+        inputs, targets = inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
         with autocast():
-            total += task.measure(model, images, targets)
+            total += task.measure(model, inputs, targets)
     model.train(was_training)
     return task.summarize(reduce(total))
 
 
-@torch.no_grad()
 def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int) -> None:
     """Try one blank image, before hours of work.
 
     Raises:
         ValueError: if the model cannot take it; one line.
     """
+    blank = torch.zeros(1, in_chans, img_size, img_size)
+    try_input(model, name, blank, what=f"images of {in_chans}x{img_size}x{img_size}")
+
+
+@torch.no_grad()
+def try_input(model: nn.Module, name: str, blank: Any, *, what: str) -> None:
+    """Try one input.
+
+    Raises:
+        ValueError: if the model cannot take it; one line that says `what` it was.
+    """
     was_training, device = model.training, next(model.parameters()).device
     try:
-        model.eval()(torch.zeros(1, in_chans, img_size, img_size, device=device))
+        model.eval()(blank.to(device))
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"{name} does not take images of {in_chans}x{img_size}x{img_size}: {why}") from e
+        raise ValueError(f"{name} does not take {what}: {why}") from e
     finally:
         model.train(was_training)

@@ -1,10 +1,9 @@
-"""The end of a run: the one look at the test images, and the files that it leaves."""
+"""The end of a run: the look at the test data, and the files that it leaves."""
 
 from __future__ import annotations
 
 import json
 import platform
-from itertools import islice
 from typing import Any
 
 import torch
@@ -13,23 +12,31 @@ from safetensors.torch import load_file
 
 import pointmix
 from pointmix.engine import checkpoint
-from pointmix.engine.config import as_plain, data_name
-from pointmix.engine.log import draw_curves, show_result
-from pointmix.engine.run import Run, all_skipped, evaluate_run, model_info
+from pointmix.engine.config import as_plain
+from pointmix.engine.report import draw_curves, show_result
+from pointmix.engine.run import Run, all_skipped, evaluate_run, model_info, numbers
+from pointmix.explain.confusion import draw_confusion
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Test the chosen weights, this once, and write the files of the run folder."""
-    at, accelerator, out = run.at, run.accelerator, run.out
+    """Test the chosen weights and write the files of the run folder."""
+    at, cfg, accelerator, out = run.at, run.cfg, run.accelerator, run.out
     accelerator.wait_for_everyone()  # the main process may still be writing the best weights
     checkpoint.load_weights(run.model, load_file(out / checkpoint.BEST), source=out / checkpoint.BEST)
     test = evaluate_run(run, run.model, run.splits.test)
+    more = {name: evaluate_run(run, net, run.splits.test) for name, net in cfg.more_tests(run.model).items()}
     metrics = {
         "test": test,
+        "more_tests": {name: numbers(found) for name, found in more.items()},
+        "select": cfg.select,
+        "select_by": run.task.select_by,
+        "shares": run.task.shares,
         "selected": at.best,
+        **_best_on_test(run),
         "history": at.history,
-        "model": {"name": run.cfg.model.name, "kwargs": as_plain(run.cfg)["model"]["kwargs"]},
-        "data": data_name(run.cfg.data),
+        "model": {"name": cfg.model.name, "kwargs": as_plain(cfg)["model"]["kwargs"]},
+        "data": cfg.data_name,
+        "unit": cfg.unit,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "classes": run.splits.classes,
         "epochs": at.step / run.updates_per_epoch,
@@ -44,32 +51,32 @@ def finish(run: Run) -> dict[str, Any]:
         return metrics
     console = Console(highlight=False)
     checkpoint.save_model(out / checkpoint.FINAL, run.model, model_info(run))
-    draw_curves(out / "curves.png", at.curve, at.history)
+    by = run.task.select_by
+    draw_curves(out / "curves.png", at.curve, at.history, select=cfg.select, metric=(by, run.task.shares[by]))
+    if "confusion" in test:
+        draw_confusion(out / "confusion.png", test["confusion"], run.splits.classes)
     _draw_clusters(run, console)
     checkpoint.write_text(out / "metrics.json", json.dumps(metrics, indent=1))  # last: it says that all is done
     if metrics["skipped"]:
-        console.print(f"{len(metrics['skipped'])} images could not be read and were skipped; metrics.json names them")
+        what = f"{len(metrics['skipped'])} {cfg.unit}"
+        console.print(f"{what} could not be read and were skipped; metrics.json names them")
     show_result(metrics, out, console=console)
     return metrics
 
 
+def _best_on_test(run: Run) -> dict[str, Any]:
+    """With `select` test: the last epoch's result, and each metric's best over the epochs, whatever epoch it was in."""
+    if run.cfg.select != "test":
+        return {}
+    tests = [entry["test"] for entry in run.at.history]
+    return {"last": tests[-1], "best_on_test": {name: max(t[name] for t in tests) for name in run.task.shares}}
+
+
 def _draw_clusters(run: Run, console: Console) -> None:
-    if not hasattr(run.model, "explain"):
+    if not any(hasattr(run.model, method) for method in run.cfg.drawn_by):
         console.print(f"no clusters.png: {run.cfg.model.name} has no explain()", markup=False)
         return
-    from pointmix.explain import draw_clusters
-
-    first: dict[int, torch.Tensor] = {}  # one test image of each of the first six classes met
-    for images, targets in islice(iter(run.splits.test), 32):
-        for image, target in zip(images, targets.tolist(), strict=True):
-            if len(first) < 6:
-                first.setdefault(target, image)
-    images = torch.stack(list(first.values())).to(run.accelerator.device)
-    splits = run.splits
-    model = run.model.eval()
-    draw_clusters(
-        model, images, run.out / "clusters.png", mean=splits.mean, std=splits.std, classes=splits.classes
-    )
+    run.cfg.draw_clusters(run.model.eval(), run.splits, run.out / "clusters.png")
 
 
 def _versions() -> dict[str, str]:

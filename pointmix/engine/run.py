@@ -11,18 +11,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
-from timm.models import get_pretrained_cfg
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
 import pointmix
-from pointmix.data.images import ImageSplits, build_data
 from pointmix.engine import checkpoint
-from pointmix.engine.config import TrainConfig, as_plain, changed_key
-from pointmix.engine.evaluate import check_input, evaluate
-from pointmix.tasks import Classify
+from pointmix.engine.config import RunConfig, as_plain, changed_key
+from pointmix.engine.evaluate import evaluate
 
 
 @dataclass
@@ -37,18 +34,18 @@ class Progress:
     curve: list[list[float]] = field(default_factory=list)  # [step, mean loss since the last point, lr]
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry for each validation
     best: dict[str, Any] | None = None  # the entry of the history whose weights are kept
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason) of damaged images, of all processes
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason) of damaged samples, of all processes
 
 
 @dataclass
 class Run:
     """The parts of a run, so that they can be saved and restored together."""
 
-    cfg: TrainConfig
+    cfg: RunConfig
     out: Path
     accelerator: Accelerator
-    splits: ImageSplits
-    task: Classify
+    splits: Any  # see RunConfig.build_splits
+    task: Any  # see pointmix.tasks
     model: nn.Module  # the bare network
     wrapped: nn.Module  # the same, as accelerate prepared it
     ema: ModelEmaV3 | None
@@ -76,23 +73,17 @@ class Run:
         return max(group["lr"] for group in self.optimizer.param_groups)
 
 
-def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
+def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
     """Everything of a run at its beginning.
 
     Raises:
         FileNotFoundError, ValueError: data or model are not as the configuration says; one line.
     """
     set_seed(cfg.seed)  # every process builds the same weights
-    splits = build_data(
-        cfg.data,
-        batch_size=cfg.batch_size,
-        eval_batch_size=cfg.batch_size,
-        seed=cfg.seed,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
+    splits = cfg.build_splits(rank=accelerator.process_index, world_size=accelerator.num_processes)
+    task = cfg.build_task(splits)
     model = create_run_model(cfg, splits).to(accelerator.device)
-    check_input(model, cfg.model.name, in_chans=splits.in_chans, img_size=splits.img_size)
+    cfg.check_input(model, splits)
     optim = cfg.optim
     options = {} if optim.betas is None else {"betas": tuple(optim.betas)}
     optimizer = create_optimizer_v2(
@@ -100,7 +91,7 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
         opt=optim.opt,
         lr=optim.lr * cfg.batch_size * cfg.accum * accelerator.num_processes / optim.lr_base_batch,
         weight_decay=optim.weight_decay,
-        filter_bias_and_bn=True,
+        filter_bias_and_bn=not optim.decay_all,
         **options,
     )
     updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
@@ -122,8 +113,6 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
         model.compile(dynamic=False)  # a new image size is a new graph
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
-    mix = asdict(cfg.mix)
-    task = Classify(len(splits.classes), **mix)
     return Run(
         cfg=cfg, out=out, accelerator=accelerator, splits=splits, task=task, model=model, wrapped=wrapped,
         ema=ema, optimizer=optimizer, scheduler=scheduler, epochs=int(epochs), updates_per_epoch=updates_per_epoch,
@@ -131,29 +120,25 @@ def build_run(cfg: TrainConfig, out: Path, accelerator: Accelerator) -> Run:
     )  # fmt: skip
 
 
-def create_run_model(cfg: TrainConfig, splits: ImageSplits) -> nn.Module:
-    """The model of a configuration, for the classes and the channels of the data.
+def create_run_model(cfg: RunConfig, splits: Any) -> nn.Module:
+    """The model of a configuration, for the classes, channels and coordinates of the data.
 
     Raises:
         ValueError: there is no such model, or it does not take these arguments; one line.
     """
-    given = {"num_classes": len(splits.classes), "in_chans": splits.in_chans}
+    given, name = cfg.data_kwargs(splits), cfg.model.name
     for key in given.keys() & cfg.model.kwargs.keys():
         raise ValueError(f"model.kwargs.{key} is set by the data ({given[key]}); leave it out")
     try:
-        return pointmix.create_model(cfg.model.name, **given, **model_kwargs(cfg, splits))
+        return pointmix.create_model(name, **given, **as_plain(cfg.model)["kwargs"])
     except (RuntimeError, TypeError, AssertionError) as e:
-        raise ValueError(f"cannot create model {cfg.model.name} with kwargs {cfg.model.kwargs}: {e}") from e
+        if isinstance(e, TypeError) and any(f"'{key}'" in str(e) for key in given):
+            ours = ", ".join(pointmix.list_models())
+            raise ValueError(f"{name} does not take {cfg.unit}: {e}; expected one such as {ours}") from e
+        raise ValueError(f"cannot create model {name} with kwargs {cfg.model.kwargs}: {e}") from e
 
 
-def model_kwargs(cfg: TrainConfig, splits: ImageSplits) -> dict[str, Any]:
-    """The constructor arguments of the configuration, and the images' size for a model that is built for one size."""
-    known = get_pretrained_cfg(cfg.model.name)
-    size = {"img_size": splits.img_size} if known is not None and known.fixed_input_size else {}
-    return size | as_plain(cfg.model)["kwargs"]
-
-
-def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, float]:
+def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, Any]:
     """Metrics of `model` over a loader, added up over all processes."""
     with torch.random.fork_rng(devices=[]):  # what evaluation draws must not move training
         return evaluate(
@@ -166,24 +151,24 @@ def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, float]:
         )
 
 
+def numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics that are single numbers."""
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
 def model_info(run: Run) -> dict[str, Any]:
     """What stands beside weights, so that they can be used without the run's data."""
-    splits = run.splits
-    return {
-        "name": run.cfg.model.name,
-        "kwargs": model_kwargs(run.cfg, splits),
-        "classes": list(splits.classes),
-        "in_chans": splits.in_chans,
-        "mean": [float(m) for m in splits.mean],
-        "std": [float(s) for s in splits.std],
-        "img_size": splits.img_size,
-        "data": as_plain(splits.config),
-        "pointmix": getattr(pointmix, "__version__", "unknown"),
-    }
+    cfg, splits = run.cfg, run.splits
+    kwargs = cfg.data_kwargs(splits) | as_plain(cfg.model)["kwargs"]
+    in_chans = kwargs.pop("in_chans")
+    del kwargs["num_classes"]  # the classes say it
+    info = {"name": cfg.model.name, "kwargs": kwargs, "classes": list(splits.classes), "in_chans": in_chans}
+    info |= {"data": as_plain(splits.config), "pointmix": getattr(pointmix, "__version__", "unknown")}
+    return info | cfg.info(splits)
 
 
 def all_skipped(run: Run) -> list[tuple[str, str]]:
-    """(file, reason) of every damaged image that any process has met since the run began, whatever resumed it."""
+    """(file, reason) of every damaged sample that any process has met since the run began, whatever resumed it."""
     return sorted({*map(tuple, run.at.skipped), *gather_object(run.splits.skipped())})
 
 
@@ -212,27 +197,29 @@ def save_run(run: Run, *, mid_epoch: bool) -> None:
     checkpoint.save_state(run.out / checkpoint.LAST, state)
 
 
-def previous_state(cfg: TrainConfig, out: Path, *, processes: int) -> dict[str, Any] | None:
+def previous_state(cfg: RunConfig, out: Path, *, processes: int) -> dict[str, Any] | None:
     path = out / checkpoint.LAST
     if cfg.restart or not path.exists():
         return None
     state = checkpoint.load_state(path)
     hint = "give another --out, or --restart true to start anew"
-    if (changed := changed_key(state["config"], as_plain(cfg))) is not None:
+    if (changed := changed_key(state["config"], cfg)) is not None:
         raise ValueError(f"{path} is of another configuration: {changed}; {hint}")
     if len(state["processes"]) != processes:
         raise ValueError(f"{path} is of {len(state['processes'])} processes, there are {processes}; {hint}")
     return state
 
 
-def finished_metrics(cfg: TrainConfig, out: Path, saved: dict[str, Any]) -> dict[str, Any] | None:
+def finished_metrics(cfg: RunConfig, out: Path, saved: dict[str, Any]) -> dict[str, Any] | None:
     """The metrics of a run that has nothing left to do, or None."""
     path = out / "metrics.json"
     if not path.exists() or not (out / checkpoint.FINAL).exists():
         return None
     metrics = json.loads(path.read_text())
     wanted = min(saved["total_steps"], cfg.max_steps or saved["total_steps"])
-    return metrics if metrics["steps"] == saved["progress"]["step"] >= wanted else None
+    done = metrics["steps"] == saved["progress"]["step"] >= wanted
+    asked = cfg.more_tests(nn.Identity())
+    return metrics if done and metrics.get("more_tests", {}).keys() == asked.keys() else None
 
 
 def restore_run(run: Run, saved: dict[str, Any]) -> None:

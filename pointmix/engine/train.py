@@ -24,9 +24,10 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from pointmix.engine import checkpoint
-from pointmix.engine.config import TrainConfig, as_plain, run_folder
+from pointmix.engine.config import RunConfig, as_plain, run_folder
 from pointmix.engine.finish import finish
-from pointmix.engine.log import Log, show_result
+from pointmix.engine.log import Log
+from pointmix.engine.report import show_result
 from pointmix.engine.run import (
     Run,
     build_run,
@@ -34,6 +35,7 @@ from pointmix.engine.run import (
     finished_metrics,
     last_good,
     model_info,
+    numbers,
     previous_state,
     restore_run,
     save_run,
@@ -48,8 +50,8 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-def train(cfg: TrainConfig) -> dict[str, Any]:
-    """Train, choose the best epoch on the validation slice, test it once, and write the run folder.
+def train(cfg: RunConfig) -> dict[str, Any]:
+    """Train, choose an epoch as `cfg.select` says, test it, and write the run folder.
 
     Goes on from the run folder's checkpoint if there is one, bit for bit on the CPU. Several processes (torchrun) need
     a run folder that all can read.
@@ -95,6 +97,8 @@ def train(cfg: TrainConfig) -> dict[str, Any]:
         updates_per_epoch=run.updates_per_epoch,
         total_steps=run.last_step,
         step=run.at.step,
+        unit=cfg.unit,
+        shares=run.task.shares,
         on=accelerator.is_main_process,
     )
     if saved is not None:
@@ -130,7 +134,7 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
                 raise ValueError(f"the loader ended after {at.update} of {run.updates_per_epoch} steps of the epoch")
             recent.append(_step(run, group))
             at.seconds = time.perf_counter() - started
-            log.step(at.step, sum(len(images) for images, _ in group) * accelerator.num_processes)
+            log.step(at.step, sum(len(targets) for _, targets in group) * accelerator.num_processes)
             point = at.step % cfg.log_every == 0
             if point or accelerator.device.type == "cpu":
                 _take_losses(run, recent)
@@ -171,15 +175,15 @@ def _stopped(run: Run, caught: list[int]) -> Stopped:
     return Stopped(caught[0] if caught else signal.SIGTERM, note)
 
 
-def _step(run: Run, group: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def _step(run: Run, group: list[tuple[Any, torch.Tensor]]) -> torch.Tensor:
     """One optimizer step over a group of batches; returns this process's mean loss, on the device."""
     accelerator, total = run.accelerator, None
-    for i, (images, targets) in enumerate(group):
-        images = images.to(accelerator.device, non_blocking=True)
+    for i, (inputs, targets) in enumerate(group):
+        inputs = inputs.to(accelerator.device, non_blocking=True)
         targets = targets.to(accelerator.device, non_blocking=True)
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.wrapped):
-            loss = run.task.loss(run.wrapped, images, targets) / len(group)
+            loss = run.task.loss(run.wrapped, inputs, targets) / len(group)
             accelerator.backward(loss)
         total = loss.detach() if total is None else total + loss.detach()
     if run.cfg.optim.clip_grad is not None:
@@ -218,21 +222,23 @@ def _take_losses(run: Run, recent: list[torch.Tensor]) -> None:
 
 
 def _validate(run: Run, log: Log) -> None:
-    """Validate, add to the history, and keep the best weights so far, or the newest where nothing was held back."""
-    at, val = run.at, run.splits.val
+    """Validate, add to the history, and keep the best weights so far, or the newest where nothing tells the best."""
+    at, select = run.at, run.cfg.select
+    loaders = {"val": run.splits.val} | ({"test": run.splits.test} if select == "test" else {})
+    looks = {k: None if v is None else numbers(evaluate_run(run, run.chosen, v)) for k, v in loaders.items()}
     train_loss = torch.tensor(sum(at.losses) / len(at.losses), device=run.accelerator.device)
     entry = {
         "epoch": at.step / run.updates_per_epoch,
         "step": at.step,
         "train_loss": run.accelerator.reduce(train_loss, "mean").item(),
-        "val": None if val is None else evaluate_run(run, run.chosen, val),
+        **looks,
         "lr": run.lr,
         "seconds": round(at.seconds, 3),
     }
     at.history.append(entry)
     log.epoch(entry)
     key = run.task.select_by
-    if at.best is None or val is None or entry["val"][key] > at.best["val"][key]:
+    if at.best is None or entry.get(select) is None or entry[select][key] > at.best[select][key]:
         at.best = entry
         if run.accelerator.is_main_process:
             checkpoint.save_model(run.out / checkpoint.BEST, run.chosen, model_info(run))

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from pointmix.tasks.classify import Classify
+from pointmix.tasks.points import ClassifyPoints
 
-__all__ = ["Classify"]
+__all__ = ["Classify", "ClassifyPoints"]

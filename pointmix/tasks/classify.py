@@ -2,10 +2,13 @@
 
 A task is four functions that the engine calls: `loss` of a training batch, `measure` of an evaluation batch as sums
 that add over batches and processes, `zeros` to add them to, and `summarize`, which turns the sums into metrics.
-`select_by` names the metric by which the best epoch is chosen (larger is better).
+`select_by` names the metric by which the best epoch is chosen (larger is better), `shares` those that are fractions of
+1, with what to call them. A metric that is no number (a list, say) is told of the test only, not of every epoch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,8 @@ from jaxtyping import Float, Int64
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
+
+from pointmix.pointset import PointSet
 
 
 class Classify:
@@ -23,12 +28,14 @@ class Classify:
         mixup, cutmix: alphas of mixup and CutMix, 0 is off. Mixing draws from numpy's global generator.
         switch_prob: chance of CutMix rather than mixup when both are on.
         smoothing: label smoothing in [0, 1).
+        prepare: makes the model's input of a batch, mixed or not: of images with masks, say, their visible points.
 
     Raises:
         ValueError: if `smoothing` is outside [0, 1).
     """
 
     select_by = "top1"
+    shares = {"top1": "top-1", "top5": "top-5"}
 
     def __init__(
         self,
@@ -38,10 +45,11 @@ class Classify:
         cutmix: float = 0.0,
         switch_prob: float = 0.5,
         smoothing: float = 0.0,
+        prepare: Callable[[Tensor], Tensor | PointSet] = lambda images: images,
     ) -> None:
         if not 0 <= smoothing < 1:
             raise ValueError(f"mix.smoothing must be at least 0 and below 1, got {smoothing}")
-        self.num_classes = num_classes
+        self.num_classes, self.prepare = num_classes, prepare
         self.mix = None
         if mixup > 0 or cutmix > 0:
             self.mix = Mixup(
@@ -67,13 +75,13 @@ class Classify:
             if len(images) % 2:
                 raise ValueError(f"mixup and cutmix need an even number of images in a batch, got {len(images)}")
             images, targets = self.mix(images, targets)  # targets become (B, classes)
-        return self.criterion(model(images).float(), targets)
+        return self.criterion(model(self.prepare(images)).float(), targets)
 
     def measure(
         self, model: nn.Module, images: Float[Tensor, "B C H W"], targets: Int64[Tensor, " B"]
     ) -> Float[Tensor, " 4"]:
         """Sums over a batch, float32: right at the first guess, right within five guesses, loss, images."""
-        logits = model(images).float()  # (B, classes)
+        logits = model(self.prepare(images)).float()  # (B, classes)
         guesses = logits.topk(min(5, logits.shape[1])).indices  # (B, 5), fewer columns with fewer classes
         hits = guesses == targets[:, None]
         loss = F.cross_entropy(logits, targets, reduction="sum")

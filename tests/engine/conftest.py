@@ -7,7 +7,8 @@ import torch
 
 from pointmix.data.images import DataConfig
 from pointmix.engine import finish
-from pointmix.engine.config import MixConfig, ModelConfig, OptimConfig, TrainConfig
+from pointmix.engine.config import ModelConfig, OptimConfig
+from pointmix.engine.images import MixConfig, TrainImagesConfig
 
 # Two stages of one block: drop-path acts in the second.
 TINY = dict(
@@ -29,7 +30,7 @@ def one_thread():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes most of the time of a short run."""
-    monkeypatch.setattr(finish, "draw_curves", lambda *args: None)
+    monkeypatch.setattr(finish, "draw_curves", lambda *args, **kwargs: None)
     monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
 
 
@@ -37,8 +38,8 @@ def no_pictures(monkeypatch):
 def tiny_config(tmp_path):
     """Makes configurations of 3 epochs of 7 batches on 112 digits, with everything that is random switched on."""
 
-    def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> TrainConfig:
-        cfg = TrainConfig(
+    def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> TrainImagesConfig:
+        cfg = TrainImagesConfig(
             data=DataConfig(**({"limit": 112} | (data or {}))),
             model=ModelConfig(name="coc_tiny", kwargs=TINY | {"drop_path_rate": 0.2} | (kwargs or {})),
             optim=OptimConfig(**(OPTIM | (optim or {}))),

@@ -29,7 +29,9 @@ import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
 from pointmix.engine import train as engine
-from pointmix.engine.config import parse
+from pointmix.engine.flags import parse
+from pointmix.engine.images import TrainImagesConfig
+from pointmix.engine.points import TrainPointsConfig
 die, pause, step = int(sys.argv[1]), float(sys.argv[2]), engine._step
 def dying(run, group):
     time.sleep(pause)
@@ -37,7 +39,7 @@ def dying(run, group):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, group)
 engine._step = dying
-engine.train(parse(sys.argv[3:]))
+engine.train(parse(sys.argv[4:], {c.unit: c for c in (TrainImagesConfig, TrainPointsConfig)}[sys.argv[3]]))
 """
 
 
@@ -45,7 +47,7 @@ def child(cfg, *, die=0, pause=0.0):
     file = Path(cfg.out).parent / "child.yaml"
     file.write_text(yaml.safe_dump(as_plain(cfg)))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(die), str(pause), f"--config={file}"]
+    command = [sys.executable, "-c", CHILD, str(die), str(pause), cfg.unit, f"--config={file}"]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

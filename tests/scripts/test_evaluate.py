@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
@@ -108,6 +109,13 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--run", "run", "--device", "nonsense"], "no device 'nonsense' here"),
         (["--run", "run", "--device", "meta"], "no device 'meta' here"),
         ([], "one of --run and --model"),
+        (["run", "--model", "test_vit"], "one of --run and --model"),
+        (["run", "run", "--checkpoint", "a.pth"], "a run has its own weights"),
+        (["run", "--keep", "1", "0"], "data.keep 0.0: expected a share above 0"),
+        (["run", "--keep", "half"], "half"),
+        (["run", "--keep", "0.5", "--mask", "holes"], "data.mask 'holes': expected one of patches"),
+        (["run", "--data.mask_root", "run"], "9 of 9 images have no mask"),
+        (["--model", "vit_tiny_patch16_224", "--data.root", "images", "--keep", "0.5"], "takes whole ones only"),
         (["--model", "test_vit", "--data.root", "images", "--data.img_size", "9"], "does not take images of 3x9x9"),
         (["--model", "no_such_model", "--data.root", "images"], "no model 'no_such_model'"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "none.pth"], "no checkpoint file none.pth"),
@@ -120,3 +128,53 @@ def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, messa
     assert main(arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_a_curve_over_several_runs(main, folder, tmp_path, capsys):
+    model, info = open_model(run=str(folder / "run"))
+    for p in model.parameters():
+        p.data.mul_(1.1)
+    save_model(tmp_path / "other" / "model.safetensors", model, {k: v for k, v in info.items() if k != "path"})
+    runs = [str(folder / "run"), str(tmp_path / "other")]
+    out = tmp_path / "curve.png"
+    assert main([*runs, "--keep", "1", ".5", ".25", "--mask", "pixels", "--out", str(out), "--batch_size", "4"]) == 0
+    with Image.open(out) as picture:
+        assert picture.format == "PNG" and min(picture.size) > 300
+    results = json.loads(out.with_suffix(".json").read_text())
+    expected = [(name, keep) for name in ("run", "other") for keep in (1, 0.5, 0.25)]
+    assert [(r["name"], r["keep"]) for r in results] == expected
+    assert [r["mask"] for r in results] == [None, "pixels", "pixels"] * 2 and results[0]["images"] == 9
+    with out.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["top1"]) for row in rows] == [r["top1"] for r in results]
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("run", "other", "0.25", f"{results[-1]['top1']:.2%}"))
+
+    assert main([runs[0], "--out", str(tmp_path / "whole.json")]) == 0
+    assert json.loads((tmp_path / "whole.json").read_text())["loss"] == pytest.approx(results[0]["loss"], rel=1e-6)
+    arguments = [runs[0], "--keep", ".25", "--mask", "pixels", "--out", str(out), "--batch_size", "9"]
+    assert main(arguments) == 0
+    again = json.loads(out.with_suffix(".json").read_text())
+    assert again[0]["loss"] == pytest.approx(results[2]["loss"], rel=1e-5)  # the masks do not depend on the batches
+
+
+def test_several_runs_without_a_curve(main, folder, tmp_path, capsys):
+    out = tmp_path / "both.json"
+    run = str(folder / "run")
+    assert main([run, f"{run}/model.safetensors", "--out", str(out)]) == 0
+    first, second = json.loads(out.read_text())
+    assert first["loss"] == second["loss"] and first["name"] == run
+    assert capsys.readouterr().out.count(f"{first['loss']:.4f}") == 2
+
+
+def test_a_run_on_partial_images_is_measured_on_them(main, folder, tmp_path):
+    model, info = open_model(run=str(folder / "run"))
+    info["data"] = info["data"] | {"keep": [0.2, 0.4], "mask": "patches"}
+    save_model(tmp_path / "run" / "model.safetensors", model, {k: v for k, v in info.items() if k != "path"})
+    losses = []
+    for name, flags in (("a", []), ("b", ["--data.keep", "[0.2,0.4]"]), ("c", ["--data.keep", "1.0"])):
+        run = tmp_path / "run" if name == "a" else folder / "run"
+        out = tmp_path / f"{name}.json"
+        assert main([str(run), "--out", str(out), *flags]) == 0
+        losses.append(json.loads(out.read_text())["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and abs(losses[0] - losses[2]) > 1e-4

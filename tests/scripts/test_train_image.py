@@ -8,12 +8,17 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pointmix.engine.config import parse
+from pointmix.engine import flags
+from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.run import create_run_model
 from pointmix.engine.train import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "image").glob("*.yaml"))
+
+
+def parse(argv):
+    return flags.parse(argv, TrainImagesConfig)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def test_whatever_ends_it_is_told_in_one_line(script, monkeypatch, capsys, error
     def ended(cfg):
         raise error
 
-    monkeypatch.setattr("pointmix.engine.train.train", ended)
+    monkeypatch.setattr("pointmix.engine.seeds.train_all", ended)
     assert script.main([]) == code
     assert capsys.readouterr().err == line + "\n"
 

@@ -1,0 +1,92 @@
+"""Training runs on point clouds: their configuration, and what the engine asks of this kind of data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from pointmix.data.points import PointDataConfig, PointSplits, build_points, resolve
+from pointmix.engine.config import RunConfig
+from pointmix.engine.evaluate import try_input
+from pointmix.pointset import PointSet
+from pointmix.tasks import ClassifyPoints
+from pointmix.tasks.voting import Voting
+
+
+@dataclass(frozen=True)
+class SmoothConfig:
+    """Smoothing of labels."""
+
+    smoothing: float = 0.0
+    """Probability taken from the true class and shared evenly by the others."""
+
+
+@dataclass(frozen=True)
+class TrainPointsConfig(RunConfig):
+    """Train a classifier of point clouds."""
+
+    unit: ClassVar[str] = "clouds"
+    drawn_by: ClassVar[tuple[str, ...]] = ("explain", "forward_intermediates")  # else the anchors of each stage
+
+    data: PointDataConfig = field(default_factory=PointDataConfig)
+    """The clouds."""
+    mix: SmoothConfig = field(default_factory=SmoothConfig)
+    """Label smoothing."""
+    epochs: int = 250
+    """Epochs of the schedule, without its cool-down."""
+    batch_size: int = 32
+    """Clouds a step and process."""
+    votes: int = 1
+    """With more than one, also test with the mean of so many votes, each on clouds of other proportions: every axis
+    scaled by a random factor from data.scale."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.votes < 1:
+            raise ValueError(f"votes must be at least 1, got {self.votes}")
+        resolve(self.data)  # refuses what is out of range before anything is read
+
+    def build_splits(self, *, rank: int, world_size: int) -> PointSplits:
+        size = {"batch_size": self.batch_size, "eval_batch_size": self.batch_size}
+        return build_points(self.data, **size, seed=self.seed, rank=rank, world_size=world_size)
+
+    def build_task(self, splits: PointSplits) -> ClassifyPoints:
+        return ClassifyPoints(len(splits.classes), **asdict(self.mix))
+
+    def data_kwargs(self, splits: PointSplits) -> dict[str, Any]:
+        return splits.model_kwargs
+
+    def info(self, splits: PointSplits) -> dict[str, Any]:
+        return {}
+
+    def check_input(self, model: nn.Module, splits: PointSplits) -> None:
+        number, channels, dims = self.data.points, splits.model_kwargs["in_chans"], splits.model_kwargs["coord_dims"]
+        points = torch.linspace(-1, 1, number * dims).view(dims, number).t().contiguous()  # (N, D)
+        blank = PointSet.from_points(points, points.new_zeros(number, channels))
+        try_input(model, self.model.name, blank, what=f"clouds of {number} points in {dims}-D with {channels} features")
+
+    def draw_clusters(self, model: nn.Module, splits: PointSplits, path: Path) -> None:
+        from pointmix.explain.clouds import draw_clouds
+
+        names = splits.classes
+        first: dict[int, PointSet] = {}  # one test cloud of each of the first four classes met
+        for points, targets in islice(iter(splits.test), 32):
+            for cloud, target in zip(points.unbind(), targets.tolist(), strict=True):
+                if len(first) < 4:
+                    first.setdefault(target, cloud)
+        clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
+        with torch.no_grad():
+            guesses = model(clouds).argmax(1).tolist()
+        titles = [f"{names[target]}, taken for {names[guess]}" for target, guess in zip(first, guesses, strict=True)]
+        draw_clouds(model, clouds, path, titles=titles, up="y")
+
+    def more_tests(self, model: nn.Module) -> dict[str, nn.Module]:
+        if self.votes == 1:
+            return {}
+        low, high = self.data.scale if self.data.scale[0] < self.data.scale[1] else (2 / 3, 3 / 2)
+        return {f"{self.votes} votes": Voting(model, votes=self.votes, low=low, high=high)}

@@ -1,0 +1,32 @@
+"""Train a classifier of point clouds. Without arguments: a small network on embedded shapes, about two minutes.
+
+python scripts/train_points.py
+python scripts/train_points.py --seeds 1 2 3                                   # mean and deviation of three runs
+python scripts/train_points.py --config configs/points/pointmlp_coc_scanobjectnn.yaml --data.root DIR --votes 10
+torchrun --nproc_per_node 2 scripts/train_points.py --config configs/points/pointmlp_coc_modern.yaml --data.root DIR
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pointmix._main import exit_code
+
+DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "points" / "coc_shapes.yaml"
+
+
+def train(argv: list[str]) -> None:
+    from pointmix.engine.flags import parse
+    from pointmix.engine.points import TrainPointsConfig
+    from pointmix.engine.seeds import train_all
+
+    train_all(parse(argv, TrainPointsConfig, prog="train_points.py", default_config=str(DEFAULT)))
+
+
+def main(argv: list[str]) -> int:
+    return exit_code(lambda: train(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

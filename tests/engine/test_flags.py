@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pointmix.data.images import DataConfig
+from pointmix.data.points import PointDataConfig
+from pointmix.engine import flags
+from pointmix.engine.config import ModelConfig
+from pointmix.engine.images import TrainImagesConfig
+from pointmix.engine.points import TrainPointsConfig
+
+
+def parse(argv, kind=TrainImagesConfig, **kwargs):
+    return flags.parse(argv, kind, **kwargs)
+
+
+def test_flags_win_over_files_and_files_over_defaults(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("epochs: 7\nbatch_size: 32\noptim: {lr: 0.5, betas: [0.8, 0.9]}\n")
+    for argv in ([f"--config={file}", "--epochs", "9"], ["--epochs=9", "--config", str(file)]):
+        cfg = parse(argv)
+        assert (cfg.epochs, cfg.batch_size, cfg.optim.lr, cfg.optim.betas) == (9, 32, 0.5, (0.8, 0.9))
+    assert cfg.optim.weight_decay == TrainImagesConfig().optim.weight_decay
+    assert isinstance(cfg.data, DataConfig)
+
+
+def test_default_config_only_without_another(tmp_path):
+    default, other = tmp_path / "d.yaml", tmp_path / "o.yaml"
+    default.write_text("epochs: 7\nbatch_size: 32\n")
+    other.write_text("epochs: 8\n")
+    assert parse(["--seed=1"], default_config=str(default)).epochs == 7
+    cfg = parse([f"--config={other}"], default_config=str(default))
+    assert (cfg.epochs, cfg.batch_size) == (8, TrainImagesConfig().batch_size)
+
+
+def test_another_model_does_not_inherit_kwargs(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name: coc_tiny, kwargs: {layer_scale: 1.0}}\n")
+    assert parse([f"--config={file}"]).model.kwargs == {"layer_scale": 1.0}
+    assert parse([f"--config={file}", "--model.name=resnet10t"]).model == ModelConfig("resnet10t", {})
+    assert parse(["--model.name=resnet10t", f"--config={file}"]).model == ModelConfig("resnet10t", {})
+    assert parse([f"--config={file}", "--model.name=a", '--model.kwargs={"b": 1}']).model == ModelConfig("a", {"b": 1})
+
+
+def test_the_same_model_keeps_the_kwargs_of_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name: coc_tiny, kwargs: {layer_scale: 1.0}}\n")
+    for argv in ([f"--config={file}", "--model.name=coc_tiny"], ["--model.name", "coc_tiny", f"--config={file}"]):
+        assert parse(argv).model == ModelConfig("coc_tiny", {"layer_scale": 1.0})
+
+
+@pytest.mark.parametrize(
+    "argv, names",
+    [
+        (["--optim.speed", "3"], "optim.speed"),
+        (["--epochs", "many"], "epochs"),
+        (["--seeds", "1", "x"], "seeds"),
+        (["--seeds", "1", "1"], r"seeds must be one or more different numbers, got \[1, 1\]"),
+        (["--seeds"], "seeds"),
+        (["--select", "best"], "select"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--precision", "fp8"], "precision"),
+        (["--batch_size", "5", "--mix.mixup", "0.2"], "batch_size must be even"),
+        (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
+        (["--epochs", "3", "--config"], "config"),
+        (["--data.root", "DIR"], "data.root DIR: data.source is digits, .* --config such as"),
+        (["--data.hflip", "2"], "data.hflip 2"),
+        (["--optim.sched", "plateau"], "optim.sched plateau is not taken; expected cosine"),
+    ],
+)
+def test_wrong_flags_give_one_line(argv, names):
+    with pytest.raises(ValueError, match=names) as e:
+        parse(argv)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text, names", [("optim: {speed: 3}", "speed"), ("spede: 3", "spede"), ("a: [", "config")])
+def test_wrong_files_give_one_line(tmp_path, text, names):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=names) as e:
+        parse([f"--config={file}"])
+    assert "\n" not in str(e.value)
+
+
+def test_help_explains_every_key(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for section in ("", "optim", "mix", "model"):
+        kind = type(getattr(TrainImagesConfig(), section)) if section else TrainImagesConfig
+        for field in dataclasses.fields(kind):
+            if not dataclasses.is_dataclass(field.default_factory):
+                assert f"--{section}{'.' * bool(section)}{field.name}" in text
+    for line in ("Alpha of mixup; 0 is off.", "Weight decay; none on biases", "Samples a step and process."):
+        assert line in text
+    assert "default: 0.05" in text
+
+
+def test_clouds_have_flags_of_their_own(capsys):
+    cfg = parse(["--data.points=512", "--mix.smoothing=0.2", "--votes", "10"], TrainPointsConfig)
+    assert (cfg.data.points, cfg.mix.smoothing, cfg.votes, cfg.batch_size) == (512, 0.2, 10, 32)
+    with pytest.raises(ValueError, match="mixup"):
+        parse(["--mix.mixup=0.2"], TrainPointsConfig)
+    with pytest.raises(SystemExit):
+        parse(["--help"], TrainPointsConfig, prog="train_points.py")
+    text = " ".join(capsys.readouterr().out.split())
+    for line in ("usage: train_points.py", "Train a classifier of point clouds.", "Clouds a step and process."):
+        assert line in text
+    for field in dataclasses.fields(PointDataConfig):
+        assert f"--data.{field.name} " in text
+
+
+@pytest.mark.parametrize("kind", [TrainImagesConfig, TrainPointsConfig])
+@pytest.mark.parametrize("flags", [["--seeds", "1", "2", "--epochs=3"], ["--epochs=3", "--seeds=[1, 2]"]])
+def test_several_seeds(kind, flags):
+    cfg = parse(flags, kind)
+    assert (cfg.seeds, cfg.epochs) == ((1, 2), 3)
+    assert parse([*flags, "--seeds=null"], kind).seeds is None
+
+
+def test_seeds_of_a_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("seeds: [5, 6]\n")
+    assert parse([f"--config={file}"]).seeds == (5, 6)
+    assert parse([f"--config={file}", "--seeds", "7"]).seeds == (7,)
