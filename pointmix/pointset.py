@@ -155,13 +155,16 @@ class PointSet:
         Args:
             xyz: floating point positions (or an array) in any number of dimensions, in any unit.
             feat: features of each point, such as colors or normals; none by default, for the positions are input
-                to every model anyway.
+                to every model anyway. Those of an array get torch's default precision, in which models compute.
 
         Raises:
             ValueError: if shapes or dtypes do not fit, there is no point, or a number is not finite.
         """
+        usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
         xyz = torch.as_tensor(xyz)
-        feat = xyz.new_zeros(len(xyz) if xyz.ndim else 0, 0) if feat is None else torch.as_tensor(feat)
+        if feat is None:
+            feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
+        feat = feat if isinstance(feat, Tensor) else torch.as_tensor(feat).to(usual)
         feat = feat[:, None] if feat.ndim == 1 else feat
         if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
             raise ValueError(

@@ -87,3 +87,11 @@ def test_a_cloud_on_a_device_keeps_its_layout():
     points = PointSet.from_points(torch.rand(4, 3)).to(torch.float64)
     assert points.pos.dtype == points.feat.dtype == torch.float64 and points.ptr.dtype == torch.int64
     assert repr(points) == "PointSet(1 set, 4 points, 0 channels, cloud, float64, cpu)"
+
+
+def test_arrays_of_doubles_fit_a_model_in_single_precision():
+    xyz = np.random.default_rng(0).random((20, 3))
+    points = PointSet.from_points(xyz, xyz)
+    assert points.pos.dtype == torch.float64 and points.feat.dtype == torch.float32
+    assert PointSet.from_points(xyz).feat.dtype == torch.float32
+    assert PointSet.from_points(torch.from_numpy(xyz)).feat.dtype == torch.float64

@@ -48,7 +48,7 @@ class CloudFiles:
         paths: the files. Shapes, types and labels are checked here, coordinates when they are read.
         classes: names in the order of the labels. None: those in the files' attribute `classes` (joined by commas),
             else the labels themselves, which must then be 0 to the last without a gap.
-        features: what becomes `feat`: "none", "rgb" (bytes become [0, 1]) or "normal".
+        features: what becomes `feat`: "none", "rgb" (unsigned integers become [0, 1]) or "normal".
         first: read this many points of each cloud, the first ones. None: all.
         cache: read everything now and keep it in memory.
 
@@ -112,7 +112,8 @@ class CloudFiles:
         xyz = np.array(rows[0], dtype=np.float32)
         feat = np.zeros((len(xyz), 0), dtype=np.float32)
         if len(rows) > 1:
-            feat = rows[1].astype(np.float32) / (255 if rows[1].dtype == np.uint8 else 1)
+            kind = rows[1].dtype
+            feat = rows[1].astype(np.float32) / (np.iinfo(kind).max if kind.kind == "u" else 1)
         for key, values in (("data", xyz), (self.features, feat)):
             if not np.isfinite(values).all():
                 bad = int((~np.isfinite(values)).any(1).sum())

@@ -172,6 +172,8 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[n
     file = path / FINAL if path.is_dir() else path
     if not file.exists():
         what = f"the run folder {path} has no {FINAL}; has the run ended?" if path.is_dir() else f"no such file: {file}"
+        if seeds := sorted(found.parent.name for found in path.glob(f"seed*/{FINAL}")):
+            what = f"{path} holds a run for each of several seeds, expected one of them: {', '.join(seeds)}"
         raise FileNotFoundError(what)
     try:
         with safetensors.safe_open(file, framework="pt") as opened:

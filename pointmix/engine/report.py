@@ -76,7 +76,7 @@ def show_seeds(summary: dict[str, Any], out: Path, *, console: Console) -> None:
     console.print(table)
     if summary["select"] == "test":
         console.print("[red]test: of epochs selected on the test data; last: of the last ones[/]")
-    console.print(f"files: {out}/metrics.json and {out}/seed*", markup=False, soft_wrap=True)
+    console.print(f"files: {out}/seeds.json and {out}/seed*", markup=False, soft_wrap=True)
 
 
 def draw_curves(

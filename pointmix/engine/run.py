@@ -217,7 +217,7 @@ def finished_metrics(cfg: RunConfig, out: Path, saved: dict[str, Any]) -> dict[s
         return None
     metrics = json.loads(path.read_text())
     wanted = min(saved["total_steps"], cfg.max_steps or saved["total_steps"])
-    done = metrics["steps"] == saved["progress"]["step"] >= wanted
+    done = metrics.get("steps") == saved["progress"]["step"] >= wanted
     asked = cfg.more_tests(nn.Identity())
     return metrics if done and metrics.get("more_tests", {}).keys() == asked.keys() else None
 

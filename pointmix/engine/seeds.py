@@ -19,7 +19,7 @@ def train_all(cfg: RunConfig) -> dict[str, Any]:
     """Train once, or once with each of `cfg.seeds` in a folder of its own, each going on from where it stopped.
 
     Returns:
-        What metrics.json holds: of the run, or of all seeds: mean and deviation ("mean", "std", "values") of each
+        What metrics.json holds, or, of several seeds, seeds.json: mean and deviation ("mean", "std", "values") of each
         share in "test" (with `select` test also "last" and "best_on_test").
 
     Raises:
@@ -43,6 +43,6 @@ def train_all(cfg: RunConfig) -> dict[str, Any]:
     from accelerate import PartialState
 
     if PartialState().is_main_process:
-        write_text(out / "metrics.json", json.dumps(summary, indent=1))
+        write_text(out / "seeds.json", json.dumps(summary, indent=1))
         show_seeds(summary, out, console=Console(highlight=False))
     return summary

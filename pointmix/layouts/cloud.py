@@ -99,10 +99,10 @@ class Cloud:
         """
         batch = set_of(ptr, len(pos))
         box = _in_box(pos, batch, ptr.numel() - 1) * folds  # (N, D), in [0, folds)
-        key = batch
-        for axis in box.t():
-            key = key * folds + axis.long()
-        _, number, counts = torch.unique(key, return_inverse=True, return_counts=True)
+        number = batch
+        for axis in box.t():  # numbered anew with each axis, so that no number of dimensions overflows
+            number = torch.unique(number * folds + axis.long(), return_inverse=True)[1]
+        counts = torch.bincount(number)
         order = torch.argsort(number, stable=True)  # points window by window
         number, x = number[order], pos.detach()[order].to(box.dtype)
         first = counts.cumsum(0) - counts  # (S,)

@@ -207,13 +207,25 @@ class PointMLP(nn.Module):
         return self.forward_intermediates(x, [len(self.stages) - 1])[0]
 
     def forward_intermediates(
-        self, x: Input, indices: int | list[int] | None = None, intermediates_only: bool = False
+        self,
+        x: Input,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> list[PointSet] | tuple[PointSet, list[PointSet]]:
-        """Outputs of the last stage and of the chosen ones: the last n for a number, all for None."""
+        """Outputs of the last stage and of the chosen ones: the last n for a number, all for None.
+
+        Args:
+            norm, output_fmt: timm's; there is no final norm, and the outputs are PointSets.
+            stop_early: do not run the stages after the last chosen one.
+            intermediates_only: leave out the final features.
+        """
         take, last = feature_take_indices(len(self.stages), indices)
         points, found = self.as_points(x), []
         points = points.with_feat(F.relu(self.stem(points.feat), inplace=True))
-        for i, stage in enumerate(self.stages[: last + 1] if intermediates_only else self.stages):
+        for i, stage in enumerate(self.stages[: last + 1] if intermediates_only or stop_early else self.stages):
             points = stage(points)
             if i in take:
                 found.append(points)
@@ -231,6 +243,16 @@ class PointMLP(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     # ---- timm's contract ----------------------------------------------------------------------------------------
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last chosen one, and the classifier."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_head:
+            self.reset_classifier(0)
+        return take
 
     def get_classifier(self) -> nn.Module:
         return self.head
@@ -301,7 +323,14 @@ def _create(variant: str, pretrained: bool = False, **kwargs) -> PointMLP:
         raise ValueError(
             f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
         )
-    return build_model_with_cfg(PointMLP, variant, pretrained, kwargs_filter=("img_size", "global_pool"), **kwargs)
+    return build_model_with_cfg(
+        PointMLP,
+        variant,
+        pretrained,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
+        kwargs_filter=("img_size", "global_pool"),
+        **kwargs,
+    )
 
 
 @register_model

@@ -208,5 +208,5 @@ def _fault(name: str) -> str | None:
         if name != "torch":
             import_module(f"pointmix.ops.fast.{name}")
     except (ImportError, OSError, RuntimeError) as error:  # built for another version of torch, say
-        return str(error).splitlines()[0]
+        return (str(error) or type(error).__name__).splitlines()[0]
     return ""

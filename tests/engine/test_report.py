@@ -89,7 +89,7 @@ def test_seeds_table(tmp_path):
     values = {"oa": spread([0.8, 0.9, 0.7]), "macc": spread([0.5, 0.5, 0.5])}
     summary = {"model": {"name": "m"}, "data": "d", "seeds": [1, 2, 3], "shares": shares, "select": "val"}
     text = shown(show_seeds, summary | {"test": values, "more_tests": {"10 votes": values}}, tmp_path)
-    for part in ("seed 3", "80.00", "10.00", "test OA (%)", "10 votes OA (%)", str(tmp_path / "metrics.json")):
+    for part in ("seed 3", "80.00", "10.00", "test OA (%)", "10 votes OA (%)", str(tmp_path / "seeds.json")):
         assert part in text
     assert "of epochs selected on the test data" in shown(
         show_seeds, summary | {"test": values, "last": values, "select": "test"}, tmp_path

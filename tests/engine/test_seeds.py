@@ -15,7 +15,7 @@ def test_each_seed_in_a_folder_of_its_own_and_a_summary(tiny_config, tmp_path, c
     cfg = tiny_config(seeds=(1, 2, 3), max_steps=2)
     summary = train_all(cfg)
     out = tmp_path / "run"
-    assert json.loads((out / "metrics.json").read_text()) == summary
+    assert json.loads((out / "seeds.json").read_text()) == summary
     runs = [json.loads((out / f"seed{seed}" / "metrics.json").read_text()) for seed in (1, 2, 3)]
     values = [run["test"]["top1"] for run in runs]
     assert summary["test"]["top1"]["values"] == values

@@ -325,3 +325,10 @@ def test_pixels_of_an_image_run_as_a_cloud(sampling):
         out = model(images)
         torch.testing.assert_close(out, model(PointSet.from_images(images).as_cloud()))
     assert out.shape == (2, 3) and F.mse_loss(out[0], out[1]) > 0
+
+
+def test_windows_of_many_dimensions_stay_within_their_set():
+    pos, ptr = torch.rand(60, 24, dtype=torch.float64), torch.tensor([0, 30, 60])
+    plan = Cloud().plan(pos, ptr, 8, 1)
+    assert plan.windows == 60  # alone in a corner of so many, each of them
+    assert Cloud().plan(pos[:1].expand(60, -1), ptr, 8, 1).windows == 2

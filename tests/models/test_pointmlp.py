@@ -278,3 +278,15 @@ def test_a_checkpoint_of_the_authors(tmp_path):
     del theirs["module.local_grouper_list.1.affine_beta"]
     with pytest.raises(ValueError, match="does not fit PointMLP: nothing for stages.1.beta"):
         pointmix.load_reference(model, theirs)
+
+
+def test_features_only():
+    kwargs = dict(dim=4, neighbors=4)
+    model = timm.create_model("pointmlp_elite", features_only=True, out_indices=(0, 2), **kwargs).eval()
+    clouds = torch.randn(2, 40, 3)
+    found = model(clouds)
+    assert [len(points.feat) for points in found] == [40, 10] and model.feature_info.channels() == [8, 32]
+    whole = pointmix.create_model("pointmlp_elite", **kwargs).eval()
+    whole.load_state_dict(model.model.state_dict(), strict=False)
+    for ours, theirs in zip(found, whole.forward_intermediates(clouds, [0, 2], intermediates_only=True), strict=True):
+        assert torch.equal(ours.feat, theirs.feat)
