@@ -19,7 +19,7 @@ from numpy.random import Generator
 
 from pointmix.data.surfaces import Sizes, Surface, ball, box, choose, column, pyramid, tube, turned
 
-VERSION = 1  # of the numbers written: raise it with every change of them
+VERSION = 2  # of the numbers written: raise it with every change of them
 COUNTS = {"training": 2000, "test": 500}
 POINTS = 1024
 
@@ -129,12 +129,12 @@ def scan(
 
     point = point * rng.uniform(0.8, 1.25, (n, 1, 3))
     point = turned(point, rng.uniform(0, 2 * np.pi, (n, 1)))
-    tilt, across = np.deg2rad(rng.uniform(0, 15, (n, 1))), rng.uniform(0, 2 * np.pi, (n, 1))
+    tilt, across = np.deg2rad(rng.uniform(0, 10, (n, 1))), rng.uniform(0, 2 * np.pi, (n, 1))
     point = turned(_tilted(turned(point, across), tilt), -across)
 
-    background = np.arange(points) < rng.uniform(0, 0.25, (n, 1)) * points
+    background = np.arange(points) < rng.uniform(0, 0.15, (n, 1)) * points
     point = np.where(background[..., None], _surroundings(rng, point), point)
-    point = point + rng.normal(0, 1, point.shape) * rng.uniform(0.005, 0.02, (n, 1, 1))
+    point = point + rng.normal(0, 1, point.shape) * rng.uniform(0.005, 0.015, (n, 1, 1))
     point -= point.mean(1, keepdims=True)
     point /= np.linalg.norm(point, axis=2).max(1)[:, None, None]
     order = rng.permuted(np.broadcast_to(np.arange(points), (n, points)), axis=1)
