@@ -8,8 +8,8 @@ Rows: every backend that is installed and runs on the device; "default", what is
 "fpsample (bucket)", its fast form, which gives other points.
 Columns: milliseconds, how many times faster than the plain form ("torch") and than torch_cluster (bare), and the
 exponent by which the time grew since the last number of points (1 is in proportion).
-What would take longer than --limit seconds, going by its time on fewer points and growth by their square, and what has
-more than --most points in all is left out, and said so.
+What may take longer than --limit seconds, going by its time and growth on fewer points, and what has more than --most
+points in all is left out, and said so.
 """
 
 from __future__ import annotations
@@ -132,14 +132,14 @@ def main() -> int:
     rows: list[dict[str, object]] = []
     for op in args.ops:
         for batch in args.batch:
-            last: dict[str, tuple[int, float]] = {}  # points and seconds of each backend
+            last: dict[str, tuple[int, float, float]] = {}  # points and seconds of each backend, and its growth at most
             for points in sorted(args.points):
                 if batch * points > args.most:
                     print(f"left out: {op}, batch {batch}, {points} points: more than {args.most} in all")
                     continue
                 tasks = contenders(op, points, batch, args)
-                for name, (before, seconds) in last.items():
-                    if (expected := seconds * (points / before) ** 2) > args.limit and tasks.pop(name, None):
+                for name, (before, seconds, growth) in last.items():
+                    if (expected := seconds * (points / before) ** growth) > args.limit and tasks.pop(name, None):
                         print(f"left out: {name}, {op}, batch {batch}, {points} points: up to {expected:.0f} s")
                 print(f"{op}, batch {batch}, {points} points: {len(tasks)} contenders", file=sys.stderr)
                 times = in_turns(tasks, args.seconds, finish)
@@ -153,7 +153,7 @@ def main() -> int:
                         "x torch_cluster": f"{bare / seconds:.3g}" if bare else "",
                         "growth": f"{growth:.2f}" if growth is not None else "",
                     })  # fmt: skip
-                    last[name] = (points, seconds)
+                    last[name] = (points, seconds, 2 if growth is None else min(growth + 0.4, 2))
     if not rows:
         print("error: nothing to time: no such backend is installed for this device", file=sys.stderr)
         return 2

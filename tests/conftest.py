@@ -9,6 +9,9 @@ import torch
 
 from pointmix import PointSet
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which compiling a model does too
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):  # the workers share the cores

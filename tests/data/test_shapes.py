@@ -45,7 +45,7 @@ def test_parts_have_outward_normals_and_areas(kind):
 def test_background_is_a_floor_and_something_beside():
     points, on_object = scan(rng(), "ball", 40, points=400)
     shares = 1 - on_object.mean(1)
-    assert shares.min() < 0.05 and 0.1 < shares.max() <= 0.15
+    assert shares.min() < 0.05 and 0.1 < shares.max() < 0.151
     b = int(shares.argmax())
     middle = points[b][on_object[b]].mean(0)
     away = np.linalg.norm(points[b] - middle, axis=1)

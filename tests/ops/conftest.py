@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from pointmix.ops import use_backend
 from pointmix.ops.choice import BACKENDS
 from pointmix.ops.ragged import offsets
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before a kernel is first imported
 
 
 def sets(*parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

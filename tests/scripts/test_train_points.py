@@ -37,7 +37,7 @@ def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
     argv += ["--data.points=64", "--seeds", "1", "2"]
     assert script.main(argv) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "seeds.json").read_text())
     assert metrics["data"] == "shapes" and len(metrics["test"]["oa"]["values"]) == 2
     assert {"seed1", "seed2"} <= {folder.name for folder in (tmp_path / "run").iterdir()}
     assert (tmp_path / "run" / "seed1" / "confusion.png").exists()
