@@ -46,6 +46,7 @@ def open_model(
     model: str | None = None,
     checkpoint: str | None = None,
     num_classes: int | None = None,
+    kwargs: dict[str, Any] | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A network in evaluation mode, and its info: name, classes, data (settings of `DataConfig`), path.
@@ -55,6 +56,7 @@ def open_model(
         model: instead of a run, the name of one of our models or of timm's.
         checkpoint: weights for `model`, as `load_reference` takes them; without it they are random, with a warning.
         num_classes: of `model`; None leaves its default.
+        kwargs: more arguments of the model, in place of the run's own.
     Raises:
         FileNotFoundError: if there is no such run or checkpoint.
         ValueError: unless exactly one of run and model is given, or if the weights do not fit.
@@ -64,12 +66,12 @@ def open_model(
     if run is not None:
         if checkpoint is not None:
             raise ValueError("--checkpoint goes with --model; a run has its own weights")
-        network, info = load_run(run, device=device)
+        network, info = load_run(run, device=device, kwargs=kwargs)
         if "img_size" not in info:
             raise ValueError(f"{run} was trained on point clouds, expected a run on images; see scripts/explain.py")
         usual = {"source": "folder"} | {key: info[key] for key in ("img_size", "in_chans", "mean", "std")}
         return network, info | {"data": info.get("data", {}) | usual | {"source": info.get("data", usual)["source"]}}
-    network = create_model(model, **({} if num_classes is None else {"num_classes": num_classes}))
+    network = create_model(model, **({} if num_classes is None else {"num_classes": num_classes}), **(kwargs or {}))
     cfg = network.pretrained_cfg
     if not cfg.get("input_size"):
         raise ValueError(f"{model} takes point clouds, expected a model of images; see scripts/explain.py")

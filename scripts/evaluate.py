@@ -31,6 +31,8 @@ def parse(argv: list[str], data: dict[str, Any] | None = None) -> Any:
     parser.add_argument("--run", type=str | None, help="one more run")
     parser.add_argument("--model", type=str | None, help="instead of a run: one of our models or of timm's")
     parser.add_argument("--checkpoint", type=str | None, help="weights for --model")
+    help_kwargs = 'other arguments of the model, as {"keep": "occupied", "absent": "nearest"} for partial images'
+    parser.add_argument("--kwargs", type=dict[str, Any] | None, help=help_kwargs)
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
     parser.add_argument("--mask", type=str | None, help="what --keep's masks are made of, same as --data.mask")
     parser.add_argument("--batch_size", type=int, default=64, help="images a step")
@@ -98,11 +100,15 @@ def evaluate(argv: list[str]) -> None:
             cfg = data(open_model(model=args.model)[1])
         classes = build_test(cfg, batch_size=args.batch_size)[1]
         model, info = open_model(
-            model=args.model, checkpoint=args.checkpoint, num_classes=len(classes), device=device
+            model=args.model,
+            checkpoint=args.checkpoint,
+            num_classes=len(classes),
+            kwargs=args.kwargs,
+            device=device,
         )
         opened.append((args.model, model, info | {"classes": classes}, cfg))
     for run, name in zip(runs, _names(runs), strict=True):
-        model, info = open_model(run=run, device=device)
+        model, info = open_model(run=run, kwargs=args.kwargs, device=device)
         opened.append((name, model, info, data(info)))
 
     results, skipped = [], set()

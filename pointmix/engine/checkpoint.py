@@ -156,9 +156,12 @@ def save_model(path: str | Path, model: nn.Module, info: dict[str, Any]) -> None
         file.write(safetensors.torch.save(weights, metadata | {"format": "pt"}))
 
 
-def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load_run(
+    path: str | Path, *, device: str | torch.device = "cpu", kwargs: dict[str, Any] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model of a run folder, or of a model.safetensors file, in evaluation mode, and its info.
 
+    `kwargs` are arguments of the model that take the place of the run's own, where its weights allow that.
     The info has name, kwargs, classes (list of names), in_chans and the file's path; of images also mean, std (lists)
     and img_size.
 
@@ -185,7 +188,12 @@ def load_run(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[n
     if missing:
         raise ValueError(f"{file} was not written by a run: its metadata has no {missing[0]!r}")
     info = {k: json.loads(v) for k, v in metadata.items() if k != "format"} | {"path": str(file)}
+    info["kwargs"] |= kwargs or {}
     kwargs = {k: v for k, v in info["kwargs"].items() if k not in ("pretrained", "checkpoint_path")}  # fetch nothing
-    model = pointmix.create_model(info["name"], num_classes=len(info["classes"]), in_chans=info["in_chans"], **kwargs)
+    given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
+    try:
+        model = pointmix.create_model(info["name"], **kwargs | given)
+    except (TypeError, RuntimeError) as e:
+        raise ValueError(f"{file}: cannot create {info['name']} with {kwargs}: {e}") from e
     load_weights(model, weights, source=file)
     return model.to(device).eval(), info

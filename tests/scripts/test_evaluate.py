@@ -178,3 +178,14 @@ def test_a_run_on_partial_images_is_measured_on_them(main, folder, tmp_path):
         assert main([str(run), "--out", str(out), *flags]) == 0
         losses.append(json.loads(out.read_text())["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and abs(losses[0] - losses[2]) > 1e-4
+
+
+def test_other_arguments_of_the_model(main, folder, capsys):
+    argv = ["--run", str(folder / "run"), "--device", "cpu", "--keep", "0.3", "--mask", "pixels", "--out"]
+    for name, more in (("zero", []), ("near", ["--kwargs", '{"keep": "occupied", "absent": "nearest"}'])):
+        assert main([*argv, str(folder / f"{name}.png"), *more]) == 0
+    zero, near = (json.loads((folder / f"{name}.json").read_text())[0] for name in ("zero", "near"))
+    assert zero["loss"] != near["loss"]
+    capsys.readouterr()
+    assert main([*argv, str(folder / "x.png"), "--kwargs", '{"nonsense": 1}']) == 2
+    assert "nonsense" in capsys.readouterr().err
