@@ -43,12 +43,14 @@ class TrainPointsConfig(RunConfig):
     """Clouds a step and process."""
     votes: int = 1
     """With more than one, also test with the mean of so many votes, each on clouds of other proportions: every axis
-    scaled by a random factor from data.scale."""
+    scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.votes < 1:
             raise ValueError(f"votes must be at least 1, got {self.votes}")
+        if self.votes > 1 and self.data.features == "normal":
+            raise ValueError("votes scale positions but not normals; expected votes 1 with data.features normal")
         resolve(self.data)  # refuses what is out of range before anything is read
 
     def build_splits(self, *, rank: int, world_size: int) -> PointSplits:

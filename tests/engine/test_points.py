@@ -197,5 +197,7 @@ def test_bad_configurations(config, tmp_path, change, message):
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
         TrainPointsConfig(votes=0)
+    with pytest.raises(ValueError, match="votes scale positions but not normals"):
+        TrainPointsConfig(votes=2, data=PointDataConfig(features="normal"))
     with pytest.raises(ValueError, match="data.points 0"):
         TrainPointsConfig(data=PointDataConfig(points=0))
