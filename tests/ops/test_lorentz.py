@@ -128,6 +128,15 @@ def test_lift(kappa, dtype, seed):
 
 
 @over_kappas
+def test_series_and_functions_meet(kappa, seed):
+    root = math.sqrt(kappa)
+    for r in (1e-9, 1e-3, 0.02, 0.0316, 0.0317, 0.04, 1.0):
+        point = torch.tensor([r / root], dtype=torch.float64)
+        assert lift(point, kappa).item() == pytest.approx(math.sinh(root * point.item()) / root, rel=1e-15)
+        assert log_map(point, kappa).item() == pytest.approx(math.asinh(root * point.item()) / root, rel=1e-15)
+
+
+@over_kappas
 @over_dtypes
 def test_long_vectors_lift_to_the_last_radius(kappa, dtype, seed):
     length = torch.tensor([12, 50, 90, 1e4, 1e10], dtype=dtype)
