@@ -1,0 +1,55 @@
+"""The curvature of a hyperbolic space, fixed or learned."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Curvature(nn.Module):
+    """kappa > 0, where -kappa is the curvature.
+
+    Fixed, it is a number and leaves nothing in the state dict. Learned, its logarithm is a parameter, `log_kappa`, and
+    kappa stays within [initial / 10, 10 initial]. Source of the bounds: Desai et al., MERU, ICML 2023.
+
+    Args:
+        initial: kappa at the start. Raises ValueError unless it is positive and finite.
+        learned: whether kappa is a parameter.
+    """
+
+    def __init__(self, initial: float = 1.0, *, learned: bool = False):
+        super().__init__()
+        if not 0 < initial < math.inf:
+            raise ValueError(f"initial must be a positive number (the curvature is -kappa), got {initial}")
+        self.initial = float(initial)
+        self.log_kappa = nn.Parameter(torch.tensor(math.log(initial))) if learned else None
+
+    def forward(self) -> float | Float[Tensor, ""]:
+        """kappa: a number, or a tensor of float32 or float64 if it is learned."""
+        if self.log_kappa is None:
+            return self.initial
+        log = self.log_kappa.to(torch.promote_types(self.log_kappa.dtype, torch.float32))
+        return _Bounded.apply(log, math.log(self.initial / 10), math.log(self.initial * 10)).exp()
+
+    def extra_repr(self) -> str:
+        return f"{self.initial}, learned={self.log_kappa is not None}"
+
+
+class _Bounded(torch.autograd.Function):
+    """A clamp with the gradient of the identity, but for descent that would leave the bounds. A plain clamp has none
+    outside, where one step of the optimizer can put a parameter for good."""
+
+    @staticmethod
+    def forward(ctx, x, low, high):
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,), (low, high) = ctx.saved_tensors, ctx.bounds
+        out = ((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0))
+        return grad.masked_fill(out, 0), None, None
