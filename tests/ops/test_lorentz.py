@@ -90,7 +90,7 @@ def test_closed_forms(kappa, dtype, seed):
     assert x.dtype == dtype
     d = distance(x[0], torch.zeros(2, dtype=dtype), kappa)
     assert d.dtype == dtype and d.shape == ()
-    assert d.item() == pytest.approx(0.5, rel=eps)
+    assert d.item() == pytest.approx(0.5, rel=eps, abs=0)
     printed = {0.1: 0.500478970741, 1.0: 0.504698119362, 10.0: 0.538941397546}[kappa]
     assert distance(x[1], x[2], kappa).item() == pytest.approx(printed, rel=max(eps, 2e-12))
     assert distance_plain(x[1], x[2], kappa).item() == pytest.approx(printed, rel=max(4 * eps, 2e-12))
@@ -132,8 +132,8 @@ def test_series_and_functions_meet(kappa, seed):
     root = math.sqrt(kappa)
     for r in (1e-9, 1e-3, 0.02, 0.0316, 0.0317, 0.04, 1.0):
         point = torch.tensor([r / root], dtype=torch.float64)
-        assert lift(point, kappa).item() == pytest.approx(math.sinh(root * point.item()) / root, rel=1e-15)
-        assert log_map(point, kappa).item() == pytest.approx(math.asinh(root * point.item()) / root, rel=1e-15)
+        assert lift(point, kappa).item() == pytest.approx(math.sinh(root * point.item()) / root, rel=1e-15, abs=0)
+        assert log_map(point, kappa).item() == pytest.approx(math.asinh(root * point.item()) / root, rel=1e-15, abs=0)
 
 
 @over_kappas
@@ -204,10 +204,8 @@ def test_pairwise_forms_nothing_of_centers_points_and_dims(seed):
 def test_distance_of_float32_points_is_right_to_a_millionth(kappa, dim, seed):
     x, y = pairs(10000, dim, kappa)
     reference = distance(x.double(), y.double(), kappa)
-    sample = [i for i in range(0, len(x), 400)]
-    torch.testing.assert_close(
-        reference[sample], torch.tensor([exact(x[i], y[i], kappa) for i in sample]).double(), rtol=1e-7, atol=0
-    )
+    sample = torch.tensor([exact(x[i], y[i], kappa) for i in range(0, len(x), 400)], dtype=torch.float64)
+    torch.testing.assert_close(reference[::400], sample, rtol=1e-9, atol=1e-20)
     asked = (reference >= 1e-6) & (reference <= 10)
     assert asked.sum() > 5000
     d = distance(x, y, kappa)
@@ -302,13 +300,11 @@ def test_agrees_with_geoopt(kappa, seed):
     v, w = vectors(100, 5), vectors(100, 5)
     x, y = lift(v, kappa), lift(w, kappa)
     theirs = [manifold.expmap0(F.pad(u, (1, 0))) for u in (v, w)]
-    for ours, other in zip((x, y), theirs, strict=True):
-        torch.testing.assert_close(torch.cat([time(ours, kappa)[:, None], ours], -1), other, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(torch.cat([time(x, kappa)[:, None], x], -1), theirs[0], rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(inner(x, y, kappa), manifold.inner(None, *theirs), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(distance(x, y, kappa), manifold.dist(*theirs), rtol=1e-11, atol=0)
     torch.testing.assert_close(log_map(x, kappa), manifold.logmap0(theirs[0])[:, 1:], rtol=1e-9, atol=1e-9)
-    released = manifold.expmap0(torch.cat([v[:, :1], v[:, 1:]], -1))[:, 1:]
-    torch.testing.assert_close(lift_released(v, kappa), released, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(lift_released(v, kappa), manifold.expmap0(v)[:, 1:], rtol=1e-12, atol=1e-13)
 
 
 @over_kappas
@@ -358,12 +354,11 @@ def test_a_tensor_of_kappa_is_a_number(name, seed):
     assert time(x[0].float(), torch.tensor(0.25).double()).dtype == torch.float32
 
 
-@over_kappas
 @pytest.mark.parametrize("name", OPS)
-def test_gradcheck(name, kappa, seed):
+def test_gradcheck(name, seed):
     x, y = vectors(4, 3).requires_grad_(), vectors(4, 3).requires_grad_()
     small = (vectors(4, 3) * 1e-2).requires_grad_()
-    kappa = torch.tensor(kappa, dtype=torch.float64, requires_grad=True)
+    kappa = torch.tensor(KAPPAS[seed], dtype=torch.float64, requires_grad=True)
     for points in ((x, y), (small, y), (small, (small * 1.3).detach().requires_grad_())):
         assert torch.autograd.gradcheck(OPS[name], (*points, kappa), atol=1e-5)
     assert torch.autograd.gradcheck(OPS[name], (torch.zeros_like(x).requires_grad_(), y, kappa), atol=1e-5)
