@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan, plan_windows
+from pointmix.layouts.top import IndexTop
 from pointmix.ops.neighbors import knn
 from pointmix.ops.ragged import offsets, set_of, squared_distance
 from pointmix.ops.sampling import farthest_point_sampling, grid_sampling, random_sampling
@@ -91,33 +92,66 @@ class Cloud:
         place = _in_box(pos, batch, len(count))
         return grid_sampling(place * _sides(place, batch, count)[batch, None], ptr, 1.0)
 
-    def plan(self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], folds: int, centers: int) -> IndexPlan:
+    def plan(
+        self,
+        pos: Float[Tensor, "N D"],
+        ptr: Int[Tensor, "B+1"],
+        folds: int,
+        centers: int,
+        *,
+        pad: str | None = None,
+        shift: bool = False,
+        table: int | None = None,
+        top: int | None = None,
+    ) -> IndexPlan:
         """Windows are `folds` equal boxes a side of each set's bounding box, in all dimensions; no box is empty.
 
         Each proposes centers^2 centers (centers^D for "grid"), whose features are the mean of the nearest points, of
-        n in a window ceil(n / M) for each of M centers, as average pooling takes on a lattice.
+        n in a window ceil(n / M) for each of M centers, as average pooling takes on a lattice. So does the whole set
+        with `top` in place of `centers`. `shift` rolls the boxes by half of one, cyclically; `pad` only says that
+        centers are kept where they coincide, and a `table` of a lattice is not read.
         """
         batch = set_of(ptr, len(pos))
-        box = _in_box(pos, batch, ptr.numel() - 1) * folds  # (N, D), in [0, folds)
+        place = _in_box(pos, batch, ptr.numel() - 1)  # (N, D), in [0, 1)
+        box = (place * folds + 0.5) % folds if shift else place * folds
         number = batch
         for axis in box.t():  # numbered anew with each axis, so that no number of dimensions overflows
             number = torch.unique(number * folds + axis.long(), return_inverse=True)[1]
         counts = torch.bincount(number)
         order = torch.argsort(number, stable=True)  # points window by window
         number, x = number[order], pos.detach()[order].to(box.dtype)
+        members = self._members(x, box[order].frac(), number, counts, centers)
+        plan = plan_windows(order, counts, members, pos.dtype, distinct=pad is None)
+        if top is None:
+            return plan
+        batch = batch[order]  # windows lie set by set
+        members = self._members(x, place[order], batch, ptr.diff(), top)[plan.slot]  # (R, L, G)
+        window_set = batch[counts.cumsum(0) - counts]
+        over = IndexTop.of(members, plan.valid, plan.row_window, window_set, ptr.numel() - 1, pos.dtype)
+        return replace(plan, top=over)
+
+    def _members(
+        self,
+        x: Float[Tensor, "N D"],
+        place: Float[Tensor, "N D"],
+        number: Int[Tensor, "N"],
+        counts: Int[Tensor, "S"],
+        centers: int,
+    ) -> Bool[Tensor, "N M"]:
+        """Which points lie around which centers of their part; points lie part by part, at `place` of its box."""
         first = counts.cumsum(0) - counts  # (S,)
-        if self.sampling == "grid":  # in units of the window
-            x = box[order].frac()
-            middle = (torch.arange(centers, device=pos.device, dtype=x.dtype) + 0.5) / centers
+        if self.sampling == "grid":  # in units of the part
+            x = place
+            middle = (torch.arange(centers, device=x.device, dtype=x.dtype) + 0.5) / centers
             proposal = torch.cartesian_prod(*[middle] * x.shape[1]).view(1, -1, x.shape[1])  # (1, M, D)
             proposal = proposal.expand(len(counts), -1, -1)
         elif self.sampling == "fps":
             proposal = x[_farthest(x, number, counts, centers**2)]  # (S, M, D)
         else:
-            nth = torch.arange(centers**2, device=pos.device) * counts[:, None] // centers**2  # (S, M)
+            nth = torch.arange(centers**2, device=x.device) * counts[:, None] // centers**2  # (S, M)
             proposal = x[random_sampling(offsets(counts), ratio=1.0, seed=0)[0][first[:, None] + nth]]
         d = squared_distance(x.t()[..., None], proposal.movedim(2, 0)[:, number])  # (N, M)
-        return plan_windows(order, counts, _nearest(d, number, counts), pos.dtype)
+        return _nearest(d, number, counts)
 
 
 def canonical_order(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"]) -> Int[Tensor, "N"]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import EvenPlan, IndexPlan
-from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
+from pointmix.layouts.top import EvenTop, Taps
+from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, reflection, window_bounds
 
 
 def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Tensor, "*N"]:
@@ -97,14 +98,35 @@ class Grid:
         return pos, feat, ptr, Grid(out)
 
     def plan(
-        self, pos: Float[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], folds: int, centers: int
+        self,
+        pos: Float[Tensor, "N 2"],
+        ptr: Int[Tensor, "B+1"],
+        folds: int,
+        centers: int,
+        *,
+        pad: str | None = None,
+        shift: bool = False,
+        table: int | None = None,
+        top: int | None = None,
     ) -> EvenPlan | IndexPlan:
-        """`folds` windows a side (fewer on a shorter side), `centers` x `centers` centers in each."""
+        """`folds` windows a side (fewer on a shorter side), `centers` x `centers` centers in each.
+
+        Args:
+            pad: None for windows that differ by a row or column at most, and centers that are merged where they
+                coincide; "needed" and "always" for equal windows of a lattice continued by reflection, see
+                `reflection`.
+            shift: roll the windows by half of one, cyclically. Only with `pad`.
+            table: side of the table of positions that slots will read.
+            top: centers a side of the level above, None for no such level.
+        """
+        if pad is not None:
+            return self._plan_reflected(pos, ptr, folds, centers, pad, shift, table, top)
         batch = ptr.numel() - 1
         height, width = self.size
         fh, fw = min(folds, height), min(folds, width)
         if height % fh == 0 and width % fw == 0 and centers <= min(height // fh, width // fw):
-            return EvenPlan(batch, self.size, (fh, fw), centers)
+            pooling = _pooling(height // fh, width // fw, centers, pos)
+            return EvenPlan(batch, self.size, (fh, fw), pooling)
         window = torch.arange(fh * fw, device=ptr.device)
         top, rows = window_bounds(window // fw, height, fh)  # (S,)
         left, cols = window_bounds(window % fw, width, fw)
@@ -134,6 +156,57 @@ class Grid:
             center_valid=center_valid.repeat(batch, 1),
             windows=batch * len(window),
         )
+
+    def _plan_reflected(self, pos, ptr, folds, centers, pad, shift, table, top) -> EvenPlan | IndexPlan:
+        """Everything of one set, whose like all others are."""
+        batch, device, (height, width) = ptr.numel() - 1, ptr.device, self.size
+        (fh, above, tall), (fw, left, wide) = (reflection(side, folds, pad) for side in self.size)
+        h, w = tall // fh, wide // fw
+        down, right = (h // 2, w // 2) if shift else (0, 0)
+        window = torch.arange(fh * fw, device=device)[:, None]
+        inside = torch.arange(h * w, device=device)  # slots of a window, row-major
+        r = (window // fw * h + inside // w + down) % tall  # (S, L) on the continued lattice
+        c = (window % fw * w + inside % w + right) % wide
+        cell = torch.stack([r, c], -1)
+        taps = None if table is None else Taps.of(cell, (tall, wide), table, pos.dtype)
+        over = None
+        if top is not None:
+            members = _around(r, c, tall, wide, top).permute(2, 0, 1).flatten(1).to(pos.dtype)  # (G, S L)
+            on = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
+            over = EvenTop(batch, members / members.sum(1, keepdim=True), Taps.of(on, (fh, fw), folds, pos.dtype))
+        if (tall, wide) == self.size and not shift:
+            return EvenPlan(batch, self.size, (fh, fw), _pooling(h, w, centers, pos), taps, over)
+        r, c = (r - above).abs(), (c - left).abs()
+        source = (height - 1 - (height - 1 - r).abs()) * width + width - 1 - (width - 1 - c).abs()  # (S, L)
+        cell = torch.arange(height * width, device=device)
+        r, c = (cell // width + above - down) % tall, (cell % width + left - right) % wide
+        place = ((r // h * fw + c // w) * h + r % h) * w + c % w  # (H W,)
+        sets = torch.arange(batch, device=device)
+        return IndexPlan(
+            order=torch.arange(batch * len(cell), device=device),
+            slot=(source + sets.view(-1, 1, 1) * len(cell)).flatten(0, 1),  # (B S, L)
+            valid=None,
+            place=(place + sets[:, None] * source.numel()).flatten(),
+            pooling=_pooling(h, w, centers, pos).expand(batch * len(source), -1, -1),
+            row_window=None,
+            center_valid=None,
+            windows=batch * len(source),
+            taps=taps,
+            top=over,
+        )
+
+
+def _pooling(height: int, width: int, centers: int, like: Tensor) -> Float[Tensor, "M L"]:
+    """Adaptive average pooling of a window as a matrix."""
+    cell = torch.arange(height * width, device=like.device)
+    members = _around(cell // width, cell % width, height, width, centers).t().to(like.dtype)
+    return members / members.sum(1, keepdim=True)
+
+
+def _around(r: Int[Tensor, "*N"], c: Int[Tensor, "*N"], height: int, width: int, centers: int):
+    """Which cells lie around which of centers x centers centers of a lattice, (*N, M)."""
+    rows = pool_members(r, torch.full_like(r, height), centers)[..., :, None]
+    return (rows & pool_members(c, torch.full_like(c, width), centers)[..., None, :]).flatten(-2)
 
 
 pytree.register_pytree_node(

@@ -8,28 +8,42 @@ Every plan offers the same few things to a mixer:
     row_window     the window of each row (R,), None if rows are windows
     valid          which slots of the rows hold a point (R, L), None if all
     center_valid   which centers exist (S, M), None if all
+    taps           where a slot reads a table of positions, None if none was asked for or there is no lattice
+    offsets        position of a slot from each center of its window (R, M, L, D), None if not asked for
+    top            the windows as points of one more level, None if not asked for
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.layouts.top import Taps, Top
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops.scatter import segment_sum
 
 
 @dataclass(frozen=True)
 class EvenPlan:
-    """Windows of one size on full grids: inside the stage points are kept window by window, so rows are views."""
+    """Windows of one size on full grids: inside the stage points are kept window by window, so rows are views.
+
+    Args:
+        batch: number of sets.
+        size: sides of the lattice.
+        folds: windows a side.
+        pooling: (M, L) weight of a window's points in the mean of a center; a product is faster than average pooling.
+    """
 
     batch: int
     size: tuple[int, int]
     folds: tuple[int, int]
-    centers: int
+    pooling: Float[Tensor, "M L"]
+    taps: Taps | None = None
+    top: Top | None = None
+    offsets: Float[Tensor, "R M L D"] | None = None
 
     row_window: None = None
     valid: None = None
@@ -59,12 +73,7 @@ class EvenPlan:
         return x.reshape(-1, x.shape[-1])
 
     def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
-        (h, w), p = self.window, self.centers
-        if h % p == 0 and w % p == 0:
-            x = x.view(-1, p, h // p, p, w // p, x.shape[-1])  # (S, p, h/p, p, w/p, C)
-            return x.mean((2, 4)).flatten(1, 2)
-        x = x.view(-1, h, w, x.shape[-1]).permute(0, 3, 1, 2)  # (S, C, h, w), channels last in memory
-        return torch.nn.functional.adaptive_avg_pool2d(x, p).flatten(2).transpose(1, 2)
+        return self.pooling.to(x.dtype) @ x
 
 
 @dataclass(frozen=True)
@@ -76,22 +85,28 @@ class IndexPlan:
         order: (N,) the point at each place inside the stage.
         slot: (R, L) the place inside the stage whose point is in each slot; slots that are not valid repeat the last
             one that is.
-        valid: (R, L) false where a slot is only padding.
+        valid: (R, L) false where a slot is only padding; None if none is.
         place: (N,) the slot of each place inside the stage.
         pooling: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
         row_window: (R,) the window of each row, None if row r is window r.
-        center_valid: (S, M) false where no point lies around a center, or the same points as around an earlier one.
+        center_valid: (S, M) false where no point lies around a center, or the same points as around an earlier one;
+            None if all exist.
         windows: S.
+
+    A point may have several slots, as where a lattice is continued by reflection; its place says which is its own.
     """
 
     order: Int[Tensor, "N"]
     slot: Int[Tensor, "R L"]
-    valid: Bool[Tensor, "R L"]
+    valid: Bool[Tensor, "R L"] | None
     place: Int[Tensor, "N"]
     pooling: Float[Tensor, "R M L"]
     row_window: Int[Tensor, "R"] | None
-    center_valid: Bool[Tensor, "S M"]
+    center_valid: Bool[Tensor, "S M"] | None
     windows: int
+    taps: Taps | None = None
+    top: Top | None = None
+    offsets: Float[Tensor, "R M L D"] | None = None
 
     def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return x.index_select(0, self.order)
@@ -109,12 +124,38 @@ class IndexPlan:
         mean = self.pooling.to(x.dtype) @ x  # (R, M, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
 
+    def of_copies(self, source: Int[Tensor, "N'"], own: Bool[Tensor, "N'"]) -> IndexPlan:
+        """This plan of copies as one of their points.
+
+        Args:
+            source: the point that each copy is of.
+            own: true for the copy of each point that is the point itself.
+        """
+        source, own = source[self.order], own[self.order]
+        order = source[own]
+        inside = torch.empty_like(order)
+        inside[order] = torch.arange(len(order), device=order.device)
+        return replace(self, order=order, slot=inside[source][self.slot], place=self.place[own])
+
 
 Plan = EvenPlan | IndexPlan
 
 
+def with_offsets(plan: Plan, pos: Float[Tensor, "N D"]) -> Plan:
+    """The plan with the position of each slot from each center of its window."""
+    rows = plan.split(plan.enter(pos))  # (R, L, D)
+    centers = plan.pool(rows)  # (S, M, D)
+    centers = centers if plan.row_window is None else centers[plan.row_window]
+    return replace(plan, offsets=rows[:, None] - centers[:, :, None])
+
+
 def plan_windows(
-    order: Int[Tensor, "N"], counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], dtype: torch.dtype
+    order: Int[Tensor, "N"],
+    counts: Int[Tensor, "S"],
+    members: Bool[Tensor, "N M"],
+    dtype: torch.dtype,
+    *,
+    distinct: bool = True,
 ) -> IndexPlan:
     """The plan of windows with any number of points.
 
@@ -123,6 +164,7 @@ def plan_windows(
         counts: the number of points of each window, at least one.
         members: which centers each point lies around, in that order.
         dtype: of the pooling weights.
+        distinct: a center around which lie the same points as around an earlier one does not exist.
     """
     # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
     # needs: either way there are fewer slots than twice the points and one row a window
@@ -149,5 +191,5 @@ def plan_windows(
         around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
         share = around[row_window]
     pooling = members.transpose(1, 2) / share.clamp(min=1).to(dtype)[..., None]  # (R, M, L)
-    center_valid = (around > 0) & first_of_equals(signature)
+    center_valid = (around > 0) & first_of_equals(signature) if distinct else around > 0
     return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows)

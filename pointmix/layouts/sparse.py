@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan, plan_windows
-from pointmix.layouts.windows import pool_members, window_bounds
+from pointmix.layouts.top import IndexTop, Taps
+from pointmix.layouts.windows import pool_members, reflected, reflection, window_bounds
 from pointmix.ops.ragged import set_of
 from pointmix.ops.scatter import segment_sum
 
@@ -102,9 +103,22 @@ class SparseGrid:
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
         return pos, feat, ptr, SparseGrid(cell, coarse)
 
-    def plan(self, pos: Float[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], folds: int, centers: int) -> IndexPlan:
+    def plan(
+        self,
+        pos: Float[Tensor, "N 2"],
+        ptr: Int[Tensor, "B+1"],
+        folds: int,
+        centers: int,
+        *,
+        pad: str | None = None,
+        shift: bool = False,
+        table: int | None = None,
+        top: int | None = None,
+    ) -> IndexPlan:
         """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
         batch = set_of(ptr, len(self.cell))
+        if pad is not None:
+            return self._plan_reflected(batch, pos.dtype, folds, centers, pad, shift, table, top)
         size = self.size[batch]  # (N, 2)
         side = size.clamp(max=folds)  # windows a side
         window = self.cell * side // size  # (N, 2)
@@ -112,9 +126,31 @@ class SparseGrid:
         key = (batch * folds + window[:, 0]) * folds + window[:, 1]
         _, number, counts = _unique(key, len(self.size) * folds**2)
         order = torch.argsort(number, stable=True)  # points window by window
-        members = pool_members((self.cell - start)[order], length[order], centers)  # (N, 2, P)
-        members = (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)  # (N, M)
+        members = _around((self.cell - start)[order], length[order], centers)  # (N, M)
         return plan_windows(order, counts, members, pos.dtype)
+
+    def _plan_reflected(self, batch, dtype, folds, centers, pad, shift, table, top) -> IndexPlan:
+        side, before, padded = reflection(self.size, folds, pad)  # (B, 2) each
+        length = padded // side
+        source, cell, own = reflected(self.cell, self.size[batch], before[batch], padded[batch])
+        batch = batch[source]
+        rolled = (cell - length[batch] // 2) % padded[batch] if shift else cell
+        window = rolled // length[batch]
+        key = (batch * folds + window[:, 0]) * folds + window[:, 1]
+        found, number, counts = _unique(key, len(self.size) * folds**2)
+        order = torch.argsort(number, stable=True)  # copies window by window
+        cell, offset, batch = cell[order], (rolled - window * length[batch])[order], batch[order]
+        plan = plan_windows(order, counts, _around(offset, length[batch], centers), dtype, distinct=False)
+        if table is not None:
+            size = padded[batch[plan.slot[:, 0]], None]  # (R, 1, 2)
+            plan = replace(plan, taps=Taps.of(cell[plan.slot], size, table, dtype))
+        if top is not None:
+            members = _around(cell, padded[batch], top)[plan.slot]  # (R, L, G)
+            window_set = found // folds**2
+            over = IndexTop.of(members, plan.valid, plan.row_window, window_set, len(self.size), dtype)
+            on = torch.stack([found // folds % folds, found % folds], 1)[over.slot]  # (B, K, 2)
+            plan = replace(plan, top=replace(over, taps=Taps.of(on, side[:, None], folds, dtype)))
+        return plan.of_copies(source, own)
 
     def take(self, points: slice | Int[Tensor, "K"], sets: slice) -> SparseGrid:
         """Some of the points, of some of the sets."""
@@ -124,6 +160,12 @@ class SparseGrid:
         """This batch of sets and others."""
         every = [self, *others]
         return SparseGrid(torch.cat([s.cell for s in every]), torch.cat([s.size for s in every]))
+
+
+def _around(cell: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], centers: int) -> Bool[Tensor, "N M"]:
+    """Which cells lie around which of centers x centers centers of lattices of `size`."""
+    members = pool_members(cell, size, centers)  # (N, 2, P)
+    return (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)
 
 
 def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:

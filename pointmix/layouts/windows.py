@@ -18,6 +18,43 @@ def window_bounds(
     return start, -(-(window + 1) * side // folds) - start
 
 
+def reflection(side, folds: int, pad: str):
+    """How many windows a side has, how many reflected cells lie before it, and how long it then is.
+
+    Sides are continued by reflection on both ends until `folds` divides them; pad="always" adds one more cell to each
+    window where it does already (HCFormer, released code). Where a side is too short to be reflected its cells are the
+    windows. `side` is an int or an integer tensor.
+    """
+    if pad not in ("needed", "always"):
+        raise ValueError(f"pad must be 'needed' or 'always', got {pad!r}")
+    extra = -side % folds if pad == "needed" else folds - side % folds
+    fits = (extra - extra // 2 < side) * 1
+    extra = fits * extra
+    return fits * folds + (1 - fits) * side, extra // 2, side + extra
+
+
+def reflected(
+    cell: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], before: Int[Tensor, "N 2"], padded: Int[Tensor, "N 2"]
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "K 2"], Bool[Tensor, "K"]]:
+    """The cells of lattices that are continued by reflection.
+
+    Args:
+        cell: of each point on its lattice.
+        size, before, padded: sides of each point's lattice, cells before it, and sides of the continued one.
+
+    Returns:
+        The point of each copy, its cell, and whether it is the point itself.
+    """
+    if torch.equal(size, padded):
+        return torch.arange(len(cell), device=cell.device), cell, torch.ones_like(cell[:, 0], dtype=torch.bool)
+    back, after = size - 1 - cell, padded - size - before
+    places = torch.stack([before + cell, before - cell, before + size - 1 + back], -1)  # (N, 2, 3)
+    real = [torch.ones_like(cell, dtype=torch.bool), (cell > 0) & (cell <= before), (back > 0) & (back <= after)]
+    real = torch.stack(real, -1)
+    point, i, j = (real[:, 0, :, None] & real[:, 1, None, :]).nonzero(as_tuple=True)
+    return point, torch.stack([places[point, 0, i], places[point, 1, j]], 1), (i == 0) & (j == 0)
+
+
 def pool_members(
     offset: Int[Tensor, "*N"], length: Int[Tensor, "*N"], centers: int
 ) -> Bool[Tensor, "*N P"]:

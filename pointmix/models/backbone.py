@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
-from pointmix.layouts.plan import Plan
+from pointmix.layouts.plan import Plan, with_offsets
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
@@ -51,23 +51,46 @@ class Stage(nn.Module):
         blocks: called with features, plan and sets.
         folds: windows a side.
         centers: centers a side of each window.
+        planning: further arguments of the layouts' `plan`.
+        offsets: the blocks need the position of each point from each center.
+        shifted: every second block has its windows rolled by half of one.
     """
 
-    def __init__(self, reducer: nn.Module, blocks: Sequence[Block], *, folds: int, centers: int) -> None:
+    def __init__(
+        self,
+        reducer: nn.Module,
+        blocks: Sequence[Block],
+        *,
+        folds: int,
+        centers: int,
+        planning: Mapping[str, object] | None = None,
+        offsets: bool = False,
+        shifted: bool = False,
+    ) -> None:
         super().__init__()
         self.reducer, self.blocks = reducer, nn.ModuleList(blocks)
-        self.folds, self.centers = folds, centers
+        self.folds, self.centers, self.planning = folds, centers, dict(planning or {})
+        self.offsets, self.shifted = offsets, shifted
         self.grad_checkpointing = False
 
-    def plan(self, points: PointSet) -> tuple[Plan, Sets]:
+    def plan(self, points: PointSet, **kwargs) -> tuple[Plan, Sets]:
         """All integer work of the stage."""
-        return points.layout.plan(points.pos, points.ptr, self.folds, self.centers), Sets.of(points)
+        plan = points.layout.plan(points.pos, points.ptr, self.folds, self.centers, **self.planning, **kwargs)
+        return with_offsets(plan, points.pos) if self.offsets else plan, Sets.of(points)
+
+    def plans(self, points: PointSet) -> tuple[list[Plan], Sets]:
+        """What the blocks use in turns."""
+        plan, sets = self.plan(points)
+        rolled = self.shifted and len(self.blocks) > 1
+        return [plan, self.plan(points, shift=True)[0]] if rolled else [plan], sets
 
     def forward(self, points: PointSet) -> PointSet:
         points = self.reducer(points)
-        plan, sets = self.plan(points)
+        plans, sets = self.plans(points)
+        plan = plans[0]
         x = plan.enter(points.feat)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            x, plan = _entered(x, plan, plans[i % len(plans)])
             if self.grad_checkpointing and self.training:
                 x = checkpoint(block, x, plan, sets, use_reentrant=False)
             else:
@@ -77,20 +100,32 @@ class Stage(nn.Module):
     def explain(self, points: PointSet, prefix: str) -> tuple[PointSet, list[Assignment]]:
         """The stage's output, and what each of its blocks clustered."""
         points = self.reducer(points)
-        plan, sets = self.plan(points)
-        center_pos = plan.pool(plan.split(plan.enter(points.pos))).flatten(0, 1)  # (S, M, D) -> (K, D)
-        rows = torch.arange(len(plan.split(points.pos)), device=points.pos.device)
-        window = rows if plan.row_window is None else plan.row_window  # (R,)
-        width = plan.split(points.pos).shape[1]
-        window = plan.leave(plan.merge(window.view(-1, 1, 1).expand(-1, width, 1).contiguous())).squeeze(-1)
+        plans, sets = self.plans(points)
+        where = [_windows(plan, points.pos) for plan in plans]
+        plan = plans[0]
         x, found = plan.enter(points.feat), []
         for i, block in enumerate(self.blocks):
+            x, plan = _entered(x, plan, plans[i % len(plans)])
             if block.mixer is not None:
                 center, weight = map(plan.leave, block.mixer.assignment(block.norm1(x, sets), plan))
                 here = points.with_feat(plan.leave(x))
-                found.append(Assignment(f"{prefix}.blocks.{i}", center, weight, window, center_pos, here))
+                found.append(Assignment(f"{prefix}.blocks.{i}", center, weight, *where[i % len(plans)], here))
             x = block(x, plan, sets)
         return points.with_feat(plan.leave(x)), found
+
+
+def _entered(x: Float[Tensor, "N C"], plan: Plan, other: Plan) -> tuple[Float[Tensor, "N C"], Plan]:
+    """Features in the order of another plan."""
+    return (x, plan) if other is plan else (other.enter(plan.leave(x)), other)
+
+
+def _windows(plan: Plan, pos: Float[Tensor, "N D"]) -> tuple[Int[Tensor, "N"], Float[Tensor, "K D"]]:
+    """The window of each point, and the mean position of the points of each center."""
+    rows = plan.split(plan.enter(pos))  # (R, L, D)
+    center_pos = plan.pool(rows).flatten(0, 1)  # (S, M, D) -> (K, D)
+    window = torch.arange(len(rows), device=pos.device) if plan.row_window is None else plan.row_window  # (R,)
+    window = plan.merge(window.view(-1, 1, 1).expand(-1, rows.shape[1], 1).contiguous())
+    return plan.leave(window).squeeze(-1), center_pos
 
 
 class PointBackbone(nn.Module):
@@ -102,6 +137,7 @@ class PointBackbone(nn.Module):
         depths, dims, mlp_ratios: blocks, width and MLP ratio of each stage.
         mixer: (stage, dim) -> mixer module, or None for blocks that do not cluster.
         folds, centers: windows a side and centers a side of a window, for each stage.
+        stage: further arguments of each `Stage`, by its number.
         stem: kernel, stride and padding of the first reducer.
         coords: append the points' coordinates to the input.
         coord_dims: how many coordinates a point has, 2 in images.
@@ -133,6 +169,7 @@ class PointBackbone(nn.Module):
         mixer: Callable[[int, int], nn.Module | None],
         folds: Sequence[int],
         centers: Sequence[int],
+        stage: Callable[[int], dict] = lambda i: {},
         stem: tuple[int, int, int] = (4, 4, 0),
         coords: bool = True,
         coord_dims: int = 2,
@@ -184,7 +221,7 @@ class PointBackbone(nn.Module):
                 )
                 for _ in range(depth)
             ]
-            stages.append(Stage(reducer, blocks, folds=folds[i], centers=centers[i]))
+            stages.append(Stage(reducer, blocks, folds=folds[i], centers=centers[i], **stage(i)))
             stride *= step
             self.feature_info.append(dict(num_chs=dim, reduction=stride, module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)

@@ -42,7 +42,7 @@ class Block(nn.Module):
 
     Args:
         dim: channels.
-        mixer: called with features (N, C) and a plan; None leaves the normed features as they are.
+        mixer: called with features (N, C), a plan and the sets; None leaves the normed features as they are.
         mlp_ratio: width of the MLP over `dim`.
         drop_path: rate of stochastic depth.
         layer_scale: initial factor of both branches.
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets) -> Float[Tensor, "N C"]:
         mixed = self.norm1(x, sets)
-        mixed = mixed if self.mixer is None else self.mixer(mixed, plan)
+        mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
         x = x + self.drop_path(self.scale1(mixed), sets)
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
         mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *weights)

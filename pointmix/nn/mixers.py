@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import Plan
+from pointmix.nn.norm import Sets
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.similarity import length
@@ -45,7 +46,7 @@ class ContextCluster(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
         rows = plan.split(x)
         pooled = plan.pool(rows)
         layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}

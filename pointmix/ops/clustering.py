@@ -7,10 +7,15 @@ R rows of L points, each row of one window; S windows of M centers; E heads of D
     aggregate   g_m = (cv_m + sum_n A[m, n] v_n) / (1 + sum_n A[m, n])
     dispatch    o_n = sum_m A[m, n] g_m
 
-Source: Context Clusters (Ma et al., ICLR 2023), equations 1 to 3.
+Source: Context Clusters (Ma et al., ICLR 2023), equations 1 to 3. Soft clustering (HCFormer, equations 1 to 3 and 8)
+has the same aggregate and dispatch; each point spreads over all centers of its window:
+
+    weight      A[m, n] = softmax over m of alpha * similarity(c_m, q_n) + bias[m, n]
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +23,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.scatter import segment_sum
-from pointmix.ops.similarity import length
+from pointmix.ops.similarity import cosine, length
 
+Similarity = Callable[[Tensor, Tensor], Tensor]  # (..., M, D), (..., L, D) -> (..., M, L)
 DENOMINATORS = ("weights", "count")
 
 
@@ -108,6 +114,88 @@ def cluster_hard_plain(
     return o.transpose(1, 2)
 
 
+def assign_soft(
+    q: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    bias: Float[Tensor, "R M E L"] | None = None,
+    *,
+    similarity: Similarity = cosine,
+    row_window: Int[Tensor, "R"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> Float[Tensor, "R E M L"]:
+    """How much of each point goes to each center; sums to one over the centers.
+
+    Args:
+        bias: of each center and point; of fewer rows than there are where it repeats, as for sets that are alike.
+        similarity: `cosine` or `negative_distance`.
+    """
+    near = similarity(of_rows(c.transpose(1, 2), row_window), q.transpose(1, 2))  # (R, E, M, L)
+    return soft_weights(alpha * near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
+
+
+def soft_weights(logits, bias, row_window, center_valid, *, dim: int):
+    """Softmax of logits (R, ..., L) over the centers that exist, which lie along `dim`."""
+    if bias is not None:
+        logits = (logits.unflatten(0, (-1, len(bias))) + bias).flatten(0, 1)
+    if center_valid is not None:
+        shape = [len(logits), *[1] * (logits.ndim - 1)]
+        shape[dim] = center_valid.shape[1]
+        logits = logits.masked_fill(~of_rows(center_valid, row_window).view(shape), -torch.inf)
+    return logits.softmax(dim)
+
+
+def cluster_soft(
+    q: Float[Tensor, "R L E D"],
+    v: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    cv: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    bias: Float[Tensor, "R M E L"] | None = None,
+    *,
+    similarity: Similarity = cosine,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> Float[Tensor, "R L E D"]:
+    """Soft clustering as batched products; arguments are those of `assign_soft` and `cluster_hard`."""
+    layout = {"row_window": row_window, "center_valid": center_valid}
+    a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
+    a = a if valid is None else a * valid[:, None, None]
+    g = _aggregate(a, row_sum(a), v, cv, row_window)  # (S, E, M, D)
+    return (a.transpose(-1, -2) @ of_rows(g, row_window)).transpose(1, 2)
+
+
+def cluster_soft_plain(
+    q: Float[Tensor, "R L E D"],
+    v: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    cv: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    bias: Float[Tensor, "R M E L"] | None = None,
+    *,
+    similarity: Similarity = cosine,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> Float[Tensor, "R L E D"]:
+    """The plain twin of `cluster_soft`: every sum of the equations over an explicit tensor of M x L x D."""
+    q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
+    logits = alpha * similarity(of_rows(c, row_window), q)  # (R, E, M, L)
+    if bias is not None:
+        logits = logits + bias.transpose(1, 2).repeat(len(q) // len(bias), 1, 1, 1)
+    if center_valid is not None:
+        logits = torch.where(of_rows(center_valid, row_window)[:, None, :, None], logits, -torch.inf)
+    a = logits.softmax(2)
+    if valid is not None:
+        a = a * valid[:, None, None]
+    total, gathered = a.sum(-1), (a[..., None] * v[:, :, None]).sum(3)  # (R, E, M, L, D) -> (R, E, M, D)
+    if row_window is not None:
+        gathered, total = (segment_sum(t, row_window, len(cv)) for t in (gathered, total))
+    g = (cv + gathered) / (1 + total[..., None])  # (S, E, M, D)
+    return (a[..., None] * of_rows(g, row_window)[:, :, :, None]).sum(2).transpose(1, 2)  # (R, L, E, D)
+
+
 def update_centers(
     q: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],
@@ -134,7 +222,7 @@ def _weights(center, weight, centers, valid, denominator):
     member = center == torch.arange(centers, device=center.device)[:, None]
     member = member if valid is None else member & valid[:, None, None]
     a = weight * member
-    return a, a.sum(-1) if denominator == "weights" else member.sum(-1).to(a.dtype)
+    return a, row_sum(a) if denominator == "weights" else member.sum(-1).to(a.dtype)
 
 
 def _aggregate(a, total, v, cv, row_window):
@@ -142,6 +230,11 @@ def _aggregate(a, total, v, cv, row_window):
     gathered = a.to(v.dtype) @ v.transpose(1, 2)  # (R, E, M, D)
     gathered, total = (of_windows(t, row_window, len(cv)) for t in (gathered, total))
     return (cv.transpose(1, 2) + gathered) / (1 + total[..., None])
+
+
+def row_sum(a: Float[Tensor, "*N L"]) -> Float[Tensor, "*N"]:
+    """The sum over the last axis, as a product with ones: on a CPU several times faster where that axis is short."""
+    return (a.flatten(0, -2) @ a.new_ones(a.shape[-1])).view(a.shape[:-1])
 
 
 def of_rows(x: Tensor | None, row_window: Int[Tensor, "R"] | None) -> Tensor | None:

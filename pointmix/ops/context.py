@@ -1,4 +1,4 @@
-"""Hard clustering from features to features, with values and projection worked out at the centers.
+"""Clustering from features to features, with values and projection worked out at the centers.
 
 A mixer maps points to queries and values, clusters them (see `clustering`) and projects the outcome. Values and
 projection are linear, so they change places with the sums over a cluster:
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.ops.clustering import of_rows, of_windows
+from pointmix.ops.clustering import of_rows, of_windows, row_sum, soft_weights
 from pointmix.ops.similarity import length
 
 
@@ -57,7 +57,7 @@ def context_cluster(
         weight = weight * valid.unsqueeze(1)
     a = (weight.unsqueeze(1) * member).to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
-    total = 1 + of_windows(a.sum(-1), row_window, windows).view(windows, centers, heads, 1)
+    total = 1 + of_windows(row_sum(a), row_window, windows).view(windows, centers, heads, 1)
     y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
     g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     if denominator == "count":
@@ -68,6 +68,54 @@ def context_cluster(
         g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
     p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
+
+
+def context_soft(
+    x: Float[Tensor, "R L C"],
+    pooled: Float[Tensor, "S M C"],
+    size: Float[Tensor, "R L E"],
+    wqv: Float[Tensor, "2ED C"],
+    bqv: Float[Tensor, "2ED"],
+    wp: Float[Tensor, "K ED"],
+    base: Float[Tensor, "S K"],
+    alpha: Float[Tensor, "1"],
+    bias: Float[Tensor, "R M E L"] | None = None,
+    *,
+    heads: int,
+    row_window: Int[Tensor, "R"] | None = None,
+    valid: Bool[Tensor, "R L"] | None = None,
+    center_valid: Bool[Tensor, "S M"] | None = None,
+) -> Float[Tensor, "R L K"]:
+    """wp . cluster_soft(queries, values of x; those of pooled) + base of the point's window; cosine similarity.
+
+    Arguments are those of `context_cluster` and `cluster_soft`.
+    """
+    (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
+    windows, centers, channels = pooled.shape
+    key, offset = keys(pooled, wq, bq, alpha)  # (S, M E, C), (S, M E)
+    near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
+    near = near.unflatten(1, (centers, heads)) / size.transpose(1, 2).unsqueeze(1)  # (R, M, E, L)
+    a = soft_weights(near, bias, row_window, center_valid, dim=1).to(x.dtype)
+    a = (a if valid is None else a * valid[:, None, None]).flatten(1, 2)  # (R, M E, L)
+
+    total = 1 + of_windows(row_sum(a), row_window, windows).view(windows, centers, heads, 1)
+    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
+    g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
+    g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
+    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
+    return torch.baddbmm(of_rows(base, row_window).unsqueeze(1), a.transpose(1, 2), of_rows(p, row_window))
+
+
+def keys(
+    pooled: Float[Tensor, "S M C"], wq: Float[Tensor, "E D C"], bq: Float[Tensor, "E D"], alpha: Float[Tensor, "1"]
+) -> tuple[Float[Tensor, "S M*E C"], Float[Tensor, "S M*E"]]:
+    """What a point's features are multiplied with, and what is added, to give alpha cos(c, q) |q|."""
+    windows, centers, channels = pooled.shape
+    heads = len(wq)
+    c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
+    c = c * (alpha / length(c).unsqueeze(-1))
+    key = _points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels)
+    return key, (c * bq).sum(-1).flatten(1)
 
 
 def nearest(
@@ -83,17 +131,13 @@ def nearest(
     center_valid: Bool[Tensor, "S M"] | None = None,
 ) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R E L"]]:
     """One at the center that each point joins, zero elsewhere, and its weight there; `assign_hard` from features."""
-    windows, centers, channels = pooled.shape
-    heads = len(wq)
-    c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
-    c = c * (alpha / length(c).unsqueeze(-1))
-    key = of_rows(_points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels), row_window)
-    offset = (c * bq).sum(-1)  # (S, M, E)
+    centers, heads = pooled.shape[1], len(wq)
+    key, offset = keys(pooled, wq, bq, alpha)  # (S, M E, C), (S, M E)
     if center_valid is not None:
-        offset = offset.masked_fill(~center_valid[..., None], torch.finfo(offset.dtype).min / 4)
-    offset = of_rows(offset.flatten(1), row_window).unsqueeze(-1)
-    near = torch.baddbmm(offset, key, x.transpose(1, 2))  # (R, M E, L) alpha cos |q|
-    near = near.view(len(x), centers, heads, -1)
+        offset = offset.unflatten(1, (centers, heads))
+        offset = offset.masked_fill(~center_valid[..., None], torch.finfo(offset.dtype).min / 4).flatten(1)
+    near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
+    near = near.unflatten(1, (centers, heads))  # (R, M, E, L) alpha cos |q|
     member = _first_largest(near.detach())  # neither |q| nor beta changes which is largest
     best = (near * member).sum(1)
     bound = alpha.abs()  # rounding must not bring the cosine of a short query past one

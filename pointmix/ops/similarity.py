@@ -1,4 +1,4 @@
-"""Lengths of vectors, for cosines."""
+"""How alike centers and queries are: cosines, and distances in hyperbolic space."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pointmix.ops import lorentz
+
 
 def length(x: Float[Tensor, "*N D"], eps: float = 1e-12) -> Float[Tensor, "*N"]:
     """The norm of each vector, at least `eps` or what is the smallest normal number in half precision."""
     return x.norm(dim=-1).clamp(min=max(eps, torch.finfo(x.dtype).tiny))
 
+
+
+def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:
+    """Cosine of each center with each query."""
+    return (c / length(c)[..., None]) @ q.transpose(-1, -2) / length(q)[..., None, :]
+
+
+def negative_distance(
+    c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"], *, kappa: float | Tensor, released: bool = False
+) -> Float[Tensor, "*N M L"]:
+    """Minus the hyperbolic distance of each center to each query, both clipped to norm 1 and lifted to the hyperboloid.
+
+    HCFormer, equation 9, whose acosh lacks the curvature and whose softmax lacks the sign: points join near centers.
+    The product form of the distance; no tensor of M x L x D. In float32 at least, whatever autocast says.
+
+    Args:
+        kappa: the curvature is -kappa.
+        released: lift as the authors' code does, which takes the first number of each vector for its time.
+    """
+    lift = lorentz.lift_released if released else lorentz.lift
+    return -lorentz.pairwise_distance(*(lift(lorentz.clip_norm(x), kappa) for x in (c, q)), kappa)

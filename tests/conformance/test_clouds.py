@@ -18,8 +18,12 @@ IMAGE_MODELS = [name for name in MODELS if timm.get_pretrained_cfg(name).input_s
 F64 = dict(dtype=torch.float64)
 FAMILIES = {
     "coc": dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0),
+    "hcformer": dict(
+        depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0, coords=True, rel_pos="offset",
+        stem=(4, 2, 0), folds=(2, 2, 1, 1),  # so that windows of so few points hold more than one
+    ),
     "pointmlp": dict(dim=16, pre_blocks=(1, 1, 1, 1), pos_blocks=(1, 1, 1, 1)),
-}
+}  # fmt: skip
 
 
 def model_of(name: str, **kwargs) -> torch.nn.Module:
@@ -31,7 +35,7 @@ def model_of(name: str, **kwargs) -> torch.nn.Module:
         for key, p in model.state_dict().items():
             if key.endswith("running_var"):
                 p.uniform_(0.5, 1.5)
-            elif key.endswith(("mixer.alpha", "pre.0.alpha")):
+            elif key.endswith(("mixer.alpha", "mixer.alpha_patch", "mixer.alpha_window", "pre.0.alpha")):
                 p.fill_(2.0)
             elif p.is_floating_point() and (p.ndim == 1 or ".norm" in key):
                 p.add_(0.1 * torch.randn_like(p))
@@ -155,12 +159,13 @@ def test_pixels_as_a_cloud(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name):
     """In training, batch normalization takes out what is the same for all rows: there it needs only be finite."""
-    points = PointSet.cat([cloud(170), cloud(40), cloud(9)]).to(torch.float32)
+    points = PointSet.cat([cloud(400), cloud(40), cloud(9)]).to(torch.float32)
     for train in (False, True):
         model = model_of(name).train(train)
         gradients = torch.autograd.grad(model(points).square().sum(), list(model.parameters()))
         for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True):
-            assert gradient.isfinite().all() and (train or gradient.abs().max() > 0), key
+            single = key.startswith("stages.2.") and key.endswith(".alpha_window")  # one center, which all windows join
+            assert gradient.isfinite().all() and (train or single or gradient.abs().max() > 0), key
 
 
 @pytest.mark.parametrize("name", MODELS)

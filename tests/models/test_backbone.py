@@ -260,7 +260,7 @@ def test_explain_names_what_the_mixers_used(kind, updates):
         found = model.explain(x)
     assert [a.name for a in found] == [f"stages.{i}.blocks.{j}" for i, n in enumerate((2, 1, 3, 1)) for j in range(n)]
     for a in found:
-        mixer, normed, plan, out = used[f"{a.name}.mixer"]
+        mixer, normed, plan, _, out = used[f"{a.name}.mixer"]
         number, centers = len(a.points.feat), model.stages[int(a.name.split(".")[1])].centers ** 2
         assert a.center.shape == a.weight.shape == (number, 2) and a.window.shape == (number,)
         assert a.center.min() >= 0 and a.center.max() < len(a.center_pos) and len(a.center_pos) % centers == 0

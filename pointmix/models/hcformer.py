@@ -1,0 +1,183 @@
+"""HCFormer: soft clusters of points in windows, and clusters of windows above them, in two geometries.
+
+"Hierarchical Clustering for Visual Representation Learning", submitted to ICLR 2026. The authors released no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from pointmix.models.backbone import PointBackbone
+from pointmix.nn.cluster_mixer import ClusterMixer
+
+HIERARCHIES = ("window", "shift", "none")
+
+
+class HCFormer(PointBackbone):
+    """The HCFormer family; the paper's ablations are its switches (sections 3 and 4.4, tables 4 and 5).
+
+    Args:
+        heads, head_dim: of each stage, or one number for all.
+        hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows, "none" does neither.
+        geometry_patch, geometry_window: "euclidean" or "hyperbolic", of points and of windows.
+        rel_pos: biases by position: true or "table" for the paper's tables, "offset" for a small network of the offset
+            from a center, which clouds can use too (ours); false for none.
+        curvature: kappa of the hyperbolic branches; `learn_curvature` makes it a parameter of each block.
+        global_centers: centers a side over the whole set, of each stage; None for a stage without the upper branch.
+        table_size: side of the bias tables of each stage, the lattice's at 224 pixels. Other sizes interpolate them.
+        pad: "needed", or "always" as in the released code, see `reflection`.
+        coords: append coordinates to the input, as the paper says; the released code does not.
+        cat_norm, lift, alpha: see `ClusterMixer`.
+        decay_bias_tables: false takes the tables out of weight decay, in which the recipe has them.
+        **kwargs: of `PointBackbone`.
+    """
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int],
+        folds: Sequence[int],
+        centers: Sequence[int],
+        heads: int | Sequence[int],
+        head_dim: int | Sequence[int],
+        hierarchy: str = "window",
+        geometry_patch: str = "euclidean",
+        geometry_window: str = "hyperbolic",
+        rel_pos: bool | str = True,
+        curvature: float = 1.0,
+        learn_curvature: bool = False,
+        global_centers: Sequence[int | None] = (4, 4, 1, None),
+        table_size: Sequence[int] = (56, 28, 14, 7),
+        pad: str = "needed",
+        coords: bool = False,
+        coord_dims: int = 2,
+        cat_norm: bool = False,
+        lift: str = "proper",
+        alpha: str = "free",
+        decay_bias_tables: bool = True,
+        plain: bool = False,
+        **kwargs,
+    ) -> None:
+        stages = len(depths)
+        heads, head_dim = ((n,) * stages if isinstance(n, int) else n for n in (heads, head_dim))
+        each = dict(heads=heads, head_dim=head_dim, global_centers=global_centers, table_size=table_size)
+        for name, value in each.items():
+            if len(value) != stages:
+                raise ValueError(f"{name} has {len(value)} values for {stages} stages: {tuple(value)}")
+        if hierarchy not in HIERARCHIES:
+            raise ValueError(f"hierarchy must be one of {HIERARCHIES}, got {hierarchy!r}")
+        if rel_pos not in (True, False, "table", "offset"):
+            raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
+        if pad not in ("needed", "always"):
+            raise ValueError(f"pad must be 'needed' or 'always', got {pad!r}")
+        self.decay_bias_tables = decay_bias_tables
+        table, tops = rel_pos in (True, "table"), global_centers if hierarchy == "window" else (None,) * stages
+
+        def mixer(stage: int, dim: int) -> nn.Module:
+            return ClusterMixer(
+                dim,
+                heads=heads[stage],
+                head_dim=head_dim[stage],
+                centers=centers[stage] ** 2,
+                table=table_size[stage] if table else None,
+                top=None if tops[stage] is None else tops[stage] ** 2,
+                top_table=folds[stage] if table else None,
+                geometry=geometry_patch,
+                top_geometry=geometry_window,
+                curvature=curvature,
+                learn_curvature=learn_curvature,
+                lift=lift,
+                alpha=alpha,
+                offsets=coord_dims if rel_pos == "offset" else None,
+                cat_norm=cat_norm,
+                plain=plain,
+            )
+
+        def stage(i: int) -> dict:
+            planning = dict(pad=pad, table=table_size[i] if table else None, top=tops[i])
+            return dict(planning=planning, offsets=rel_pos == "offset", shifted=hierarchy == "shift")
+
+        super().__init__(
+            depths=depths,
+            folds=folds,
+            centers=centers,
+            mixer=mixer,
+            stage=stage,
+            coords=coords,
+            coord_dims=coord_dims,
+            plain=plain,
+            **kwargs,
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that must not decay, beyond the vectors that optimizers leave out anyway."""
+        if self.decay_bias_tables:
+            return set()
+        return {name for name, _ in self.named_parameters() if name.endswith((".bias_patch", ".bias_window"))}
+
+
+_CFG = dict(
+    url="",
+    num_classes=1000,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    fixed_input_size=False,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv="stages.0.reducer",
+    classifier="head",
+    license="apache-2.0",
+    paper_name="Hierarchical Clustering for Visual Representation Learning",
+)
+_NAMES = ("nano", "tiny", "small", "medium")
+default_cfgs = generate_default_cfgs({f"hcformer_{name}.untrained": _CFG for name in _NAMES})
+
+
+def _create(variant: str, pretrained: bool = False, **kwargs) -> HCFormer:
+    if pretrained:
+        raise ValueError(f"{variant}: no weights are hosted, and the authors released none")
+    return build_model_with_cfg(
+        HCFormer,
+        variant,
+        pretrained,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
+        **kwargs,
+    )
+
+
+_TINY = dict(
+    depths=(2, 2, 6, 2), dims=(32, 64, 196, 320), mlp_ratios=(8, 8, 4, 4), heads=(4, 4, 8, 8), head_dim=24,
+    folds=(7, 7, 1, 1), centers=(4, 2, 7, 4),
+)  # fmt: skip
+_NANO = _TINY | dict(dims=(32, 64, 196, 224), head_dim=16)
+_SMALL = _TINY | dict(dims=(64, 128, 320, 512), head_dim=32)
+_MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
+
+
+@register_model
+def hcformer_nano(pretrained: bool = False, **kwargs) -> HCFormer:
+    """HCFormer-Nano: 5.33 M parameters. In the released code only."""
+    return _create("hcformer_nano", pretrained, **(_NANO | kwargs))
+
+
+@register_model
+def hcformer_tiny(pretrained: bool = False, **kwargs) -> HCFormer:
+    """HCFormer-Tiny: 6.95 M parameters."""
+    return _create("hcformer_tiny", pretrained, **(_TINY | kwargs))
+
+
+@register_model
+def hcformer_small(pretrained: bool = False, **kwargs) -> HCFormer:
+    """HCFormer-Small: 16.11 M parameters."""
+    return _create("hcformer_small", pretrained, **(_SMALL | kwargs))
+
+
+@register_model
+def hcformer_medium(pretrained: bool = False, **kwargs) -> HCFormer:
+    """HCFormer-Medium: 33.65 M parameters."""
+    return _create("hcformer_medium", pretrained, **(_MEDIUM | kwargs))

@@ -1,0 +1,172 @@
+"""HCFormer's mixer: points gather around the centers of their window, windows around the centers of their set."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pointmix.layouts.plan import Plan
+from pointmix.nn.curvature import Curvature
+from pointmix.nn.norm import PointNorm, Sets
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
+from pointmix.ops.context import context_soft
+from pointmix.ops.similarity import cosine, length, negative_distance
+
+GEOMETRIES = ("euclidean", "hyperbolic")
+
+
+class ClusterMixer(nn.Module):
+    """Soft clustering in windows and, where the plan has a top, of the windows themselves (HCFormer, section 3.3).
+
+    Both branches share queries and values. A window is one point of the upper branch, the mean of its points; what
+    comes back for it goes to all of them. The branches are concatenated and mapped linearly.
+
+    Args:
+        dim: channels in and out.
+        heads, head_dim: E heads of D channels for queries and values.
+        centers: M, centers of a window.
+        table: side T of the bias table (E, M, T, T) over the whole lattice, None for none. Clouds do not read it.
+        top: G, centers of a set, if windows are clustered too.
+        top_table: side F of the bias table (E, G, F, F) over the windows of a lattice, None for none.
+        geometry, top_geometry: similarity of both branches: "euclidean" is the cosine, "hyperbolic" minus the distance.
+        curvature: kappa of hyperbolic branches; `learn_curvature` makes it a parameter.
+        lift: "proper", or "released" as in the authors' code, see `negative_distance`.
+        alpha: "free", or "softplus" for scales that stay positive.
+        offsets: dimensions of a position whose offset from a center gives a bias through a small network, for any
+            layout; None for none. Ours, not in the paper.
+        cat_norm: normalize the concatenated branches, as equation 10 says and the released code does not.
+        plain: run the plain twin. For tests and benchmarks.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        head_dim: int,
+        centers: int,
+        table: int | None = None,
+        top: int | None = None,
+        top_table: int | None = None,
+        geometry: str = "euclidean",
+        top_geometry: str = "hyperbolic",
+        curvature: float = 1.0,
+        learn_curvature: bool = False,
+        lift: str = "proper",
+        alpha: str = "free",
+        offsets: int | None = None,
+        cat_norm: bool = False,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("geometry", geometry, GEOMETRIES),
+            ("top_geometry", top_geometry, GEOMETRIES),
+            ("lift", lift, ("proper", "released")),
+            ("alpha", alpha, ("free", "softplus")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        self.heads, self.head_dim, self.centers, self.plain = heads, head_dim, centers, plain
+        self.geometry, self.top_geometry, self.lift, self.alpha = geometry, top_geometry, lift, alpha
+        width = heads * head_dim
+        branches = 1 if top is None else 2
+        self.qv = nn.Linear(dim, 2 * width)
+        self.proj = nn.Linear(branches * width, dim)
+        self.norm = PointNorm(branches * width) if cat_norm else None
+        bent = geometry == "hyperbolic" or (top is not None and top_geometry == "hyperbolic")
+        self.curvature = Curvature(curvature, learned=learn_curvature and bent)
+        start = 1.0 if alpha == "free" else 0.5413248546129181  # softplus of this is one
+        self.alpha_patch = nn.Parameter(torch.full((1,), start))
+        self.bias_patch = None if table is None else nn.Parameter(torch.zeros(heads, centers, table, table))
+        self.alpha_window = None if top is None else nn.Parameter(torch.full((1,), start))
+        tables = top is not None and top_table is not None
+        self.bias_window = nn.Parameter(torch.zeros(heads, top, top_table, top_table)) if tables else None
+        self.offsets = None
+        if offsets is not None:
+            self.offsets = nn.Sequential(nn.Linear(offsets, 16), nn.GELU(), nn.Linear(16, heads, bias=False))
+
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
+        rows = plan.split(x)
+        pooled = plan.pool(rows)  # (S, M, C)
+        over = None if self.alpha_window is None else self.windows(rows, plan)  # (S, ED)
+        layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+        bias, alpha = self.bias(plan), self.scale(self.alpha_patch)
+        if self.at_centers(x.shape[1]):
+            width = self.heads * self.head_dim
+            base = self.proj.bias.expand(len(pooled), -1)
+            if over is not None:  # the map of a concatenation is a sum of maps
+                base = F.linear(over, self.proj.weight[:, width:], self.proj.bias)
+            weights = self.qv.weight, self.qv.bias, self.proj.weight[:, :width], base, alpha, bias
+            size = plan.split(self.query_length(x))
+            return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout))
+        (q, v), (c, cv) = self.project(plan.split(self.qv(x))), self.project(self.qv(pooled))
+        cluster = cluster_soft_plain if self.plain else cluster_soft
+        o = cluster(q, v, c, cv, alpha, bias, similarity=self.similarity(self.geometry), **layout).flatten(2)
+        if over is not None:
+            over = over if plan.row_window is None else over[plan.row_window]
+            o = torch.cat([o, over.to(o.dtype)[:, None].expand_as(o)], -1)  # (R, L, 2ED)
+        o = plan.merge(o)
+        return self.proj(o if self.norm is None else self.norm(o, sets))
+
+    def windows(self, rows: Float[Tensor, "R L C"], plan: Plan) -> Float[Tensor, "S ED"]:
+        """What the upper branch gives each window."""
+        top = plan.top
+        (q, v), (c, cv) = (self.project(self.qv(t)) for t in (top.split(top.mean(rows)), top.pool(rows)))
+        bias = None if self.bias_window is None or top.taps is None else top.taps.read(self.bias_window)
+        cluster = cluster_soft_plain if self.plain else cluster_soft
+        o = cluster(
+            *(q, v, c, cv, self.scale(self.alpha_window), bias),
+            similarity=self.similarity(self.top_geometry),
+            valid=top.valid,
+            center_valid=top.center_valid,
+        )
+        return top.merge(o.flatten(2))
+
+    def at_centers(self, dim: int) -> bool:
+        """Whether values and projection take fewer operations at the centers than at the points. The configuration
+        decides, not the points, so that a set's rounding never depends on its batch-mates."""
+        few = 3 * self.centers * dim <= self.head_dim * (2 * dim + 3 * self.centers)
+        return few and not self.plain and self.geometry == "euclidean" and self.norm is None
+
+    def bias(self, plan: Plan) -> Float[Tensor, "R M E L"] | None:
+        """Of each center and slot, by the place on the lattice and by the offset from the center."""
+        table = None if self.bias_patch is None or plan.taps is None else plan.taps.read(self.bias_patch)
+        if self.offsets is None:
+            return table
+        moved = self.offsets(plan.offsets.to(self.qv.weight.dtype)).movedim(-1, 2)  # (R, M, L, E) -> (R, M, E, L)
+        return moved if table is None else (moved.unflatten(0, (-1, len(table))) + table).flatten(0, 1)
+
+    def scale(self, alpha: Float[Tensor, "1"]) -> Float[Tensor, "1"]:
+        return alpha if self.alpha == "free" else F.softplus(alpha)
+
+    def similarity(self, geometry: str):
+        if geometry == "euclidean":
+            return cosine
+        return partial(negative_distance, kappa=self.curvature(), released=self.lift == "released")
+
+    def query_length(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N E"]:
+        """Length of each point's query in each head."""
+        q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
+        return length(q.unflatten(-1, (self.heads, self.head_dim)))
+
+    def project(self, qv: Float[Tensor, "R L 2ED"]) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+        """Queries and values, laid out in memory head by head: one copy here saves several inside the products."""
+        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).contiguous()  # (2, R, E, L, D)
+        return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
+
+    def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
+        """Index of the center that has most of each point, counted over all windows, and the point's weight there."""
+        rows = plan.split(x)
+        (q, _), (c, _) = self.project(self.qv(rows)), self.project(self.qv(plan.pool(rows)))
+        layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
+        similarity = self.similarity(self.geometry)
+        a = assign_soft(q, c, self.scale(self.alpha_patch), self.bias(plan), similarity=similarity, **layout)
+        weight, center = a.max(2)  # (R, E, L)
+        window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
+        center = center + (window * c.shape[1]).view(-1, 1, 1)
+        return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
