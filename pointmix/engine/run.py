@@ -92,6 +92,7 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
         lr=optim.lr * cfg.batch_size * cfg.accum * accelerator.num_processes / optim.lr_base_batch,
         weight_decay=optim.weight_decay,
         filter_bias_and_bn=not optim.decay_all,
+        fallback_no_weight_decay=True,  # tables without decay are no matrices for Muon either
         **options,
     )
     updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
