@@ -5,9 +5,9 @@ from __future__ import annotations
 import timm
 from torch import nn
 
-from pointmix.models import coc, pointmlp
+from pointmix.models import coc, fec, pointmlp
 
-_FAMILIES = (coc, pointmlp)
+_FAMILIES = (coc, fec, pointmlp)
 
 
 def create_model(name: str, **kwargs) -> nn.Module:
