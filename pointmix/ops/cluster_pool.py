@@ -24,7 +24,7 @@ from pointmix.ops.ragged import spans
 from pointmix.ops.scatter import segment_sum
 from pointmix.ops.similarity import length
 
-PIECE = 2**22  # similarities held at a time
+PIECE = 2**21  # similarities held at a time, less than an image of 224 pixels has in its first pool
 
 
 def cluster_pool(

@@ -263,6 +263,7 @@ def operations(run: Callable[[], torch.Tensor]) -> int:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_operations_follow_the_points(name):
+    """A pool that compares all points with all centers takes a sixteenth; at these sizes that is a small part."""
     model = pointmix.create_model(name, depths=(1, 1, 1, 1)).eval()
     image, mask = torch.randn(3, 128, 128), quarter_of_patches(32)
     full = operations(lambda: model(image[None]))

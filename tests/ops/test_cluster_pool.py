@@ -141,6 +141,7 @@ def test_a_nan_stays_in_its_set():
 
 
 def test_never_forms_the_whole_similarity(monkeypatch):
+    assert module.PIECE < 784 * 3136  # of a 56x56 lattice
     monkeypatch.setattr(module, "PIECE", 1000)
     largest = []
 
