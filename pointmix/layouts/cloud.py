@@ -73,6 +73,20 @@ class Cloud:
         picked = self.nested if stride == 1 else self.sampling == "fps"  # without a stride nothing is picked
         return pos[anchor], F.linear(rows, taps, bias), new_ptr, Cloud(self.sampling, nested=picked)
 
+    def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], Bool[Tensor, "K"]]:
+        """Mean features of the stride^2 nearest points of each anchor, itself among them, and which of these means come
+        from other points than any before them; see `Grid.pool`."""
+        near = knn(points.pos, points.ptr, coarse.pos, coarse.ptr, stride * stride)  # (K, n)
+        slot = torch.arange(near.shape[1], device=near.device)
+        size = points.ptr.diff()[set_of(coarse.ptr, len(near)), None]  # (K, 1)
+        again = slot >= size  # smaller sets than n begin anew
+        rows = points.feat.index_select(0, near.flatten()).view(*near.shape, -1)
+        mean = rows.masked_fill(again[..., None], 0).sum(1) / size.clamp(max=near.shape[1])
+        number = torch.unique(near.masked_fill(again, -1).sort(1).values, dim=0, return_inverse=True)[1]  # (K,)
+        place = torch.arange(len(near), device=near.device)
+        first = place.scatter_reduce(0, number, place, "amin", include_self=False)
+        return mean, first[number] == place
+
     def anchors(
         self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], share: int
     ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:

@@ -91,11 +91,26 @@ class Grid:
             x = F.pad(x, (padding, max(extra[1], 0), padding, max(extra[0], 0)))
             padding = 0
         y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
-        pos = F.avg_pool2d(self.to_image(pos, ptr, 0.0), stride, ceil_mode=True, count_include_pad=False)
-        pos = pos.permute(0, 2, 3, 1).reshape(-1, 2)
+        pos = self._block_means(pos, stride)
         feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
         ptr = torch.arange(ptr.numel(), device=ptr.device) * (out[0] * out[1])
         return pos, feat, ptr, Grid(out)
+
+    def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
+        """Mean features of the points that each point of `coarse` stands for, here a block of stride^2 cells.
+
+        Args:
+            points, coarse: PointSets on this layout and on the one that `reduce` made of it.
+
+        Returns:
+            The means, and which of them come from other points than any before them, None if all do.
+        """
+        return self._block_means(points.feat, stride), None
+
+    def _block_means(self, x: Float[Tensor, "N C"], stride: int) -> Float[Tensor, "K C"]:
+        x = x.view(-1, *self.size, x.shape[1]).permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
+        x = F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False)
+        return x.permute(0, 2, 3, 1).flatten(0, 2)
 
     def plan(
         self,

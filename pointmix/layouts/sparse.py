@@ -15,7 +15,7 @@ from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
 from pointmix.layouts.windows import pool_members, reflected, reflection, window_bounds
 from pointmix.ops.ragged import set_of
-from pointmix.ops.scatter import segment_sum
+from pointmix.ops.scatter import segment_mean, segment_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +102,14 @@ class SparseGrid:
         pos = segment_sum(own, parent, len(cell)) / count[:, None]
         ptr = F.pad(torch.bincount(new_batch, minlength=len(coarse)).cumsum(0), (1, 0))
         return pos, feat, ptr, SparseGrid(cell, coarse)
+
+    def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
+        """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""
+        kept, size = coarse.layout.cell, coarse.layout.size
+        query = _key(self.cell // stride, set_of(points.ptr, len(self.cell)), size)[:, None]  # (N, 1)
+        keys = _key(kept, set_of(coarse.ptr, len(kept)), size)
+        parent = _find(query, torch.zeros_like(query, dtype=torch.bool), keys, int(size.prod(1).sum())).squeeze(1)
+        return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last is of cells that are gone
 
     def plan(
         self,

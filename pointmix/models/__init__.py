@@ -5,9 +5,9 @@ from __future__ import annotations
 import timm
 from torch import nn
 
-from pointmix.models import coc, hcformer, pointmlp
+from pointmix.models import coc, fec, hcformer, pointmlp
 
-_FAMILIES = (coc, hcformer, pointmlp)
+_FAMILIES = (coc, fec, hcformer, pointmlp)
 
 
 def create_model(name: str, **kwargs) -> nn.Module:

@@ -139,6 +139,7 @@ class PointBackbone(nn.Module):
         folds, centers: windows a side and centers a side of a window, for each stage.
         stage: further arguments of each `Stage`, by its number.
         stem: kernel, stride and padding of the first reducer.
+        reducer: makes the reducers between stages, with the arguments of `Reducer`. The stem is a `Reducer`.
         coords: append the points' coordinates to the input.
         coord_dims: how many coordinates a point has, 2 in images.
         coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
@@ -171,6 +172,7 @@ class PointBackbone(nn.Module):
         centers: Sequence[int],
         stage: Callable[[int], dict] = lambda i: {},
         stem: tuple[int, int, int] = (4, 4, 0),
+        reducer: Callable[..., nn.Module] = Reducer,
         coords: bool = True,
         coord_dims: int = 2,
         coord_mode: str = "inclusive",
@@ -209,7 +211,8 @@ class PointBackbone(nn.Module):
         widths = [in_chans + coord_dims * coords, *dims]
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
             kernel, step, padding = stem if i == 0 else (3, 2, 1)
-            reducer = Reducer(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep, absent=absent)
+            make = Reducer if i == 0 else reducer
+            reduce = make(widths[i], dim, kernel=kernel, stride=step, padding=padding, keep=keep, absent=absent)
             blocks = [
                 Block(
                     dim,
@@ -221,7 +224,7 @@ class PointBackbone(nn.Module):
                 )
                 for _ in range(depth)
             ]
-            stages.append(Stage(reducer, blocks, folds=folds[i], centers=centers[i], **stage(i)))
+            stages.append(Stage(reduce, blocks, folds=folds[i], centers=centers[i], **stage(i)))
             stride *= step
             self.feature_info.append(dict(num_chs=dim, reduction=stride, module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)

@@ -20,6 +20,7 @@ class ContextClusters(PointBackbone):
     Args:
         heads, head_dim: of each stage, or one number for all.
         denominator: "weights" as in the released code, "count" as in the code behind the paper's numbers.
+        unweighted: points enter a center's aggregate with weight one, see `ContextCluster`.
         center_updates: dynamic centers, see `ContextCluster`.
         cluster: false leaves the mixers out (the ablation without clustering).
         **kwargs: of `PointBackbone`.
@@ -31,6 +32,7 @@ class ContextClusters(PointBackbone):
         heads: int | Sequence[int],
         head_dim: int | Sequence[int],
         denominator: str = "weights",
+        unweighted: bool = False,
         center_updates: int = 0,
         cluster: bool = True,
         **kwargs,
@@ -48,6 +50,7 @@ class ContextClusters(PointBackbone):
                 heads=heads[stage],
                 head_dim=head_dim[stage],
                 denominator=denominator,
+                unweighted=unweighted,
                 center_updates=center_updates,
                 plain=kwargs.get("plain", False),
             )

@@ -13,6 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 # stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
+_FEC_RULES = [
+    (r"^network\.(\d+)\.(?=conv|norm)", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
+    (r"\.reducer\.conv_skip\.", ".reducer.skip."),
+    (r"\.reducer\.conv_f\.", ".reducer.query."),
+    (r"\.reducer\.conv_v\.", ".reducer.value."),
+    (r"\.reducer\.norm2\.", ".reducer.norm."),
+]
 _COC_RULES = [
     (r"^patch_embed\.proj\.", "stages.0.reducer."),
     (r"^network\.(\d+)\.proj\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
@@ -44,7 +51,7 @@ _POINTMLP_RULES = [
 
 def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
     """Our name of a tensor of the authors' network, and which of how many parts of our tensor it is."""
-    for pattern, new in _COC_RULES + _POINTMLP_RULES:
+    for pattern, new in _FEC_RULES + _COC_RULES + _POINTMLP_RULES:
         key = re.sub(pattern, new, key)
     part = re.search(r"\.(\d):(\d)\.", key)
     if part is None:

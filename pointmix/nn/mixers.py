@@ -21,6 +21,7 @@ class ContextCluster(nn.Module):
         dim: channels in and out.
         heads, head_dim: E heads of D channels for queries and values.
         denominator: "weights" or "count", see `cluster_hard`.
+        unweighted: points enter a center's aggregate with weight one, see `cluster_hard`.
         center_updates: how often the centers move to their clusters before the final assignment (dynamic centers).
         plain: run the plain twin, which forms a tensor of M x L x D. For tests and benchmarks.
     """
@@ -32,6 +33,7 @@ class ContextCluster(nn.Module):
         heads: int,
         head_dim: int,
         denominator: str = "weights",
+        unweighted: bool = False,
         center_updates: int = 0,
         plain: bool = False,
     ) -> None:
@@ -39,7 +41,7 @@ class ContextCluster(nn.Module):
         if denominator not in DENOMINATORS:
             raise ValueError(f"denominator must be one of {DENOMINATORS}, got {denominator!r}")
         self.heads, self.head_dim = heads, head_dim
-        self.denominator, self.center_updates = denominator, center_updates
+        self.denominator, self.unweighted, self.center_updates = denominator, unweighted, center_updates
         self.plain = plain
         self.qv = nn.Linear(dim, 2 * heads * head_dim)
         self.proj = nn.Linear(heads * head_dim, dim)
@@ -50,7 +52,7 @@ class ContextCluster(nn.Module):
         rows = plan.split(x)
         pooled = plan.pool(rows)
         layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
-        kwargs = {"denominator": self.denominator, **layout}
+        kwargs = {"denominator": self.denominator, "unweighted": self.unweighted, **layout}
         if self.at_centers(pooled.shape[1]):
             weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
             size = self.query_length(x, plan)
@@ -74,9 +76,10 @@ class ContextCluster(nn.Module):
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
         q, v = self.heads_first(plan.split(self.qv(x)))
         c, cv = self.heads_first(self.qv(pooled))  # the mean of a linear map is the map of the mean
-        layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
+        kwargs = {"denominator": self.denominator, "unweighted": self.unweighted}
+        kwargs |= {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         for _ in range(self.center_updates):
-            c = update_centers(q, c, self.alpha, self.beta, valid=plan.valid, denominator=self.denominator, **layout)
+            c = update_centers(q, c, self.alpha, self.beta, **kwargs)
         return q, v, c, cv
 
     def heads_first(self, qv: Float[Tensor, "R L 2ED"]) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:

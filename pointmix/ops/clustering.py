@@ -7,8 +7,10 @@ R rows of L points, each row of one window; S windows of M centers; E heads of D
     aggregate   g_m = (cv_m + sum_n A[m, n] v_n) / (1 + sum_n A[m, n])
     dispatch    o_n = sum_m A[m, n] g_m
 
-Source: Context Clusters (Ma et al., ICLR 2023), equations 1 to 3. Soft clustering (HCFormer, equations 1 to 3 and 8)
-has the same aggregate and dispatch; each point spreads over all centers of its window:
+Source: Context Clusters (Ma et al., ICLR 2023), equations 1 to 3. Unweighted, points enter the aggregate with one in
+place of A[m, n], and only the dispatch is weighted; source: FEC (Chen et al., CVPR 2024), released code. Soft
+clustering (HCFormer, equations 1 to 3 and 8) has the same aggregate and dispatch; each point spreads over all centers
+of its window:
 
     weight      A[m, n] = softmax over m of alpha * similarity(c_m, q_n) + bias[m, n]
 """
@@ -60,6 +62,7 @@ def cluster_hard(
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
+    unweighted: bool = False,
 ) -> Float[Tensor, "R L E D"]:
     """Hard clustering as batched products, without a tensor of M x L x D.
 
@@ -71,13 +74,16 @@ def cluster_hard(
         valid: false for slots that hold no point. What comes back for them is not meaningful.
         center_valid: false for centers that do not exist. Each window needs one that does.
         denominator: "weights" divides by 1 + the sum of weights, "count" by 1 + the number of points of the center.
+        unweighted: points enter the aggregate with weight one, so that either denominator is 1 + their number.
 
     Returns:
         The new value of each point.
     """
     center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
-    a, total = _weights(center, weight, c.shape[1], valid, denominator)
-    g = _aggregate(a, total, v, cv, row_window)  # (S, E, M, D)
+    a, _ = entry = _weights(center, weight, c.shape[1], valid, denominator)
+    if unweighted:
+        entry = _weights(center, torch.ones_like(weight), c.shape[1], valid, denominator)
+    g = _aggregate(*entry, v, cv, row_window)  # (S, E, M, D)
     return (a.transpose(-1, -2).to(g.dtype) @ of_rows(g, row_window)).transpose(1, 2)
 
 
@@ -93,6 +99,7 @@ def cluster_hard_plain(
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
+    unweighted: bool = False,
 ) -> Float[Tensor, "R L E D"]:
     """The plain twin of `cluster_hard`: every sum of the equations over an explicit tensor of M x L x D."""
     q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
@@ -105,8 +112,9 @@ def cluster_hard_plain(
     if valid is not None:
         member = member * valid[:, None, None]
     a = s * member
-    total = (a if denominator == "weights" else member).sum(-1)  # (R, E, M)
-    gathered = (a[..., None] * v[:, :, None]).sum(3)  # (R, E, M, L, D) -> (R, E, M, D)
+    entry = member if unweighted else a
+    total = (entry if denominator == "weights" else member).sum(-1)  # (R, E, M)
+    gathered = (entry[..., None] * v[:, :, None]).sum(3)  # (R, E, M, L, D) -> (R, E, M, D)
     if row_window is not None:
         gathered, total = (segment_sum(t, row_window, len(cv)) for t in (gathered, total))
     g = (cv + gathered) / (1 + total[..., None])  # (S, E, M, D)
@@ -206,6 +214,7 @@ def update_centers(
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
+    unweighted: bool = False,
 ) -> Float[Tensor, "S M E D"]:
     """One step of dynamic centers: each center moves to the aggregate of the queries that chose it.
 
@@ -213,6 +222,7 @@ def update_centers(
     paper leaves the rule open, this is its equation 2 with queries in place of values.
     """
     center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
+    weight = torch.ones_like(weight) if unweighted else weight
     a, total = _weights(center, weight, c.shape[1], valid, denominator)
     return _aggregate(a, total, q, c, row_window).transpose(1, 2)
 

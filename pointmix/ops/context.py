@@ -38,6 +38,7 @@ def context_cluster(
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
+    unweighted: bool = False,
 ) -> Float[Tensor, "R L K"]:
     """wp . cluster_hard(queries, values of x; those of pooled) + bp.
 
@@ -48,7 +49,7 @@ def context_cluster(
         wqv, bqv: queries are the first half of this linear map, values the second.
         wp, bp: the projection.
         heads: E.
-        alpha, beta, row_window, valid, center_valid, denominator: as in `cluster_hard`.
+        alpha, beta, row_window, valid, center_valid, denominator, unweighted: as in `cluster_hard`.
     """
     (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
     windows, centers, channels = pooled.shape
@@ -57,8 +58,11 @@ def context_cluster(
         weight = weight * valid.unsqueeze(1)
     a = (weight.unsqueeze(1) * member).to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
-    total = 1 + of_windows(row_sum(a), row_window, windows).view(windows, centers, heads, 1)
-    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
+    entry = a
+    if unweighted:
+        entry = (member if valid is None else member * valid[:, None, None]).to(x.dtype).flatten(1, 2)
+    total = 1 + of_windows(row_sum(entry), row_window, windows).view(windows, centers, heads, 1)
+    y = of_windows(entry @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
     g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     if denominator == "count":
         present = member if valid is None else member * valid[:, None, None]

@@ -18,6 +18,7 @@ IMAGE_MODELS = [name for name in MODELS if timm.get_pretrained_cfg(name).input_s
 F64 = dict(dtype=torch.float64)
 FAMILIES = {
     "coc": dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0),
+    "fec": dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0),
     "hcformer": dict(
         depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0, coords=True, rel_pos="offset",
         stem=(4, 2, 0), folds=(2, 2, 1, 1),  # so that windows of so few points hold more than one
@@ -40,6 +41,10 @@ def model_of(name: str, **kwargs) -> torch.nn.Module:
             elif p.is_floating_point() and (p.ndim == 1 or ".norm" in key):
                 p.add_(0.1 * torch.randn_like(p))
     return model
+
+
+def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {key: p for key, p in model.named_parameters() if p.requires_grad}
 
 
 def cloud(n: int, *, equal: bool = False, lattice: bool = False) -> PointSet:
@@ -88,7 +93,7 @@ def test_batch_mates_do_not_matter(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_a_batch_are_sums(name):
     model, points = model_of(name).double(), mixed_batch()
-    probe, parameters = torch.randn(points.num_sets, 10, **F64), list(model.parameters())
+    probe, parameters = torch.randn(points.num_sets, 10, **F64), list(trained(model).values())
     together = torch.autograd.grad((model(points) * probe).sum(), parameters)
     alone = [
         torch.autograd.grad((model(part) * row).sum(), parameters)
@@ -162,8 +167,11 @@ def test_every_parameter_gets_a_gradient(name):
     points = PointSet.cat([cloud(400), cloud(40), cloud(9)]).to(torch.float32)
     for train in (False, True):
         model = model_of(name).train(train)
-        gradients = torch.autograd.grad(model(points).square().sum(), list(model.parameters()))
-        for (key, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        parameters = trained(model)
+        untrained = {key for key, _ in model.named_parameters()} - set(parameters)
+        assert all(".reducer.query." in key for key in untrained) and bool(untrained) == name.startswith("fec_")
+        gradients = torch.autograd.grad(model(points).square().sum(), list(parameters.values()))
+        for key, gradient in zip(parameters, gradients, strict=True):
             single = key.startswith("stages.2.") and key.endswith(".alpha_window")  # one center, which all windows join
             assert gradient.isfinite().all() and (train or single or gradient.abs().max() > 0), key
 
@@ -190,7 +198,7 @@ def test_gradients_are_finite_under_autocast(name):
     model, points = model_of(name).train(), mixed_batch().to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(points).float().square().mean()
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    gradients = torch.autograd.grad(loss, list(trained(model).values()))
     assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients)
 
 
@@ -212,7 +220,7 @@ def test_checkpointing_changes_nothing(name):
         model = model_of(name).train()
         model.set_grad_checkpointing(enable)
         torch.manual_seed(5)
-        gradients = torch.autograd.grad(model(points).square().sum(), list(model.parameters()))
+        gradients = torch.autograd.grad(model(points).square().sum(), list(trained(model).values()))
         results.append([*gradients, *model.buffers()])
     for kept, recomputed in zip(*results, strict=True):
         torch.testing.assert_close(recomputed, kept)

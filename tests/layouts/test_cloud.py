@@ -124,6 +124,29 @@ def test_neighbors_are_concatenated_by_distance_and_mapped(dims, sampling):
             torch.testing.assert_close(out[i], expected)
 
 
+@pytest.mark.parametrize("sampling", SAMPLING)
+def test_pooled_features_are_means_of_the_nearest_points(sampling):
+    pos, ptr = cloud(40, 3, 1)
+    points = PointSet(pos, torch.randn(44, 2, dtype=torch.float64), ptr, Cloud(sampling))
+    weight = torch.randn(5, 2, 3, 3, dtype=torch.float64)
+    coarse = PointSet(*points.layout.reduce(pos, points.feat, ptr, weight, None, stride=2, padding=1, keep="area"))
+    pooled, _ = points.layout.pool(points, coarse, 2)
+    for part, out in zip(points.unbind(), coarse.with_feat(pooled).unbind(), strict=True):
+        for at, mean in zip(out.pos, out.feat, strict=True):
+            near = (part.pos - at).square().sum(1).argsort()[:4]  # each once, where there are fewer
+            torch.testing.assert_close(mean, part.feat[near].mean(0))
+
+
+def test_pooling_marks_centers_of_the_same_points():
+    """The third anchor's nearest points are the first's, in another order; another set's are never the same."""
+    pos = torch.tensor([0.0, 1.0, 1.9, 3.0, 10.0, 11.0, 12.0, 13.0] * 2)[:, None]
+    points = PointSet(pos, torch.randn(16, 2), torch.tensor([0, 8, 16]), Cloud())
+    coarse = PointSet(pos[[0, 4, 3, 8]], torch.randn(4, 2), torch.tensor([0, 3, 4]), Cloud())
+    pooled, valid = points.layout.pool(points, coarse, 2)
+    assert valid.tolist() == [True, True, False, True]
+    torch.testing.assert_close(pooled[2], pooled[0])
+
+
 def test_gradients_reach_every_neighbor():
     pos, ptr = cloud(12)
     feat = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)

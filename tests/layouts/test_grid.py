@@ -55,6 +55,19 @@ def test_reduced_positions_are_block_means(size, stride):
     torch.testing.assert_close(out.pos, torch.stack(expected).repeat(2, 1))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_pooled_features_are_block_means(size, stride):
+    points = PointSet.from_images(torch.randn(2, 3, *size, dtype=torch.float64))
+    coarse = reduce(points, torch.randn(5, 3, stride, stride, dtype=torch.float64), None, stride, 0)
+    pooled, valid = points.layout.pool(points, coarse, stride)
+    assert valid is None and len(pooled) == len(coarse.feat)
+    for image, mean in zip(points.to_image(), coarse.with_feat(pooled).to_image(), strict=True):
+        for i, line in enumerate(image.split(stride, 1)):
+            for j, block in enumerate(line.split(stride, 2)):
+                torch.testing.assert_close(mean[:, i, j], block.mean((1, 2)))
+
+
 def test_no_copies_of_features():
     points = PointSet.from_images(torch.randn(2, 3, 8, 8))
     assert points.to_image().data_ptr() == points.feat.data_ptr()

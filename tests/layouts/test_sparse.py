@@ -131,6 +131,18 @@ def test_reduced_positions_are_means_of_present_points(keep):
         torch.testing.assert_close(pos, points.pos[(parent == cell).all(1)].mean(0))
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("keep", ["occupied", "area"])
+def test_pooled_features_are_means_of_present_points(keep, stride, ragged):
+    coarse = reduce(ragged, torch.randn(5, 3, 3, 3, dtype=torch.float64), None, stride, 1, keep)
+    pooled, valid = ragged.layout.pool(ragged, coarse, stride)
+    assert valid is None and len(pooled) == len(coarse.feat)
+    for part, out in zip(ragged.unbind(), coarse.with_feat(pooled).unbind(), strict=True):
+        for cell, mean in zip(out.layout.cell, out.feat, strict=True):
+            inside = (part.layout.cell // stride == cell).all(1)
+            torch.testing.assert_close(mean, part.feat[inside].mean(0))
+
+
 @pytest.mark.parametrize("keep", ["occupied", "area"])
 def test_order_of_points_does_not_matter(keep, ragged, shuffle):
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)

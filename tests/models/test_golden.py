@@ -6,6 +6,7 @@ import json
 import math
 import re
 import zlib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ CASES = {
     "coc_tiny2_224": ("coc_tiny2", {}),
     "coc_tiny_plain_96": ("coc_tiny_plain", {}),
     "coc_small_25_128x192": ("coc_small", dict(centers=(5, 5, 5, 5))),
+    "fec_small_96": ("fec_small", {}),
 }
 HCFORMERS = {"hcformer_nano_224": ("hcformer_nano", {}), "hcformer_tiny_200x304": ("hcformer_tiny", {})}
 CLOUDS = ("pointmlp_elite_eval", "pointmlp_coc_eval", "pointmlp_coc_train")
@@ -50,8 +52,9 @@ def weight(key: str, shape: list[int]) -> torch.Tensor:
 
 
 def test_all_golden_outputs_of_the_families_are_compared(golden: Path):
-    for pattern, cases in (("coc_*.json", CASES), ("hcformer_*.json", HCFORMERS), ("pointmlp*.json", CLOUDS)):
-        assert {path.stem for path in golden.glob(pattern)} == set(cases)
+    for pattern, cases in (("coc_*", CASES), ("fec_*", CASES), ("hcformer_*", HCFORMERS), ("pointmlp*", CLOUDS)):
+        stems = {path.stem for path in golden.glob(f"{pattern}.json")}
+        assert stems == {case for case in cases if fnmatch(case, pattern)}
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["grid", "sparse"])
@@ -75,7 +78,7 @@ def test_golden(golden: Path, case: str, sparse: bool):
             torch.testing.assert_close(found.to_image(), expected[f"stage{i}"].double(), rtol=1e-6, atol=1e-6)
 
     compare_gradients(model, logits, about, expected)
-    assert len(about["grad_l2"]) == len(about["keys"])
+    assert set(about["grad_l2"]) == {key for key in about["keys"] if ".conv_f." not in key}  # which cluster, no more
 
 
 def hcformer_name(key: str) -> str:

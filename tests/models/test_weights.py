@@ -12,7 +12,9 @@ import pointmix
 from pointmix.models.weights import reference_name
 
 SMALL = dict(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), heads=2, head_dim=4, num_classes=5)
+POOLS = [("skip", "conv_skip"), ("query", "conv_f"), ("value", "conv_v"), ("norm", "norm2")]  # of FEC
 RENAMED = [
+    *((f"stages.{i}.reducer.{our}.", f"network.{2 * i - 1}.{their}.") for i in (1, 2, 3) for our, their in POOLS),
     ("stages.0.reducer.", "patch_embed.proj."),
     ("stages.1.reducer.", "network.1.proj."),
     ("stages.2.reducer.", "network.3.proj."),
@@ -26,8 +28,8 @@ RENAMED = [
 ]
 
 
-def model_of(**kwargs) -> torch.nn.Module:
-    return pointmix.create_model("coc_tiny", **SMALL | kwargs)
+def model_of(name: str = "coc_tiny", **kwargs) -> torch.nn.Module:
+    return pointmix.create_model(name, **SMALL | kwargs)
 
 
 def released(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -41,7 +43,7 @@ def released(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             for part, half in zip("fv", value.chunk(2), strict=True):
                 key = name.replace(".mixer.qv.", f".token_mixer.{part}.")
                 out[key] = half[..., None, None].clone() if half.ndim == 2 else half.clone()
-        elif ".token_mixer.proj.weight" in name:
+        elif name.endswith((".token_mixer.proj.weight", ".conv_f.weight", ".conv_v.weight")):
             out[name] = value[..., None, None]
         else:
             out[name] = value
@@ -77,6 +79,11 @@ def expect_refused(model: torch.nn.Module, source, message: str) -> None:
         ("network.4.2.layer_scale_2", "stages.2.blocks.2.scale2.gamma", None),
         ("norm6.weight", "norm.3.weight", None),
         ("norm.weight", "norm.weight", None),
+        ("network.1.conv_skip.weight", "stages.1.reducer.skip.weight", None),
+        ("network.3.conv_f.weight", "stages.2.reducer.query.weight", None),
+        ("network.3.conv_v.bias", "stages.2.reducer.value.bias", None),
+        ("network.5.norm2.weight", "stages.3.reducer.norm.weight", None),
+        ("network.2.1.norm2.weight", "stages.1.blocks.1.norm2.weight", None),
         ("head.bias", "head.bias", None),
     ],
 )
@@ -84,8 +91,9 @@ def test_names(theirs, ours, part):
     assert reference_name(theirs) == (ours, part)
 
 
-def test_every_tensor_lands_in_its_place():
-    model = model_of()
+@pytest.mark.parametrize("name", ["coc_tiny", "fec_small"])
+def test_every_tensor_lands_in_its_place(name):
+    model = model_of(name)
     weights = released(model)
     assert pointmix.load_reference(model, weights) is model
     expect_loaded(model, weights)
@@ -173,6 +181,12 @@ def test_missing_half(part):
 def test_unused_tensors_are_counted():
     weights = released(model_of()) | {f"extra.{i}": torch.zeros(1) for i in range(5)}
     expect_refused(model_of(), weights, "no place for extra.0, extra.1, extra.2 and 2 more")
+
+
+def test_another_family():
+    coc, fec = model_of(), model_of("fec_small")
+    expect_refused(coc, released(fec), "does not fit ContextClusters: no place for network.1.conv_skip.weight")
+    expect_refused(fec, released(coc), "does not fit FEC: no place for network.1.proj.weight")
 
 
 def test_another_variant():

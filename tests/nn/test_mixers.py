@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from pointmix import PointSet
 from pointmix.nn.mixers import ContextCluster
 
+RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
+
 
 def mixer_of(head_dim: int = 3, **kwargs) -> ContextCluster:
     torch.manual_seed(1)
@@ -38,8 +40,9 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
     s = torch.sigmoid(mixer.alpha * (F.normalize(c, dim=-1) @ F.normalize(q, dim=-1).transpose(1, 2)) + mixer.beta)
     hard = torch.zeros_like(s).scatter_(1, s.argmax(1, keepdim=True), 1.0)
     s = s * hard
-    total = (s if mixer.denominator == "weights" else hard).sum(2, keepdim=True)
-    g = ((v[:, None] * s[..., None]).sum(2) + cv) / (total + 1)
+    entry = hard if mixer.unweighted else s
+    total = (entry if mixer.denominator == "weights" else hard).sum(2, keepdim=True)
+    g = ((v[:, None] * entry[..., None]).sum(2) + cv) / (total + 1)
     o = (g[:, :, None] * s[..., None]).sum(1)  # (S, N, D)
     o = o.reshape(batch * mixer.heads, folds, folds, h, w, mixer.head_dim).permute(0, 5, 1, 3, 2, 4)
     o = o.reshape(batch, mixer.heads * mixer.head_dim, height, width)
@@ -48,11 +51,11 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
 @pytest.mark.parametrize("folds, centers", [(1, 2), (2, 2), (4, 1), (2, 3), (1, 5)])
-def test_is_the_released_arithmetic(folds, centers, head_dim, denominator, plain, sparse):
-    mixer = mixer_of(head_dim, denominator=denominator, plain=plain)
+def test_is_the_released_arithmetic(folds, centers, head_dim, rule, plain, sparse):
+    mixer = mixer_of(head_dim, **rule, plain=plain)
     x = torch.randn(2, 6, 8, 12, dtype=torch.float64)
     points = PointSet.from_images(x)
     points = points.as_sparse() if sparse else points
@@ -62,10 +65,10 @@ def test_is_the_released_arithmetic(folds, centers, head_dim, denominator, plain
 
 
 @pytest.mark.parametrize("updates", [0, 1, 2])
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
-def test_plain_twin_on_ragged_sets(head_dim, denominator, updates, ragged):
-    kwargs = dict(head_dim=head_dim, denominator=denominator, center_updates=updates)
+def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
+    kwargs = dict(head_dim=head_dim, **rule, center_updates=updates)
     fast, plain = (mixer_of(**kwargs, plain=p) for p in (False, True))
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
     plan = plan_of(points, 3, 2)

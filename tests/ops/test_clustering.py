@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -25,7 +27,10 @@ def case(*, windows=3, points=7, centers=4, heads=2, dim=5, rows=None, holes=Fal
     return [t.requires_grad_() for t in (q, v, c, cv, alpha, beta)], options
 
 
-def literal(q, v, c, cv, alpha, beta, *, row_window=None, valid=None, center_valid=None, denominator="weights"):
+def literal(
+    q, v, c, cv, alpha, beta, *,
+    row_window=None, valid=None, center_valid=None, denominator="weights", unweighted=False,
+):  # fmt: skip
     """The equations point by point, and what each point was given: {(row, head, slot): (center, weight, value)}."""
     rows, points, heads, _ = q.shape
     windows = range(rows) if row_window is None else row_window.tolist()
@@ -44,12 +49,14 @@ def literal(q, v, c, cv, alpha, beta, *, row_window=None, valid=None, center_val
                     if weight > best:
                         best, center = weight, m
                 chosen[r, e, n] = (s, center, best)
-                top[s, center, e] += best * v[r, n, e]
-                bottom[s, center, e] += best if denominator == "weights" else 1
+                entry = 1 if unweighted else best
+                top[s, center, e] += entry * v[r, n, e]
+                bottom[s, center, e] += entry if denominator == "weights" else 1
     g = top / bottom[..., None]
     return {key: (m, weight, weight * g[s, m, key[1]]) for key, (s, m, weight) in chosen.items()}
 
 
+RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
 CASES = {
     "even": {},
     "one window": dict(windows=1),
@@ -70,14 +77,14 @@ def real(out: torch.Tensor, options: dict) -> torch.Tensor:
     return out if "valid" not in options else out[options["valid"]]
 
 
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
 @pytest.mark.parametrize("name", CASES)
-def test_against_the_equations_point_by_point(name, op, denominator):
+def test_against_the_equations_point_by_point(name, op, rule):
     arguments, options = case(**CASES[name])
     arguments = [t.detach() for t in arguments]
-    expected = literal(*arguments, **options, denominator=denominator)
-    out = op(*arguments, **options, denominator=denominator)
+    expected = literal(*arguments, **options, **rule)
+    out = op(*arguments, **options, **rule)
     center, weight = assign_hard(
         arguments[0], arguments[2], *arguments[4:], **{k: options[k] for k in options if k != "valid"}
     )
@@ -88,13 +95,13 @@ def test_against_the_equations_point_by_point(name, op, denominator):
         torch.testing.assert_close(out[r, n, e], value)
 
 
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_twin_has_the_same_values_and_gradients(name, denominator):
+def test_twin_has_the_same_values_and_gradients(name, rule):
     arguments, options = case(**CASES[name])
     probe, gradients = None, []
     for op in (cluster_hard, cluster_hard_plain):
-        out = real(op(*arguments, **options, denominator=denominator), options)
+        out = real(op(*arguments, **options, **rule), options)
         probe = torch.randn_like(out) if probe is None else probe
         gradients.append(torch.autograd.grad((out * probe).sum(), arguments))
     for fast, plain in zip(*gradients, strict=True):
@@ -106,7 +113,9 @@ def test_twin_has_the_same_values_and_gradients(name, denominator):
 @pytest.mark.parametrize("name", ["even", "all at once"])
 def test_gradients_against_differences(name, op):
     arguments, options = case(**CASES[name] | dict(points=3, dim=2))
-    assert torch.autograd.gradcheck(lambda *a: real(op(*a, **options), options), arguments, fast_mode=True)
+    for rule in RULES:
+        run = partial(op, **options, **rule)
+        assert torch.autograd.gradcheck(lambda *a, run=run: real(run(*a), options), arguments, fast_mode=True)
 
 
 @pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
@@ -158,6 +167,9 @@ def test_count_divides_by_the_number_of_points():
         by_weights, by_count = (op(q, v, c, cv, alpha, beta, denominator=d) for d in ("weights", "count"))
         torch.testing.assert_close(by_weights, torch.full_like(q, 0.5 * (5 + 1.5) / (1 + 1.5)))
         torch.testing.assert_close(by_count, torch.full_like(q, 0.5 * (5 + 1.5) / (1 + 3)))
+        for denominator in ("weights", "count"):
+            unweighted = op(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=True)
+            torch.testing.assert_close(unweighted, torch.full_like(q, 0.5 * (5 + 3) / (1 + 3)))
 
 
 @pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
@@ -177,18 +189,19 @@ def test_low_precision_is_close(op, dtype):
     assert (low.double() - op(q, v, c, cv, alpha, beta)).abs().median() < 2 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_centers_move_to_the_aggregate_of_their_queries(name, denominator):
+def test_centers_move_to_the_aggregate_of_their_queries(name, rule):
     (q, v, c, cv, alpha, beta), options = case(**CASES[name])
-    moved = update_centers(q, c, alpha, beta, **options, denominator=denominator)
+    moved = update_centers(q, c, alpha, beta, **options, **rule)
     assert moved.shape == c.shape
     expected = c.detach().clone()
     bottom = torch.ones(c.shape[:3], dtype=c.dtype)
     for (r, e, n), (m, w, _) in literal(*(t.detach() for t in (q, q, c, c, alpha, beta)), **options).items():
         s = options["row_window"][r] if "row_window" in options else r
-        expected[s, m, e] += w * q[r, n, e].detach()
-        bottom[s, m, e] += w if denominator == "weights" else 1
+        entry = 1 if "unweighted" in rule else w
+        expected[s, m, e] += entry * q[r, n, e].detach()
+        bottom[s, m, e] += w if rule.get("denominator") == "weights" else 1
     torch.testing.assert_close(moved, expected / bottom[..., None])
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,6 +43,7 @@ def literal(x, pooled, wqv, bqv, wp, bp, alpha, beta, *, heads, **options):
     return F.linear(cluster_hard_plain(q, v, c, cv, alpha, beta, **options).flatten(2), wp, bp)
 
 
+RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
 CASES = {
     "even": {},
     "one of everything": dict(windows=1, points=1, centers=1, channels=1, heads=1, dim=2),
@@ -54,12 +57,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("alpha", [1.7, -0.8, 0.0])
-@pytest.mark.parametrize("denominator", ["weights", "count"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_is_the_clustering_between_its_linear_maps(name, denominator, alpha):
+def test_is_the_clustering_between_its_linear_maps(name, rule, alpha):
     tensors, heads, options = case(**CASES[name])
     tensors[-2].data.fill_(alpha)
-    outs = [op(*tensors, heads=heads, denominator=denominator, **options) for op in (fast, literal)]
+    outs = [op(*tensors, heads=heads, **rule, **options) for op in (fast, literal)]
     if "valid" in options:
         outs = [out[options["valid"]] for out in outs]
     torch.testing.assert_close(*outs)
@@ -71,7 +74,9 @@ def test_is_the_clustering_between_its_linear_maps(name, denominator, alpha):
 
 def test_gradients_against_differences():
     tensors, heads, options = case(points=3, centers=2, channels=3, dim=2, rows=[0, 1, 1, 2])
-    assert torch.autograd.gradcheck(lambda *t: fast(*t, heads=heads, **options), tensors)
+    for unweighted in (False, True):
+        run = partial(fast, heads=heads, unweighted=unweighted, **options)
+        assert torch.autograd.gradcheck(run, tensors)
 
 
 def test_what_empty_slots_and_lost_centers_hold_does_not_matter():

@@ -84,11 +84,20 @@ def test_recipes_parse_and_say_command_cost_and_result(path):
     assert lines[1].startswith("# Cost: ") and lines[2].startswith("# Result: ")
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "medium"])
-def test_imagenet_recipe_is_the_published_one(size):
-    cfg = parse([f"--config={ROOT}/configs/image/coc_{size}_in1k.yaml"])
+# models, and the published number of GPUs and images on each
+IMAGENET = {
+    "coc": (("tiny", "small", "medium"), 8, 128),
+    "fec": (("small", "base", "large"), 4, 256),
+}
+
+
+@pytest.mark.parametrize("name", [f"{family}_{size}" for family, (sizes, *_) in IMAGENET.items() for size in sizes])
+def test_imagenet_recipe_is_the_published_one(name):
+    path = ROOT / f"configs/image/{name}_in1k.yaml"
+    cfg, (_, gpus, batch_size) = parse([f"--config={path}"]), IMAGENET[name.split("_")[0]]
     optim, mix, data = cfg.optim, cfg.mix, cfg.data
-    assert cfg.model.name == f"coc_{size}" and cfg.model.kwargs == {"drop_path_rate": 0.1}
+    assert f"--nproc_per_node {gpus} " in path.read_text() and gpus * batch_size == optim.lr_base_batch
+    assert cfg.model.name == name and cfg.model.kwargs == {"drop_path_rate": 0.1}
     assert (optim.opt, optim.lr, optim.lr_base_batch, optim.weight_decay) == ("adamw", 1e-3, 1024, 0.05)
     assert (optim.betas, optim.clip_grad, optim.ema_decay) == ((0.9, 0.999), None, None)
     assert (optim.sched, optim.sched_on_updates, optim.warmup_epochs, optim.warmup_lr) == ("cosine", False, 5, 1e-6)
@@ -99,11 +108,12 @@ def test_imagenet_recipe_is_the_published_one(size):
     assert (data.img_size, data.crop_pct) == (224, 0.9)
     assert data.test_split is None  # folders call it val, Hugging Face validation
     assert (data.interpolation, data.train_interpolation) == ("bicubic", "random")
-    assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (128, 1, "fp16", 42)
+    assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (batch_size, 1, "fp16", 42)
 
 
-def test_three_imagenet_recipes_differ_only_in_the_model():
-    files = [ROOT / f"configs/image/coc_{size}_in1k.yaml" for size in ("tiny", "small", "medium")]
+@pytest.mark.parametrize("family", IMAGENET)
+def test_three_imagenet_recipes_differ_only_in_the_model(family):
+    files = [ROOT / f"configs/image/{family}_{size}_in1k.yaml" for size in IMAGENET[family][0]]
     recipes = [yaml.safe_load(file.read_text()) for file in files]
     for recipe in recipes:
         assert recipe.pop("name").startswith(recipe["model"].pop("name"))

@@ -1,0 +1,84 @@
+"""FEC: feature extraction with clustering, between stages as within them.
+
+Chen et al., "Neural Clustering based Visual Representation Learning", CVPR 2024.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from pointmix.models.coc import ContextClusters
+from pointmix.nn.cluster_pool import ClusterPool
+
+
+class FEC(ContextClusters):
+    """The FEC family: Context Clusters without windows or weights in the aggregate, and clustering as pooling.
+
+    Args:
+        **kwargs: of `ContextClusters`, of which `unweighted` and `reducer` are taken.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        pool = partial(ClusterPool, plain=kwargs.get("plain", False))
+        super().__init__(unweighted=True, reducer=pool, **kwargs)
+
+
+_CFG = dict(
+    url="",
+    num_classes=1000,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    fixed_input_size=False,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv="stages.0.reducer",
+    classifier="head",
+    license="apache-2.0",
+    paper_name="Neural Clustering based Visual Representation Learning",
+    paper_ids="arXiv:2403.17409",
+)
+default_cfgs = generate_default_cfgs({f"fec_{name}.untrained": _CFG for name in ("small", "base", "large")})
+
+
+def _create(variant: str, pretrained: bool = False, **kwargs) -> FEC:
+    if pretrained:
+        raise ValueError(
+            f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
+        )
+    return build_model_with_cfg(
+        FEC,
+        variant,
+        pretrained,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
+        **kwargs,
+    )
+
+
+_SMALL = dict(
+    depths=(3, 4, 5, 2), dims=(32, 64, 196, 320), mlp_ratios=(8, 8, 4, 4), heads=(4, 4, 8, 8), head_dim=24,
+    folds=(1, 1, 1, 1), centers=(4, 4, 2, 2),
+)  # fmt: skip
+_BASE = _SMALL | dict(depths=(2, 2, 6, 2), dims=(64, 128, 320, 512), head_dim=32)
+_LARGE = _BASE | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
+
+
+@register_model
+def fec_small(pretrained: bool = False, **kwargs) -> FEC:
+    """FEC-Small: 5.73 M parameters."""
+    return _create("fec_small", pretrained, **(_SMALL | kwargs))
+
+
+@register_model
+def fec_base(pretrained: bool = False, **kwargs) -> FEC:
+    """FEC-Base: 15.09 M parameters."""
+    return _create("fec_base", pretrained, **(_BASE | kwargs))
+
+
+@register_model
+def fec_large(pretrained: bool = False, **kwargs) -> FEC:
+    """FEC-Large: 29.72 M parameters."""
+    return _create("fec_large", pretrained, **(_LARGE | kwargs))

@@ -1,0 +1,54 @@
+"""Fewer points with wider features: each one that stays gathers the points most similar to those around it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pointmix.nn.norm import PointNorm, Sets
+from pointmix.nn.reducer import Reducer
+from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_plain
+from pointmix.pointset import PointSet
+
+
+class ClusterPool(nn.Module):
+    """Reducer + norm(clusters of the whole set), one for each point that stays (FEC, clustering-based pooling).
+
+    A cluster's center is the mean of the points that the reduced point stands for: those present in its stride^2 cells,
+    or in a cloud its stride^2 nearest. Points of cells that are not kept join the center most like them all the same.
+
+    The linear map to queries decides which center a point joins and nothing else, so it has no gradient: it keeps its
+    random start, as in the released network, and is there for the authors' checkpoints.
+
+    Args:
+        dim_in, dim_out, kernel, stride, padding, keep, absent: of the `Reducer`.
+        plain: run the plain twin, which forms the similarity of all centers and points. For tests and benchmarks.
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        *,
+        kernel: int = 3,
+        stride: int = 2,
+        padding: int = 1,
+        keep: str = "area",
+        absent: str = "zero",
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        self.skip = Reducer(dim_in, dim_out, kernel=kernel, stride=stride, padding=padding, keep=keep, absent=absent)
+        self.query = nn.Linear(dim_in, dim_out).requires_grad_(False)  # else distributed training waits for a gradient
+        self.value = nn.Linear(dim_in, dim_out)
+        self.norm = PointNorm(dim_out)
+        self.plain = plain
+
+    def forward(self, points: PointSet) -> PointSet:
+        coarse = self.skip(points)
+        pooled, valid = points.layout.pool(points, coarse, self.skip.stride[0])
+        sets = Sets.of(coarse)
+        even = sets.even is not None and Sets.of(points).even is not None
+        pool = cluster_pool_plain if self.plain else cluster_pool
+        weights = self.query.weight, self.query.bias, self.value.weight, self.value.bias
+        out = pool(points.feat, pooled, *weights, points.ptr, coarse.ptr, even=even, center_valid=valid)
+        return coarse.with_feat(coarse.feat + self.norm(out, sets))
