@@ -161,7 +161,10 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
     from pointmix.engine.run import finished_metrics, previous_state
 
     cfg, out = recipe.config(seed), recipe.run(seed)
-    saved = previous_state(cfg, out, processes=1)
+    try:
+        saved = previous_state(cfg, out, processes=1)
+    except ValueError as e:
+        raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
     return None if saved is None else finished_metrics(cfg, out, saved)
 
 

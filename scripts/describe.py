@@ -6,7 +6,9 @@ python scripts/describe.py pointmlp_elite --points 2048 --num-classes 15
 python scripts/describe.py coc_tiny --in-chans 0 --kwargs.coord_dims 3       # on clouds
 python scripts/describe.py deit_tiny_patch16_224                             # any model of timm
 
-Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either.
+Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either. Multiply-adds are
+those of the reference form, convolutions and linear maps alone or with more of what the fvcore library counts, see
+pointmix/counting.py.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 def parse(argv: list[str]) -> Any:
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog="describe.py", description=__doc__.split("\n")[0], exit_on_error=False)
+    first, _, last = __doc__.strip().split("\n\n")
+    what = f"{first} {last}"
+    parser = ArgumentParser(prog="describe.py", description=what, exit_on_error=False)
     parser.add_argument("model", type=str, help="one of our models or of timm's")
     parser.add_argument("--img-size", type=int | None, help="pixels a side (default: the model's own, mostly 224)")
     parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
@@ -96,6 +100,7 @@ def show(args: Any) -> None:
     except (RuntimeError, AssertionError) as e:
         raise ValueError(f"{args.model} does not take {what}: {str(e).splitlines()[0]}") from e
     console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
     console.print(Text(f"{args.model} on {what}, {getattr(model, 'num_classes', 0)} classes"))
     usual = {"img_size": (None, 224), "points": (1024,), "num_classes": (None,), "in_chans": (None,), "kwargs": (None,)}
     known = PUBLISHED.get(args.model) if all(args[key] in values for key, values in usual.items()) else None
@@ -116,8 +121,8 @@ def sums(parameters: int, macs: Macs, known: Published | None, *, whole: bool) -
     beside = f"{known.parameters} M: {parameters / known.per:.3f} x {_unit(known.per)}" if known else ""
     numbers = f"{parameters:,}", f"{parameters / M:.3f} M", f"{parameters / MI:.3f} Mi"
     table.add_row("parameters", *numbers, *([beside] if known else []))
-    rows = {"linear": "MACs, convolutions and linear maps", "multiplied": "MACs, with matrix products"}
-    rows |= {"total": "MACs, with norms and pooling (fvcore's total)"} if whole else {}
+    rows = {"linear": "MACs conv + linear", "multiplied": "MACs + matrix products"}
+    rows |= {"total": "MACs + norms, pooling"} if whole else {}  # fvcore's total
     for which, label in rows.items():
         number = getattr(macs, which)
         beside = ""

@@ -95,7 +95,9 @@ def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:
     write_text(out / "ablation.md", "\n".join([*lines, "", f"    {command}", "", NOTE, ""]))
     write_text(out / "ablation.csv", text.getvalue())
     write_text(out / "ablation.json", json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
-    Console().print(table)
+    console = Console()
+    console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
+    console.print(table)
     print(f"table in {out / 'ablation.md'}, .csv and .json")
 
 
