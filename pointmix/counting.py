@@ -6,7 +6,7 @@ what its reference form takes: a mixer or a reducer has
     macs(size: Size) -> Macs
 
 and a block adds up its own; layers that map rows one by one take the number of rows instead. A mixer of a new family
-needs nothing else to be counted, and an attribute `global_centers` if it has centers over all windows.
+needs nothing else to be counted.
 
 Conventions. A multiply-add is one operation. `linear` is convolutions and linear maps alone. `products` is matrix
 products of activations. `other` is as the fvcore library counts by default: 5 for each number that group or layer
@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.layouts.grid import Grid
+from pointmix.layouts.plan import Plan
 from pointmix.pointset import PointSet
 
 GROUP_NORM, BATCH_NORM = 5, 2  # operations a number
@@ -59,16 +60,31 @@ class Size:
     Args:
         before: points that come into its reducer.
         points: points that leave it, which the blocks keep.
+        slots: points in the windows, more than `points` where a lattice is continued by reflection to fill them.
         windows: of the whole set.
         centers: of each window.
+        global_centers: of the windows themselves, 0 where these are not clustered.
         side: rows and columns where the points are a full lattice.
     """
 
     before: int
     points: int
+    slots: int
     windows: int
     centers: int
+    global_centers: int = 0
     side: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, before: int, points: PointSet, plan: Plan) -> Size:
+        """That of a plan."""
+        rows = plan.split(plan.enter(points.pos))
+        windows, centers = plan.pool(rows).shape[:2]
+        slots = rows.shape[0] * rows.shape[1] if plan.valid is None else int(plan.valid.sum())
+        top = getattr(plan, "top", None)
+        wide = 0 if top is None else top.pool(rows).shape[1]
+        side = points.layout.size if isinstance(points.layout, Grid) else None
+        return cls(before, len(points.pos), slots, windows, centers, wide, side)
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,6 @@ class Part:
     parameters: int
     macs: Macs
     size: Size | None = None
-    global_centers: int | None = None
 
 
 def linear_macs(rows: int, *layers: nn.Linear | nn.Conv2d) -> Macs:
@@ -140,14 +155,10 @@ def _backbone(model: nn.Module, points: PointSet) -> Iterator[Part]:
     sizes = []
     for i, stage in enumerate(model.stages):
         before, points = len(points.pos), stage.reducer(points)
-        plan = stage.plan(points)[0]
-        windows, centers = plan.pool(plan.split(plan.enter(points.pos))).shape[:2]
-        side = points.layout.size if isinstance(points.layout, Grid) else None
-        size = Size(before, len(points.pos), windows, centers, side)
+        size = Size.of(before, points, stage.plan(points)[0])
         sizes.append(size)
         macs = sum((block.macs(size) for block in stage.blocks), stage.reducer.macs(size))
-        wide = getattr(stage.blocks[0].mixer, "global_centers", None)
-        yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size, wide)
+        yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size)
     macs = Macs()
     norms = model.norm if isinstance(model.norm, nn.ModuleList) else [model.norm]
     for norm, size in zip(norms, sizes[-len(norms) :], strict=True):
@@ -163,7 +174,7 @@ def _pointmlp(model: nn.Module, points: PointSet) -> Iterator[Part]:
     yield Part("embedding", model.stem.linear.out_features, parameters(model.stem), model.stem.macs(before))
     for i, stage in enumerate(model.stages):
         after = max(before // 2, 1)
-        size = Size(before, after, after, stage.centers)
+        size = Size(before, after, slots=after * stage.neighbors, windows=after, centers=stage.centers)
         search = Macs(products=after * before * model.coord_dims)  # squared distances
         channels = stage.transfer.linear.out_features
         yield Part(f"stage {i + 1}", channels, parameters(stage), stage.macs(size) + search, size)

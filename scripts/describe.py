@@ -143,7 +143,7 @@ def by_stage(parts: list[Part]) -> Table:
 
     from pointmix.counting import total
 
-    wide = any(part.global_centers for part in parts)
+    wide = any(part.size and part.size.global_centers for part in parts)
     columns = ["points", "channels", "windows", "centers a window", *(["global centers"] if wide else [])]
     table = Table("", *columns, "MMAC (10^6)", "parameters")
     for column in table.columns[1:]:
@@ -154,7 +154,8 @@ def by_stage(parts: list[Part]) -> Table:
         if size is not None:
             points = f"{size.side[0]} x {size.side[1]}" if size.side else str(size.points)
             shape = [points, str(part.channels), str(size.windows), str(size.centers or "-")]
-        shape += [str(part.global_centers or "-") if size is not None else ""] if wide else []
+        if wide:
+            shape.append(str(size.global_centers or "-") if size is not None else "")
         table.add_row(part.name, *shape, f"{part.macs.total / 1e6:.1f}", f"{part.parameters:,}")
     table.add_section()
     whole = f"{total(parts).total / 1e6:.1f}", f"{sum(part.parameters for part in parts):,}"

@@ -148,6 +148,7 @@ def test_shapes_of_stages():
     assert [s.side for s in sizes[:4]] == [(56, 56), (28, 28), (14, 14), (7, 7)] and sizes[4] is None
     assert [s.before for s in sizes[:4]] == [224 * 224, 56 * 56, 28 * 28, 14 * 14]
     assert [(s.windows, s.centers) for s in sizes[:4]] == [(49, 16), (49, 4), (1, 49), (1, 16)]
+    assert [(s.slots, s.points) for s in sizes[:4]] == [(n, n) for n in (56 * 56, 28 * 28, 14 * 14, 7 * 7)]
     assert [part.channels for part in parts] == [32, 64, 196, 320, 320]
 
 
@@ -188,15 +189,13 @@ def test_a_mixer_of_another_family_says_its_own_count():
     seen = []
 
     class Own(nn.Linear):
-        global_centers = 9
-
         def macs(self, size):
             seen.append(size)
             return linear_macs(size.points, self) + Macs(products=7)
 
     model.stages[0].blocks[0].mixer = Own(32, 32)
     part = count(model, torch.zeros(1, 3, 64, 64))[0]
-    assert part.global_centers == 9 and seen == [part.size]
+    assert seen == [part.size]
     mixer = pointmix.create_model("coc_tiny").stages[0].blocks[0].mixer.macs(part.size)
     assert part.macs == dataclasses.replace(
         before.macs,

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
+
+from pointmix.counting import Size
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "describe.py"
 
@@ -59,16 +62,12 @@ def test_any_model_of_timm(main, capsys):
 
 
 def test_a_column_for_centers_over_all_windows(main, capsys, monkeypatch):
-    from pointmix.nn.mixers import ContextCluster
-
-    assert "global centers" not in told_text(main, capsys)
-    monkeypatch.setattr(ContextCluster, "global_centers", 16, raising=False)
-    assert "global centers" in told_text(main, capsys)
-
-
-def told_text(main, capsys):
-    assert main(["coc_tiny", "--img-size=32"]) == 0
-    return capsys.readouterr().out
+    _, rows = told(main, capsys, "coc_tiny")
+    assert rows["stage 2"][2:5] == ["16", "4", "281.6"]
+    of = Size.of.__func__
+    monkeypatch.setattr(Size, "of", classmethod(lambda *args: dataclasses.replace(of(*args), global_centers=9)))
+    _, rows = told(main, capsys, "coc_tiny")
+    assert rows["stage 2"][2:5] == ["16", "4", "9"] and rows["norm, head"][:5] == ["", "320", "", "", ""]
 
 
 @pytest.mark.parametrize(
