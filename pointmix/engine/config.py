@@ -84,6 +84,9 @@ class RunConfig:
     """Start anew although the run folder holds a checkpoint, which is then overwritten."""
     epochs: int = 300
     """Epochs of the schedule, without its cool-down."""
+    steps: int | None = None
+    """Optimizer steps of the whole run, cool-down included, in place of `epochs`: the last epoch may be a part of one,
+    and the learning rate moves at every step. null: as many as `epochs` has."""
     max_steps: int | None = None
     """End after so many optimizer steps in all; a larger number later goes on from there. null: to the last epoch."""
     select: Literal["val", "last", "test"] = "val"
@@ -114,7 +117,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accum", "log_every"):
             _at_least_one(key, getattr(self, key))
-        for key in ("max_steps", "save_every_steps", "threads"):
+        for key in ("steps", "max_steps", "save_every_steps", "threads"):
             if getattr(self, key) is not None:
                 _at_least_one(key, getattr(self, key))
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):

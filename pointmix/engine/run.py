@@ -52,12 +52,9 @@ class Run:
     optimizer: Any
     scheduler: Any
     epochs: int  # with cool-down
+    total_steps: int
     updates_per_epoch: int
     at: Progress
-
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.updates_per_epoch
 
     @property
     def last_step(self) -> int:
@@ -96,17 +93,24 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
         **options,
     )
     updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
+    in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - optim.cooldown_epochs
+    if cfg.steps is not None and in_schedule <= optim.warmup_epochs:
+        raise ValueError(
+            f"steps {cfg.steps} are {cfg.steps / updates_per_epoch:.3g} epochs; expected more than the "
+            f"{optim.warmup_epochs + optim.cooldown_epochs:g} of warm-up and cool-down"
+        )
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
-        num_epochs=cfg.epochs,
+        num_epochs=in_schedule,
         warmup_epochs=optim.warmup_epochs,
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=optim.cooldown_epochs,
-        step_on_epochs=not optim.sched_on_updates,
+        step_on_epochs=cfg.steps is None and not optim.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
     )
+    total_steps = cfg.steps or int(epochs) * updates_per_epoch
     ema = None
     if optim.ema_decay is not None:
         ema = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=optim.ema_warmup)
@@ -116,8 +120,8 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
     return Run(
         cfg=cfg, out=out, accelerator=accelerator, splits=splits, task=task, model=model, wrapped=wrapped,
-        ema=ema, optimizer=optimizer, scheduler=scheduler, epochs=int(epochs), updates_per_epoch=updates_per_epoch,
-        at=Progress(),
+        ema=ema, optimizer=optimizer, scheduler=scheduler, epochs=math.ceil(total_steps / updates_per_epoch),
+        total_steps=total_steps, updates_per_epoch=updates_per_epoch, at=Progress(),
     )  # fmt: skip
 
 

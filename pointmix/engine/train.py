@@ -66,13 +66,7 @@ def train(cfg: RunConfig) -> dict[str, Any]:
         Stopped: SIGINT or SIGTERM; the state has been saved.
     """
     out = Path(run_folder(cfg))
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
-    AcceleratorState._reset_state()  # lets one process train twice, with another precision
-    on_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes (gloo) only when told
-    accelerator = Accelerator(mixed_precision=cfg.precision, cpu=on_cpu)
-    if cfg.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("precision fp16 needs a GPU; expected no or bf16 on the CPU")
+    accelerator = build_accelerator(cfg)
     saved = previous_state(cfg, out, processes=accelerator.num_processes)
     accelerator.wait_for_everyone()  # nobody writes before all have read
     if saved is not None and (metrics := finished_metrics(cfg, out, saved)) is not None:
@@ -109,6 +103,22 @@ def train(cfg: RunConfig) -> dict[str, Any]:
     finally:
         log.close()
     return finish(run)
+
+
+def build_accelerator(cfg: RunConfig) -> Accelerator:
+    """Devices, processes, threads and precision of a run.
+
+    Raises:
+        ValueError: the precision is not for this device.
+    """
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    AcceleratorState._reset_state()  # lets one process train twice, with another precision
+    on_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes (gloo) only when told
+    accelerator = Accelerator(mixed_precision=cfg.precision, cpu=on_cpu)
+    if cfg.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision fp16 needs a GPU; expected no or bf16 on the CPU")
+    return accelerator
 
 
 def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) -> None:

@@ -17,6 +17,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pointmix.counting import Macs, Size
 from pointmix.layouts.cloud import Cloud, canonical_order
 from pointmix.nn.group_cluster import GroupCluster
 from pointmix.nn.grouper import Groups
@@ -95,6 +96,17 @@ class Stage(nn.Module):
                 x = layer(x)
             out.append(x.unflatten(0, (-1, self.neighbors)).amax(1))
         return torch.cat(out)
+
+    @property
+    def centers(self) -> int:
+        """Centers of each group: 1 where its neighbors are clustered, else none."""
+        return int(any(isinstance(layer, GroupCluster) for layer in self.pre))
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds with every group written out; without the search for neighbors."""
+        rows = size.points * self.neighbors
+        groups = sum((layer.macs(rows) for layer in self.pre), self.transfer.macs(rows))
+        return sum((layer.macs(size.points) for layer in self.pos), groups)
 
     def run(self, layer: Callable[..., Tensor], *args) -> Tensor:
         """The layer's output, its inside not kept for the backward pass when checkpointing."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.mlp import mlp, mlp_plain
@@ -72,3 +73,9 @@ class Block(nn.Module):
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
         mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *weights)
         return x + self.drop_path(mixed, sets)
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds of both branches."""
+        mixer = Macs() if self.mixer is None else self.mixer.macs(size)
+        norms = norm_macs(2 * size.points, self.mlp.fc1.in_features)
+        return mixer + norms + linear_macs(size.points, self.mlp.fc1, self.mlp.fc2)

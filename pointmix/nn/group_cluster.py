@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pointmix.counting import Macs, linear_macs
 from pointmix.ops.group_cluster import cluster_group, cluster_group_plain
 
 
@@ -40,3 +41,8 @@ class GroupCluster(nn.Module):
     def _run(self, x: Tensor, cluster: Callable[..., Tensor]) -> Tensor:
         weights = [t for layer in (self.query, self.value, self.proj) for t in (layer.weight, layer.bias)]
         return cluster(x.unflatten(0, (-1, self.neighbors)), *weights, self.alpha, self.beta).flatten(0, 1)
+
+    def macs(self, rows: int) -> Macs:
+        """Multiply-adds of so many neighbors: three maps, and as products their similarities to their center."""
+        similar = Macs(products=rows * self.query.out_features)
+        return linear_macs(rows, self.query, self.value, self.proj) + similar

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pointmix.counting import Macs, Size, linear_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import Sets
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
@@ -103,3 +104,10 @@ class ContextCluster(nn.Module):
         window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
         center = center + (window * pooled.shape[1]).view(-1, 1, 1)
         return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds of section 3.2: maps at all points, similarities to the centers of their window (anew with
+        each update) as products, two average poolings; sums over clusters are element-wise there."""
+        width = self.heads * self.head_dim
+        similar = Macs(products=(1 + self.center_updates) * size.points * size.centers * width)
+        return linear_macs(size.points, self.qv, self.proj) + similar + Macs(other=2 * size.points * width)

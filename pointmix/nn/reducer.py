@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from pointmix.counting import Macs, Size, linear_macs
 from pointmix.pointset import PointSet
 
 
@@ -57,3 +58,7 @@ class Reducer(nn.Conv2d):
             absent=self.absent,
         )
         return PointSet(pos, feat, ptr, layout)
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds of the convolution."""
+        return linear_macs(size.points, self)

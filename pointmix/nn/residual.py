@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pointmix.counting import BATCH_NORM, Macs, linear_macs
+
 
 class LinearNorm(nn.Module):
     """Linear map and batch normalization; over the rows of the whole batch in training, by running means after."""
@@ -29,6 +31,10 @@ class LinearNorm(nn.Module):
         shift = norm.running_mean if bias is None else norm.running_mean - bias
         return self.linear.weight * scale[:, None], norm.bias - shift * scale
 
+    def macs(self, rows: int) -> Macs:
+        """Multiply-adds of so many rows, in evaluation."""
+        return linear_macs(rows, self.linear) + Macs(other=BATCH_NORM * rows * self.linear.out_features)
+
 
 class Residual(nn.Module):
     """relu(x + norm2(w2 relu(norm1(w1 x)))), the hidden layer `ratio` times as wide as the input."""
@@ -45,6 +51,10 @@ class Residual(nn.Module):
         """What `forward` is in evaluation, with fewer passes over the points. Without gradients, the result may take
         the place of the input."""
         return partial(_residual, first=self.layer1.folded(), second=self.layer2.folded())
+
+    def macs(self, rows: int) -> Macs:
+        """Multiply-adds of so many rows."""
+        return self.layer1.macs(rows) + self.layer2.macs(rows)
 
 
 def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,0 +1,224 @@
+"""Train image recipes over several seeds and compare them in one table.
+
+python scripts/ablate.py configs/ablations/*.yaml --seeds 1 2 3 --data.root DIR
+python scripts/ablate.py configs/ablations/*.yaml --jobs 2 --minutes 20 --optim.warmup_epochs 0.2 --data.root DIR
+
+The recipes come first. Flags that are not listed below go to every training, see scripts/train_image.py --help. Run
+folders are OUT/RECIPE/seedN, what each training says is in OUT/RECIPE/seedN.log, and the table is in OUT/ablation.md,
+.csv and .json. The same command again skips what is finished and goes on with the rest. The exit code is 1 where a
+training failed; the others are done all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pointmix._main import exit_code
+
+TRAIN = Path(__file__).resolve().with_name("train_image.py")
+EQUAL_TIME = """equal time: measure the speed of each recipe, as many at a time as --jobs says, and give it the
+optimizer steps of M minutes, validation and test not counted; its schedule ends with them. Warm-up epochs stay as many
+as they are"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A YAML file, the flags that all recipes share, and the folder of its runs."""
+
+    file: Path
+    flags: tuple[str, ...]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+    def train_flags(self, seed: int) -> list[str]:
+        """Flags of one training."""
+        own = [f"--seed={seed}", "--seeds=null", f"--out={self.run(seed)}"]
+        return [f"--config={self.file}", *self.flags, *own]
+
+    def run(self, seed: int) -> Path:
+        """Run folder of one training."""
+        return self.folder / f"seed{seed}"
+
+    def config(self, seed: int = 0) -> Any:
+        """Configuration of one training."""
+        from pointmix.engine.flags import parse
+        from pointmix.engine.images import TrainImagesConfig
+
+        return parse(self.train_flags(seed), TrainImagesConfig, prog="ablate.py")
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
+    parser = argparse.ArgumentParser(
+        prog="ablate.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--jobs N] [--minutes M] [--out OUT] [other flags]",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default 1 2 3")
+    jobs = "trainings at a time, with one thread each where there are several (default 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    parser.add_argument("--minutes", type=float, metavar="M", help=EQUAL_TIME)
+    parser.add_argument("--out", default="runs/ablation", metavar="OUT", help="default runs/ablation")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # write the speed of one recipe
+
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    parser.error = refuse
+    first = next((i for i, arg in enumerate(argv) if arg.startswith("-")), len(argv))
+    args, flags = parser.parse_known_args(argv[first:])
+    files = [Path(name) for name in argv[:first]]
+    if not files:
+        raise ValueError("no recipe; expected YAML files before all flags, such as configs/ablations/*.yaml")
+    if args.jobs < 1 or (args.minutes is not None and not args.minutes > 0):
+        raise ValueError(f"--jobs and --minutes must be above 0, got {args.jobs} and {args.minutes}")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise ValueError(f"--seeds must be different numbers, got {args.seeds}")
+    for flag in flags:
+        if flag.split("=")[0] in ("--config", "--seed", "--restart"):
+            raise ValueError(f"{flag.split('=')[0]} is set for each training; leave it out")
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"no YAML file {file}")
+        if [f.stem for f in files].count(file.stem) > 1:
+            raise ValueError(f"two recipes are called {file.stem}; their run folders would be the same")
+    return args, [Recipe(file, tuple(flags), Path(args.out) / file.stem) for file in files]
+
+
+# ---- equal time -------------------------------------------------------------------------------------------------
+
+
+def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list[Recipe], dict[str, str]]:
+    """The recipes with the optimizer steps of so many minutes, and why others have none.
+
+    A speed once measured stays, so that the same command goes on with the same steps.
+    """
+    from pointmix.engine.jobs import last_line, run_all
+
+    commands = {}
+    for recipe in recipes:
+        if recipe.config().steps is not None:
+            raise ValueError(f"{recipe.name} has its own steps; with --minutes leave them out")
+        if known_speed(recipe) is None:
+            flags = [*recipe.flags, f"--out={recipe.folder.parent}", "--measure"]
+            commands[recipe.name] = [sys.executable, __file__, str(recipe.file), *flags]
+    logs, failed = {recipe.name: recipe.folder / "speed.log" for recipe in recipes}, {}
+    if commands:
+        print(f"measuring the speed of {', '.join(commands)}", flush=True)
+    for name, code in run_all(commands, logs, jobs=jobs):
+        if code:
+            failed[name] = last_line(logs[name])
+    fitted = []
+    for recipe in recipes:
+        if recipe.name not in failed:
+            steps = max(round(60 * minutes / known_speed(recipe)), 1)
+            fitted.append(dataclasses.replace(recipe, flags=(*recipe.flags, f"--steps={steps}")))
+    return fitted, failed
+
+
+def known_speed(recipe: Recipe) -> float | None:
+    """Seconds a step, if they were measured with the same settings."""
+    from pointmix.engine.config import changed_key
+
+    file = recipe.folder / "speed.json"
+    found = json.loads(file.read_text()) if file.exists() else None
+    if found is None or changed_key(found["config"], recipe.config()) is not None:
+        return None
+    return found["seconds_per_step"]
+
+
+def measure(recipe: Recipe) -> None:
+    from pointmix.engine.checkpoint import write_text
+    from pointmix.engine.config import as_plain
+    from pointmix.engine.speed import seconds_per_step
+
+    cfg = recipe.config()
+    found = {"seconds_per_step": seconds_per_step(cfg), "config": as_plain(cfg)}
+    write_text(recipe.folder / "speed.json", json.dumps(found, indent=1))
+
+
+# ---- trainings --------------------------------------------------------------------------------------------------
+
+
+def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
+    """metrics.json of a training that has nothing left to do.
+
+    Raises:
+        ValueError: its run folder is of another configuration.
+    """
+    from pointmix.engine.run import finished_metrics, previous_state
+
+    cfg, out = recipe.config(seed), recipe.run(seed)
+    try:
+        saved = previous_state(cfg, out, processes=1)
+    except ValueError as e:
+        raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
+    return None if saved is None else finished_metrics(cfg, out, saved)
+
+
+def ablate(argv: list[str]) -> list[str]:
+    """Do all that is left to do; returns what failed."""
+    args, recipes = parse(argv)
+    if args.measure:
+        return measure(recipes[0]) or []
+
+    from pointmix.engine.compare import row, show
+    from pointmix.engine.jobs import last_line, run_all
+
+    configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything runs
+    failed: list[str] = []
+
+    def tell(what: str, why: str, log: Path) -> None:
+        failed.append(what)
+        print(f"failed: {what}: {why}; see {log}", file=sys.stderr, flush=True)
+
+    if args.minutes is not None:
+        recipes, slow = fit_steps(recipes, minutes=args.minutes, jobs=args.jobs)
+        for name, why in slow.items():
+            tell(f"speed of {name}", why, Path(args.out) / name / "speed.log")
+    results = {(recipe.name, seed): finished(recipe, seed) for seed in args.seeds for recipe in recipes}
+    of = {recipe.name: recipe for recipe in recipes}
+    todo = [key for key, metrics in results.items() if metrics is None]
+    commands = {(name, seed): [sys.executable, str(TRAIN), *of[name].train_flags(seed)] for name, seed in todo}
+    logs = {(name, seed): of[name].folder / f"seed{seed}.log" for name, seed in todo}
+    print(f"{len(todo)} trainings, {len(results) - len(todo)} finished before", flush=True)
+    for done, ((name, seed), code) in enumerate(run_all(commands, logs, jobs=args.jobs), start=1):
+        what = f"{name}, seed {seed}"
+        if code:
+            tell(what, last_line(logs[name, seed]), logs[name, seed])
+            continue
+        metrics = results[name, seed] = finished(of[name], seed)
+        share = metrics["test"][metrics["select_by"]]
+        print(f"{done}/{len(todo)} {what}: {100 * share:.2f} %, {metrics['seconds']:.0f} s", flush=True)
+    rows = []
+    for name, cfg in configs.items():
+        runs = {seed: results.get((name, seed)) for seed in args.seeds}
+        rows.append(row(name, cfg, runs, Path(args.out) / name) | {"minutes": args.minutes})
+    show(rows, Path(args.out), command=f"python scripts/ablate.py {shlex.join(argv)}")
+    return failed
+
+
+def stop(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str]) -> int:
+    failed: list[str] = []
+    return exit_code(lambda: failed.extend(ablate(argv))) or int(bool(failed))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)  # as for Ctrl-C, the trainings save their state first
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,171 @@
+"""Say what a model is made of: parameters, multiply-adds, and the points, windows and centers of its stages.
+
+python scripts/describe.py coc_tiny
+python scripts/describe.py coc_small --img-size 512 --kwargs '{"pyramid": true}'
+python scripts/describe.py pointmlp_elite --points 2048 --num-classes 15
+python scripts/describe.py coc_tiny --in-chans 0 --kwargs.coord_dims 3       # on clouds
+python scripts/describe.py deit_tiny_patch16_224                             # any model of timm
+
+Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either. Multiply-adds are
+those of the reference form, convolutions and linear maps alone or with more of what the fvcore library counts, see
+pointmix/counting.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pointmix._main import exit_code
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor, nn
+
+    from pointmix import PointSet
+    from pointmix.counting import Macs, Part
+    from pointmix.published import Published
+
+
+def parse(argv: list[str]) -> Any:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    first, _, last = __doc__.strip().split("\n\n")
+    what = f"{first} {last}"
+    parser = ArgumentParser(prog="describe.py", description=what, exit_on_error=False)
+    parser.add_argument("model", type=str, help="one of our models or of timm's")
+    parser.add_argument("--img-size", type=int | None, help="pixels a side (default: the model's own, mostly 224)")
+    parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
+    parser.add_argument("--num-classes", type=int | None, help="classes (default: the model's own)")
+    parser.add_argument("--in-chans", type=int | None, help="channels of the input, besides coordinates")
+    parser.add_argument("--kwargs", type=dict[str, Any] | None, help='other arguments, as {"depths": [1, 1, 1, 1]}')
+    try:
+        args = parser.parse_args(argv)
+    except (ArgumentError, TypeError) as e:
+        raise ValueError(" ".join(str(e).split())) from e
+    for name in ("img_size", "points"):
+        if args[name] is not None and args[name] < 1:
+            raise ValueError(f"{name} must be at least 1, got {args[name]}")
+    return args
+
+
+def build(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
+    """The model, an input for it, and what that is."""
+    import torch
+
+    import pointmix
+
+    given = {"num_classes": args.num_classes, "in_chans": args.in_chans}
+    kwargs = {k: v for k, v in given.items() if v is not None} | dict(args.kwargs or {})
+    if args.img_size is not None and _fixed_size(args.model):
+        kwargs["img_size"] = args.img_size
+    try:
+        model = pointmix.create_model(args.model, **kwargs).eval()
+    except (RuntimeError, TypeError, AssertionError) as e:
+        raise ValueError(f"cannot create model {args.model} with {kwargs}: {e}") from e
+    size = model.pretrained_cfg.get("input_size")
+    dims = getattr(model, "coord_dims", 2)
+    if size is None or dims != 2:
+        pos = torch.rand(args.points, dims, generator=torch.Generator().manual_seed(0))
+        points = pointmix.PointSet(pos, pos.new_zeros(args.points, model.in_chans), torch.tensor([0, args.points]))
+        return model, points, f"{args.points} points"
+    side = args.img_size or size[-1]
+    channels = kwargs.get("in_chans", size[0])
+    return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels"
+
+
+def _fixed_size(name: str) -> bool:
+    """Whether a model is built for images of one size."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(name)
+    return known is not None and known.fixed_input_size
+
+
+def show(args: Any) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pointmix.counting import count, count_layers, has_stages, parameters, total
+    from pointmix.published import PUBLISHED
+
+    model, x, what = build(args)
+    parts, macs = [], None
+    try:
+        if has_stages(model):
+            parts = count(model, x)
+            macs = total(parts)
+        else:
+            macs = count_layers(model, x)
+    except (RuntimeError, AssertionError) as e:
+        raise ValueError(f"{args.model} does not take {what}: {str(e).splitlines()[0]}") from e
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
+    console.print(Text(f"{args.model} on {what}, {getattr(model, 'num_classes', 0)} classes"))
+    usual = {"img_size": (None, 224), "points": (1024,), "num_classes": (None,), "in_chans": (None,), "kwargs": (None,)}
+    known = PUBLISHED.get(args.model) if all(args[key] in values for key, values in usual.items()) else None
+    console.print(sums(parameters(model), macs, known, whole=bool(parts)))
+    if parts:
+        console.print(by_stage(parts))
+
+
+def sums(parameters: int, macs: Macs, known: Published | None, *, whole: bool) -> Table:
+    """Parameters and multiply-adds beside what is published; `whole` where all that fvcore counts was counted."""
+    from rich.table import Table
+
+    from pointmix.published import GI, MI, G, M
+
+    table = Table("", "exact", "10^6 or 10^9", "2^20 or 2^30", *(["published, in its unit"] if known else []))
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    beside = f"{known.parameters} M: {parameters / known.per:.3f} x {_unit(known.per)}" if known else ""
+    numbers = f"{parameters:,}", f"{parameters / M:.3f} M", f"{parameters / MI:.3f} Mi"
+    table.add_row("parameters", *numbers, *([beside] if known else []))
+    rows = {"linear": "MACs conv + linear", "multiplied": "MACs + matrix products"}
+    rows |= {"total": "MACs + norms, pooling"} if whole else {}  # fvcore's total
+    for which, label in rows.items():
+        number = getattr(macs, which)
+        beside = ""
+        if known and known.macs and known.counted == which:
+            beside = f"{known.macs} G: {number / known.macs_per:.3f} x {_unit(known.macs_per)}"
+        numbers = f"{number:,}", f"{number / G:.3f} G", f"{number / GI:.3f} Gi"
+        table.add_row(label, *numbers, *([beside] if known else []))
+    return table
+
+
+def _unit(number: int) -> str:
+    return {10**6: "10^6", 10**9: "10^9", 2**20: "2^20", 2**30: "2^30"}[number]
+
+
+def by_stage(parts: list[Part]) -> Table:
+    """Shapes, multiply-adds (all that are counted) and parameters of each part."""
+    from rich.table import Table
+
+    from pointmix.counting import total
+
+    wide = any(part.size and part.size.global_centers for part in parts)
+    columns = ["points", "channels", "windows", "centers a window", *(["global centers"] if wide else [])]
+    table = Table("", *columns, "MMAC (10^6)", "parameters")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part in parts:
+        size = part.size
+        shape = ["", str(part.channels), "", ""]
+        if size is not None:
+            points = f"{size.side[0]} x {size.side[1]}" if size.side else str(size.points)
+            shape = [points, str(part.channels), str(size.windows), str(size.centers or "-")]
+        if wide:
+            shape.append(str(size.global_centers or "-") if size is not None else "")
+        table.add_row(part.name, *shape, f"{part.macs.total / 1e6:.1f}", f"{part.parameters:,}")
+    table.add_section()
+    whole = f"{total(parts).total / 1e6:.1f}", f"{sum(part.parameters for part in parts):,}"
+    table.add_row("all", *[""] * len(columns), *whole)
+    return table
+
+
+def main(argv: list[str]) -> int:
+    return exit_code(lambda: show(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

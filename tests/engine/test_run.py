@@ -1,0 +1,48 @@
+"""Runs whose length is given in optimizer steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointmix.engine.checkpoint import LAST, load_state
+from pointmix.engine.train import train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+def test_the_schedule_ends_with_the_steps(tiny_config):
+    cfg = tiny_config(steps=10, optim={"min_lr": 1e-5, "lr": 0.01, "sched_on_updates": False}, log_every=1)
+    metrics = train(cfg)
+    assert metrics["steps"] == 10 and metrics["epochs"] == pytest.approx(10 / 7)
+    assert [entry["step"] for entry in metrics["history"]] == [7, 10]
+    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{LAST}")["progress"]["curve"]]
+    assert rates[:6] == sorted(rates[:6])  # warm-up is one epoch of 7 steps, then comes the cosine
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_cool_down_is_inside_the_steps(tiny_config):
+    cfg = tiny_config(steps=21, optim={"min_lr": 1e-5, "lr": 0.01, "cooldown_epochs": 1}, log_every=1)
+    assert train(cfg)["steps"] == 21
+    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{LAST}")["progress"]["curve"]]
+    assert rates[-8:] == pytest.approx([1e-5] * 8) and rates[-9] > 2e-5
+
+
+def test_a_run_in_steps_goes_on_where_it_stopped(tiny_config, tmp_path):
+    whole = tiny_config(steps=10)
+    parts = tiny_config(steps=10, out=str(tmp_path / "parts"), max_steps=4)
+    train(whole)
+    train(parts)
+    train(tiny_config(steps=10, out=str(tmp_path / "parts")))
+    a, b = (load_state(f"{cfg.out}/{LAST}")["model"] for cfg in (whole, parts))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    with pytest.raises(ValueError, match="steps was 10 and is now 12"):
+        train(tiny_config(steps=12))
+
+
+def test_too_few_steps_are_told(tiny_config):
+    with pytest.raises(ValueError, match="steps 7 are 1 epochs; expected more than the 1 of warm-up and cool-down"):
+        train(tiny_config(steps=7))
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        tiny_config(steps=0)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pointmix.engine import finish, jobs
+from pointmix.engine.flags import parse
+from pointmix.engine.images import TrainImagesConfig
+from pointmix.engine.seeds import train_all
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
+TINY = dict(
+    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2]
+)
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("ablate_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a YAML of a short run on a few digits."""
+
+    def write(name, top=(), **kwargs):
+        model = {"name": "coc_tiny", "kwargs": TINY | kwargs}
+        found = {"model": model, "data": {"limit": 64}, "batch_size": 16, "epochs": 2, "threads": 1} | dict(top)
+        found["optim"] = {"warmup_epochs": 0.5, "sched_on_updates": True}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(found))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(finish, "draw_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
+
+
+@pytest.fixture
+def in_process(script, monkeypatch):
+    """Trainings in this process, which spares the start of others; gives the commands."""
+    done = []
+
+    def run_all(commands, logs, *, jobs):
+        for key, command in commands.items():
+            logs[key].parent.mkdir(parents=True, exist_ok=True)
+            done.append(command)
+            try:
+                if "--measure" in command:
+                    script.ablate(command[2:])
+                else:
+                    train_all(parse(command[2:], TrainImagesConfig))
+            except ValueError as e:
+                logs[key].write_text(f"some line\nerror: {e}\n")
+                yield key, 2
+            else:
+                yield key, 0
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    return done
+
+
+def test_two_recipes_as_processes_and_a_table_of_them(script, recipe, tmp_path, capsys):
+    argv = [recipe("narrow"), recipe("wide", dims=[16, 32]), "--seeds", "1", "--jobs", "2", f"--out={tmp_path}/out"]
+    argv += ["--epochs", "1"]  # goes to the trainings
+    assert script.main(argv) == 0
+    out = tmp_path / "out"
+    rows = json.loads((out / "ablation.json").read_text())["rows"]
+    assert [row["recipe"] for row in rows] == ["narrow", "wide"] and rows[0]["epochs"] == 1
+    metrics = json.loads((out / "narrow" / "seed1" / "metrics.json").read_text())
+    assert rows[0]["mean"] == metrics["test"]["top1"] and rows[0]["std"] is None
+    assert rows[0]["parameters"] == metrics["parameters"] < rows[1]["parameters"]
+    assert "narrow, seed 1" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    assert script.main(argv) == 0
+    assert "0 trainings, 2 finished before" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_mean_and_deviation_over_seeds_in_every_file(script, recipe, tmp_path, capsys, in_process):
+    argv = [recipe("only"), "--seeds", "4", "5", "6", f"--out={tmp_path}/out", "--max_steps=2"]
+    assert script.main(argv) == 0
+    out = tmp_path / "out"
+    tests = [json.loads((out / "only" / f"seed{s}" / "metrics.json").read_text())["test"]["top1"] for s in (4, 5, 6)]
+    row = json.loads((out / "ablation.json").read_text())["rows"][0]
+    assert row["values"] == tests and row["mean"] == pytest.approx(statistics.fmean(tests))
+    assert row["std"] == pytest.approx(statistics.stdev(tests))
+    assert 0 < row["macs_linear"] < row["macs_multiplied"] < 1e6 and row["images_per_second"] > 0
+    with (out / "ablation.csv").open() as file:
+        assert next(csv.DictReader(file))["mean"] == str(row["mean"])
+    lines = (out / "ablation.md").read_text().splitlines()
+    assert lines[0].startswith("| recipe | model | test top-1 (%), mean | deviation | seeds |")
+    assert lines[2].startswith(f"| only | coc_tiny | {100 * row['mean']:.2f} | {100 * row['std']:.2f} | 3 | 9,")
+    assert "--max_steps=2" in lines[4]
+    more = [*argv[:2], "4", "5", "6", "7", *argv[5:]]
+    in_process.clear()
+    assert script.main(more) == 0
+    assert len(in_process) == 1 and "--seed=7" in in_process[0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_failed_run_is_told_and_the_rest_go_on(script, recipe, tmp_path, capsys, in_process):
+    argv = [recipe("bad", nonsense=1), recipe("good"), "--seeds=1", f"--out={tmp_path}/out", "--max_steps=1"]
+    assert script.main(argv) == 1
+    err = capsys.readouterr().err
+    assert "failed: bad, seed 1: error: cannot create model" in err and "seed1.log" in err
+    bad, good = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
+    assert bad["missing"] == [1] and "mean" not in bad and good["seeds"] == [1]
+    assert "| bad | coc_tiny |  |  | 0 of 1 |" in (tmp_path / "out" / "ablation.md").read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_equal_time_fits_the_steps_to_the_speed(script, recipe, tmp_path, monkeypatch, capsys, in_process):
+    speeds = {"coc_tiny": iter([1.0, 1.5])}
+    monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: next(speeds[cfg.model.name]))
+    argv = [recipe("fast"), recipe("slow", dims=[16, 32]), "--seeds", "1", "--minutes", "0.1", f"--out={tmp_path}/out"]
+    assert script.main(argv) == 0
+    rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
+    assert [(row["steps"], row["minutes"]) for row in rows] == [(6, 0.1), (4, 0.1)]
+    argv[3:4] = ["1", "2"]
+    assert script.main(argv) == 0  # with the speeds it has
+    assert "2 trainings, 2 finished before" in capsys.readouterr().out
+    argv[argv.index("0.1")] = "0.2"
+    assert script.main(argv) == 2
+    assert "steps was 6 and is now 12; give another --out, or remove that folder" in capsys.readouterr().err
+
+
+def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, tmp_path, capsys, in_process):
+    argv = [recipe("bad", nonsense=1), "--seeds=1", "--minutes=1", f"--out={tmp_path}/out"]
+    assert script.main(argv) == 1
+    assert "failed: speed of bad: error: cannot create model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv, names",
+    [
+        ([], "no recipe"),
+        (["--seeds", "1"], "no recipe"),
+        (["nowhere.yaml"], "no YAML file nowhere.yaml"),
+        (["RECIPE", "--seeds", "1", "1"], "different"),
+        (["RECIPE", "--seeds", "one"], "one"),
+        (["RECIPE", "--jobs=0"], "--jobs"),
+        (["RECIPE", "--minutes=-1"], "--minutes"),
+        (["RECIPE", "--seed=3"], "--seed is set for each training"),
+        (["RECIPE", "--nonsense=3"], "nonsense"),
+        (["RECIPE", "--minutes=1", "--steps=4"], "has its own steps"),
+        (["RECIPE", "RECIPE"], "two recipes are called some"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_runs(script, recipe, tmp_path, capsys, argv, names):
+    path = recipe("some")
+    argv = [path if arg == "RECIPE" else arg for arg in argv]
+    assert script.main([*argv, f"--out={tmp_path}/out"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("error: ") and names in error[0]
+    assert not (tmp_path / "out").exists()
