@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.norm import PointNorm, Sets
@@ -170,3 +171,16 @@ class ClusterMixer(nn.Module):
         window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
         center = center + (window * c.shape[1]).view(-1, 1, 1)
         return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds of the equations in matrix form: similarity, aggregate and dispatch are a product each, in both
+        branches; the reflected points of a lattice are mapped too. Of the upper branch the means of the windows, its
+        centers and the way back to the points count as pooling does."""
+        width = self.heads * self.head_dim
+        macs = linear_macs(size.slots, self.qv) + linear_macs(size.points, self.proj)
+        macs += Macs(products=3 * size.slots * size.centers * width, other=2 * size.slots * width)
+        if self.alpha_window is not None:
+            macs += Macs(products=3 * size.windows * size.global_centers * width, other=5 * size.slots * width)
+        if self.offsets is not None:
+            macs += linear_macs(size.slots * size.centers, self.offsets[0], self.offsets[2])
+        return macs if self.norm is None else macs + norm_macs(size.points, self.proj.in_features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
 from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_plain
@@ -52,3 +53,10 @@ class ClusterPool(nn.Module):
         weights = self.query.weight, self.query.bias, self.value.weight, self.value.bias
         out = pool(points.feat, pooled, *weights, points.ptr, coarse.ptr, even=even, center_valid=valid)
         return coarse.with_feat(coarse.feat + self.norm(out, sets))
+
+    def macs(self, size: Size) -> Macs:
+        """Multiply-adds: similarities of all points to all centers as products, two average poolings, one norm."""
+        width = self.skip.out_channels
+        macs = linear_macs(size.points, self.skip) + linear_macs(size.before, self.query, self.value)
+        similar = Macs(products=size.before * size.points * width, other=2 * size.before * width)
+        return macs + similar + norm_macs(size.points, width)
