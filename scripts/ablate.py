@@ -3,7 +3,10 @@
 python scripts/ablate.py configs/ablations/*.yaml --seeds 1 2 3 --data.root DIR
 python scripts/ablate.py configs/ablations/*.yaml --jobs 2 --minutes 20 --optim.warmup_epochs 0.2 --data.root DIR
 
-The recipes come first. Flags that are not listed below go to every training, see scripts/train_image.py --help. Run
+python scripts/ablate.py configs/ablations/*.yaml --base configs/image/hcformer_tiny_in1k.yaml --data.root DIR
+
+The recipes come first. With --base, a YAML without a data section is a change to that recipe: its keys replace the
+base's, those of model.kwargs one by one; the outcome is written to OUT/NAME.yaml. Flags that are not listed below go to every training, see scripts/train_image.py --help. Run
 folders are OUT/RECIPE/seedN, what each training says is in OUT/RECIPE/seedN.log, and the table is in OUT/ablation.md,
 .csv and .json. The same command again skips what is finished and goes on with the rest. The exit code is 1 where a
 training failed; the others are done all the same.
@@ -20,6 +23,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pointmix._main import exit_code
 
@@ -64,9 +69,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--jobs N] [--minutes M] [--out OUT] [other flags]",
+        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--out OUT] [flags]",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default 1 2 3")
+    parser.add_argument("--base", type=Path, metavar="YAML", help="the recipe that YAML files without data change")
     jobs = "trainings at a time, with one thread each where there are several (default 1)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--minutes", type=float, metavar="M", help=EQUAL_TIME)
@@ -89,12 +95,37 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     for flag in flags:
         if flag.split("=")[0] in ("--config", "--seed", "--restart"):
             raise ValueError(f"{flag.split('=')[0]} is set for each training; leave it out")
-    for file in files:
+    for file in [*files, *([args.base] if args.base else [])]:
         if not file.is_file():
             raise FileNotFoundError(f"no YAML file {file}")
+    for file in files:
         if [f.stem for f in files].count(file.stem) > 1:
             raise ValueError(f"two recipes are called {file.stem}; their run folders would be the same")
+    if args.base:
+        files = [complete(file, args.base, Path(args.out)) for file in files]
     return args, [Recipe(file, tuple(flags), Path(args.out) / file.stem) for file in files]
+
+
+def complete(file: Path, base: Path, out: Path) -> Path:
+    """The file, or where it holds a change to the base, a new file in `out` with both."""
+    from pointmix.engine.checkpoint import write_text
+
+    change, recipe = (yaml.safe_load(path.read_text()) for path in (file, base))
+    for path, found in ((file, change), (base, recipe)):
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
+    if "data" in change:
+        return file
+    text = yaml.safe_dump(merged(recipe, change | {"name": file.stem}), sort_keys=False)
+    write_text(out / file.name, f"# {file} over {base}\n{text}")
+    return out / file.name
+
+
+def merged(base: Any, change: Any) -> Any:
+    """What a change leaves of nested dicts."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    return base | {key: merged(base[key], value) if key in base else value for key, value in change.items()}
 
 
 # ---- equal time -------------------------------------------------------------------------------------------------

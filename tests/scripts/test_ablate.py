@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+import pointmix
 from pointmix.engine import finish, jobs
 from pointmix.engine.flags import parse
 from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.seeds import train_all
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "ablate.py"
 TINY = dict(
     stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2]
 )
@@ -171,3 +174,32 @@ def test_errors_are_one_line_and_nothing_runs(script, recipe, tmp_path, capsys, 
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and names in error[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_changes_to_a_base(script, recipe, tmp_path):
+    base, whole = recipe("base"), recipe("whole", heads=4)
+    change = tmp_path / "narrow.yaml"
+    change.write_text("# a row\nmodel:\n  kwargs: {head_dim: 4}\n")
+    args, recipes = script.parse([str(change), whole, "--base", base, "--out", str(tmp_path / "out"), "--threads=1"])
+    assert [r.name for r in recipes] == ["narrow", "whole"] and str(recipes[1].file) == whole
+    narrow, original = recipes[0].config(), script.Recipe(Path(base), (), tmp_path).config()
+    assert narrow.model.kwargs == original.model.kwargs | {"head_dim": 4} and narrow.model.name == "coc_tiny"
+    assert narrow.data == original.data and narrow.optim == original.optim and narrow.name == "narrow"
+    change.write_text("- 1\n")
+    with pytest.raises(ValueError, match="narrow.yaml holds no keys"):
+        script.parse([str(change), "--base", base])
+    with pytest.raises(FileNotFoundError, match="no YAML file missing.yaml"):
+        script.parse([whole, "--base", "missing.yaml"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/ablations").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("base", ["configs/image/hcformer_tiny_in1k.yaml", "configs/ablations/cifar10/hcformer.yaml"])
+def test_rows_of_the_paper_fit_their_bases(script, path, base, tmp_path):
+    _, [row] = script.parse([str(path), "--base", str(ROOT / base), "--out", str(tmp_path)])
+    cfg = row.config()
+    change = yaml.safe_load(path.read_text())["model"]["kwargs"]
+    assert change.items() <= cfg.model.kwargs.items() and cfg.model.name == "hcformer_tiny"
+    with torch.device("meta"):
+        model = pointmix.create_model(cfg.model.name, num_classes=10, **cfg.model.kwargs)
+    assert sum(p.numel() for p in model.parameters()) > 5e5
+    assert "not measured by us" in path.read_text()
