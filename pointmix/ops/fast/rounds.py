@@ -50,6 +50,8 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
             new = new[: number - count]
             picks[count : count + len(new)] = new
             count += len(new)
+            if count == number:
+                return picks
             if tree is None:
                 order = cKDTree(x).indices
                 tree = cKDTree(x[order])  # with neighbors side by side in memory
