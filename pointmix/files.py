@@ -19,6 +19,7 @@ from pointmix.pixels import check_finite
 
 POSITIONS = ("pos", "xyz", "points", "data")  # names of arrays; the first that is there counts
 FEATURES = (("feat", "features"), ("colors", "color", "rgb"), ("normals", "normal"))  # one of each group, in this order
+KINDS = {"rgb": "colors", "normal": "normals"}  # what to ask for -> what it is called in messages
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 Found = tuple[np.ndarray, list[tuple[str, np.ndarray]]]  # positions (N, D) and named features (N,) or (N, C)
@@ -36,6 +37,8 @@ def read_cloud(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    features: str | None = None,
+    columns: str | None = None,
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
     """Positions and features of the cloud in a file.
 
@@ -45,9 +48,19 @@ def read_cloud(
     and normals, in this order. What has one more axis in front holds many clouds, and `index` chooses one.
 
     Positions keep double precision, others are single; features are single, bytes and 16-bit colors in [0, 1].
-    Arguments and errors: `PointSet.from_file`.
+    Arguments and errors: `PointSet.from_file`, and
+
+    Args:
+        features: none, rgb (the colors alone) or normal (the normals alone), refused unless the file says that it has
+            them. Unset: all that there is.
+        columns: for `features`, what those are that have no name, such as further columns of a .npy: rgb or normal.
     """
     path = Path(path)
+    if columns is not None and features is None:
+        raise ValueError(f"columns {columns} tells what is what for features, which are not asked for")
+    for name, value, known in (("features", features, ("none", *KINDS)), ("columns", columns, KINDS)):
+        if value is not None and value not in known:
+            raise ValueError(f"{name} {value!r}: expected one of {', '.join(known)}")
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: unknown kind of file, expected one of {', '.join([*READERS, *IMAGES])}")
@@ -56,11 +69,13 @@ def read_cloud(
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        pos, features = read(path, index)
-        pos, features = _floats("positions", pos), [_floats(name, value) for name, value in features]
+        pos, found = read(path, index)
+        if features is not None:
+            found = _of_kind(found, features, columns)
+        pos, values = _floats("positions", pos), [_floats(name, value) for name, value in found]
         if min(pos.shape) < 1:
             raise ValueError(f"expected at least one point, got positions of shape {tuple(pos.shape)}")
-        feat = torch.cat([torch.empty(len(pos), 0), *[f.float().reshape(len(pos), -1) for f in features]], dim=1)
+        feat = torch.cat([torch.empty(len(pos), 0), *[f.float().reshape(len(pos), -1) for f in values]], dim=1)
         feat = as_floats(feat, mean=mean, std=std)
         check_finite(pos, "the cloud", "points")
         check_finite(feat, "the features", "points")
@@ -181,6 +196,20 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
         found, features = found[:, :3], [("further columns", found[:, 3:])]
     chosen = [next((key for key in group if key in arrays), None) for group in FEATURES]
     return found, features + [(key, one(key)) for key in chosen if key is not None]
+
+
+def _of_kind(found: list[tuple[str, np.ndarray]], wanted: str, columns: str | None) -> list[tuple[str, np.ndarray]]:
+    """Those features that are colors, or normals; `columns` says what those are whose name does not tell."""
+    if wanted == "none":
+        return []
+    kinds = dict(zip(FEATURES[1] + FEATURES[2], ["rgb"] * 3 + ["normal"] * 2, strict=True))
+    right = [(name, value) for name, value in found if kinds.get(name, columns) == wanted]
+    if len(right) == 1 and right[0][1].shape[1:] == (3,):
+        return right
+    has = ", ".join(f"{name} {value.shape}" for name, value in found) or "positions alone"
+    unnamed = columns is None and any(name not in kinds for name, _ in found)
+    hint = f"; if that is what has no name, say so with columns {wanted}" if unnamed else ""
+    raise ValueError(f"expected {KINDS[wanted]} of 3 channels, found {has}{hint}")
 
 
 def _reason(e: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A trained network and image files: what the scripts that evaluate and predict share."""
+"""A trained network, and image files: what the scripts that evaluate and predict share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pointmix.data.images import DataConfig, resolve
 from pointmix.data.partial import MaskedTransform, partial_points, put_mask
+from pointmix.data.points import PointDataConfig
+from pointmix.data.points import resolve as resolve_points
 from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
@@ -49,7 +51,8 @@ def open_model(
     kwargs: dict[str, Any] | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A network in evaluation mode, and its info: name, classes, data (settings of `DataConfig`), path.
+    """A network in evaluation mode, and its info: name, classes, path, and data, the settings of `DataConfig`
+    or, of a run on clouds, of `PointDataConfig`.
 
     Args:
         run: a run folder, or the model.safetensors of one.
@@ -67,14 +70,16 @@ def open_model(
         if checkpoint is not None:
             raise ValueError("--checkpoint goes with --model; a run has its own weights")
         network, info = load_run(run, device=device, kwargs=kwargs)
+        if "img_size" not in info and "data" not in info:
+            raise ValueError(f"{info['path']} does not say what data it was trained on")
         if "img_size" not in info:
-            raise ValueError(f"{run} was trained on point clouds, expected a run on images; see scripts/explain.py")
+            return network, info
         usual = {"source": "folder"} | {key: info[key] for key in ("img_size", "in_chans", "mean", "std")}
         return network, info | {"data": info.get("data", {}) | usual | {"source": info.get("data", usual)["source"]}}
     network = create_model(model, **({} if num_classes is None else {"num_classes": num_classes}), **(kwargs or {}))
     cfg = network.pretrained_cfg
     if not cfg.get("input_size"):
-        raise ValueError(f"{model} takes point clouds, expected a model of images; see scripts/explain.py")
+        raise ValueError(f"{model} takes point clouds, expected a model of images, or a run on clouds with --run")
     if checkpoint is None:
         warnings.warn(f"{model} has random weights; give trained ones with --checkpoint", stacklevel=2)
     elif hasattr(network, "explain"):
@@ -106,17 +111,18 @@ def _class_names(number: int) -> list[str]:
     return [names.index_to_description(i).split(",")[0] for i in range(number)]
 
 
-def data_config(info: dict[str, Any]) -> DataConfig:
+def data_config(info: dict[str, Any]) -> DataConfig | PointDataConfig:
     """The data settings under which the network was trained, complete.
 
     Raises:
         ValueError: if they are not settings of this version.
     """
-    known = {field.name for field in dataclasses.fields(DataConfig)}
+    of_images = "img_size" in info["data"]
+    known = {field.name for field in dataclasses.fields(DataConfig if of_images else PointDataConfig)}
     unknown = sorted(set(info["data"]) - known)
     if unknown:
         raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
-    return resolve(DataConfig(**info["data"]))
+    return resolve(DataConfig(**info["data"])) if of_images else resolve_points(PointDataConfig(**info["data"]))
 
 
 def read_image(path: str | Path, in_chans: int) -> Image.Image:

@@ -1,9 +1,11 @@
-"""Measure trained networks on the test split of an image set, also with some of the points missing.
+"""Measure trained networks on the test split of their data, images or clouds, also with some of the points missing.
 
 python scripts/evaluate.py --run RUN                                     # on the data of the run
 python scripts/evaluate.py --run RUN --data.root DIR                     # on another copy of it
 python scripts/evaluate.py --model coc_tiny --checkpoint FILE --data.source folder --data.root DIR
 python scripts/evaluate.py RUN OTHER_RUN --keep 1 .75 .5 .25 .1 --mask pixels --out curve.png
+python scripts/evaluate.py RUN_ON_CLOUDS --votes 10                      # the mean over ten scalings
+python scripts/evaluate.py RUN_ON_CLOUDS --keep 1 .5 .25 --out curve.png # random points left out
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ import io
 import json
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pointmix._main import exit_code
 
 
-def parse(argv: list[str], data: dict[str, Any] | None = None) -> Any:
-    """Flags as a namespace; `data` are defaults for the flags --data.*."""
+def parse(argv: list[str], data: Any = None) -> Any:
+    """Flags as a namespace; `data` is the configuration that the flags --data.* change, without one they wait."""
     from jsonargparse import ArgumentError, ArgumentParser
-
-    from pointmix.data.images import DataConfig
 
     parser = ArgumentParser(prog="evaluate.py", description=__doc__.split("\n")[0], exit_on_error=False)
     parser.add_argument("runs", nargs="*", type=str, default=[], help="run folders, or the model.safetensors of each")
@@ -34,44 +36,34 @@ def parse(argv: list[str], data: dict[str, Any] | None = None) -> Any:
     help_kwargs = 'other arguments of the model, as {"keep": "occupied", "absent": "nearest"} for partial images'
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help=help_kwargs)
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    parser.add_argument("--mask", type=str | None, help="what --keep's masks are made of, same as --data.mask")
-    parser.add_argument("--batch_size", type=int, default=64, help="images a step")
+    parser.add_argument("--mask", type=str | None, help="of images: what --keep's masks are made of, as --data.mask")
+    parser.add_argument("--votes", type=int | None, help="of clouds: mean of so many votes, on clouds scaled at random")
+    parser.add_argument("--batch_size", type=int, default=64, help="images or clouds a step")
     parser.add_argument("--device", type=str | None, help="torch device; cuda where there is one")
     parser.add_argument("--out", type=str | None, help="JSON file for the results; with --keep a PNG, CSV and JSON")
-    parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({f"data.{key}": value for key, value in (data or {}).items()})
+    if data is None and not {"-h", "--help"} & set(argv):
+        argv = _without_data(argv)
+    else:
+        from pointmix.data.images import DataConfig
+
+        parser.add_class_arguments(DataConfig if data is None else type(data), "data")
+        defaults = {} if data is None else dataclasses.asdict(data)
+        parser.set_defaults({f"data.{key}": value for key, value in defaults.items()})
     try:
         return parser.instantiate(parser.parse_args(argv))
     except (ArgumentError, TypeError) as e:
         raise ValueError(" ".join(str(e).split())) from e
 
 
-def measure(model: Any, info: dict[str, Any], cfg: Any, *, batch_size: int, device: Any) -> dict[str, Any]:
-    """Metrics of one network on the test split of one configuration."""
-    from pointmix.data.images import build_test, is_partial, keep_range
-    from pointmix.data.partial import partial_points
-    from pointmix.engine.evaluate import check_input, evaluate
-    from pointmix.tasks.classify import Classify
-
-    test, classes = build_test(cfg, batch_size=batch_size)
-    if info["classes"] != classes:
-        raise ValueError(
-            f"{info['path']} knows {_listed(info['classes'])}, the data has {_listed(classes)}; "
-            "expected the same, in the same order"
-        )
-    check_input(model, info["name"], in_chans=cfg.in_chans, img_size=cfg.img_size)
-    task = Classify(len(classes))
-    if is_partial(cfg):
-        if not hasattr(model, "explain"):
-            raise ValueError(f"images with hidden pixels need a model of points; {info['name']} takes whole ones only")
-        mode = getattr(model, "coord_mode", "inclusive")
-        task = Classify(len(classes), prepare=lambda images: partial_points(images, coord_mode=mode))
-    result = evaluate(model, test, task=task, device=device)
-    skipped = sorted(test.failed.items())
-    low, high = keep_range(cfg)
-    about = {"model": info["name"], "weights": info["path"], "keep": low if low == high else [low, high]}
-    about |= {"mask": cfg.mask_root or (cfg.mask if low < 1 else None)}
-    return {**about, **result, "images": len(test.dataset) - len(skipped), "skipped": [list(f) for f in skipped]}
+def _without_data(argv: list[str]) -> list[str]:
+    """All but the flags --data.*, each of which has one value."""
+    left, flags = [], iter(argv)
+    for flag in flags:
+        if not flag.startswith("--data"):
+            left.append(flag)
+        elif "=" not in flag:
+            next(flags, None)
+    return left
 
 
 def main(argv: list[str]) -> int:
@@ -79,7 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> None:
-    from pointmix.data.images import DataConfig, build_test, resolve
+    from pointmix.data.images import build_test
     from pointmix.engine.checkpoint import write_text
     from pointmix.inference import data_config, open_model, pick_device
 
@@ -89,35 +81,25 @@ def evaluate(argv: list[str]) -> None:
     if bool(runs) == (args.model is not None) or (runs and args.checkpoint is not None):
         open_model(run=runs[0] if runs else None, model=args.model, checkpoint=args.checkpoint)  # says what is wrong
 
-    def data(info: dict[str, Any]) -> DataConfig:
-        cfg = parse(argv, dataclasses.asdict(data_config(info))).data
-        return resolve(cfg if args.mask is None else dataclasses.replace(cfg, mask=args.mask))
-
-    opened: list[tuple[str, Any, dict[str, Any], DataConfig]] = []
+    opened: list[tuple[str, Any, dict[str, Any], Any]] = []
     if args.model is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cfg = data(open_model(model=args.model)[1])
+            cfg = _data(argv, args, data_config(open_model(model=args.model)[1]))
         classes = build_test(cfg, batch_size=args.batch_size)[1]
-        model, info = open_model(
-            model=args.model,
-            checkpoint=args.checkpoint,
-            num_classes=len(classes),
-            kwargs=args.kwargs,
-            device=device,
-        )
+        given = {"num_classes": len(classes), "kwargs": args.kwargs, "device": device}
+        model, info = open_model(model=args.model, checkpoint=args.checkpoint, **given)
         opened.append((args.model, model, info | {"classes": classes}, cfg))
     for run, name in zip(runs, _names(runs), strict=True):
         model, info = open_model(run=run, kwargs=args.kwargs, device=device)
-        opened.append((name, model, info, data(info)))
+        opened.append((name, model, info, _data(argv, args, data_config(info))))
+        if type(opened[-1][-1]) is not type(opened[0][-1]):
+            raise ValueError(f"{runs[0]} and {run}: one is of images, one of clouds; expected runs of one kind")
 
     results, skipped = [], set()
-    for name, model, info, cfg in opened:
-        for keep in [cfg.keep] if args.keep is None else args.keep:
-            at = resolve(dataclasses.replace(cfg, keep=keep))
-            found = measure(model, info, at, batch_size=args.batch_size, device=device)
-            results.append({"name": name, **found})
-            skipped |= set(map(tuple, found["skipped"]))
+    for name, find in [(entry[0], find) for entry in opened for find in _measures(args, *entry[1:])]:
+        results.append({"name": name, **find(batch_size=args.batch_size, device=device)})
+        skipped |= set(map(tuple, results[-1]["skipped"]))
     _show(results, curve=args.keep is not None)
     for file, reason in sorted(skipped):
         print(f"skipped {file}: {reason}", file=sys.stderr)
@@ -128,6 +110,36 @@ def evaluate(argv: list[str]) -> None:
         print("curve in", *_write_curve(Path(args.out), results, chance=1 / len(opened[0][2]["classes"])))
 
 
+def _data(argv: list[str], args: Any, cfg: Any) -> Any:
+    """The data of a run as the flags change them; flags of the other kind of data are refused."""
+    from pointmix.data import images, points
+
+    cfg = parse(argv, cfg).data
+    if isinstance(cfg, points.PointDataConfig):
+        if args.mask is not None:
+            raise ValueError(f"--mask {args.mask} is of images; of clouds --keep leaves out random points")
+        return points.resolve(cfg)
+    if args.votes is not None:
+        raise ValueError(f"--votes {args.votes} is of clouds, this is a model of images")
+    return images.resolve(cfg if args.mask is None else dataclasses.replace(cfg, mask=args.mask))
+
+
+def _measures(args: Any, model: Any, info: dict[str, Any], cfg: Any) -> list[Callable[..., dict[str, Any]]]:
+    """What there is to measure of a network, a call for each share of points; wrong shares are refused first."""
+    from pointmix.data import images, points
+    from pointmix.engine.measure import measure_clouds, measure_images
+
+    if isinstance(cfg, points.PointDataConfig):
+        shares = args.keep or [1.0]
+        for keep in shares:
+            points.check_keep(keep, cfg)
+        votes = 1 if args.votes is None else args.votes
+        return [partial(measure_clouds, model, info, cfg, keep=keep, votes=votes) for keep in shares]
+    shares = [cfg.keep] if args.keep is None else args.keep
+    settings = [images.resolve(dataclasses.replace(cfg, keep=keep)) for keep in shares]
+    return [partial(measure_images, model, info, at) for at in settings]
+
+
 def _names(runs: list[str]) -> list[str]:
     """The folders' own names, where they differ, else the paths as given."""
     names = [Path(run).resolve() for run in runs]
@@ -135,35 +147,50 @@ def _names(runs: list[str]) -> list[str]:
     return names if len(set(names)) == len(names) else runs
 
 
+def _kind(results: list[dict[str, Any]]) -> tuple[str, dict[str, str], str]:
+    """What the samples are called, the metrics that are shares and their names, and what hides points."""
+    from pointmix.tasks import Classify, ClassifyPoints
+
+    if "clouds" in results[0]:
+        votes = results[0]["votes"]
+        return "clouds", ClassifyPoints.shares, "random points" + (f", {votes} votes" if votes > 1 else "")
+    kinds = sorted({r["mask"] for r in results if r["mask"]})
+    return "images", Classify.shares, f"masks of {', '.join(kinds)}" if kinds else "no masks"
+
+
 def _show(results: list[dict[str, Any]], *, curve: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from pointmix.engine.report import class_table
+
+    unit, shares, hidden = _kind(results)
     first = results[0]
-    images = f"{first['images']} test images"
+    count = f"{first[unit]} test {unit}"
     if curve:
-        names, shares = list(dict.fromkeys(r["name"] for r in results)), sorted({r["keep"] for r in results})[::-1]
-        found = {(r["name"], r["keep"]): f"{r['top1']:.2%}" for r in results}
-        table = Table("points kept", title=f"top-1 on {images}, {_kind(results)}")
-        for share in shares:
+        names, kept = list(dict.fromkeys(r["name"] for r in results)), sorted({r["keep"] for r in results})[::-1]
+        table = Table("points kept", title=f"{count}, {hidden}")
+        for share in kept:
             table.add_column(f"{share:.4g}", justify="right")
-        for name in names:
-            table.add_row(Text(name), *(found[name, share] for share in shares))
+        for key, label in list(shares.items())[: 1 if unit == "images" else None]:
+            found = {(r["name"], r["keep"]): f"{r[key]:.2%}" for r in results}
+            for name in names:
+                table.add_row(Text(f"{name}, {label}"), *(found[name, share] for share in kept))
     else:
-        table = Table(title=Text(f"{first['name']} on {images}" if len(results) == 1 else images))
-        columns = ("top-1", "top-5", "loss")
+        votes = f", {first['votes']} votes" if first.get("votes", 1) > 1 else ""
+        table = Table(title=Text((f"{first['name']} on {count}" if len(results) == 1 else count) + votes))
+        columns = (*shares.values(), "loss")
         for column in columns if len(results) == 1 else ("", *columns):
             table.add_column(column, justify="right")
         for r in results:
-            row = (f"{r['top1']:.2%}", f"{r['top5']:.2%}", f"{r['loss']:.4f}")
+            row = (*(f"{r[key]:.2%}" for key in shares), f"{r['loss']:.4f}")
             table.add_row(*(row if len(results) == 1 else (Text(r["name"]), *row)))
+    for r in results if "per_class" in first and not curve else ():
+        classes = class_table(r, r["classes"], unit)
+        classes.title = Text(f"{r['name']}, by class")
+        Console().print(classes)
     Console().print(table)
-
-
-def _kind(results: list[dict[str, Any]]) -> str:
-    kinds = sorted({r["mask"] for r in results if r["mask"]})
-    return f"masks of {', '.join(kinds)}" if kinds else "no masks"
 
 
 def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> list[Path]:
@@ -171,12 +198,14 @@ def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> 
     from pointmix.engine.checkpoint import write_text
     from pointmix.explain.kept import draw_kept
 
+    unit, shares, hidden = _kind(results)
+    key, label = next(iter(shares.items()))
     png, table, full = (out.with_suffix(end) for end in (".png", ".csv", ".json"))
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
-        curves.setdefault(r["name"], []).append((r["keep"], r["top1"]))
-    draw_kept(png, curves, title=_kind(results), chance=chance)
-    columns = ("name", "model", "weights", "mask", "keep", "top1", "top5", "loss", "images")
+        curves.setdefault(r["name"], []).append((r["keep"], r[key]))
+    draw_kept(png, curves, title=hidden, score=label, chance=chance)
+    columns = ("name", "model", "weights", "mask" if unit == "images" else "votes", "keep", *shares, "loss", unit)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -184,10 +213,6 @@ def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> 
     write_text(table, text.getvalue())
     write_text(full, json.dumps(results, indent=1) + "\n")
     return [png, table, full]
-
-
-def _listed(names: list[str]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pointmix._main import exit_code
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pointmix import PointSet
+COLUMNS = "what columns without a name in a cloud's file are: rgb or normal; the run says which of the two it takes"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -38,6 +36,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
+    parser.add_argument("--columns", metavar="KIND", help=COLUMNS)
     parser.add_argument("--up", help="the axis of a cloud that points upwards, such as z or =-z (default y)")
     parser.add_argument("--device", help="torch device (default: cuda where there is one)")
 
@@ -48,6 +47,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.intrinsics and not args.depth:
         raise ValueError("--intrinsics are of an image with --depth")
+    if args.columns and (args.run is None or args.depth):
+        raise ValueError("--columns goes with a cloud and a --run, which takes colors, normals or none")
     if args.run is None and args.model is None:
         args.model = "coc_tiny"
     return args
@@ -71,8 +72,8 @@ def explain_image(args: argparse.Namespace) -> None:
     from pointmix.engine.checkpoint import load_run
     from pointmix.explain import draw_clusters
 
-    if Path(args.out).suffix == ".html" or args.index is not None:
-        raise ValueError(f"{args.file} is an image: it has no --index and is not drawn as .html")
+    if Path(args.out).suffix == ".html" or args.index is not None or args.columns:
+        raise ValueError(f"{args.file} is an image: it has no --index or --columns and is not drawn as .html")
     takes_images = "img_size" in load_run(args.run)[1] if args.run else not args.model.startswith("pointmlp")
     if not takes_images:
         raise ValueError(f"{args.run or args.model} is of clouds and takes no image without --depth")
@@ -93,68 +94,70 @@ def explain_image(args: argparse.Namespace) -> None:
 
 def explain_cloud(args: argparse.Namespace) -> None:
     from pointmix import PointSet
+    from pointmix.clouds import read_for, seen_by
     from pointmix.explain import draw_clouds
 
-    points = PointSet.from_file(args.file, args.mask, index=args.index)
-    model, transform = open_for(args, points)
-    draw_clouds(model, transform(points), args.out, titles=[Path(args.file).name], up=args.up or "y")
+    if args.run is None or args.mask:
+        points = PointSet.from_file(args.file, args.mask, index=args.index)
+        model = open_named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
+    else:
+        model, info = open_run(args)
+        points = seen_by(info)(read_for(info, args.file, index=args.index, columns=args.columns))
+    draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or "y")
 
 
 def explain_frame(args: argparse.Namespace) -> None:
     from pointmix import PointSet
+    from pointmix.clouds import features_of, seen_by
     from pointmix.explain import draw_clouds, draw_frames
     from pointmix.files import read_depth, read_image
 
     (rgb, mask), depth = read_image(args.file, args.mask, args.index), read_depth(args.depth)
     points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
-    model, transform = open_for(args, points, keep_all=True)
+    transform = None
+    if args.run is None:
+        model = open_named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
+    else:
+        model, info = open_run(args)
+        features, seen = features_of(info), seen_by(info, keep_all=True)
+        if features == "normal":
+            raise ValueError(f"{args.run} takes normals; a frame has colors and no normals")
+
+        def transform(points: PointSet) -> PointSet:
+            return seen(points if features == "rgb" else points.with_feat(points.feat[:, :0]))
+
     if Path(args.out).suffix == ".html" or not hasattr(model, "explain"):
         up = args.up or ("-y" if args.intrinsics else "-x")
-        draw_clouds(model, transform(points), args.out, titles=[Path(args.file).name], up=up)
+        points = points if transform is None else transform(points)
+        draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=up)
     else:
-        scale = {"depth_scale": args.depth_scale}
-        draw_frames(model, [rgb], [depth], args.out, args.intrinsics, [mask], transform=transform, **scale)
+        more = {"depth_scale": args.depth_scale, "transform": transform}
+        draw_frames(model, [rgb], [depth], args.out, args.intrinsics, [mask], **more)
 
 
-def open_for(args: argparse.Namespace, points: PointSet, *, keep_all: bool = False) -> tuple[nn.Module, Callable]:
-    """A network for such points, and what is to be done to them first: what its run does in evaluation."""
+def open_named(args: argparse.Namespace, *, channels: int, dims: int) -> nn.Module:
+    """A network by its name, for points with so many features and dimensions."""
     import pointmix
-    from pointmix.data.points import PointDataConfig, eval_transform
-    from pointmix.engine.checkpoint import load_run
     from pointmix.inference import pick_device
-    from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 
-    device = pick_device(args.device)
-    if args.run is None:
-        if args.model not in pointmix.list_models():
-            raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(pointmix.list_models())}")
-        kwargs = {"in_chans": points.feat.shape[1], "coord_dims": points.pos.shape[1]}
-        model = pointmix.create_model(args.model, **kwargs)
-        if args.checkpoint:
-            pointmix.load_reference(model, args.checkpoint)
-        else:
-            warnings.warn(f"{args.model} has random weights; give others with --run or --checkpoint", stacklevel=2)
-        return model.to(device), lambda points: points
+    if args.model not in pointmix.list_models():
+        raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(pointmix.list_models())}")
+    model = pointmix.create_model(args.model, in_chans=channels, coord_dims=dims)
     if args.checkpoint:
-        raise ValueError("--checkpoint goes with --model; a run has its own weights")
-    model, info = load_run(args.run, device=device)
-    if "img_size" in info:
-        raise ValueError(f"{args.run} is of images and takes no clouds")
-    cfg = PointDataConfig(**info["data"])
-    normalized = eval_transform(replace(cfg, sampling="first"))
+        pointmix.load_reference(model, args.checkpoint)
+    else:
+        warnings.warn(f"{args.model} has random weights; give others with --run or --checkpoint", stacklevel=2)
+    return model.to(pick_device(args.device))
 
-    def transform(points: PointSet) -> PointSet:
-        if info["in_chans"] == 0:
-            points = points.with_feat(points.feat[:, :0])  # what else the file has does not matter
-        if not keep_all:  # at random unless by FPS, as the first points of any file may be a corner of it
-            if cfg.sampling == "fps":
-                index, _ = farthest_point_sampling(points.pos, points.ptr, cfg.points)
-            else:
-                index, _ = random_sampling(points.ptr, cfg.points, seed=0)
-            points = points.subset(index)
-        return normalized(points)
 
-    return model, transform
+def open_run(args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a run on clouds, and what the run says of itself."""
+    from pointmix.clouds import features_of
+    from pointmix.inference import open_model, pick_device
+
+    model, info = open_model(run=args.run, checkpoint=args.checkpoint, device=pick_device(args.device))
+    features_of(info)  # refuses one on images
+    return model, info
 
 
 def main(argv: list[str]) -> int:

@@ -1,28 +1,39 @@
-"""Say what is in images, with a trained network.
+"""Say what is in images or clouds, with a trained network.
 
 python scripts/predict.py --run RUN cat.jpg dog.png
 python scripts/predict.py --run RUN cat.jpg --mask cat_mask.png --clusters clusters.png
 python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
+python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pointmix._main import exit_code
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pointmix import PointSet
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="images, or clouds in .ply, .npy, .npz or .h5")
     parser.add_argument("--run", metavar="PATH", help="run folder, or the model.safetensors of one")
     parser.add_argument("--model", metavar="NAME", help="instead of a run: one of our models or of timm's")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights for --model")
     parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to show for each image (default 5)")
+    parser.add_argument("--index", type=int, metavar="I", help="which cloud of each file, where it holds many")
+    columns = "what columns without a name in a cloud's file are: rgb or normal; the run says which of the two it takes"
+    parser.add_argument("--columns", metavar="KIND", help=columns)
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to show for each file (default 5)")
     parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
     parser.add_argument("--device", help="torch device (default: cuda where there is one)")
 
@@ -39,38 +50,20 @@ def predict(args: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    import pointmix
-    from pointmix.data.partial import read_mask
-    from pointmix.inference import data_config, masked_image, open_model, pick_device, read_image, whole_image
+    from pointmix.inference import open_model, pick_device
 
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
     device = pick_device(args.device)
     model, info = open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
-    cfg, classes = data_config(info), info["classes"]
-    for flag, given in (("--mask", args.mask), ("--clusters", args.clusters)):
-        if given and not hasattr(model, "explain"):
-            ours = ", ".join(pointmix.list_models())
-            raise ValueError(f"{flag} needs a model of points ({ours}); {info['name']} takes whole images only")
+    inputs, classes = (images if "img_size" in info["data"] else clouds)(args, model, info), info["classes"]
 
-    mode, inputs = getattr(model, "coord_mode", "inclusive"), []
-    for path in args.images:
-        image = read_image(path, cfg.in_chans)
-        if args.mask:
-            try:
-                mask = read_mask(args.mask, (image.height, image.width))
-                inputs.append(masked_image(image, mask, cfg, coord_mode=mode).to(device))
-            except ValueError as e:
-                raise ValueError(f"{path} with mask: {e}") from e
-        else:
-            inputs.append(whole_image(image, cfg)[None].to(device))  # (1, C, S, S)
-
-    table = Table("image", "class", "probability")
+    table = Table("file", "class", "probability")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
-    for path, x in zip(args.images, inputs, strict=True):
+    for path, x in zip(args.files, inputs, strict=True):
         with torch.inference_mode():
-            logits = model(x)[0].float()
+            logits = model(x.to(device))[0].float()
         if not torch.isfinite(logits).all():
             raise ValueError(f"the output for {path} is not finite; are the weights whole?")
         best = logits.softmax(0).topk(min(args.topk, len(logits)))
@@ -80,13 +73,64 @@ def predict(args: argparse.Namespace) -> None:
     Console().print(table)
 
     if args.clusters:
-        from pointmix.explain import draw_clusters
-
-        together = pointmix.PointSet.cat(inputs) if args.mask else torch.cat(inputs)
-        draw_clusters(
-            model, together, args.clusters, mean=cfg.mean, std=cfg.std, classes=classes, max_images=len(inputs)
-        )
+        draw(args, model, info, [x.to(device) for x in inputs])
         print(f"clusters in {args.clusters}")
+
+
+def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> list[Tensor | PointSet]:
+    """Each file as the network takes it, (1, C, S, S) or with a mask the visible pixels."""
+    import pointmix
+    from pointmix.data.partial import read_mask
+    from pointmix.inference import data_config, masked_image, read_image, whole_image
+
+    cfg = data_config(info)
+    for flag, given in (("--index", args.index), ("--columns", args.columns)):
+        if given is not None:
+            raise ValueError(f"{flag} is of clouds, {info['name']} takes images here")
+    for flag, given in (("--mask", args.mask), ("--clusters", args.clusters)):
+        if given and not hasattr(model, "explain"):
+            ours = ", ".join(pointmix.list_models())
+            raise ValueError(f"{flag} needs a model of points ({ours}); {info['name']} takes whole images only")
+
+    mode, inputs = getattr(model, "coord_mode", "inclusive"), []
+    for path in args.files:
+        image = read_image(path, cfg.in_chans)
+        if args.mask:
+            try:
+                mask = read_mask(args.mask, (image.height, image.width))
+                inputs.append(masked_image(image, mask, cfg, coord_mode=mode))
+            except ValueError as e:
+                raise ValueError(f"{path} with mask: {e}") from e
+        else:
+            inputs.append(whole_image(image, cfg)[None])  # (1, C, S, S)
+    return inputs
+
+
+def clouds(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> list[PointSet]:
+    """Each file as the network takes it."""
+    from pointmix.clouds import read_for, seen_by
+
+    if args.mask:
+        raise ValueError(f"--mask {args.mask} is of images, {info['path']} takes clouds")
+    seen = seen_by(info)
+    return [seen(read_for(info, path, index=args.index, columns=args.columns)) for path in args.files]
+
+
+def draw(args: argparse.Namespace, model: nn.Module, info: dict[str, Any], inputs: list[Tensor | PointSet]) -> None:
+    """Draw the clusters of all files."""
+    import torch
+
+    from pointmix import PointSet
+    from pointmix.explain import draw_clouds, draw_clusters
+    from pointmix.inference import data_config
+
+    together = PointSet.cat(inputs) if isinstance(inputs[0], PointSet) else torch.cat(inputs)
+    if "img_size" not in info["data"]:
+        draw_clouds(model, together, args.clusters, titles=[Path(f).name for f in args.files], max_sets=len(inputs))
+        return
+    cfg = data_config(info)
+    look = {"mean": cfg.mean, "std": cfg.std, "classes": info["classes"]}
+    draw_clusters(model, together, args.clusters, **look, max_images=len(inputs))
 
 
 def main(argv: list[str]) -> int:

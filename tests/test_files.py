@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.files import read_depth
+from pointmix.files import read_cloud, read_depth
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.sparse import SparseGrid
 
@@ -256,3 +256,24 @@ def test_real_clouds():
     assert points.pos.shape == points.feat.shape == (2048, 3)
     assert points.pos.abs().max() < 1 and 0.2 < points.feat.max() <= 1
     assert PointSet.from_file(Path(data, "ycb_h5/test_model.h5"), index=0).feat.shape == (2048, 0)
+
+
+def test_features_by_what_the_file_says_they_are(tmp_path: Path) -> None:
+    normals = -XYZ
+    np.savez(tmp_path / "both.npz", pos=XYZ, colors=RGB, normals=normals)
+    np.savez(tmp_path / "feat.npz", pos=XYZ, feat=normals)
+    np.save(tmp_path / "wide.npy", np.concatenate([XYZ, normals], axis=1))
+    for features, expected in (("none", RGB[:, :0]), ("rgb", RGB / np.float32(255)), ("normal", normals)):
+        feat = read_cloud(tmp_path / "both.npz", features=features)[1]
+        assert torch.equal(feat, torch.from_numpy(np.asarray(expected, np.float32)))
+    for name in ("wide.npy", "feat.npz"):
+        assert torch.equal(
+            read_cloud(tmp_path / name, features="normal", columns="normal")[1], torch.from_numpy(normals)
+        )
+        for features, columns in (("normal", None), ("normal", "rgb"), ("rgb", "normal")):
+            with pytest.raises(ValueError, match=f"{name}: expected (colors|normals) of 3 channels, found (fur|feat)"):
+                read_cloud(tmp_path / name, features=features, columns=columns)
+    with pytest.raises(ValueError, match="features 'colors': expected one of none, rgb, normal"):
+        read_cloud(tmp_path / "both.npz", features="colors")
+    with pytest.raises(ValueError, match="columns rgb tells"):
+        read_cloud(tmp_path / "both.npz", columns="rgb")

@@ -205,9 +205,10 @@ def thin_out(points: PointSet, *, number: int, how: str) -> PointSet:
     return PointSet(points.pos[index], points.feat[index], torch.tensor([0, len(index)]))
 
 
-def eval_transform(cfg: PointDataConfig) -> T.Transform:
-    """What every cloud goes through: fewer points, then normalization."""
-    return T.compose(_fixed_steps(cfg))
+def eval_transform(cfg: PointDataConfig, *, keep: float = 1.0) -> T.Transform:
+    """What every cloud goes through: fewer points, then normalization; then all but the share `keep` may get lost."""
+    lost = [] if keep == 1 else [partial(T.drop, share=1 - keep)]
+    return T.compose(_fixed_steps(cfg) + lost)
 
 
 def train_transform(cfg: PointDataConfig) -> T.Transform:
@@ -298,21 +299,36 @@ def build_points(
     )
 
 
-def build_points_test(cfg: PointDataConfig, *, batch_size: int) -> tuple[BatchLoader, list[str]]:
+def build_points_test(
+    cfg: PointDataConfig, *, batch_size: int, keep: float = 1.0
+) -> tuple[BatchLoader, list[str]]:
     """The test split alone, without a look at train: its loader and the names of its classes.
 
     Files of fewer classes than the source has may miss some of them in their test split: give `classes` then.
 
+    Args:
+        keep: share of the points of each cloud that is left, in (0, 1]. Which ones is random, but the same in every
+            evaluation; those of a smaller share are among those of a larger one.
+
     Raises:
         FileNotFoundError: for data that is not there.
-        ValueError: as for `build_points`.
+        ValueError: as for `build_points`, and for a share that leaves no point.
     """
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size}: expected at least 1")
     cfg = resolve(cfg)
+    check_keep(keep, cfg)
     test = _open(cfg, "test")
     size = len(test.targets)
-    return _loader(cfg, test, np.arange(size), PartBatches(size=size, batch_size=batch_size)), test.classes
+    return _loader(cfg, test, np.arange(size), PartBatches(size=size, batch_size=batch_size), keep=keep), test.classes
+
+
+def check_keep(keep: float, cfg: PointDataConfig) -> None:
+    """Refuse a share of points that is none, or leaves none."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep {keep}: expected a share of the points above 0, up to 1")
+    if keep * cfg.points < 1:
+        raise ValueError(f"keep {keep}: leaves none of {cfg.points} points, expected at least {1 / cfg.points:.2g}")
 
 
 def _loader(
@@ -321,9 +337,10 @@ def _loader(
     indices: Int[np.ndarray, " n"],
     batches: EpochBatches | PartBatches,
     seed: int | None = None,
+    keep: float = 1.0,
 ) -> BatchLoader:
     """A loader over a part of a source; for training with a seed, else for evaluation."""
-    transform = eval_transform(cfg) if seed is None else train_transform(cfg)
+    transform = eval_transform(cfg, keep=keep) if seed is None else train_transform(cfg)
     clouds = CloudSet(source=source, indices=indices, transform=transform, seed=seed)
     return BatchLoader(
         dataset=clouds, batches=batches, workers=cfg.workers, strict=cfg.strict, collate=collate_clouds

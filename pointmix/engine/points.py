@@ -47,10 +47,7 @@ class TrainPointsConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.votes < 1:
-            raise ValueError(f"votes must be at least 1, got {self.votes}")
-        if self.votes > 1 and self.data.features == "normal":
-            raise ValueError("votes scale positions but not normals; expected votes 1 with data.features normal")
+        check_votes(self.votes, self.data)
         resolve(self.data)  # refuses what is out of range before anything is read
 
     def build_splits(self, *, rank: int, world_size: int) -> PointSplits:
@@ -90,5 +87,18 @@ class TrainPointsConfig(RunConfig):
     def more_tests(self, model: nn.Module) -> dict[str, nn.Module]:
         if self.votes == 1:
             return {}
-        low, high = self.data.scale if self.data.scale[0] < self.data.scale[1] else (2 / 3, 3 / 2)
-        return {f"{self.votes} votes": Voting(model, votes=self.votes, low=low, high=high)}
+        return {f"{self.votes} votes": voting(model, self.votes, self.data)}
+
+
+def check_votes(votes: int, data: PointDataConfig) -> None:
+    """Refuse a number of votes that is none, or that such data do not allow."""
+    if votes < 1:
+        raise ValueError(f"votes must be at least 1, got {votes}")
+    if votes > 1 and data.features == "normal":
+        raise ValueError("votes scale positions but not normals; expected votes 1 with data.features normal")
+
+
+def voting(model: nn.Module, votes: int, data: PointDataConfig) -> Voting:
+    """The mean of so many votes, on clouds scaled as in training, or by 2/3 to 3/2 where training does not scale."""
+    low, high = data.scale if data.scale[0] < data.scale[1] else (2 / 3, 3 / 2)
+    return Voting(model, votes=votes, low=low, high=high)

@@ -40,11 +40,12 @@ def show_result(metrics: dict[str, Any], out: Path, *, console: Console) -> None
     table.add_row("training", f"{metrics['epochs']:g} epochs, {metrics['steps']:,} steps, {metrics['seconds']:.0f} s")
     table.add_row("files", f"{out}/: " + ", ".join(n for n in FILES if (out / n).exists()))
     if "per_class" in test:
-        console.print(_class_table(test, metrics["classes"], metrics.get("unit", "samples")))
+        console.print(class_table(test, metrics["classes"], metrics.get("unit", "samples")))
     console.print(table)
 
 
-def _class_table(test: dict[str, Any], classes: list[str], unit: str) -> Table:
+def class_table(test: dict[str, Any], classes: list[str], unit: str) -> Table:
+    """How many of each class are taken for what they are; `unit` is what the samples are called."""
     table = Table(title="test data by class", title_justify="left")
     for column in ("class", unit, "right", "accuracy", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")

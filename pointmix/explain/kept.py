@@ -13,6 +13,7 @@ def draw_kept(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     *,
     title: str = "",
+    score: str = "top-1",
     chance: float | None = None,
 ) -> None:
     """Write a PNG with a line for each network.
@@ -21,6 +22,7 @@ def draw_kept(
         path: the PNG, replaced if it is there.
         curves: name of the network -> (share of points kept, accuracy) in any order, both fractions of 1.
         title: above the picture.
+        score: what to call the accuracy.
         chance: accuracy of guessing, drawn as a dotted line.
     Raises:
         ValueError: if there is nothing to draw.
@@ -44,7 +46,7 @@ def draw_kept(
             ax.annotate(f"{value:.1f}", (at, value), **where, fontsize=7, color=color)
     if chance is not None:
         ax.axhline(100 * chance, color="gray", ls=":", lw=1, label="chance")
-    ax.set(xlabel="points kept (%)", ylabel="top-1 on test (%)", xlim=(0, 104), ylim=(0, 100))
+    ax.set(xlabel="points kept (%)", ylabel=f"{score} on test (%)", xlim=(0, 104), ylim=(0, 100))
     ax.set_title(title, fontsize=10)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)

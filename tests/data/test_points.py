@@ -353,3 +353,18 @@ def test_real_scans(variant, features):
     points, targets = next(iter(splits.train))
     assert points.pos.shape == (4 * 256, 3) and points.feat.shape[1] == splits.model_kwargs["in_chans"]
     assert sum(len(t) for _, t in splits.val) == 10 and torch.isfinite(points.pos).all()
+
+
+def test_a_share_of_the_points_of_the_test_split(root: Path) -> None:
+    def clouds(keep: float, batch_size: int) -> list[PointSet]:
+        test, _ = build_points_test(config(root), batch_size=batch_size, keep=keep)
+        return [cloud for points, _ in test for cloud in points.unbind()]
+
+    whole, half, less = clouds(1.0, 4), clouds(0.5, 4), clouds(0.25, 4)
+    assert [len(c.pos) for c in (whole[0], half[0], less[0])] == [16, 8, 4]
+    for a, b in zip((*half, *less), (*whole, *half), strict=True):  # those of a smaller share are among the larger's
+        assert {*map(tuple, a.pos.tolist())} < {*map(tuple, b.pos.tolist())}
+    assert all(torch.equal(a.pos, b.pos) for a, b in zip(half, clouds(0.5, 3), strict=True))
+    for keep in (0.0, 1.5, float("nan"), 0.05):
+        with pytest.raises(ValueError, match=f"keep {keep}"):
+            clouds(keep, 4)

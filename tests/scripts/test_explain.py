@@ -29,16 +29,17 @@ def main():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs of images (images), of clouds normalized to the sphere (clouds) and of colored ones (colored), and files."""
+    """Runs of images (images), of clouds normalized to the sphere (clouds), of colored ones (colored) and of ones
+    with normals (normals), and files."""
     folder = tmp_path_factory.mktemp("explain")
     torch.manual_seed(0)
     info = dict(name="coc_tiny", kwargs=SMALL, classes=["cat", "dog"], in_chans=3, img_size=32, mean=[0.5], std=[0.2])
     model = pointmix.create_model("coc_tiny", num_classes=2, **SMALL)
     save_model(folder / "images" / "model.safetensors", model, info | {"data": {"source": "folder", "img_size": 32}})
-    for name, in_chans in (("clouds", 0), ("colored", 3)):
+    for name, in_chans, features in (("clouds", 0, "none"), ("colored", 3, "rgb"), ("normals", 3, "normal")):
         kwargs = SMALL | dict(coord_dims=3)
         model = pointmix.create_model("coc_tiny", num_classes=2, in_chans=in_chans, **kwargs)
-        cfg = PointDataConfig(points=100, normalize="unit_sphere")
+        cfg = PointDataConfig(points=100, normalize="unit_sphere", features=features)
         info = dict(name="coc_tiny", kwargs=kwargs, classes=["box", "ball"], in_chans=in_chans, data=asdict(cfg))
         save_model(folder / name / "model.safetensors", model, info)
     rng = np.random.default_rng(0)
@@ -48,7 +49,11 @@ def folder(tmp_path_factory):
     Image.fromarray(depth).save(folder / "depth.png")
     Image.fromarray(depth[:9]).save(folder / "small.png")
     Image.fromarray((depth > 700).astype(np.uint8)).save(folder / "mask.png")
-    np.savez(folder / "cloud.npz", pos=rng.normal(size=(300, 3)).astype(np.float32) + 7, colors=rng.random((300, 3)))
+    pos, colors, normals = rng.normal(size=(300, 3)).astype(np.float32) + 7, rng.random((300, 3)), np.eye(3)[[0] * 300]
+    np.savez(folder / "cloud.npz", pos=pos, colors=colors)
+    np.savez(folder / "both.npz", pos=pos, colors=colors, normals=normals)
+    np.savez(folder / "normal.npz", pos=pos, normals=normals)
+    np.save(folder / "wide.npy", np.concatenate([pos, colors], axis=1))
     np.save(folder / "many.npy", rng.normal(size=(2, 50, 3)).astype(np.float32))
     np.save(folder / "flat.npy", rng.normal(size=(50, 2)).astype(np.float32))
     return folder
@@ -89,6 +94,26 @@ def test_a_cloud_is_seen_as_its_run_sees_it(main, folder, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
+    "name, run, columns",
+    [
+        ("both.npz", "colored", []),
+        ("both.npz", "normals", []),
+        ("wide.npy", "colored", ["rgb"]),
+        ("wide.npy", "normals", ["normal"]),
+    ],
+)
+def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monkeypatch, name, run, columns):
+    import pointmix.explain
+
+    seen = []
+    monkeypatch.setattr(pointmix.explain, "draw_clouds", lambda model, points, path, **_: seen.append(points.feat))
+    argv = [str(folder / name), "--run", str(folder / run), "--out", str(tmp_path / "x.png")]
+    assert main([*argv, *(["--columns", *columns] if columns else [])]) == 0
+    is_normal = bool((seen[0] == torch.tensor([1.0, 0, 0])).all())
+    assert seen[0].shape == (100, 3) and is_normal == (name == "both.npz" and run == "normals")
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["none.ply"], "no file none.ply"),
@@ -100,12 +125,22 @@ def test_a_cloud_is_seen_as_its_run_sees_it(main, folder, tmp_path, monkeypatch)
         (["a.png", "--depth", "none.png"], "no depth file none.png"),
         (["a.png", "--depth", "depth.png", "--intrinsics", "0", "1", "1", "1"], "positive focal lengths"),
         (["a.png", *CAMERA], "--intrinsics are of an image with --depth"),
-        (["a.png", "--depth", "depth.png", "--run", "images"], "images is of images and takes no clouds"),
+        (["a.png", "--depth", "depth.png", "--run", "images"], "is of images and takes no clouds"),
         (["a.png", "--run", "clouds"], "clouds is of clouds and takes no image without --depth"),
         (["a.png", "--model", "pointmlp"], "pointmlp is of clouds and takes no image without --depth"),
         (["a.png", "--model", "test_vit"], "test_vit does not cluster"),
         (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),
-        (["many.npy", "--index", "0", "--run", "colored"], "the input has 0 channels, the model takes 3"),
+        (["many.npy", "--index", "0", "--run", "colored"], "expected colors of 3 channels, found positions alone"),
+        (["normal.npz", "--run", "colored"], "expected colors of 3 channels, found normals (300, 3)"),
+        (["cloud.npz", "--run", "normals"], "expected normals of 3 channels, found colors (300, 3)"),
+        (["wide.npy", "--run", "normals"], "further columns (300, 3); if that is what has no name"),
+        (["cloud.npz", "--run", "normals", "--columns", "normal"], "expected normals of 3 channels, found colors"),
+        (["wide.npy", "--run", "colored", "--columns", "normal"], "expected colors of 3 channels, found further"),
+        (["wide.npy", "--run", "colored", "--columns", "red"], "columns 'red': expected one of rgb, normal"),
+        (["wide.npy", "--columns", "rgb"], "--columns goes with a cloud and a --run"),
+        (["a.png", "--run", "images", "--columns", "rgb"], "it has no --index or --columns"),
+        (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normals; a frame has colors"),
+        (["cloud.npz", "--run", "images"], "is of images and takes no clouds"),
         (["flat.npy"], "expected points in 3 dimensions"),
         (["cloud.npz", "--up", "w"], "up must be one of"),
         (["cloud.npz", "--run", "clouds", "--checkpoint", "x"], "--checkpoint goes with --model"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix import inference
+from pointmix import PointSet, inference
+from pointmix.data.points import PointDataConfig
 from pointmix.engine.checkpoint import save_model
 from pointmix.inference import data_config, open_model, read_image, whole_image
 
@@ -45,6 +47,15 @@ def folder(tmp_path_factory):
     Image.fromarray(mask * 0).save(folder / "zero.png")
     Image.fromarray(mask[:9]).save(folder / "small.png")
     (folder / "text.png").write_text("no image")
+    (folder / "text.npy").write_text("no array")
+    kwargs = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)
+    model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=0, coord_dims=3, **kwargs)
+    torch.nn.init.normal_(model.head.weight)
+    info = dict(name="coc_tiny", kwargs=kwargs | {"coord_dims": 3}, classes=["box", "ball", "cone"], in_chans=0)
+    cfg = PointDataConfig(points=40, normalize="unit_sphere")
+    save_model(folder / "clouds" / "model.safetensors", model, info | {"data": asdict(cfg)})
+    np.save(folder / "many.npy", rng.normal(size=(2, 30, 3)).astype(np.float32))
+    np.savez(folder / "one.npz", pos=rng.normal(size=(35, 3)).astype(np.float32), colors=rng.random((35, 3)))
     return folder
 
 
@@ -94,6 +105,24 @@ def test_masked_pixels_are_where_the_model_expects_them(main, folder, monkeypatc
     assert modes == ["inclusive", "exclusive"]
 
 
+def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["--run", "clouds", "many.npy", "--index", "1", "--device", "cpu", "--clusters", "drawn.png"]) == 0
+    shown = capsys.readouterr().out
+    pos = torch.from_numpy(np.load("many.npy"))[1]
+    pos = pos - pos.mean(0)
+    with torch.no_grad():
+        chances = open_model(run="clouds")[0](PointSet.from_points(pos / pos.norm(dim=1).max())).softmax(1)[0]
+    at = 0
+    for i in chances.argsort(descending=True).tolist():
+        at = shown.index(["box", "ball", "cone"][i], at)
+        assert f"{chances[i]:.1%}" in shown[at : at + 60]
+    with Image.open("drawn.png") as picture:
+        assert min(picture.size) > 200
+    assert main(["--run", "clouds", "one.npz", "one.npz", "--topk", "1", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("%") == 2
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -104,12 +133,19 @@ def test_masked_pixels_are_where_the_model_expects_them(main, folder, monkeypatc
         (["--run", "run", "a.png", "--mask", "zero.png"], "zero.png: mask hides every pixel"),
         (["--run", "run", "a.png", "--mask", "none.png"], "no mask file none.png"),
         (["--run", "run", "a.png", "--topk", "0"], "--topk must be at least 1"),
-        (["--run", "run"], "IMAGE"),
+        (["--run", "run"], "FILE"),
         (["--run", "run", "a.png", "--device", "nonsense"], "no device 'nonsense' here"),
         (["a.png"], "one of --run and --model"),
         (["--run", "a.png", "a.png"], "a.png is not a safetensors file"),
         (["--model", "no_such_model", "a.png"], "no model 'no_such_model'"),
         (["--run", "run", "a.png", "--clusters", "run"], "cannot write run"),
+        (["--run", "run", "a.png", "--index", "1"], "--index is of clouds"),
+        (["--run", "run", "a.png", "--columns", "rgb"], "--columns is of clouds"),
+        (["--run", "clouds", "a.png"], "a.png is an image, clouds/model.safetensors takes clouds"),
+        (["--run", "clouds", "none.ply"], "no file none.ply"),
+        (["--run", "clouds", "text.npy"], "cannot read text.npy"),
+        (["--run", "clouds", "many.npy"], "data holds 2 clouds, give the index of one"),
+        (["--run", "clouds", "many.npy", "--index", "1", "--mask", "mask.png"], "--mask mask.png is of images"),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):

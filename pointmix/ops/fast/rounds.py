@@ -50,9 +50,11 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
             new = new[: number - count]
             picks[count : count + len(new)] = new
             count += len(new)
+            if count == number:
+                return picks
             if tree is None:
                 order = cKDTree(x).indices
-                tree = cKDTree(x[order])  # with neighbors side by side in memory
+                tree = cKDTree(x[order], leafsize=16)  # with neighbors side by side in memory
             lower(axes, d, tree, order, new, reach(d[pick], len(axes)))
         if count == number:
             return picks
@@ -107,7 +109,7 @@ def lower(
     # These picks lie about a radius apart, so each point is near few of them: up to about 2^D.
     parts = -(-len(d) * 2 ** min(len(axes), 20) // PAIRS)
     for part in np.array_split(new, min(parts, len(new))):
-        picked = cKDTree(axes[:, part].T, leafsize=4)
+        picked = cKDTree(axes[:, part].T, leafsize=8)
         pairs = tree.sparse_distance_matrix(picked, radius, output_type="ndarray")
         point, pick = order[pairs["i"]], part[pairs["j"]]
         np.minimum.at(d, point, squared(axes[:, point], axes[:, pick]))

@@ -41,8 +41,6 @@ def settled(
         return index
     near, d, largest = near[rows], d[rows], int(ptr.diff().max())
     for width in (k + 16, 4 * k + 64, None):
-        if len(rows) * largest <= FEW:
-            break
         absent = d.isinf()
         near = near.masked_fill(absent, len(pos)).sort(dim=1).values  # by index, which the stable sort below keeps
         here = squared_distance(query_pos[rows].t()[:, :, None], pos.t()[:, near.clamp(max=len(pos) - 1)])  # (R, width)
@@ -51,7 +49,9 @@ def settled(
         sure = all_there | (here[:, k - 1] * margin + least < d[:, -1])  # what is missing is farther than the last
         index[rows[sure]] = near.gather(1, order)[sure, :k].clamp(max=len(pos) - 1)
         rows = rows[~sure]
-        if width is not None and len(rows):
+        if len(rows) * largest <= FEW:
+            break
+        if width is not None:
             near, d = search(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), width)
     if len(rows):
         index[rows] = knn_plain(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), k)
