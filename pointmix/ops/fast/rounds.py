@@ -15,6 +15,8 @@ the tree only has to find at least the pairs that matter.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -22,10 +24,11 @@ from scipy.spatial import cKDTree
 
 FIRST = 4  # times 4^D, picks taken one by one before the first round: until then most points are near most picks
 BELOW = 0.75  # t as a share of the largest distance
-PAIRS = 2**22  # held at a time
+PAIRS = 2**22  # held at a time, by each thread
+SHARED = 256  # picks from which on threads share them
 
 
-def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, "number"]:
+def farthest(x: Float[ndarray, "N D"], number: int, start: int, threads: int = 1) -> Int[ndarray, "number"]:
     """Indices of `number` farthest points, as `pointmix.ops.sampling.farthest_points_plain` picks them."""
     axes = np.ascontiguousarray(x.T)  # (D, N)
     d = np.full(len(x), np.inf, x.dtype)  # to the nearest pick; -1 for a pick
@@ -55,7 +58,7 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
             if tree is None:
                 order = cKDTree(x).indices
                 tree = cKDTree(x[order], leafsize=16)  # with neighbors side by side in memory
-            lower(axes, d, tree, order, new, reach(d[pick], len(axes)))
+            lower(axes, d, tree, order, new, reach(d[pick], len(axes)), threads)
         if count == number:
             return picks
 
@@ -104,15 +107,27 @@ def lower(
     order: Int[ndarray, "N"],
     new: Int[ndarray, "K"],
     radius: float,
+    threads: int,
 ) -> None:
     """Take the new picks into account in the distances of all points, in place; the tree holds these in an order."""
-    # These picks lie about a radius apart, so each point is near few of them: up to about 2^D.
-    parts = -(-len(d) * 2 ** min(len(axes), 20) // PAIRS)
-    for part in np.array_split(new, min(parts, len(new))):
+
+    def near(part: Int[ndarray, "K"]) -> tuple[Int[ndarray, "P"], Float[ndarray, "P"]]:
+        """Points near some of the picks, and the distances of these pairs."""
         picked = cKDTree(axes[:, part].T, leafsize=8)
         pairs = tree.sparse_distance_matrix(picked, radius, output_type="ndarray")
         point, pick = order[pairs["i"]], part[pairs["j"]]
-        np.minimum.at(d, point, squared(axes[:, point], axes[:, pick]))
+        return point, squared(axes[:, point], axes[:, pick])
+
+    # These picks lie about a radius apart, so each point is near few of them: up to about 2^D.
+    parts = -(-len(d) * 2 ** min(len(axes), 20) // PAIRS)
+    if threads == 1 or len(new) < SHARED:
+        found = map(near, np.array_split(new, min(parts, len(new))))
+    else:
+        parts = -(-parts // threads) * threads
+        with ThreadPoolExecutor(threads) as pool:  # SciPy searches without the interpreter's lock
+            found = list(pool.map(near, np.array_split(new, min(parts, len(new)))))
+    for point, distance in found:
+        np.minimum.at(d, point, distance)
     d[new] = -1
 
 

@@ -22,7 +22,7 @@ def farthest_points(
 ) -> Int[Tensor, "K"]:
     index, x = np.empty(int(out_ptr[-1]), np.int64), pos.numpy()
     for (begin, end, first, last), pick in zip(spans(ptr, out_ptr), start.tolist(), strict=True):
-        index[first:last] = farthest(x[begin:end], last - first, pick) + begin
+        index[first:last] = farthest(x[begin:end], last - first, pick, torch.get_num_threads()) + begin
     return torch.from_numpy(index)
 
 
