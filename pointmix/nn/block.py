@@ -14,14 +14,14 @@ from pointmix.ops.mlp import mlp, mlp_plain
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel."""
+    """x + gamma * branch, with a learned factor for each channel."""
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
-    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return x * self.gamma
+    def forward(self, x: Float[Tensor, "N C"], branch: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class SetDropPath(nn.Module):
@@ -39,7 +39,7 @@ class SetDropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """x + drop(scale1 * mixer(norm1(x))), then x + drop(scale2 * mlp(norm2(x))).
+    """x + scale1 * drop(mixer(norm1(x))), then x + drop(scale2 * mlp(norm2(x))).
 
     Args:
         dim: channels.
@@ -69,7 +69,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets) -> Float[Tensor, "N C"]:
         mixed = self.norm1(x, sets)
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
-        x = x + self.drop_path(self.scale1(mixed), sets)
+        x = self.scale1(x, self.drop_path(mixed, sets))
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
         mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *weights)
         return x + self.drop_path(mixed, sets)

@@ -70,21 +70,30 @@ class _Pieces(torch.autograd.Function):
         need_x, need_w1, need_b1, need_w2, need_b2, need_scale, *_ = ctx.needs_input_grad
         wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
         dx = torch.empty_like(x)
-        dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2))
+        dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2.t()))
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
         for start in range(0, len(x), ctx.piece):
             part = slice(start, start + ctx.piece)
             h = F.linear(x[part], w1, b1) if hidden is None else hidden[part]
             if need_w2 or need_scale:
-                dw2 += dy[part].to(x.dtype).t() @ F.gelu(h)  # without the scale: it gives the scale's gradient too
+                add_product(dw2, F.gelu(h), dy[part].to(x.dtype))  # without the scale: that gives its gradient too
             if need_x or need_w1 or need_b1:
                 dh = torch.ops.aten.gelu_backward((dy[part] * scale).to(x.dtype) @ w2, h)
                 torch.mm(dh, w1, out=dx[part])
             if need_w1 or need_b1:
-                dw1 += dh.t() @ x[part]
-                db1 += dh.t() @ ones[part]
+                add_product(dw1, dh, x[part])
+                add_product(db1, dh, ones[part])
         db2 = (dy.t() @ ones.to(dy.dtype)).squeeze(1)
+        dw2 = dw2.t()
         dscale = (dw2 * w2).sum(1) + db2 * b2
         dw2, db2 = dw2 * scale[:, None], db2 * scale
         grads = dx, dw1, db1.squeeze(1), dw2, db2, dscale
         return *(g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)), None, None
+
+
+def add_product(total: Float[Tensor, "A B"], a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> None:
+    """total += a' b, in place."""
+    if total.dtype == a.dtype:
+        total.addmm_(a.t(), b)
+    else:
+        total += a.t() @ b

@@ -11,7 +11,23 @@ from pointmix.ops import lorentz
 
 def length(x: Float[Tensor, "*N D"], eps: float = 1e-12) -> Float[Tensor, "*N"]:
     """The norm of each vector, at least `eps` or what is the smallest normal number in half precision."""
-    return x.norm(dim=-1).clamp(min=max(eps, torch.finfo(x.dtype).tiny))
+    return _Length.apply(x, max(eps, torch.finfo(x.dtype).tiny))
+
+
+class _Length(torch.autograd.Function):
+    """Where a vector is shorter than the least length there is no gradient; torch's own takes a pass more to say so."""
+
+    @staticmethod
+    def forward(ctx, x, least):
+        size = torch.linalg.vector_norm(x, dim=-1).clamp_(min=least)
+        ctx.save_for_backward(x, size)
+        ctx.least = least
+        return size
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, size = ctx.saved_tensors
+        return x * (grad / size * (size > ctx.least)).unsqueeze(-1), None
 
 
 

@@ -51,7 +51,7 @@ def test_parameters(dim, expected):
 def test_layer_scale_is_per_channel():
     scale = LayerScale(3, 1.0)
     scale.gamma.data = torch.tensor([1.0, 2.0, 3.0])
-    assert scale(torch.ones(2, 3)).tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert scale(torch.full((2, 3), 0.5), torch.ones(2, 3)).tolist() == [[1.5, 2.5, 3.5], [1.5, 2.5, 3.5]]
 
 
 @pytest.mark.parametrize("kind", ["grid", "ragged"])
