@@ -14,7 +14,6 @@ def length(x: Float[Tensor, "*N D"], eps: float = 1e-12) -> Float[Tensor, "*N"]:
     return x.norm(dim=-1).clamp(min=max(eps, torch.finfo(x.dtype).tiny))
 
 
-
 def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:
     """Cosine of each center with each query."""
     return (c / length(c)[..., None]) @ q.transpose(-1, -2) / length(q)[..., None, :]
