@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from pointmix.models.backbone import PointBackbone
-from pointmix.nn.cluster_mixer import ClusterMixer
+from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
 
 HIERARCHIES = ("window", "shift", "none")
 
@@ -67,12 +68,20 @@ class HCFormer(PointBackbone):
         for name, value in each.items():
             if len(value) != stages:
                 raise ValueError(f"{name} has {len(value)} values for {stages} stages: {tuple(value)}")
-        if hierarchy not in HIERARCHIES:
-            raise ValueError(f"hierarchy must be one of {HIERARCHIES}, got {hierarchy!r}")
+            if any(n is not None and n < 1 for n in value):
+                raise ValueError(f"{name} must be at least 1, got {tuple(value)}")
+        for name, value, known in (
+            ("hierarchy", hierarchy, HIERARCHIES),
+            ("geometry_patch", geometry_patch, GEOMETRIES),
+            ("geometry_window", geometry_window, GEOMETRIES),
+            ("pad", pad, ("needed", "always")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
         if rel_pos not in (True, False, "table", "offset"):
             raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
-        if pad not in ("needed", "always"):
-            raise ValueError(f"pad must be 'needed' or 'always', got {pad!r}")
+        if not 0 < curvature < math.inf:
+            raise ValueError(f"curvature must be a positive number, got {curvature}")
         self.decay_bias_tables = decay_bias_tables
         table, tops = rel_pos in (True, "table"), global_centers if hierarchy == "window" else (None,) * stages
 
