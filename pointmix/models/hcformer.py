@@ -22,7 +22,8 @@ class HCFormer(PointBackbone):
 
     Args:
         heads, head_dim: of each stage, or one number for all.
-        hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows, "none" does neither.
+        hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows by half of one, where a
+            stage has several, "none" does neither.
         geometry_patch, geometry_window: "euclidean" or "hyperbolic", of points and of windows.
         rel_pos: biases by position: true or "table" for the paper's tables, "offset" for a small network of the offset
             from a center, which clouds can use too (ours); false for none.
@@ -107,7 +108,8 @@ class HCFormer(PointBackbone):
 
         def stage(i: int) -> dict:
             planning = dict(pad=pad, table=table_size[i] if table else None, top=tops[i])
-            return dict(planning=planning, offsets=rel_pos == "offset", shifted=hierarchy == "shift")
+            # a window that is the whole lattice would only be torn in two
+            return dict(planning=planning, offsets=rel_pos == "offset", shifted=hierarchy == "shift" and folds[i] > 1)
 
         super().__init__(
             depths=depths,
