@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import nn
+from torch import Tensor, nn
 
 from pointmix.models.backbone import PointBackbone
 from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
@@ -128,6 +129,20 @@ class HCFormer(PointBackbone):
         if self.decay_bias_tables:
             return set()
         return {name for name, _ in self.named_parameters() if name.endswith((".bias_patch", ".bias_window"))}
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A checkpoint with its bias tables interpolated to the sides of this model's, for timm's `load_checkpoint`.
+
+    There is no need of it to see images of another size, as tables are interpolated to any lattice; it is for models
+    that were built with another `table_size`. Without it, loading them is an error.
+    """
+    own, out = model.state_dict(), dict(state_dict)
+    for name, table in state_dict.items():
+        place = own.get(name)
+        if name.endswith((".bias_patch", ".bias_window")) and place is not None and table.shape[:2] == place.shape[:2]:
+            out[name] = F.interpolate(table, place.shape[2:], mode="bilinear", align_corners=True)
+    return out
 
 
 _CFG = dict(
