@@ -250,14 +250,14 @@ def test_no_parameter_is_nan_after_a_step(name, precision, optimizer):
     settings = dict(layer_scale=1.0, drop_path_rate=0.1, num_classes=10, learn_curvature=True)
     model = pointmix.create_model(name, **settings, depths=SHALLOW.get(name, (2, 2, 6, 2))).train()
     update = create_optimizer_v2(model, opt=optimizer, lr=1e-2, weight_decay=0.05)
-    for images in (torch.randn(2, 3, 32, 48), torch.zeros(2, 3, 32, 32)):  # pixels that are all alike too
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = model(images).float().square().mean()
-        update.zero_grad()
-        loss.backward()
-        assert all(p.grad.isfinite().all() for p in model.parameters())
-        update.step()
-    assert all(p.isfinite().all() for p in model.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    images[1] = 0  # pixels that are all alike too
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = model(images).float().square().mean()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    update.step()
+    assert all(p.isfinite().all() for p in model.parameters()) and model(images).isfinite().all()
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
