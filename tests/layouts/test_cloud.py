@@ -356,13 +356,10 @@ def test_rolled_boxes(dims, folds, sampling):
     window, key = windows(plan), []
     for b in range(3):
         x = pos[ptr[b] : ptr[b + 1]]
-        low, high = x.amin(0), x.amax(0)
-        box = ((x - low) / (high - low) * folds + 0.5).floor() % folds
+        box = ((x - x.amin(0)) / (x.amax(0) - x.amin(0)) * folds + 0.5).floor() % folds
         key += [(b, *row) for row in box.long().tolist()]
     boxes = sorted(set(key))
     assert window.tolist() == [boxes.index(k) for k in key]
-    inside = plan.enter(pos)
-    assert torch.equal(plan.leave(plan.merge(plan.split(inside))), pos)
 
 
 @pytest.mark.parametrize("sampling", ["fps", "grid"])
@@ -376,7 +373,6 @@ def test_boxes_are_points_of_one_more_level(dims, folds, top, sampling):
     torch.testing.assert_close(over.mean(rows), means)
     slots = over.split(means)
     assert slots.shape[0] == 3 and int(over.valid.sum()) == plan.windows and over.valid.sum(1)[2] == 1
-    torch.testing.assert_close(slots[over.valid], means)
     torch.testing.assert_close(over.merge(slots), means)
     around = over.pool(rows)
     assert around.shape == (3, top**dims if sampling == "grid" else top**2, dims) and over.center_valid.all()
@@ -393,14 +389,6 @@ def test_boxes_are_points_of_one_more_level(dims, folds, top, sampling):
         if top == 1:
             torch.testing.assert_close(around[b, 0], x.mean(0))
     torch.testing.assert_close(around[2], pos[-1:].expand_as(around[2]))
-
-
-def test_a_cloud_of_one_point_in_every_level():
-    points = PointSet.from_points(torch.randn(1, 3, dtype=torch.float64))
-    plan = layered(points, 4, 2, top=2)
-    rows = plan.split(plan.enter(points.pos))
-    assert plan.windows == 1 and torch.equal(plan.top.mean(rows), points.pos)
-    torch.testing.assert_close(plan.top.pool(rows), points.pos[None].expand(1, 4, 3))
 
 
 @pytest.mark.parametrize("shift", [False, True])

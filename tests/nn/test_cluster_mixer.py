@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pointmix import PointSet
 from pointmix.layouts.plan import with_offsets
@@ -400,42 +398,3 @@ def test_curvature_is_learned_where_something_bends():
 def test_bad_settings_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ClusterMixer(6, heads=2, head_dim=3, centers=4, **kwargs)
-
-
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-
-class Sizes(TorchDispatchMode):
-    """Numbers of elements of everything that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: list[int] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.elements += [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        return out
-
-
-@pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])
-@pytest.mark.parametrize("head_dim", [2, 8])
-@pytest.mark.parametrize("layout", ["grid", "reflected", "sparse"])
-def test_memory_is_linear_in_the_number_of_windows(layout, head_dim, geometry):
-    """Windows of 8x8 cells, 4, 16 and 64 of them, with the level above."""
-    totals, largest = [], []
-    for folds in (2, 4, 8):
-        mixer = mixer_of(head_dim, folds=folds, geometry=geometry)
-        side = 8 * folds - (layout == "reflected")
-        points = PointSet.from_images(torch.randn(1, 6, side, side, **F64))
-        points = points.as_sparse() if layout == "sparse" else points
-        plan = plan_of(points, folds, 2, top=2)
-        x = plan.enter(points.feat)
-        with Sizes() as seen:
-            mixer(x, plan).sum().backward()
-        totals.append(sum(seen.elements))
-        largest.append(max(seen.elements))
-        assert max(seen.elements) <= folds**2 * 64 * 2 * 16  # a table's four neighbors of points x centers, or 2 D
-    grow = [(2 if layout != "reflected" else 2.2) * n for n in (2, 8)]
-    assert largest[1] <= grow[0] * largest[0] and largest[2] <= grow[1] * largest[0]
-    assert totals[1] <= grow[0] * totals[0] and totals[2] <= grow[1] * totals[0]

@@ -6,8 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, row_sum
 from pointmix.ops.similarity import cosine, negative_distance
@@ -273,39 +271,23 @@ def test_row_sum():
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-class Sizes(TorchDispatchMode):
-    """Numbers of elements of everything that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: list[int] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.elements += [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        return out
-
-
-def sizes(op, similarity: str, windows: int, *, points=64, centers=16, dim=24, heads=2, backward=True) -> list[int]:
-    arguments, _ = case(windows=windows, points=points, centers=centers, dim=dim, heads=heads, bias=1)
-    with Sizes() as seen:
-        out = op(*arguments, similarity=SIMILARITIES[similarity])
-        if backward:
-            torch.autograd.grad(out.sum(), arguments)
+def elements(sizes, op, similarity: str, windows: int) -> list[int]:
+    """Of everything that two heads of 64 points, 16 centers and 24 channels compute, gradients included."""
+    arguments, _ = case(windows=windows, points=64, centers=16, dim=24, bias=1)
+    with sizes() as seen:
+        torch.autograd.grad(op(*arguments, similarity=SIMILARITIES[similarity]).sum(), arguments)
     return seen.elements
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_no_tensor_of_points_centers_and_channels(similarity):
-    """The largest holds queries, or weights; that of the plain twin all three."""
-    rows, points, centers, dim, heads = 3, 64, 16, 24, 2
-    largest = max(sizes(cluster_soft, similarity, rows))
-    assert largest <= rows * heads * points * max(centers, dim + 1)  # one more for the time
-    assert max(sizes(cluster_soft_plain, similarity, rows)) == rows * heads * points * centers * dim
+def test_no_tensor_of_points_centers_and_channels(similarity, sizes):
+    """The largest holds queries and their times, or weights; that of the plain twin all three."""
+    assert max(elements(sizes, cluster_soft, similarity, 3)) <= 3 * 2 * 64 * (24 + 1)
+    assert max(elements(sizes, cluster_soft_plain, similarity, 3)) == 3 * 2 * 64 * 16 * 24
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_memory_is_linear_in_the_number_of_windows(similarity):
-    one, four, sixteen = (sizes(cluster_soft, similarity, windows) for windows in (4, 16, 64))
+def test_memory_is_linear_in_the_number_of_windows(similarity, sizes):
+    one, four, sixteen = (elements(sizes, cluster_soft, similarity, windows) for windows in (4, 16, 64))
     assert max(four) == 4 * max(one) and max(sixteen) == 16 * max(one)
     assert sum(four) <= 4 * sum(one) and sum(sixteen) <= 16 * sum(one)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pointmix.ops.clustering import cluster_soft
 from pointmix.ops.context import context_soft, keys
@@ -132,34 +130,21 @@ def test_keys_give_cosines_times_lengths():
     torch.testing.assert_close(near, expected)
 
 
-class Sizes(TorchDispatchMode):
-    """Numbers of elements of everything that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: list[int] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.elements += [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        return out
-
-
-def test_neither_values_nor_centers_by_points_by_channels_exist():
+def test_neither_values_nor_centers_by_points_by_channels_exist(sizes):
     shape = dict(windows=8, points=64, centers=16, channels=32, heads=4, dim=24)
     (x, pooled, *rest), heads, _ = case(**shape)
-    with Sizes() as seen:
+    with sizes() as seen:
         out = context_soft(x, pooled, torch.ones(8, 64, heads, **F64), *rest, heads=heads)
         torch.autograd.grad(out.sum(), [x, pooled, *rest])
     assert max(seen.elements) == 8 * 4 * 16 * 64  # weights of each point at each center in each head
 
 
-def test_memory_is_linear_in_the_number_of_windows():
+def test_memory_is_linear_in_the_number_of_windows(sizes):
     totals, largest = [], []
     for windows in (4, 16, 64):
         (x, pooled, *rest), heads, _ = case(windows=windows, points=64, centers=16)
         size = torch.ones(windows, 64, heads, **F64)
-        with Sizes() as seen:
+        with sizes() as seen:
             torch.autograd.grad(context_soft(x, pooled, size, *rest, heads=heads).sum(), [x, pooled, *rest])
         totals.append(sum(seen.elements))
         largest.append(max(seen.elements))
