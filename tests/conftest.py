@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pointmix import PointSet
 
@@ -43,6 +45,25 @@ def ragged() -> PointSet:
     pixel = torch.zeros(5, 5, dtype=torch.bool)
     pixel[1, 3] = True
     return PointSet.from_images(images, [mask, None, pixel])
+
+
+class Sizes(TorchDispatchMode):
+    """Numbers of elements of everything that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.elements += [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        return out
+
+
+@pytest.fixture
+def sizes() -> type[Sizes]:
+    """A context in which the sizes of all results are seen, for tests of memory."""
+    return Sizes
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import nn
+from torch import Tensor, nn
 
 from pointmix.models.backbone import PointBackbone
-from pointmix.nn.cluster_mixer import ClusterMixer
+from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
 
 HIERARCHIES = ("window", "shift", "none")
 
@@ -21,7 +23,8 @@ class HCFormer(PointBackbone):
 
     Args:
         heads, head_dim: of each stage, or one number for all.
-        hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows, "none" does neither.
+        hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows by half of one, where a
+            stage has several, "none" does neither.
         geometry_patch, geometry_window: "euclidean" or "hyperbolic", of points and of windows.
         rel_pos: biases by position: true or "table" for the paper's tables, "offset" for a small network of the offset
             from a center, which clouds can use too (ours); false for none.
@@ -67,12 +70,20 @@ class HCFormer(PointBackbone):
         for name, value in each.items():
             if len(value) != stages:
                 raise ValueError(f"{name} has {len(value)} values for {stages} stages: {tuple(value)}")
-        if hierarchy not in HIERARCHIES:
-            raise ValueError(f"hierarchy must be one of {HIERARCHIES}, got {hierarchy!r}")
+            if any(n is not None and n < 1 for n in value):
+                raise ValueError(f"{name} must be at least 1, got {tuple(value)}")
+        for name, value, known in (
+            ("hierarchy", hierarchy, HIERARCHIES),
+            ("geometry_patch", geometry_patch, GEOMETRIES),
+            ("geometry_window", geometry_window, GEOMETRIES),
+            ("pad", pad, ("needed", "always")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
         if rel_pos not in (True, False, "table", "offset"):
             raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
-        if pad not in ("needed", "always"):
-            raise ValueError(f"pad must be 'needed' or 'always', got {pad!r}")
+        if not 0 < curvature < math.inf:
+            raise ValueError(f"curvature must be a positive number, got {curvature}")
         self.decay_bias_tables = decay_bias_tables
         table, tops = rel_pos in (True, "table"), global_centers if hierarchy == "window" else (None,) * stages
 
@@ -98,7 +109,8 @@ class HCFormer(PointBackbone):
 
         def stage(i: int) -> dict:
             planning = dict(pad=pad, table=table_size[i] if table else None, top=tops[i])
-            return dict(planning=planning, offsets=rel_pos == "offset", shifted=hierarchy == "shift")
+            # a window that is the whole lattice would only be torn in two
+            return dict(planning=planning, offsets=rel_pos == "offset", shifted=hierarchy == "shift" and folds[i] > 1)
 
         super().__init__(
             depths=depths,
@@ -117,6 +129,20 @@ class HCFormer(PointBackbone):
         if self.decay_bias_tables:
             return set()
         return {name for name, _ in self.named_parameters() if name.endswith((".bias_patch", ".bias_window"))}
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A checkpoint with its bias tables interpolated to the sides of this model's, for timm's `load_checkpoint`.
+
+    There is no need of it to see images of another size, as tables are interpolated to any lattice; it is for models
+    that were built with another `table_size`. Without it, loading them is an error.
+    """
+    own, out = model.state_dict(), dict(state_dict)
+    for name, table in state_dict.items():
+        place = own.get(name)
+        if name.endswith((".bias_patch", ".bias_window")) and place is not None and table.shape[:2] == place.shape[:2]:
+            out[name] = F.interpolate(table, place.shape[2:], mode="bilinear", align_corners=True)
+    return out
 
 
 _CFG = dict(

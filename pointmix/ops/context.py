@@ -99,6 +99,7 @@ def context_soft(
     key, offset = keys(pooled, wq, bq, alpha)  # (S, M E, C), (S, M E)
     near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
     near = near.unflatten(1, (centers, heads)) / size.transpose(1, 2).unsqueeze(1)  # (R, M, E, L)
+    near = near.clamp(-alpha.abs(), alpha.abs())  # rounding must not bring the cosine of a short query past one
     a = soft_weights(near, bias, row_window, center_valid, dim=1).to(x.dtype)
     a = (a if valid is None else a * valid[:, None, None]).flatten(1, 2)  # (R, M E, L)
 

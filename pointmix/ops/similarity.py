@@ -30,7 +30,6 @@ class _Length(torch.autograd.Function):
         return x * (grad / size * (size > ctx.least)).unsqueeze(-1), None
 
 
-
 def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:
     """Cosine of each center with each query."""
     return (c / length(c)[..., None]) @ q.transpose(-1, -2) / length(q)[..., None, :]

@@ -100,6 +100,33 @@ def test_grid_is_sparse_grid_with(flags, size):
     assert_layouts_agree(model_of("coc_tiny", **flags), torch.randn(2, 3, *size, **F64))
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        dict(hierarchy="shift", depths=(2, 2, 1, 1)),
+        dict(hierarchy="none"),
+        dict(rel_pos=False),
+        dict(rel_pos="offset"),
+        dict(geometry_patch="hyperbolic"),
+        dict(geometry_window="euclidean"),
+        dict(pad="always"),
+        dict(coords=True),
+        dict(cat_norm=True),
+        dict(lift="released"),
+        dict(alpha="softplus"),
+        dict(curvature=10.0, learn_curvature=True),
+        dict(global_centers=(3, None, 2, 2)),
+        dict(centers=(3, 3, 3, 3), folds=(3, 2, 2, 1)),
+        dict(table_size=(8, 4, 2, 1)),
+        dict(keep="occupied"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(37, 53), (32, 32)])
+def test_grid_is_sparse_grid_of_hcformer_with(flags, size):
+    assert_layouts_agree(model_of("hcformer_nano", **flags), torch.randn(2, 3, *size, **F64))
+
+
 def test_grid_is_sparse_grid_where_centers_coincide():
     for _ in range(5):
         assert_layouts_agree(model_of("coc_tiny2"), torch.randn(2, 3, 4, 120, **F64))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import pointmix
 from pointmix import PointSet
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
+from pointmix.layouts.plan import with_offsets
 from pointmix.ops.sampling import farthest_point_sampling
 
 DIMS = [1, 2, 3, 5]
@@ -355,3 +356,68 @@ def test_windows_of_many_dimensions_stay_within_their_set():
     plan = Cloud().plan(pos, ptr, 8, 1)
     assert plan.windows == 60  # alone in a corner of so many, each of them
     assert Cloud().plan(pos[:1].expand(60, -1), ptr, 8, 1).windows == 2
+
+
+# ---- one more level, rolled boxes -----------------------------------------------------------------------------------
+
+
+def layered(points: PointSet, folds: int, centers: int, sampling: str = "fps", **kwargs):
+    return Cloud(sampling).plan(points.pos, points.ptr, folds, centers, pad="needed", **kwargs)
+
+
+def test_centers_that_coincide_are_kept_if_lattices_keep_them():
+    points = PointSet.from_points(torch.tensor([[0.0], [1.0], [1.0], [5.0]], dtype=torch.float64))
+    assert layered(points, 1, 3).center_valid.all()  # of nine centers of one point each, three different places
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("dims, folds", [(1, 7), (2, 3), (3, 2), (3, 1)])
+def test_rolled_boxes(dims, folds, sampling):
+    """Box k reaches from half a box before its place to half a box after, the first one around the border."""
+    pos, ptr = cloud(200, 2, 30, dims=dims)
+    plan = layered(PointSet(pos, pos, ptr), folds, 2, sampling, shift=True)
+    window, key = windows(plan), []
+    for b in range(3):
+        x = pos[ptr[b] : ptr[b + 1]]
+        box = ((x - x.amin(0)) / (x.amax(0) - x.amin(0)) * folds + 0.5).floor() % folds
+        key += [(b, *row) for row in box.long().tolist()]
+    boxes = sorted(set(key))
+    assert window.tolist() == [boxes.index(k) for k in key]
+
+
+@pytest.mark.parametrize("sampling", ["fps", "grid"])
+@pytest.mark.parametrize("dims, folds, top", [(1, 7, 2), (2, 3, 2), (3, 2, 2), (3, 1, 1)])
+def test_boxes_are_points_of_one_more_level(dims, folds, top, sampling):
+    """The mean of each box, and means of what lies nearest to proposals over the whole set."""
+    pos, ptr = cloud(150, 40, 1, dims=dims)
+    plan = layered(PointSet(pos, pos, ptr), folds, 1, sampling, top=top)
+    window, rows, over = windows(plan), plan.split(plan.enter(pos)), plan.top
+    means = torch.stack([pos[window == s].mean(0) for s in range(plan.windows)])
+    torch.testing.assert_close(over.mean(rows), means)
+    slots = over.split(means)
+    assert slots.shape[0] == 3 and int(over.valid.sum()) == plan.windows and over.valid.sum(1)[2] == 1
+    torch.testing.assert_close(over.merge(slots), means)
+    around = over.pool(rows)
+    assert around.shape == (3, top**dims if sampling == "grid" else top**2, dims) and over.center_valid.all()
+    steps = torch.cartesian_prod(*[(torch.arange(top).double() + 0.5) / top] * dims).view(-1, dims)
+    for b in range(2):
+        x = pos[ptr[b] : ptr[b + 1]]
+        if sampling == "fps":
+            any_near = torch.stack([mean_near(x, p, top**2) for p in x])
+            assert (torch.cdist(around[b], any_near).amin(1) < 1e-7).all()
+        else:  # in units of the set's box
+            low, extent = x.amin(0), x.amax(0) - x.amin(0)
+            near = torch.stack([mean_near((x - low) / extent, p, top**dims) for p in steps])
+            torch.testing.assert_close(around[b], low + near * extent)
+        if top == 1:
+            torch.testing.assert_close(around[b, 0], x.mean(0))
+    torch.testing.assert_close(around[2], pos[-1:].expand_as(around[2]))
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_offsets_are_from_centers(shift):
+    pos, ptr = cloud(60, 5, dims=3)
+    plan = with_offsets(layered(PointSet(pos, pos, ptr), 2, 2, shift=shift), pos)
+    window, centers = windows(plan), pooled(plan, pos)
+    own = plan.leave(plan.merge(plan.offsets.transpose(1, 2).flatten(2))).view(-1, 4, 3)
+    torch.testing.assert_close(own, pos[:, None] - centers[window])

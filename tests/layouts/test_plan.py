@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
-from pointmix.layouts.plan import EvenPlan, IndexPlan
+from pointmix.layouts.plan import EvenPlan, IndexPlan, plan_windows, with_offsets
 
 
 def plan_of(points: PointSet, folds: int, centers: int):
@@ -160,3 +160,51 @@ def test_a_crowded_window_takes_several_rows():
 def test_pool_keeps_the_dtype(dtype):
     for points, plan in all_kinds(4, 2):
         assert plan.pool(plan.split(plan.enter(points.feat.to(dtype)))).dtype == dtype
+
+
+# ---- points with copies ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_a_plan_of_copies_is_one_of_points(folds):
+    """Copies fill slots and count in means; features are those of points alone."""
+    for points, _ in all_kinds(folds, 2):
+        points = points.as_sparse()
+        plan = points.layout.plan(points.pos, points.ptr, folds, 2, pad="needed")
+        inside = plan.enter(points.feat)
+        assert inside.shape == points.feat.shape and torch.equal(plan.leave(inside), points.feat)
+        rows = plan.split(inside)
+        assert torch.equal(plan.merge(rows), inside)
+        assert int(plan.valid.sum()) >= len(points.feat) == len(plan.place.unique())
+        constant = plan.pool(torch.full_like(rows, 3.0))[plan.center_valid]
+        torch.testing.assert_close(constant, torch.full_like(constant, 3.0))
+
+
+def test_copies_of_a_line_of_three():
+    """Cells 0 1 2, copies of 1 before and of 1 and 0 after, in two windows of three: 1 0 1 and 2 1 0."""
+    source, own = torch.tensor([1, 0, 1, 2, 1, 0]), torch.tensor([0, 1, 1, 1, 0, 0]).bool()
+    of_copies = plan_windows(torch.arange(6), torch.tensor([3, 3]), torch.ones(6, 1).bool(), torch.float64)
+    plan = of_copies.of_copies(source, own)
+    x = torch.tensor([[10.0], [20.0], [60.0]], dtype=torch.float64)
+    rows = plan.split(plan.enter(x))
+    assert rows[..., 0].tolist() == [[20, 10, 20], [60, 20, 10]]
+    torch.testing.assert_close(plan.pool(rows)[:, 0, 0], torch.tensor([50 / 3, 30], dtype=torch.float64))
+    slots = torch.arange(6.0).view(2, 3, 1)
+    assert plan.leave(plan.merge(slots))[:, 0].tolist() == [1, 2, 3]
+
+
+def test_coinciding_centers_are_kept_on_request():
+    members = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()  # (N, M): around two centers lies the same point
+    for distinct, expected in ((True, [[True, False, False]]), (False, [[True, True, False]])):
+        plan = plan_windows(torch.arange(2), torch.tensor([2]), members, torch.float64, distinct=distinct)
+        assert plan.center_valid.tolist() == expected
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_offsets_of_every_kind_of_plan(folds):
+    for points, plan in all_kinds(folds, 2):
+        found = with_offsets(plan, points.pos)
+        rows = plan.split(plan.enter(points.pos))
+        centers = plan.pool(rows)[slice(None) if plan.row_window is None else plan.row_window]
+        torch.testing.assert_close(found.offsets, rows[:, None] - centers[:, :, None])
+        assert type(found) is type(plan) and plan.offsets is None

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
+from pointmix.layouts.plan import with_offsets
 from pointmix.layouts.sparse import SparseGrid
 
 KERNELS = [(4, 4, 0), (3, 2, 1), (3, 1, 1), (7, 4, 3), (3, 2, 0), (5, 3, 2)]
@@ -192,3 +193,115 @@ def test_repr_and_check():
     layout.check(3, 1)
     with pytest.raises(ValueError, match=r"cells \(4, 2\) and sizes \(1, 2\)"):
         layout.check(4, 1)
+
+
+# ---- windows of lattices that are continued by reflection -------------------------------------------------------
+
+
+def plan_of(points: PointSet, folds: int, centers: int = 1, pad: str | None = "needed", **kwargs):
+    return points.layout.plan(points.pos.double(), points.ptr, folds, centers, pad=pad, **kwargs)
+
+
+def windows(plan, x: torch.Tensor) -> list[list]:
+    """What lies in each window, in an order of its own."""
+    rows = plan.split(plan.enter(x[:, None]))[..., 0]
+    window = torch.arange(plan.windows) if plan.row_window is None else plan.row_window
+    valid = torch.ones_like(rows, dtype=torch.bool) if plan.valid is None else plan.valid
+    return [sorted(rows[window == s][valid[window == s]].tolist()) for s in range(plan.windows)]
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("pad", ["needed", "always"])
+@pytest.mark.parametrize(
+    "size, folds, centers",
+    [((8, 12), 4, 2), ((9, 13), 4, 2), ((4, 9), 7, 1), ((5, 6), 1, 7), ((2, 30), 7, 2), ((1, 1), 7, 2)],
+)
+def test_full_lattices_plan_as_grids(size, folds, centers, pad, shift):
+    points = PointSet.from_images(torch.randn(2, 3, *size, dtype=torch.float64))
+    settings = dict(pad=pad, shift=shift, table=7, top=2)
+    grid, sparse = (plan_of(p, folds, centers, **settings) for p in (points, points.as_sparse()))
+    where = torch.arange(len(points.feat)).double()
+    assert torch.equal(sparse.leave(sparse.enter(points.feat)), points.feat)
+    assert torch.equal(sparse.leave(sparse.merge(sparse.split(sparse.enter(points.feat)))), points.feat)
+    rows = grid.split(grid.enter(where[:, None]))[..., 0]
+    assert windows(sparse, where) == rows.sort(1).values.tolist()
+    pooled, means = ([p.pool(r), p.top.mean(r)] for p in (grid, sparse) for r in [p.split(p.enter(points.feat))])
+    torch.testing.assert_close(pooled, means)
+    assert sparse.center_valid.all() and sparse.top.valid.all() and sparse.top.center_valid.all()
+
+    table = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    read = []  # at the own slot of each point
+    for plan in (grid, sparse):
+        bias = plan.taps.read(table).transpose(1, 3)  # (R, L, E, M)
+        bias = bias.repeat(len(plan.split(plan.enter(points.feat))) // len(bias), 1, 1, 1).flatten(2)
+        read.append(plan.leave(plan.merge(bias.contiguous())))
+    torch.testing.assert_close(*read)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_windows_hold_the_copies_of_present_points(ragged, shift):
+    """Set by set; windows in which nothing lies do not exist."""
+    number = torch.arange(len(ragged.feat)).double()
+    plan = plan_of(ragged, 4, 2, shift=shift)
+    expected = []
+    for b, part in enumerate(ragged.unbind()):
+        height, width = part.layout.size[0].tolist()
+        image = torch.full((1, 1, height, width), -1.0, dtype=torch.float64)
+        image[0, 0, part.layout.cell[:, 0], part.layout.cell[:, 1]] = number[ragged.ptr[b] : ragged.ptr[b + 1]]
+        down, right = (-side % 4 for side in (height, width))
+        image = F.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), mode="reflect")[0, 0]
+        h, w = (side // 4 for side in image.shape)
+        image = image.roll((-(h // 2), -(w // 2)), (0, 1)) if shift else image
+        for i in range(4):
+            for j in range(4):
+                inside = image[i * h : (i + 1) * h, j * w : (j + 1) * w]
+                expected.append(sorted(inside[inside >= 0].tolist()))
+    assert [] in expected
+    assert windows(plan, number) == [w for w in expected if w]
+    assert torch.equal(plan.leave(plan.merge(plan.split(plan.enter(ragged.feat)))), ragged.feat)
+
+
+@pytest.mark.parametrize("at", [(0, 0), (4, 4), (8, 12), (2, 7)])
+def test_all_windows_but_one_are_empty(at):
+    mask = torch.zeros(9, 13)
+    mask[at] = 1
+    points = PointSet.from_images([torch.randn(3, 9, 13, dtype=torch.float64)] * 2, [mask, None])
+    plan = plan_of(points, 3, 2, table=7, top=4)
+    lonely = points.feat[:1]
+    rows = plan.split(plan.enter(points.feat))
+    first = 1 if plan.row_window is None else int((plan.row_window == 0).sum())
+    assert plan.top.valid.sum(1).tolist() == [plan.windows - 9, 9]
+    pooled = plan.pool(rows)[: plan.windows - 9]
+    exists = plan.center_valid[: plan.windows - 9]
+    torch.testing.assert_close(pooled[exists], lonely.expand_as(pooled[exists]))
+    assert exists.any(1).all() and first == 1
+    torch.testing.assert_close(plan.top.pool(rows)[0, plan.top.center_valid[0]][:1], lonely)
+
+
+def test_tables_cover_each_sets_own_lattice():
+    """A pixel reads the table where its lattice lies under it, whatever lattices its batch-mates have."""
+    sizes = [(7, 7), (14, 21), (9, 3)]
+    points = PointSet.from_images([torch.zeros(1, *size, dtype=torch.float64) for size in sizes])
+    plan = plan_of(points, 1, 1, table=7)
+    table = torch.randn(1, 1, 7, 7, dtype=torch.float64)
+    bias = plan.taps.read(table)[:, 0, 0, :, None]  # (R, L, 1)
+    expected = [F.interpolate(table, size, mode="bilinear", align_corners=True).flatten() for size in sizes]
+    torch.testing.assert_close(plan.leave(plan.merge(bias))[:, 0], torch.cat(expected))
+
+
+def test_a_continued_lattice_reads_its_table_from_edge_to_edge():
+    """The table lies over the continued lattice: of 5 cells in 2 windows, the last is a copy."""
+    points = PointSet.from_images(torch.zeros(1, 1, 1, 5, dtype=torch.float64)).as_sparse()
+    plan = plan_of(points, 2, 1, table=6)
+    table = torch.arange(6.0, dtype=torch.float64).expand(1, 1, 6, 6)
+    bias = plan.taps.read(table)[:, 0, 0, :, None]
+    assert plan.leave(plan.merge(bias))[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_offsets_are_from_centers_of_present_points(ragged):
+    plan = with_offsets(plan_of(ragged, 4, 2), ragged.pos)
+    rows = plan.split(plan.enter(ragged.pos))
+    centers = plan.pool(rows)
+    window = torch.arange(plan.windows) if plan.row_window is None else plan.row_window
+    for r in range(len(rows)):
+        torch.testing.assert_close(plan.offsets[r], rows[r] - centers[window[r]][:, None])

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, window_bounds
+from pointmix.layouts.windows import (
+    first_of_equals,
+    member_signature,
+    pool_members,
+    reflected,
+    reflection,
+    window_bounds,
+)
 
 SIDES = [1, 2, 7, 13, 49, 56, 97]
 
@@ -53,3 +60,87 @@ def test_signatures_differ_for_sets_with_equal_sums():
     members = torch.zeros(1, 10, len(pairs), dtype=torch.bool)
     members[0, pairs.T, torch.arange(len(pairs))] = True
     assert first_of_equals(member_signature(members, rank[None])).all()
+
+
+# ---- reflection -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "side, folds, pad, expected",
+    [
+        (56, 7, "needed", (7, 0, 56)),
+        (50, 7, "needed", (7, 3, 56)),
+        (13, 1, "needed", (1, 0, 13)),
+        (5, 2, "needed", (2, 0, 6)),
+        (56, 7, "always", (7, 3, 63)),
+        (50, 7, "always", (7, 3, 56)),
+        (14, 1, "always", (1, 0, 15)),
+        (3, 7, "needed", (7, 2, 7)),  # two cells on either end
+        (2, 7, "needed", (2, 0, 2)),  # would take three
+        (1, 7, "needed", (1, 0, 1)),
+        (1, 1, "needed", (1, 0, 1)),
+        (1, 1, "always", (1, 0, 1)),
+        (7, 7, "always", (7, 3, 14)),
+    ],
+)
+def test_how_sides_are_continued(side, folds, pad, expected):
+    assert reflection(side, folds, pad) == expected
+    found = reflection(torch.tensor([side, 56]), folds, pad)
+    assert tuple(int(t[0]) for t in found) == expected
+
+
+@pytest.mark.parametrize("pad", ["needed", "always"])
+@pytest.mark.parametrize("folds", [1, 2, 3, 7, 8])
+def test_continued_sides_are_cut_evenly(folds, pad):
+    side = torch.arange(1, 100)
+    windows, before, padded = reflection(side, folds, pad)
+    assert (padded % windows == 0).all() and ((windows == folds) | (windows == side)).all()
+    after = padded - side - before
+    assert (before >= 0).all() and ((after == before) | (after == before + 1)).all()
+    assert (after < side).all() and (padded - side <= folds).all()  # what can be reflected, and no more than it takes
+    whole = (windows == folds) & (side % folds == 0)
+    assert ((padded - side)[whole & (side > folds)] == (folds if pad == "always" else 0)).all()
+    for row in zip(side.tolist(), windows.tolist(), before.tolist(), padded.tolist(), strict=True):
+        assert reflection(row[0], folds, pad) == row[1:]
+
+
+def test_unknown_padding():
+    with pytest.raises(ValueError, match="pad must be 'needed' or 'always', got 'never'"):
+        reflection(8, 7, "never")
+
+
+SETS = [(9, 13), (8, 8), (3, 4), (2, 30), (1, 1), (1, 5)]
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize("pad", ["needed", "always"])
+def test_copies_are_those_of_reflection_padding(pad, density):
+    """Of all sets at once: what lies on each cell of the continued lattice, which is nothing where the image has a
+    hole."""
+    size = torch.tensor(SETS)
+    _, before, padded = reflection(size, 7, pad)
+    masks = [torch.rand(s) <= density for s in SETS]
+    cell = torch.cat([m.nonzero() for m in masks])
+    batch = torch.repeat_interleave(torch.arange(len(SETS)), torch.tensor([int(m.sum()) for m in masks]))
+    point, at, own = reflected(cell, size[batch], before[batch], padded[batch])
+    assert torch.equal(point[own], torch.arange(len(cell)))  # each point is itself once, in order
+    assert torch.equal(at[own], cell + before[batch])
+    number = 0
+    for b, mask in enumerate(masks):
+        places = mask.flatten().long().cumsum(0).view(mask.shape) - 1 + number  # (H, W) index of each point
+        number += int(mask.sum())
+        image = torch.where(mask, places, -1)[None, None].double()
+        (top, left), (down, right) = before[b].tolist(), (padded[b] - size[b] - before[b]).tolist()
+        expected = F.pad(image, (left, right, top, down), mode="reflect")[0, 0].long()
+        found = torch.full_like(expected, -1)
+        here = batch[point] == b
+        assert len(at[here].unique(dim=0)) == int(here.sum())
+        found[tuple(at[here].T)] = point[here]
+        assert torch.equal(found, expected)
+
+
+def test_nothing_is_copied_where_nothing_is_continued():
+    cell = torch.tensor([[3, 1], [0, 0]])
+    size = torch.tensor([[8, 8], [2, 2]])
+    point, at, own = reflected(cell, size, torch.zeros_like(size), size)
+    assert point.tolist() == [0, 1] and torch.equal(at, cell) and own.all()
