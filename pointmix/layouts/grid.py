@@ -10,7 +10,14 @@ from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import EvenPlan, IndexPlan
 from pointmix.layouts.top import EvenTop, Taps
-from pointmix.layouts.windows import first_of_equals, member_signature, pool_members, reflection, window_bounds
+from pointmix.layouts.windows import (
+    check_options,
+    first_of_equals,
+    member_signature,
+    pool_members,
+    reflection,
+    window_bounds,
+)
 
 
 def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Tensor, "*N"]:
@@ -134,6 +141,7 @@ class Grid:
             table: side of the table of positions that slots will read.
             top: centers a side of the level above, None for no such level.
         """
+        check_options(pad, shift, table, top)
         if pad is not None:
             return self._plan_reflected(pos, ptr, folds, centers, pad, shift, table, top)
         batch = ptr.numel() - 1
@@ -143,14 +151,14 @@ class Grid:
             pooling = _pooling(height // fh, width // fw, centers, pos)
             return EvenPlan(batch, self.size, (fh, fw), pooling)
         window = torch.arange(fh * fw, device=ptr.device)
-        top, rows = window_bounds(window // fw, height, fh)  # (S,)
+        above, rows = window_bounds(window // fw, height, fh)  # (S,)
         left, cols = window_bounds(window % fw, width, fw)
         longest, widest = -(-height // fh), -(-width // fw)
         i = torch.arange(longest * widest, device=ptr.device)  # slots of the largest window, row-major
         r, c = (i // widest).expand(len(window), -1), (i % widest).expand(len(window), -1)  # (S, L)
         valid = (r < rows[:, None]) & (c < cols[:, None])
         r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
-        slot = (top[:, None] + r) * width + left[:, None] + c  # (S, L)
+        slot = (above[:, None] + r) * width + left[:, None] + c  # (S, L)
         members = pool_members(r, rows[:, None].expand_as(r), centers)[..., :, None]  # (S, L, P, 1)
         members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
         members = members.flatten(2) & valid[..., None]  # (S, L, M)

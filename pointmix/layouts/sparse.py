@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
-from pointmix.layouts.windows import pool_members, reflected, reflection, window_bounds
+from pointmix.layouts.windows import check_options, pool_members, reflected, reflection, window_bounds
 from pointmix.ops.ragged import set_of
 from pointmix.ops.scatter import segment_mean, segment_sum
 
@@ -124,6 +124,7 @@ class SparseGrid:
         top: int | None = None,
     ) -> IndexPlan:
         """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
+        check_options(pad, shift, table, top)
         batch = set_of(ptr, len(self.cell))
         if pad is not None:
             return self._plan_reflected(batch, pos.dtype, folds, centers, pad, shift, table, top)

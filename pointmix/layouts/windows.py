@@ -33,6 +33,12 @@ def reflection(side, folds: int, pad: str):
     return fits * folds + (1 - fits) * side, extra // 2, side + extra
 
 
+def check_options(pad: str | None, shift: bool, table: int | None, top: int | None) -> None:
+    """Raise ValueError where a plan is asked for what only windows of one size have."""
+    if pad is None and (shift or table is not None or top is not None):
+        raise ValueError(f"plan: shift, table and top need pad, got {shift}, {table} and {top} without")
+
+
 def reflected(
     cell: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], before: Int[Tensor, "N 2"], padded: Int[Tensor, "N 2"]
 ) -> tuple[Int[Tensor, "K"], Int[Tensor, "K 2"], Bool[Tensor, "K"]]:

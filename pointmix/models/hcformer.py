@@ -24,10 +24,10 @@ class HCFormer(PointBackbone):
     Args:
         heads, head_dim: of each stage, or one number for all.
         hierarchy: "window" clusters the windows too, "shift" rolls every second block's windows by half of one, where a
-            stage has several, "none" does neither.
+            stage has several (cyclically and without a mask, so that opposite borders meet), "none" does neither.
         geometry_patch, geometry_window: "euclidean" or "hyperbolic", of points and of windows.
-        rel_pos: biases by position: true or "table" for the paper's tables, "offset" for a small network of the offset
-            from a center, which clouds can use too (ours); false for none.
+        rel_pos: biases by position: true or "table" for the paper's tables, which clouds cannot read, "offset" for a
+            small network of the offset from a center, which any layout can (ours); false for none.
         curvature: kappa of the hyperbolic branches; `learn_curvature` makes it a parameter of each block.
         global_centers: centers a side over the whole set, of each stage; None for a stage without the upper branch.
         table_size: side of the bias tables of each stage, the lattice's at 224 pixels. Other sizes interpolate them.
@@ -35,7 +35,10 @@ class HCFormer(PointBackbone):
         coords: append coordinates to the input, as the paper says; the released code does not.
         cat_norm, lift, alpha: see `ClusterMixer`.
         decay_bias_tables: false takes the tables out of weight decay, in which the recipe has them.
-        **kwargs: of `PointBackbone`.
+        coord_dims, plain, **kwargs: of `PointBackbone`.
+
+    Raises:
+        ValueError: if a switch has no such value, or the per-stage settings differ in length.
     """
 
     def __init__(
