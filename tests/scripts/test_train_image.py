@@ -14,7 +14,7 @@ from pointmix.engine.run import create_run_model
 from pointmix.engine.train import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs" / "image").glob("*.yaml"))
+CONFIGS = sorted([*(ROOT / "configs/image").glob("*.yaml"), *(ROOT / "configs/ablations/cifar10").glob("*.yaml")])
 
 
 def parse(argv):
@@ -78,9 +78,9 @@ def test_recipes_parse_and_say_command_cost_and_result(path):
     model = create_run_model(cfg, SimpleNamespace(classes=range(10), in_chans=cfg.data.in_chans or 3))
     assert sum(p.numel() for p in model.parameters()) > 1e5
     lines = path.read_text().splitlines()
-    command = "scripts/train_image.py"
+    command = "scripts/ablate.py" if path.parent.name == "cifar10" else "scripts/train_image.py"
     assert lines[0].startswith("# ") and command in lines[0]
-    assert path.name in lines[0] or lines[0].endswith(command)
+    assert path.name in lines[0] or lines[0].endswith(command) or "cifar10/*.yaml" in lines[0]
     assert lines[1].startswith("# Cost: ") and lines[2].startswith("# Result: ")
 
 
@@ -88,6 +88,7 @@ def test_recipes_parse_and_say_command_cost_and_result(path):
 IMAGENET = {
     "coc": (("tiny", "small", "medium"), 8, 128),
     "fec": (("small", "base", "large"), 4, 256),
+    "hcformer": (("nano", "tiny", "small", "medium"), 4, 256),
 }
 
 
