@@ -71,6 +71,8 @@ class HCFormer(PointBackbone):
         heads, head_dim = ((n,) * stages if isinstance(n, int) else n for n in (heads, head_dim))
         each = dict(heads=heads, head_dim=head_dim, global_centers=global_centers, table_size=table_size)
         for name, value in each.items():
+            if isinstance(value, int):
+                raise ValueError(f"{name} must have a value for each of {stages} stages, got {value}")
             if len(value) != stages:
                 raise ValueError(f"{name} has {len(value)} values for {stages} stages: {tuple(value)}")
             if any(n is not None and n < 1 for n in value):
@@ -85,6 +87,7 @@ class HCFormer(PointBackbone):
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
         if rel_pos not in (True, False, "table", "offset"):
             raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
+        curvature = float(curvature)  # PyYAML reads 1e-1 as text
         if not 0 < curvature < math.inf:
             raise ValueError(f"curvature must be a positive number, got {curvature}")
         self.decay_bias_tables = decay_bias_tables
