@@ -4,9 +4,11 @@ python benchmarks/points_models.py
 python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (plain)" --points 2048 --csv mine.csv
 
 Rows: our models; "(plain)", the same model on the plain twins of its ops: groups written out before they are mapped,
-batch normalization a step of its own, and a value and a projection for each neighbor.
+batch normalization a step of its own, and a value and a projection for each neighbor; "(literal)", the same weights in
+the form of the papers, convolutions over (groups, channels, neighbors), see pointmlp_literal.py (inference only).
 Columns: multiply-adds of one cloud (linear maps and matrix products), clouds/s of inference and of a training step,
-each also as a ratio to the plain twin, and the peak memory that a step adds (on the CPU in a process of its own).
+each also as a ratio to the plain twin and to the literal form, and the peak memory that a step adds (on the CPU in a
+process of its own).
 """
 
 from __future__ import annotations
@@ -24,19 +26,22 @@ from pathlib import Path
 
 from image_models import ALLOCATOR, finish, in_turns, resident
 
-DEFAULT = [name + plain for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for plain in ("", " (plain)")]
+FORMS = ("", " (plain)", " (literal)")
+DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
 
 
-def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None], float]:
-    """An inference step, a training step, and the multiply-adds of one cloud."""
+def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None] | None, float]:
+    """An inference step, a training step (None for the literal form), and the multiply-adds of one cloud."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from pointmlp_literal import LiteralPointMLP
+    from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
     import pointmix
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
     model = pointmix.create_model(base, plain=variant == "(plain)").to(args.device)
+    model = LiteralPointMLP(model) if variant == "(literal)" else model
     x = (2 * torch.rand(args.batch, args.points, 3) - 1).to(args.device)
 
     def infer() -> None:
@@ -53,9 +58,10 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
         model.zero_grad()
         finish(args.device)
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    in_place = {torch.ops.aten.addmm_: lambda total, a, b, **kwargs: mm_flop(a, b)}  # which the counter leaves out
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         model.eval()(x[:1])
-    return infer, train, counter.get_total_flops() / 2
+    return infer, None if variant == "(literal)" else train, counter.get_total_flops() / 2
 
 
 def memory(step: Callable[[], None], device: str) -> float:
@@ -84,7 +90,7 @@ def memory_of(name: str, kind: str, argv: list[str]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (plain)'")
+    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (plain)', '(literal)'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--points", type=int, default=1024, help="of each cloud")
     parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")
@@ -108,27 +114,34 @@ def main() -> int:
         return 0
     names = args.models
     contenders = [steps(name, args) for name in names]
-    times = {kind: in_turns([c[i] for c in contenders], args.seconds) for i, kind in enumerate(("infer", "train"))}
-    peak = {kind: [memory_of(name, kind, sys.argv[1:]) for name in names] for kind in times}
+    times, peak = {}, {}  # of the kinds, by name
+    for i, kind in enumerate(("infer", "train")):
+        able = {name: c[i] for name, c in zip(names, contenders, strict=True) if c[i] is not None}
+        times[kind] = dict(zip(able, in_turns(list(able.values()), args.seconds), strict=True))
+        peak[kind] = {name: memory_of(name, kind, sys.argv[1:]) for name in able}
 
     rows = []
     for i, name in enumerate(names):
         row = {"model": name, "GMAC": round(contenders[i][2] / 1e9, 3)}
+        base, _, form = name.partition(" ")
         for kind in times:
-            row |= {f"{kind} clouds/s": round(args.batch / times[kind][i], 2), f"{kind} MiB": round(peak[kind][i])}
-        plain = name if name.endswith("(plain)") else f"{name} (plain)"
-        if plain in names and plain != name:
-            other = names.index(plain)
-            row |= {f"{kind} x": round(times[kind][other] / times[kind][i], 2) for kind in times}
-            row |= {f"{kind} memory x": round(peak[kind][i] / max(peak[kind][other], 1), 2) for kind in times}
+            if name not in times[kind]:
+                continue
+            row[f"{kind} clouds/s"] = round(args.batch / times[kind][name], 2)
+            row[f"{kind} MiB"] = round(peak[kind][name])
+            for other in ("plain", "literal"):
+                if not form and (reference := times[kind].get(f"{base} ({other})")):
+                    row[f"{kind} x {other}"] = round(reference / times[kind][name], 2)
+            if not form and f"{base} (plain)" in names:
+                row[f"{kind} memory x"] = round(peak[kind][name] / max(peak[kind][f"{base} (plain)"], 1), 2)
         rows.append(row)
-    keys = max(rows, key=len)
+    keys = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}")
     for key in keys:
         table.add_column(key, justify="left" if key == "model" else "right")
     for row in rows:
         table.add_row(*(str(row.get(key, "")) for key in keys))
-    Console().print(table)
+    Console(width=max(Console().width, 160)).print(table)
     if args.csv:
         where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
         setting = {
