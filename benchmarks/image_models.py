@@ -31,7 +31,8 @@ from pathlib import Path
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_tiny (quarter block)", "coc_tiny (quarter occupied)",
-    "coc_small", "coc_small (plain)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
+    "coc_small", "coc_small (plain)", "fec_small", "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)",
+    "hcformer_tiny (quarter)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def main() -> int:
         table.add_column(key, justify="left" if key in ("model", "compared with") else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    Console(width=max(Console().width, 140)).print(table)
     if args.csv:
         where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
         setting = {
