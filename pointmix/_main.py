@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import torch
+
 
 def exit_code(work: Callable[[], object]) -> int:
     """Do the work and return 0; 2 after a line on stderr for bad input, 128 and the signal's number if stopped.
@@ -22,4 +24,7 @@ def exit_code(work: Callable[[], object]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print("error: " + " ".join(str(e).split()), file=sys.stderr)
         return 2
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
     return 0

@@ -1,15 +1,14 @@
 """Train image recipes over several seeds and compare them in one table.
 
-python scripts/ablate.py configs/ablations/*.yaml --seeds 1 2 3 --data.root DIR
-python scripts/ablate.py configs/ablations/*.yaml --jobs 2 --minutes 20 --optim.warmup_epochs 0.2 --data.root DIR
-
-python scripts/ablate.py configs/ablations/*.yaml --base configs/image/hcformer_tiny_in1k.yaml --data.root DIR
+python scripts/ablate.py configs/ablations/cifar10/*.yaml --minutes 4 --jobs 2 --data.root DIR
+python scripts/ablate.py configs/ablations/*.yaml --base configs/image/hcformer_tiny_in1k.yaml --accum 4 --data.root DIR
 
 The recipes come first. With --base, a YAML without a data section is a change to that recipe: its keys replace the
-base's, those of model.kwargs one by one; the outcome is written to OUT/NAME.yaml. Flags that are not listed below go to every training, see scripts/train_image.py --help. Run
-folders are OUT/RECIPE/seedN, what each training says is in OUT/RECIPE/seedN.log, and the table is in OUT/ablation.md,
-.csv and .json. The same command again skips what is finished and goes on with the rest. The exit code is 1 where a
-training failed; the others are done all the same.
+base's, those of model.kwargs one by one, and the outcome is written to OUT/NAME.yaml. Recipes that come to the same are
+trained once. Flags that are not listed below go to every training, see scripts/train_image.py --help; each training is
+one process. Run folders are OUT/RECIPE/seedN, what each training says is in OUT/RECIPE/seedN.log, and the table is in
+OUT/ablation.md, .csv and .json. The same command again skips what is finished and goes on with the rest. The exit code
+is 1 where a training failed; the others are done all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import dataclasses
 import json
 import shlex
 import signal
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ import yaml
 from pointmix._main import exit_code
 
 TRAIN = Path(__file__).resolve().with_name("train_image.py")
-EQUAL_TIME = """equal time: measure the speed of each recipe, as many at a time as --jobs says, and give it the
+EQUAL_TIME = """equal time: measure the speed of each recipe, as many of it at a time as --jobs says, and give it the
 optimizer steps of M minutes, validation and test not counted; its schedule ends with them. Warm-up epochs stay as many
 as they are"""
 
@@ -77,7 +77,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--minutes", type=float, metavar="M", help=EQUAL_TIME)
     parser.add_argument("--out", default="runs/ablation", metavar="OUT", help="default runs/ablation")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # write the speed of one recipe
+    parser.add_argument("--measure", type=int, metavar="K", help=argparse.SUPPRESS)  # write speedK.json of one recipe
 
     def refuse(message: str) -> None:
         raise ValueError(message)
@@ -101,24 +101,33 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     for file in files:
         if [f.stem for f in files].count(file.stem) > 1:
             raise ValueError(f"two recipes are called {file.stem}; their run folders would be the same")
-    if args.base:
-        files = [complete(file, args.base, Path(args.out)) for file in files]
+    files = [complete(file, args.base, Path(args.out)) for file in files]
     return args, [Recipe(file, tuple(flags), Path(args.out) / file.stem) for file in files]
 
 
-def complete(file: Path, base: Path, out: Path) -> Path:
+def complete(file: Path, base: Path | None, out: Path) -> Path:
     """The file, or where it holds a change to the base, a new file in `out` with both."""
     from pointmix.engine.checkpoint import write_text
 
-    change, recipe = (yaml.safe_load(path.read_text()) for path in (file, base))
-    for path, found in ((file, change), (base, recipe)):
-        if not isinstance(found, dict):
-            raise ValueError(f"{path} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
-    if "data" in change:
+    change = read(file)
+    if "data" in change or (base is None and "name" in (change.get("model") or {})):
         return file
+    if base is None:
+        raise ValueError(f"{file} has neither data nor a model's name: it is a change to a recipe; give that as --base")
+    recipe = read(base)
     text = yaml.safe_dump(merged(recipe, change | {"name": file.stem}), sort_keys=False)
     write_text(out / file.name, f"# {file} over {base}\n{text}")
     return out / file.name
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as e:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
+    return found
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -138,46 +147,47 @@ def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list
     """
     from pointmix.engine.jobs import last_line, run_all
 
-    commands = {}
+    fitted, failed = [], {}
     for recipe in recipes:
         if recipe.config().steps is not None:
             raise ValueError(f"{recipe.name} has its own steps; with --minutes leave them out")
-        if known_speed(recipe) is None:
-            flags = [*recipe.flags, f"--out={recipe.folder.parent}", "--measure"]
-            commands[recipe.name] = [sys.executable, __file__, str(recipe.file), *flags]
-    logs, failed = {recipe.name: recipe.folder / "speed.log" for recipe in recipes}, {}
-    if commands:
-        print(f"measuring the speed of {', '.join(commands)}", flush=True)
-    for name, code in run_all(commands, logs, jobs=jobs):
-        if code:
-            failed[name] = last_line(logs[name])
-    fitted = []
-    for recipe in recipes:
+        if known_speed(recipe, jobs) is None:
+            print(f"measuring the speed of {recipe.name}", flush=True)
+            flags = [*recipe.flags, f"--out={recipe.folder.parent}", f"--jobs={jobs}"]
+            command = [sys.executable, __file__, str(recipe.file), *flags]
+            commands = {k: [*command, f"--measure={k}"] for k in range(jobs)}  # as many at once as train at once
+            logs = {k: recipe.folder / f"speed{k}.log" for k in commands}
+            for k, code in run_all(commands, logs, jobs=jobs):
+                if code:
+                    failed[recipe.name] = last_line(logs[k])
         if recipe.name not in failed:
-            steps = max(round(60 * minutes / known_speed(recipe)), 1)
+            steps = max(round(60 * minutes / known_speed(recipe, jobs)), 1)
             fitted.append(dataclasses.replace(recipe, flags=(*recipe.flags, f"--steps={steps}")))
     return fitted, failed
 
 
-def known_speed(recipe: Recipe) -> float | None:
-    """Seconds a step, if they were measured with the same settings."""
+def known_speed(recipe: Recipe, jobs: int) -> float | None:
+    """Mean seconds a step, if they were measured with the same settings."""
     from pointmix.engine.config import changed_key
 
-    file = recipe.folder / "speed.json"
-    found = json.loads(file.read_text()) if file.exists() else None
-    if found is None or changed_key(found["config"], recipe.config()) is not None:
-        return None
-    return found["seconds_per_step"]
+    found = []
+    for file in (recipe.folder / f"speed{k}.json" for k in range(jobs)):
+        speed = json.loads(file.read_text()) if file.exists() else {}
+        if speed.get("jobs") != jobs or changed_key(speed["config"], recipe.config()) is not None:
+            return None
+        found.append(speed["seconds_per_step"])
+    return statistics.mean(found)
 
 
-def measure(recipe: Recipe) -> None:
+def measure(recipe: Recipe, number: int, jobs: int) -> None:
+    """Write the speed of a recipe; `jobs` processes do so at once."""
     from pointmix.engine.checkpoint import write_text
     from pointmix.engine.config import as_plain
     from pointmix.engine.speed import seconds_per_step
 
     cfg = recipe.config()
-    found = {"seconds_per_step": seconds_per_step(cfg), "config": as_plain(cfg)}
-    write_text(recipe.folder / "speed.json", json.dumps(found, indent=1))
+    found = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
+    write_text(recipe.folder / f"speed{number}.json", json.dumps(found, indent=1))
 
 
 # ---- trainings --------------------------------------------------------------------------------------------------
@@ -202,13 +212,15 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 def ablate(argv: list[str]) -> list[str]:
     """Do all that is left to do; returns what failed."""
     args, recipes = parse(argv)
-    if args.measure:
-        return measure(recipes[0]) or []
+    if args.measure is not None:
+        return measure(recipes[0], args.measure, args.jobs) or []
 
     from pointmix.engine.compare import row, show
     from pointmix.engine.jobs import last_line, run_all
 
     configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything runs
+    same = equals(configs)
+    recipes = [recipe for recipe in recipes if same[recipe.name] == recipe.name]
     failed: list[str] = []
 
     def tell(what: str, why: str, log: Path) -> None:
@@ -218,7 +230,7 @@ def ablate(argv: list[str]) -> list[str]:
     if args.minutes is not None:
         recipes, slow = fit_steps(recipes, minutes=args.minutes, jobs=args.jobs)
         for name, why in slow.items():
-            tell(f"speed of {name}", why, Path(args.out) / name / "speed.log")
+            tell(f"speed of {name}", why, Path(args.out) / name / "speed0.log")
     results = {(recipe.name, seed): finished(recipe, seed) for seed in args.seeds for recipe in recipes}
     of = {recipe.name: recipe for recipe in recipes}
     todo = [key for key, metrics in results.items() if metrics is None]
@@ -231,14 +243,28 @@ def ablate(argv: list[str]) -> list[str]:
             tell(what, last_line(logs[name, seed]), logs[name, seed])
             continue
         metrics = results[name, seed] = finished(of[name], seed)
+        if metrics is None:
+            tell(what, "it ended without results", logs[name, seed])
+            continue
         share = metrics["test"][metrics["select_by"]]
         print(f"{done}/{len(todo)} {what}: {100 * share:.2f} %, {metrics['seconds']:.0f} s", flush=True)
     rows = []
     for name, cfg in configs.items():
-        runs = {seed: results.get((name, seed)) for seed in args.seeds}
-        rows.append(row(name, cfg, runs, Path(args.out) / name) | {"minutes": args.minutes})
+        trained = same[name]
+        runs = {seed: results.get((trained, seed)) for seed in args.seeds}
+        title = name if trained == name else f"{name} (is {trained})"
+        rows.append(row(title, cfg, runs, Path(args.out) / trained) | {"minutes": args.minutes})
     show(rows, Path(args.out), command=f"python scripts/ablate.py {shlex.join(argv)}")
     return failed
+
+
+def equals(configs: dict[str, Any]) -> dict[str, str]:
+    """For each recipe the first one that trains the same, often itself."""
+    from pointmix.engine.config import as_plain
+
+    first: dict[str, str] = {}
+    plain = {name: as_plain(cfg) | {"name": None, "out": None} for name, cfg in configs.items()}
+    return {name: first.setdefault(json.dumps(p, sort_keys=True), name) for name, p in plain.items()}
 
 
 def stop(signum: int, frame: Any) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pointmix.engine.config import RunConfig, run_folder
 from pointmix.engine.run import build_run
-from pointmix.engine.train import _step as train_step
-from pointmix.engine.train import build_accelerator
+from pointmix.engine.train import build_accelerator, train_step
 
 WARM = 3  # first steps that are not timed
 

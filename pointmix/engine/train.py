@@ -142,7 +142,7 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
             group = list(islice(batches, cfg.accum))
             if not group:
                 raise ValueError(f"the loader ended after {at.update} of {run.updates_per_epoch} steps of the epoch")
-            recent.append(_step(run, group))
+            recent.append(train_step(run, group))
             at.seconds = time.perf_counter() - started
             log.step(at.step, sum(len(targets) for _, targets in group) * accelerator.num_processes)
             point = at.step % cfg.log_every == 0
@@ -185,7 +185,7 @@ def _stopped(run: Run, caught: list[int]) -> Stopped:
     return Stopped(caught[0] if caught else signal.SIGTERM, note)
 
 
-def _step(run: Run, group: list[tuple[Any, torch.Tensor]]) -> torch.Tensor:
+def train_step(run: Run, group: list[tuple[Any, torch.Tensor]]) -> torch.Tensor:
     """One optimizer step over a group of batches; returns this process's mean loss, on the device."""
     accelerator, total = run.accelerator, None
     for i, (inputs, targets) in enumerate(group):

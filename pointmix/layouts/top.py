@@ -53,10 +53,11 @@ class Taps:
 
     def read(self, table: Float[Tensor, "E M T T"]) -> Float[Tensor, "R M E L"]:
         """What the table says at each slot."""
-        rows, width, taps = self.index.shape
-        found = table.flatten(2).transpose(0, 1).index_select(2, self.index.flatten())  # (M, E, R L K)
-        found = found.view(*found.shape[:2], rows, width, taps)
-        found = found.squeeze(-1) if self.weight is None else (found * self.weight.to(found.dtype)).sum(-1)
+        flat = table.flatten(2).transpose(0, 1)  # (M, E, T^2)
+        found = 0
+        for k, index in enumerate(self.index.unbind(-1)):  # tap by tap, as four at once would be most of the memory
+            here = flat.index_select(2, index.flatten()).unflatten(2, index.shape)  # (M, E, R, L)
+            found = here if self.weight is None else found + here * self.weight[..., k].to(here.dtype)
         return found.permute(2, 0, 1, 3).contiguous()  # which is added to every set
 
 

@@ -92,7 +92,7 @@ class PointBackbone(nn.Module):
         if sampling not in SAMPLING:
             raise ValueError(f"sampling must be one of {SAMPLING}, got {sampling!r}")
         if in_chans + coord_dims * coords < 1:
-            raise ValueError(f"no input: in_chans {in_chans}, coords {coords}, coord_dims {coord_dims}")
+            raise ValueError(f"no input: in_chans {in_chans}, coords {coords}; clouds without features need coords")
         self.in_chans, self.num_classes, self.coords, self.coord_mode = in_chans, num_classes, coords, coord_mode
         self.coord_dims, self.layout, self.sampling = coord_dims, layout, sampling
         self.pyramid, self.global_pool = pyramid, _checked_pool(global_pool)

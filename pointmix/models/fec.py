@@ -21,6 +21,8 @@ class FEC(ContextClusters):
     """
 
     def __init__(self, **kwargs) -> None:
+        if taken := {"unweighted", "reducer"} & set(kwargs):
+            raise ValueError(f"{' and '.join(sorted(taken))} is what FEC is made of; take ContextClusters to change it")
         pool = partial(ClusterPool, plain=kwargs.get("plain", False))
         super().__init__(unweighted=True, reducer=pool, **kwargs)
 

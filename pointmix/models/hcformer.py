@@ -87,9 +87,14 @@ class HCFormer(PointBackbone):
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
         if rel_pos not in (True, False, "table", "offset"):
             raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
-        curvature = float(curvature)  # PyYAML reads 1e-1 as text
+        try:
+            curvature = float(curvature)  # PyYAML reads 1e-1 as text
+        except ValueError:
+            curvature = math.nan
         if not 0 < curvature < math.inf:
             raise ValueError(f"curvature must be a positive number, got {curvature}")
+        if rel_pos in (True, "table") and (coord_dims != 2 or kwargs.get("layout") == "cloud"):
+            raise ValueError("clouds cannot read bias tables; give rel_pos 'offset' or false")
         self.decay_bias_tables = decay_bias_tables
         table, tops = rel_pos in (True, "table"), global_centers if hierarchy == "window" else (None,) * stages
 

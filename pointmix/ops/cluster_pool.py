@@ -24,7 +24,7 @@ from pointmix.ops.ragged import spans
 from pointmix.ops.scatter import segment_sum
 from pointmix.ops.similarity import length
 
-PIECE = 2**21  # similarities held at a time, less than an image of 224 pixels has in its first pool
+PIECE = 2**21  # similarities of a set held at a time, less than an image of 224 pixels has in its first pool
 
 
 def cluster_pool(
@@ -119,5 +119,5 @@ def _largest(
 ) -> Int[Tensor, "B N"]:
     """argmax over k of key_k . x_n + offset_k, some points at a time."""
     key, offset = key.transpose(1, 2), offset[:, None]
-    pieces = x.split(max(1, PIECE // offset.numel()), dim=1)
+    pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # the same for a set in any batch
     return torch.cat([torch.baddbmm(offset, piece, key).argmax(2) for piece in pieces], dim=1)

@@ -27,7 +27,7 @@ class _Length(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, size = ctx.saved_tensors
-        return x * (grad / size * (size > ctx.least)).unsqueeze(-1), None
+        return x * torch.where(size > ctx.least, grad / size, 0).unsqueeze(-1), None
 
 
 def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:

@@ -105,17 +105,17 @@ def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, s
     """Clouds of all sizes, drop-path or dropout, random points; three steps an epoch."""
     straight = config(model=model, out=str(tmp_path / "straight"), epochs=2)
     train(straight)
-    cfg, original = dataclasses.replace(straight, out=str(tmp_path / "stopped")), engine._step
+    cfg, original = dataclasses.replace(straight, out=str(tmp_path / "stopped")), engine.train_step
 
     def interrupted(run, group):
         if run.at.step + 1 == step:
             os.kill(os.getpid(), 15)
         return original(run, group)
 
-    monkeypatch.setattr(engine, "_step", interrupted)
+    monkeypatch.setattr(engine, "train_step", interrupted)
     with pytest.raises(Stopped):
         train(cfg)
-    monkeypatch.setattr(engine, "_step", original)
+    monkeypatch.setattr(engine, "train_step", original)
     torch.rand(3)
     train(cfg)
     assert_same(state(straight), state(cfg))

@@ -32,13 +32,13 @@ from pointmix.engine import train as engine
 from pointmix.engine.flags import parse
 from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.points import TrainPointsConfig
-die, pause, step = int(sys.argv[1]), float(sys.argv[2]), engine._step
+die, pause, step = int(sys.argv[1]), float(sys.argv[2]), engine.train_step
 def dying(run, group):
     time.sleep(pause)
     if run.at.step + 1 == die:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, group)
-engine._step = dying
+engine.train_step = dying
 engine.train(parse(sys.argv[4:], {c.unit: c for c in (TrainImagesConfig, TrainPointsConfig)}[sys.argv[3]]))
 """
 
@@ -116,17 +116,17 @@ def test_killed_from_outside_at_any_moment(straight, tmp_path):
 def test_stopped_by_a_signal(straight, tmp_path, monkeypatch, step):
     """Also after the last step of an epoch, before its validation (4), and after the very last step (12)."""
     cfg = dataclasses.replace(straight, out=str(tmp_path / "stopped"))
-    original = engine._step
+    original = engine.train_step
 
     def interrupted(run, group):
         if run.at.step + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(run, group)
 
-    monkeypatch.setattr(engine, "_step", interrupted)
+    monkeypatch.setattr(engine, "train_step", interrupted)
     with pytest.raises(Stopped):
         train(cfg)
-    monkeypatch.setattr(engine, "_step", original)
+    monkeypatch.setattr(engine, "train_step", original)
     torch.rand(5)  # the numbers drawn in between must not matter
     train(cfg)
     assert_same_end(straight, cfg)

@@ -133,8 +133,8 @@ def test_short_last_group_of_an_epoch_is_a_step_of_its_own(tiny_config):
 @no_pictures
 def test_loss_that_is_not_finite_stops_with_step_and_checkpoint(tiny_config, monkeypatch):
     cfg = tiny_config(save_every_steps=2)
-    step = engine._step
-    monkeypatch.setattr(engine, "_step", lambda r, g: step(r, g) * (float("nan") if r.at.step == 5 else 1.0))
+    step = engine.train_step
+    monkeypatch.setattr(engine, "train_step", lambda r, g: step(r, g) * (float("nan") if r.at.step == 5 else 1.0))
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 5; the last good checkpoint is .*, of step 4"):
         train(cfg)
     assert last(cfg)["progress"]["step"] == 4
@@ -143,7 +143,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_checkpoint(tiny_config, mon
 @no_pictures
 def test_weights_that_are_not_finite_are_never_saved(tiny_config, monkeypatch):
     cfg = tiny_config(save_every_steps=3)
-    step = engine._step
+    step = engine.train_step
 
     def spoil(r, g):
         loss = step(r, g)
@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config, monkeypatch):
             r.model.head.weight.data[0, 0] = float("inf")
         return loss
 
-    monkeypatch.setattr(engine, "_step", spoil)
+    monkeypatch.setattr(engine, "train_step", spoil)
     with pytest.raises(FloatingPointError, match="weights are not finite at step 6; .* of step 3"):
         train(cfg)
     assert last(cfg)["progress"]["step"] == 3
@@ -160,14 +160,14 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config, monkeypatch):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signal_finishes_the_step_and_saves(tiny_config, monkeypatch, signum):
     cfg = tiny_config()
-    step, before = engine._step, signal.getsignal(signum)
+    step, before = engine.train_step, signal.getsignal(signum)
 
     def interrupted(r, g):
         if r.at.step == 4:
             os.kill(os.getpid(), signum)
         return step(r, g)
 
-    monkeypatch.setattr(engine, "_step", interrupted)
+    monkeypatch.setattr(engine, "train_step", interrupted)
     with pytest.raises(Stopped, match=f"stopped by {signum.name} at step 5; the same command goes on") as e:
         train(cfg)
     assert e.value.signum == signum and isinstance(e.value, KeyboardInterrupt)
@@ -193,7 +193,7 @@ def test_restart_leaves_nothing_from_which_a_run_could_go_on(tiny_config, monkey
     train(cfg)
     files = [Path(cfg.out, name) for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.FINAL, "metrics.json")]
     assert all(file.exists() for file in files)
-    monkeypatch.setattr(engine, "_step", lambda run, group: 1 / 0)
+    monkeypatch.setattr(engine, "train_step", lambda run, group: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(dataclasses.replace(cfg, restart=True))
     assert not any(file.exists() for file in files)

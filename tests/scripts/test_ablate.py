@@ -65,7 +65,7 @@ def in_process(script, monkeypatch):
             logs[key].parent.mkdir(parents=True, exist_ok=True)
             done.append(command)
             try:
-                if "--measure" in command:
+                if any(arg.startswith("--measure=") for arg in command):
                     script.ablate(command[2:])
                 else:
                     train_all(parse(command[2:], TrainImagesConfig))
@@ -143,6 +143,37 @@ def test_equal_time_fits_the_steps_to_the_speed(script, recipe, tmp_path, monkey
     argv[argv.index("0.1")] = "0.2"
     assert script.main(argv) == 2
     assert "steps was 6 and is now 12; give another --out, or remove that folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_as_many_at_a_time_are_measured_as_train(script, recipe, tmp_path, monkeypatch, in_process):
+    speeds = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: next(speeds))
+    out = tmp_path / "out"
+    argv = [recipe("some"), "--seeds", "1", "--minutes", "0.1", f"--out={out}"]
+    assert script.main([*argv, "--jobs", "2"]) == 0
+    assert [arg for command in in_process for arg in command if "--measure" in arg] == ["--measure=0", "--measure=1"]
+    assert json.loads((out / "ablation.json").read_text())["rows"][0]["steps"] == 4  # 6 s by the mean of 1 and 2
+    assert script.main(argv) == 2  # alone it is measured anew, and other steps are another run
+    assert json.loads((out / "some" / "speed0.json").read_text())["seconds_per_step"] == 3.0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_equal_recipes_train_once(script, recipe, tmp_path, in_process):
+    argv = [recipe("one"), recipe("two"), recipe("other", heads=4), "--seeds=1", f"--out={tmp_path}/out"]
+    assert script.main([*argv, "--max_steps=1"]) in (0, 1) and len(in_process) == 2
+    rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
+    assert [row["recipe"] for row in rows] == ["one", "two (is one)", "other"]
+
+
+def test_a_change_needs_a_base(script, tmp_path, capsys):
+    change = tmp_path / "row.yaml"
+    change.write_text("model: {kwargs: {heads: 2}}")
+    assert script.main([str(change)]) == 2
+    assert "it is a change to a recipe; give that as --base" in capsys.readouterr().err
+    change.write_text("model: [")
+    assert script.main([str(change)]) == 2
+    assert "row.yaml is no YAML" in capsys.readouterr().err
 
 
 def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, tmp_path, capsys, in_process):
