@@ -204,7 +204,10 @@ def test_compiles_without_a_break(name, size, fresh_compiler):
         torch.testing.assert_close(compiled(x), model(x))
 
 
-@pytest.mark.parametrize("name, size", [("coc_tiny", (64, 64)), ("coc_tiny", (37, 53)), ("fec_small", (37, 53))])
+@pytest.mark.parametrize(
+    "name, size",
+    [("coc_tiny", (64, 64)), ("coc_tiny", (37, 53)), ("fec_small", (37, 53)), ("hcformer_tiny", (64, 64))],
+)
 def test_compiled_gradients(name, size, fresh_compiler):
     model = pointmix.create_model(name, **SHALLOW).train()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
@@ -223,7 +226,7 @@ def test_compiles_to_code(fresh_compiler):
         torch.testing.assert_close(out, model(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["coc_tiny", "fec_small"])
+@pytest.mark.parametrize("name", ["coc_tiny", "fec_small", "hcformer_tiny"])
 def test_exports(name):
     model = pointmix.create_model(name, **SHALLOW).eval()
     x = torch.randn(2, 3, 64, 64)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -61,13 +60,14 @@ def test_any_model_of_timm(main, capsys):
     assert "stage 1" not in rows and "MACs + norms, pooling" not in rows and rows["MACs + matrix products"][0] != "0"
 
 
-def test_a_column_for_centers_over_all_windows(main, capsys, monkeypatch):
+def test_a_column_for_centers_over_all_windows(main, capsys):
     _, rows = told(main, capsys, "coc_tiny")
     assert rows["stage 2"][2:5] == ["16", "4", "281.6"]
-    of = Size.of.__func__
-    monkeypatch.setattr(Size, "of", classmethod(lambda *args: dataclasses.replace(of(*args), global_centers=9)))
-    _, rows = told(main, capsys, "coc_tiny")
-    assert rows["stage 2"][2:5] == ["16", "4", "9"] and rows["norm, head"][:5] == ["", "320", "", "", ""]
+    _, rows = told(main, capsys, "hcformer_tiny")
+    assert [rows[f"stage {i}"][2:5] for i in (1, 2, 3, 4)] == [
+        ["49", "16", "16"], ["49", "4", "16"], ["1", "49", "1"], ["1", "16", "-"],
+    ]  # fmt: skip
+    assert rows["norm, head"][:5] == ["", "320", "", "", ""]
 
 
 @pytest.mark.parametrize(
