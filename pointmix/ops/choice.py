@@ -1,4 +1,4 @@
-"""Who computes neighborhoods and segments: the plain torch form, or a library or kernel with the same result."""
+"""Who computes neighborhoods, segments and clustering: torch, or a library or kernel with the same result."""
 
 from __future__ import annotations
 
@@ -111,6 +111,9 @@ _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the block, one backend computes every operation that it has; "torch" is the plain form of all.
+
+    Clustering is left to torch where windows do not fit a kernel, see `fused`. What `torch.compile` has traced keeps
+    the clustering that it was traced with, so compile within the block.
 
     Raises:
         ValueError: if there is no backend of that name, and at an operation on positions that it does not take.

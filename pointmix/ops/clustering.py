@@ -81,7 +81,7 @@ def cluster_hard(
         The new value of each point.
     """
     if row_window is None and fused("cluster_hard", q, c.shape[1], c.shape[3]):
-        from pointmix.ops.fast.triton_cluster import cluster_hard as kernel
+        from pointmix.ops.fast.triton_cluster import cluster_hard as kernel  # Triton need not be installed
 
         layout = {"valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=unweighted, **layout)
@@ -174,7 +174,7 @@ def cluster_soft(
 ) -> Float[Tensor, "R L E D"]:
     """Soft clustering as batched products; arguments are those of `assign_soft` and `cluster_hard`."""
     if row_window is None and fused("cluster_soft", q, c.shape[1], c.shape[3]):
-        from pointmix.ops.fast.triton_cluster import cluster_soft as kernel
+        from pointmix.ops.fast.triton_cluster import cluster_soft as kernel  # Triton need not be installed
         from pointmix.ops.fast.triton_cluster import knows
 
         if knows(similarity):
