@@ -13,6 +13,7 @@ from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.norm import PointNorm, Sets
+from pointmix.ops.choice import fused
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
 from pointmix.ops.context import context_soft
 from pointmix.ops.similarity import cosine, length, negative_distance
@@ -105,7 +106,9 @@ class ClusterMixer(nn.Module):
             weights = self.qv.weight, self.qv.bias, self.proj.weight[:, :width], base, alpha, bias
             size = plan.split(self.query_length(x))
             return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout))
-        (q, v), (c, cv) = self.project(plan.split(self.qv(x))), self.project(self.qv(pooled))
+        qv = self.qv(x)
+        copy = plan.row_window is not None or not fused("cluster_soft", qv, self.centers, self.head_dim)
+        (q, v), (c, cv) = self.project(plan.split(qv), copy), self.project(self.qv(pooled), copy)
         cluster = cluster_soft_plain if self.plain else cluster_soft
         o = cluster(q, v, c, cv, alpha, bias, similarity=self.similarity(self.geometry), **layout).flatten(2)
         if over is not None:
@@ -130,9 +133,11 @@ class ClusterMixer(nn.Module):
 
     def at_centers(self, dim: int) -> bool:
         """Whether values and projection take fewer operations at the centers than at the points. The configuration
-        decides, not the points, so that a set's rounding never depends on its batch-mates."""
+        decides, not the points, so that a set's rounding never depends on its batch-mates. A kernel that keeps both on
+        the chip goes before."""
         few = 3 * self.centers * dim <= self.head_dim * (2 * dim + 3 * self.centers)
-        return few and not self.plain and self.geometry == "euclidean" and self.norm is None
+        few = few and not self.plain and self.geometry == "euclidean" and self.norm is None
+        return few and not fused("cluster_soft", self.qv.weight, self.centers, self.head_dim)
 
     def bias(self, plan: Plan) -> Float[Tensor, "R M E L"] | None:
         """Of each center and slot, by the place on the lattice and by the offset from the center."""
@@ -155,9 +160,13 @@ class ClusterMixer(nn.Module):
         q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
         return length(q.unflatten(-1, (self.heads, self.head_dim)))
 
-    def project(self, qv: Float[Tensor, "R L 2ED"]) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
-        """Queries and values, laid out in memory head by head: one copy here saves several inside the products."""
-        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).contiguous()  # (2, R, E, L, D)
+    def project(
+        self, qv: Float[Tensor, "R L 2ED"], copy: bool = True
+    ) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+        """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A
+        kernel reads them where they lie."""
+        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
+        qv = qv.contiguous() if copy else qv
         return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pointmix.counting import Macs, Size, linear_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import Sets
+from pointmix.ops.choice import fused
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.similarity import length
@@ -65,8 +66,10 @@ class ContextCluster(nn.Module):
 
     def at_centers(self, centers: int) -> bool:
         """Whether so few centers share a window that values and projection take fewer operations at them than at the
-        points. The configuration decides, not the points, so that a set's rounding never depends on its batch-mates."""
-        return 2 * centers <= self.head_dim and not self.plain and not self.center_updates
+        points. The configuration decides, not the points, so that a set's rounding never depends on its batch-mates.
+        A kernel that keeps both on the chip goes before."""
+        few = 2 * centers <= self.head_dim and not self.plain and not self.center_updates
+        return few and not fused("cluster_hard", self.qv.weight, centers, self.head_dim)
 
     def query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
         """Length of each point's query in each head."""
@@ -75,17 +78,23 @@ class ContextCluster(nn.Module):
 
     def project(self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan) -> tuple[Tensor, ...]:
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
-        q, v = self.heads_first(plan.split(self.qv(x)))
-        c, cv = self.heads_first(self.qv(pooled))  # the mean of a linear map is the map of the mean
+        qv, centers = self.qv(x), pooled.shape[1]
+        copy = plan.row_window is not None or not fused("cluster_hard", qv, centers, self.head_dim)
+        q, v = self.heads_first(plan.split(qv), copy)
+        c, cv = self.heads_first(self.qv(pooled), copy)  # the mean of a linear map is the map of the mean
         kwargs = {"denominator": self.denominator, "unweighted": self.unweighted}
         kwargs |= {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         for _ in range(self.center_updates):
             c = update_centers(q, c, self.alpha, self.beta, **kwargs)
         return q, v, c, cv
 
-    def heads_first(self, qv: Float[Tensor, "R L 2ED"]) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
-        """Queries and values, laid out in memory head by head: one copy here saves several inside the products."""
-        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).contiguous()  # (2, R, E, L, D)
+    def heads_first(
+        self, qv: Float[Tensor, "R L 2ED"], copy: bool
+    ) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+        """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A
+        kernel reads them where they lie."""
+        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
+        qv = qv.contiguous() if copy else qv
         return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:

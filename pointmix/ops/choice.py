@@ -1,7 +1,8 @@
-"""Who computes neighborhoods and segments: the plain torch form, or a library or kernel with the same result."""
+"""Who computes neighborhoods, segments and clustering: torch, or a library or kernel with the same result."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ class Backend:
     """A way to compute some of the operations.
 
     `limits` names the operations, and up to which size it is worth taking, or takes any: the points of the largest
-    set for "farthest_points", k for "knn". `pointmix.ops.fast` has one module a backend with a function an operation,
-    `dtypes` are those of the positions, or of the values of segments.
+    set for "farthest_points", k for "knn", bytes of a window's centers for clustering, see `fused`. `pointmix.ops.fast`
+    has one module a backend with a function an operation, `dtypes` are those of the positions, or of the values of
+    segments; clustering takes any. `untimed` says which operations are there, but only for who asks for them, because
+    nobody has timed them yet.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Backend:
     limits: dict[str, float]
     devices: tuple[str, ...] = ("cpu", "cuda")
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+    untimed: tuple[str, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -40,15 +44,16 @@ class Backend:
         fault = _fault(self.name)
         return self.install if fault is None else fault and f"does not load: {fault}"
 
-    def refuses(self, x: Tensor) -> str:
+    def refuses(self, x: Tensor, op: str = "") -> str:
         """Why it cannot take these positions or values; empty if it can."""
         devices = self.devices
         if self.name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
             devices = (*devices, "cpu")
         if x.device.type not in devices:
             return f"backend '{self.name}' runs on {' and '.join(devices)}, but the input is on {x.device.type}"
-        if x.dtype not in self.dtypes:
-            return f"backend '{self.name}' takes {' and '.join(map(str, self.dtypes))}, got {x.dtype}"
+        dtypes = FLOATS if op in CLUSTERING else self.dtypes
+        if x.dtype not in dtypes:
+            return f"backend '{self.name}' takes {' and '.join(map(str, dtypes))}, got {x.dtype}"
         return ""
 
 
@@ -56,14 +61,23 @@ ANY = float("inf")
 SINGLE = (torch.float32,)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NEIGHBORS, SEGMENTS = ("farthest_points", "knn"), ("segment_sum", "segment_mean", "segment_max", "segment_softmax")
+CLUSTERING = ("cluster_hard", "cluster_soft")
 UNITS = {"farthest_points": "sets of up to {} points", "knn": "k of up to {}"}
+UNITS |= dict.fromkeys(CLUSTERING, "padded centers of up to {} bytes a head")
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("torch", "pip install torch", dict.fromkeys(NEIGHBORS + SEGMENTS, ANY), dtypes=FLOATS),
+        Backend("torch", "pip install torch", dict.fromkeys(NEIGHBORS + SEGMENTS + CLUSTERING, ANY), dtypes=FLOATS),
         Backend("fpsample", "pip install 'fpsample>=1.0.2'", {"farthest_points": 3072}, ("cpu",), SINGLE),
         Backend("scipy", "pip install scipy", {"farthest_points": ANY, "knn": ANY}, ("cpu",)),
-        Backend("triton", "pip install triton", {"farthest_points": 16384, "knn": 128}, ("cuda",), SINGLE),
+        Backend(
+            "triton",
+            "pip install triton",
+            {"farthest_points": 16384, "knn": 128} | dict.fromkeys(CLUSTERING, 8192),
+            ("cuda",),
+            SINGLE,
+            untimed=CLUSTERING,
+        ),
         Backend(
             "torch_cluster",
             "pip install --no-build-isolation torch-cluster (compiles for some minutes)",
@@ -84,7 +98,7 @@ BACKENDS = {
     )
 }
 # Without a backend asked for, the first that is installed and takes the positions; torch takes all. For segments that
-# is always torch, see `pointmix.ops.scatter`.
+# is always torch, see `pointmix.ops.scatter`; for clustering too, until Triton's kernel has been timed on a GPU.
 ORDER = {
     ("farthest_points", "cpu"): ("fpsample", "scipy"),
     ("farthest_points", "cuda"): ("triton", "torch_cluster", "pytorch3d"),
@@ -97,6 +111,9 @@ _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the block, one backend computes every operation that it has; "torch" is the plain form of all.
+
+    Clustering is left to torch where windows do not fit a kernel, see `fused`. What `torch.compile` has traced keeps
+    the clustering that it was traced with, so compile within the block.
 
     Raises:
         ValueError: if there is no backend of that name, and at an operation on positions that it does not take.
@@ -122,7 +139,7 @@ def fastest(op: str, pos: Tensor, size: int) -> Callable[..., Tensor] | None:
         return _function(name, op)
     for name in ORDER.get((op, pos.device.type), ()):
         backend = BACKENDS[name]
-        if size <= backend.limits[op] and not backend.refuses(pos) and backend.installed:
+        if size <= backend.limits[op] and not backend.refuses(pos, op) and backend.installed:
             return _function(name, op)
     return None
 
@@ -132,6 +149,29 @@ def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
     return None if (name := _asked_for(op, x)) is None else _function(name, op)
 
 
+def fused(op: str, x: Tensor, centers: int, dim: int) -> bool:
+    """Whether a kernel clusters windows of so many centers with vectors of so many channels, in the precision of x.
+
+    A window whose centers, padded, do not fit on the chip is left to batched products, even if the kernel is asked for.
+    """
+    return _fused(op, x.device.type, x.dtype, centers, dim)
+
+
+def _fused(op: str, device: str, dtype: torch.dtype, centers: int, dim: int) -> bool:
+    if _forced.get() is None and (op, device) not in ORDER:
+        return False
+    numbers = math.prod(max(2 ** (size - 1).bit_length(), 16) for size in (centers, dim))  # as the kernel pads them
+    room = numbers * (2 if dtype == torch.bfloat16 else 8 if dtype == torch.float64 else 4)
+    if room > BACKENDS["triton"].limits[op]:
+        return False
+    return fastest(op, torch.empty(0, dtype=dtype, device=device), room) is not None
+
+
+# torch.compiler.assume_constant_result, which would import the compiler here: a graph keeps what was chosen when it was
+# traced, as it cannot look at the block that it runs in.
+_fused._dynamo_marked_constant = True
+
+
 class Table(list):
     """Rows that print as a table."""
 
@@ -139,7 +179,8 @@ class Table(list):
         cells = [("backend", "installed", "in use for, or how to install")]
         for row in self:
             there = row["installed"]
-            use = "; ".join(row["in use"]) or "-"
+            asked = [f"{' and '.join(row['untimed'])} if asked for, not timed yet"] if row["untimed"] else []
+            use = "; ".join(row["in use"] + asked) or "-"
             cells.append((row["name"], "yes" if there else "no", use if there else row["to install"]))
         return "\n".join(f"{a:<14} {b:<10} {c}" for a, b, c in cells)
 
@@ -147,13 +188,13 @@ class Table(list):
 
 
 def backends() -> list[dict[str, object]]:
-    """What there is, a row a backend, that print as a table: name, operations, installed, in use, to install.
+    """What there is, a row a backend, that print as a table: name, operations, installed, in use, untimed, to install.
 
     In use are those that single precision gets; with a limit, larger inputs get the next one that has the operation.
     """
     used: dict[str, list[str]] = {name: [] for name in BACKENDS}
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for op in NEIGHBORS + SEGMENTS:
+        for op in NEIGHBORS + SEGMENTS + CLUSTERING:
             for name, limit in _in_turn(op, torch.empty(0, 3, device=device)):
                 note = "" if limit == ANY else f" ({UNITS[op].format(limit)})"
                 used[name].append(f"{op} on {device}{note}")
@@ -163,6 +204,7 @@ def backends() -> list[dict[str, object]]:
             "operations": list(backend.limits),
             "installed": backend.installed,
             "in use": used[backend.name],
+            "untimed": list(backend.untimed),
             "to install": backend.lacks,
         }
         for backend in BACKENDS.values()
@@ -173,12 +215,12 @@ def _in_turn(op: str, x: Tensor) -> Iterator[tuple[str, float]]:
     """The backends that compute an operation, and up to which size."""
     forced = _forced.get()
     if forced is not None and op in BACKENDS[forced].limits:
-        if not BACKENDS[forced].refuses(x):
+        if not BACKENDS[forced].refuses(x, op):
             yield forced, ANY
         return
     for name in ORDER.get((op, x.device.type), ()):
         backend = BACKENDS[name]
-        if backend.installed and not backend.refuses(x):
+        if backend.installed and not backend.refuses(x, op):
             yield name, backend.limits[op]
             if backend.limits[op] == ANY:
                 return
@@ -190,7 +232,7 @@ def _asked_for(op: str, x: Tensor) -> str | None:
     name = _forced.get()
     if name is None or op not in BACKENDS[name].limits:
         return None
-    if reason := BACKENDS[name].refuses(x):
+    if reason := BACKENDS[name].refuses(x, op):
         raise ValueError(reason)
     return name
 

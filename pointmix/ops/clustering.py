@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.ops.choice import fused
 from pointmix.ops.scatter import segment_sum
 from pointmix.ops.similarity import cosine, length
 
@@ -79,6 +80,11 @@ def cluster_hard(
     Returns:
         The new value of each point.
     """
+    if row_window is None and fused("cluster_hard", q, c.shape[1], c.shape[3]):
+        from pointmix.ops.fast.triton_cluster import cluster_hard as kernel  # Triton need not be installed
+
+        layout = {"valid": valid, "center_valid": center_valid}
+        return kernel(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=unweighted, **layout)
     center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
     a, _ = entry = _weights(center, weight, c.shape[1], valid, denominator)
     if unweighted:
@@ -167,6 +173,13 @@ def cluster_soft(
     center_valid: Bool[Tensor, "S M"] | None = None,
 ) -> Float[Tensor, "R L E D"]:
     """Soft clustering as batched products; arguments are those of `assign_soft` and `cluster_hard`."""
+    if row_window is None and fused("cluster_soft", q, c.shape[1], c.shape[3]):
+        from pointmix.ops.fast.triton_cluster import cluster_soft as kernel  # Triton need not be installed
+        from pointmix.ops.fast.triton_cluster import knows
+
+        if knows(similarity):
+            layout = {"valid": valid, "center_valid": center_valid}
+            return kernel(q, v, c, cv, alpha, bias, similarity=similarity, **layout)
     layout = {"row_window": row_window, "center_valid": center_valid}
     a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
     a = a if valid is None else a * valid[:, None, None]

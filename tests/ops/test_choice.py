@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pointmix.ops import backends, choice, use_backend
-from pointmix.ops.choice import BACKENDS, ORDER, Backend, fastest
+from pointmix.ops.choice import BACKENDS, ORDER, Backend, fastest, fused
 from pointmix.ops.sampling import farthest_point_sampling
 
 POS = torch.zeros(4, 3)
@@ -35,6 +35,15 @@ def test_what_there_is_prints_as_a_table(monkeypatch):
     assert head.split() == "backend installed in use for, or how to install".split()
     assert plain.startswith("torch ") and scipy.split(maxsplit=2) == ["scipy", "yes", "knn on cpu"]
     assert absent.split(maxsplit=2) == ["no_such_library", "no", "pip install no-such-library"]
+
+
+def test_what_nobody_has_timed_is_only_there_for_who_asks(monkeypatch):
+    row = next(row for row in backends() if row["name"] == "triton")
+    assert row["untimed"] == ["cluster_hard", "cluster_soft"]
+    assert not any(op in use for op in row["untimed"] for use in row["in use"])
+    monkeypatch.setattr(choice, "_fault", lambda name: "")
+    assert "cluster_hard and cluster_soft if asked for, not timed yet" in str(backends())
+    assert not fused("cluster_hard", POS, 4, 24) and not fused("cluster_soft", POS, 4, 24)
 
 
 def test_what_is_in_use_follows_the_block():

@@ -10,6 +10,10 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.ops.fast.triton_cluster import cluster_hard, cluster_soft
+
+__all__ = ["cluster_hard", "cluster_soft", "farthest_points", "knn"]
+
 ON_CHIP = 16384  # points of a set whose distances one program keeps in registers
 LAST = tl.constexpr(0x7FFFFFFFFFFFFFFF)  # after every key
 

@@ -1,0 +1,169 @@
+"""How fast is clustering alone, and how near to the rate at which memory can be copied? One run, contenders in turns.
+
+python benchmarks/clustering.py
+python benchmarks/clustering.py --device cuda --dtype bfloat16 --batch 128 --csv benchmarks/results/mine.csv
+
+Rows: windows as coc_small and hcformer_small have them, by each way there is to cluster them: "kernel", one in Triton
+(on a GPU only); "products", batched products, what is taken when none is asked for; "plain", the equations over a
+tensor of M x L x D.
+Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as fast as plain,
+and GB/s as a share of what copying a large tensor reaches in the same run. Bytes are those that any way has to move:
+queries, values and what comes back, for gradients all of these again with theirs. Where caches hold less than that, the
+share cannot pass 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+# On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+# windows of an image, their points and centers, heads of 32 channels, rule
+SHAPES = {
+    "hard, stage 1": (64, 49, 4, 4, "hard"),
+    "hard, stage 3": (4, 49, 4, 8, "hard"),
+    "soft, stage 1": (49, 64, 16, 4, "soft"),
+    "soft, stage 3": (1, 196, 49, 8, "soft"),
+    "distance, stage 1": (49, 64, 16, 4, "distance"),
+}
+DIM = 32
+
+
+def contenders(name: str, args: argparse.Namespace) -> tuple[dict[str, list[Callable[[], None]]], list[int]]:
+    """Of each way the values alone, and values and gradients; and the bytes that either has to move."""
+    import torch
+
+    from pointmix.ops import clustering, use_backend
+    from pointmix.ops.similarity import negative_distance
+
+    torch.manual_seed(0)
+    windows, points, centers, heads, rule = SHAPES[name]
+    like = {"device": args.device, "dtype": getattr(torch, args.dtype)}
+    # queries and values are halves of one map's outcome
+    qv = torch.randn(windows * args.batch, points, 2, heads, DIM, **like)
+    ccv = torch.randn(windows * args.batch, centers, 2, heads, DIM, **like)
+    given = [*qv.unbind(2), *ccv.unbind(2), torch.ones(1, **like)]
+    if rule == "hard":
+        given.append(torch.zeros(1, **like))  # beta
+    elif rule == "soft":
+        given.append(torch.randn(windows, centers, heads, points, **like))  # the bias of a set
+    given = [t.requires_grad_() for t in given]
+    plain = clustering.cluster_hard_plain if rule == "hard" else clustering.cluster_soft_plain
+    fast = clustering.cluster_hard if rule == "hard" else clustering.cluster_soft
+    if rule == "distance":
+        plain, fast = (partial(op, similarity=partial(negative_distance, kappa=1.0)) for op in (plain, fast))
+    do = torch.randn_like(given[0])
+
+    def values(op, backend: str) -> None:
+        with use_backend(backend), torch.no_grad():
+            op(*given)
+
+    def gradients(op, backend: str) -> None:
+        with use_backend(backend):
+            torch.autograd.grad(op(*given), given, do)
+
+    ways = {"kernel": (fast, "triton"), "products": (fast, "torch"), "plain": (plain, "torch")}
+    if args.device == "cpu":
+        del ways["kernel"]
+    tasks = {way: [partial(step, *of) for step in (values, gradients)] for way, of in ways.items()}
+    inner = given[0].numel() * given[0].element_size()
+    outer = given[2].numel() * given[2].element_size()
+    return tasks, [3 * inner + 2 * outer, (3 + 5) * inner + (2 + 4) * outer]
+
+
+def in_turns(tasks: list[Callable[[], None]], seconds: float) -> list[float]:
+    """Median seconds of a call of each task, in turns of some milliseconds until each has had its share of the time."""
+    from torch.utils.benchmark import Timer
+
+    timers = [Timer("task()", globals={"task": task}) for task in tasks]
+    for timer in timers:
+        timer.timeit(2)  # compiles
+    number = [max(1, int(0.02 / timer.timeit(2).mean)) for timer in timers]
+    times: list[list[float]] = [[] for _ in tasks]
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
+        for timer, n, taken in zip(timers, number, times, strict=True):
+            taken.append(timer.timeit(n).mean)
+    return [statistics.median(t) for t in times]
+
+
+def copy_rate(args: argparse.Namespace) -> float:
+    """Bytes read and written a second by a copy that no cache holds."""
+    import torch
+
+    x = torch.ones(2**28 if args.device == "cuda" else 2**26, device=args.device)  # 1 GiB, or a quarter
+    y = torch.empty_like(x)
+    return 2 * x.numel() * 4 / in_turns([lambda: y.copy_(x)], args.seconds)[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--batch", type=int, default=16, help="images")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--seconds", type=float, default=2, help="time for each row and column")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--csv", type=Path, help="also write the table here")
+    args = parser.parse_args()
+    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("error: --device cuda, but torch sees no GPU", file=sys.stderr)
+        return 2
+    torch.set_num_threads(args.threads)
+    peak = copy_rate(args)
+    rows: list[dict[str, object]] = []
+    for name in args.shapes:
+        tasks, moved = contenders(name, args)
+        taken = [dict(zip(tasks, in_turns([t[i] for t in tasks.values()], args.seconds), strict=True)) for i in (0, 1)]
+        for way in tasks:
+            row: dict[str, object] = {"clustering": name, "by": way}
+            for what, times, size in zip(("", "grad "), taken, moved, strict=True):
+                row |= {
+                    f"{what}ms": f"{times[way] * 1e3:.4g}",
+                    f"{what}x products": f"{times['products'] / times[way]:.2f}",
+                    f"{what}x plain": f"{times['plain'] / times[way]:.2f}",
+                    f"{what}of copy": f"{size / times[way] / peak:.2f}",
+                }
+            rows.append(row)
+    table = Table(title=f"batch {args.batch}, {args.dtype}, {args.device}, copy {peak / 1e9:.4g} GB/s")
+    for key in rows[0]:
+        side = "left" if key in ("clustering", "by") else "right"
+        table.add_column(key.replace(" ", "\n"), justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(width=120).print(table)
+    if args.csv:
+        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+        setting = {
+            "batch": args.batch, "dtype": args.dtype, "copy GB/s": f"{peak / 1e9:.4g}", "device": where,
+            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
+            "command": "python benchmarks/clustering.py " + " ".join(sys.argv[1:]),
+        }  # fmt: skip
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], *setting])
+            writer.writeheader()
+            writer.writerows(row | setting for row in rows)
+        print(f"written to {args.csv}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
