@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from pointmix.counting import Size
-
 SCRIPT = Path(__file__).parents[2] / "scripts" / "describe.py"
 
 
