@@ -14,7 +14,7 @@ from pointmix.layouts.plan import Plan
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
-from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, of_rows
 from pointmix.ops.context import context_soft
 from pointmix.ops.similarity import cosine, length, negative_distance
 
@@ -99,28 +99,36 @@ class ClusterMixer(nn.Module):
         layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         bias, alpha = self.bias(plan), self.scale(self.alpha_patch)
         if self.at_centers(x.shape[1]):
-            width = self.heads * self.head_dim
-            base = self.proj.bias.expand(len(pooled), -1)
-            if over is not None:  # the map of a concatenation is a sum of maps
-                base = F.linear(over, self.proj.weight[:, width:], self.proj.bias)
-            weights = self.qv.weight, self.qv.bias, self.proj.weight[:, :width], base, alpha, bias
+            base = self.base(over, len(pooled))
+            weights = self.qv.weight, self.qv.bias, self.proj.weight[:, : self.heads * self.head_dim], base, alpha, bias
             size = plan.split(self.query_length(x))
             return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout))
         qv = self.qv(x)
         copy = plan.row_window is not None or not fused("cluster_soft", qv, self.centers, self.head_dim)
-        (q, v), (c, cv) = self.project(plan.split(qv), copy), self.project(self.qv(pooled), copy)
+        qv, centers = plan.split(qv), plan.pool(plan.split(qv)) if self.plain else self.qv(pooled)
+        (q, v), (c, cv) = self.project(qv, copy), self.project(centers, copy)
         cluster = cluster_soft_plain if self.plain else cluster_soft
         o = cluster(q, v, c, cv, alpha, bias, similarity=self.similarity(self.geometry), **layout).flatten(2)
+        if self.norm is None and not self.plain:
+            o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
+            return plan.merge(o + of_rows(self.base(over, len(pooled)), plan.row_window).unsqueeze(1))
         if over is not None:
-            over = over if plan.row_window is None else over[plan.row_window]
-            o = torch.cat([o, over.to(o.dtype)[:, None].expand_as(o)], -1)  # (R, L, 2ED)
+            over = of_rows(over, plan.row_window).to(o.dtype).unsqueeze(1)
+            o = torch.cat([o, over.expand_as(o)], -1)  # (R, L, 2ED)
         o = plan.merge(o)
         return self.proj(o if self.norm is None else self.norm(o, sets))
 
+    def base(self, over: Float[Tensor, "S ED"] | None, windows: int) -> Float[Tensor, "S C"]:
+        """What the projection adds for each window: the map of a concatenation is a sum of maps."""
+        if over is None:
+            return self.proj.bias.expand(windows, -1)
+        return F.linear(over, self.proj.weight[:, self.heads * self.head_dim :], self.proj.bias)
+
     def windows(self, rows: Float[Tensor, "R L C"], plan: Plan) -> Float[Tensor, "S ED"]:
-        """What the upper branch gives each window."""
-        top = plan.top
-        (q, v), (c, cv) = (self.project(self.qv(t)) for t in (top.split(top.mean(rows)), top.pool(rows)))
+        """What the upper branch gives each window. Means and the linear map change places, but not in the twin."""
+        top, rows = plan.top, self.qv(rows) if self.plain else rows
+        points, centers = top.split(top.mean(rows)), top.pool(rows)
+        (q, v), (c, cv) = (self.project(t if self.plain else self.qv(t)) for t in (points, centers))
         bias = None if self.bias_window is None or top.taps is None else top.taps.read(self.bias_window)
         cluster = cluster_soft_plain if self.plain else cluster_soft
         o = cluster(

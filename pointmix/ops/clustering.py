@@ -149,9 +149,11 @@ def assign_soft(
 
 
 def soft_weights(logits, bias, row_window, center_valid, *, dim: int):
-    """Softmax of logits (R, ..., L) over the centers that exist, which lie along `dim`."""
+    """Softmax of logits (R, ..., L) over the centers that exist, along `dim`. Without gradients it may overwrite them."""
     if bias is not None:
-        logits = (logits.unflatten(0, (-1, len(bias))) + bias).flatten(0, 1)
+        logits = logits.unflatten(0, (-1, len(bias)))
+        fits = not torch.is_grad_enabled() and logits.dtype == torch.result_type(logits, bias)
+        logits = (logits.add_(bias) if fits else logits + bias).flatten(0, 1)
     if center_valid is not None:
         shape = [len(logits), *[1] * (logits.ndim - 1)]
         shape[dim] = center_valid.shape[1]

@@ -98,8 +98,12 @@ def context_soft(
     windows, centers, channels = pooled.shape
     key, offset = keys(pooled, wq, bq, alpha)  # (S, M E, C), (S, M E)
     near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
-    near = near.unflatten(1, (centers, heads)) / size.transpose(1, 2).unsqueeze(1)  # (R, M, E, L)
-    near = near.clamp(-alpha.abs(), alpha.abs())  # rounding must not bring the cosine of a short query past one
+    near, size = near.unflatten(1, (centers, heads)), size.transpose(1, 2).unsqueeze(1)  # (R, M, E, L), (R, 1, E, L)
+    bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
+    if torch.is_grad_enabled():
+        near = (near / size).clamp(-bound, bound)
+    else:  # the largest tensor of all, which then is written over and not anew
+        near = near.div_(size).clamp_(-bound, bound)
     a = soft_weights(near, bias, row_window, center_valid, dim=1).to(x.dtype)
     a = (a if valid is None else a * valid[:, None, None]).flatten(1, 2)  # (R, M E, L)
 

