@@ -149,7 +149,7 @@ def assign_soft(
 
 
 def soft_weights(logits, bias, row_window, center_valid, *, dim: int):
-    """Softmax of logits (R, ..., L) over the centers that exist, along `dim`. Without gradients it may overwrite them."""
+    """Softmax of logits (R, ..., L) over the centers that exist, along `dim`. May overwrite them without gradients."""
     if bias is not None:
         logits = logits.unflatten(0, (-1, len(bias)))
         fits = not torch.is_grad_enabled() and logits.dtype == torch.result_type(logits, bias)
