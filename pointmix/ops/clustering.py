@@ -152,7 +152,7 @@ def soft_weights(logits, bias, row_window, center_valid, *, dim: int):
     """Softmax of logits (R, ..., L) over the centers that exist, along `dim`. May overwrite them without gradients."""
     if bias is not None:
         logits = logits.unflatten(0, (-1, len(bias)))
-        fits = not torch.is_grad_enabled() and logits.dtype == torch.result_type(logits, bias)
+        fits = not torch.is_grad_enabled() and logits.dtype == bias.dtype
         logits = (logits.add_(bias) if fits else logits + bias).flatten(0, 1)
     if center_valid is not None:
         shape = [len(logits), *[1] * (logits.ndim - 1)]
