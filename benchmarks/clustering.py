@@ -15,10 +15,7 @@ share cannot pass 1.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import os
-import platform
 import statistics
 import sys
 import time
@@ -26,8 +23,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+from common import relieve, save
+
 # windows of an image, their points and centers, heads of 32 channels, rule
 SHAPES = {
     "hard, stage 1": (64, 49, 4, 4, "hard"),
@@ -116,8 +113,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--csv", type=Path, help="also write the table here")
     args = parser.parse_args()
-    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+    relieve()
 
     import torch
     from rich.console import Console
@@ -150,18 +146,7 @@ def main() -> int:
         table.add_row(*map(str, row.values()))
     Console(width=120).print(table)
     if args.csv:
-        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-        setting = {
-            "batch": args.batch, "dtype": args.dtype, "copy GB/s": f"{peak / 1e9:.4g}", "device": where,
-            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
-            "command": "python benchmarks/clustering.py " + " ".join(sys.argv[1:]),
-        }  # fmt: skip
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], *setting])
-            writer.writeheader()
-            writer.writerows(row | setting for row in rows)
-        print(f"written to {args.csv}")
+        save(args, rows, batch=args.batch, dtype=args.dtype, **{"copy GB/s": f"{peak / 1e9:.4g}"})
     return 0
 
 

@@ -15,11 +15,8 @@ peak memory that a training step adds (on the CPU in a process of its own).
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,8 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+from common import ALLOCATOR, relieve, save
+
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_tiny (quarter block)", "coc_tiny (quarter occupied)",
     "coc_small", "coc_small (plain)", "fec_small", "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)",
@@ -164,8 +161,7 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="also write the table here")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+    relieve()
 
     import torch
     from rich.console import Console
@@ -198,18 +194,7 @@ def main() -> int:
         table.add_row(*map(str, row.values()))
     Console(width=max(Console().width, 140)).print(table)
     if args.csv:
-        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-        setting = {
-            "batch": args.batch, "size": args.size, "bf16": args.bf16, "compiled": args.compile, "device": where,
-            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
-            "command": "python benchmarks/image_models.py " + " ".join(sys.argv[1:]),
-        }  # fmt: skip
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], *setting])
-            writer.writeheader()
-            writer.writerows(row | setting for row in rows)
-        print(f"written to {args.csv}")
+        save(args, rows, batch=args.batch, size=args.size, bf16=args.bf16, compiled=args.compile)
     return 0
 
 

@@ -14,17 +14,15 @@ process of its own).
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from image_models import ALLOCATOR, finish, in_turns, resident
+from common import ALLOCATOR, relieve, save
+from image_models import finish, in_turns, resident
 
 FORMS = ("", " (plain)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
@@ -100,8 +98,7 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="also write the table here")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if "POINTMIX_BENCH" not in os.environ:  # the allocator reads its settings at the start of a process
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+    relieve()
 
     import torch
     from rich.console import Console
@@ -143,18 +140,7 @@ def main() -> int:
         table.add_row(*(str(row.get(key, "")) for key in keys))
     Console(width=max(Console().width, 160)).print(table)
     if args.csv:
-        where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-        setting = {
-            "batch": args.batch, "points": args.points, "bf16": args.bf16, "device": where,
-            "torch": torch.__version__, "python": platform.python_version(), "date": datetime.date.today().isoformat(),
-            "command": "python benchmarks/points_models.py " + " ".join(sys.argv[1:]),
-        }  # fmt: skip
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*keys, *setting])
-            writer.writeheader()
-            writer.writerows(row | setting for row in rows)
-        print(f"written to {args.csv}")
+        save(args, rows, batch=args.batch, points=args.points, bf16=args.bf16)
     return 0
 
 

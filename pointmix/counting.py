@@ -81,8 +81,7 @@ class Size:
         rows = plan.split(plan.enter(points.pos))
         windows, centers = plan.pool(rows).shape[:2]
         slots = rows.shape[0] * rows.shape[1] if plan.valid is None else int(plan.valid.sum())
-        top = getattr(plan, "top", None)
-        wide = 0 if top is None else top.pool(rows).shape[1]
+        wide = 0 if plan.top is None else plan.top.pool(rows).shape[1]
         side = points.layout.size if isinstance(points.layout, Grid) else None
         return cls(before, len(points.pos), slots, windows, centers, wide, side)
 

@@ -11,10 +11,10 @@ from torch.utils import _pytree as pytree
 from pointmix.layouts.plan import EvenPlan, IndexPlan
 from pointmix.layouts.top import EvenTop, Taps
 from pointmix.layouts.windows import (
+    around,
     check_options,
     first_of_equals,
     member_signature,
-    pool_members,
     reflection,
     window_bounds,
 )
@@ -159,9 +159,8 @@ class Grid:
         valid = (r < rows[:, None]) & (c < cols[:, None])
         r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
         slot = (above[:, None] + r) * width + left[:, None] + c  # (S, L)
-        members = pool_members(r, rows[:, None].expand_as(r), centers)[..., :, None]  # (S, L, P, 1)
-        members = members & pool_members(c, cols[:, None].expand_as(c), centers)[..., None, :]  # (S, L, P, P)
-        members = members.flatten(2) & valid[..., None]  # (S, L, M)
+        members = around(torch.stack([r, c], -1), torch.stack([rows, cols], -1)[:, None], centers)
+        members = members & valid[..., None]  # (S, L, M)
         center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
         pooling = members.to(pos.dtype).transpose(1, 2)  # (S, M, L)
         pooling = pooling / pooling.sum(-1, keepdim=True)
@@ -194,7 +193,8 @@ class Grid:
         taps = None if table is None else Taps.of(cell, (tall, wide), table, pos.dtype)
         over = None
         if top is not None:
-            members = _around(r, c, tall, wide, top).permute(2, 0, 1).flatten(1).to(pos.dtype)  # (G, S L)
+            members = around(cell, torch.tensor((tall, wide), device=device), top).permute(2, 0, 1)  # (G, S, L)
+            members = members.flatten(1).to(pos.dtype)
             on = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
             over = EvenTop(batch, members / members.sum(1, keepdim=True), Taps.of(on, (fh, fw), folds, pos.dtype))
         if (tall, wide) == self.size and not shift:
@@ -222,14 +222,9 @@ class Grid:
 def _pooling(height: int, width: int, centers: int, like: Tensor) -> Float[Tensor, "M L"]:
     """Adaptive average pooling of a window as a matrix."""
     cell = torch.arange(height * width, device=like.device)
-    members = _around(cell // width, cell % width, height, width, centers).t().to(like.dtype)
+    cell = torch.stack([cell // width, cell % width], -1)  # (L, 2)
+    members = around(cell, torch.tensor((height, width), device=like.device), centers).t().to(like.dtype)
     return members / members.sum(1, keepdim=True)
-
-
-def _around(r: Int[Tensor, "*N"], c: Int[Tensor, "*N"], height: int, width: int, centers: int):
-    """Which cells lie around which of centers x centers centers of a lattice, (*N, M)."""
-    rows = pool_members(r, torch.full_like(r, height), centers)[..., :, None]
-    return (rows & pool_members(c, torch.full_like(c, width), centers)[..., None, :]).flatten(-2)
 
 
 pytree.register_pytree_node(

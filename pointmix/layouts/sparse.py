@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
-from pointmix.layouts.windows import check_options, pool_members, reflected, reflection, window_bounds
+from pointmix.layouts.windows import around, check_options, reflected, reflection, window_bounds
 from pointmix.ops.ragged import set_of
 from pointmix.ops.scatter import segment_mean, segment_sum
 
@@ -135,7 +135,7 @@ class SparseGrid:
         key = (batch * folds + window[:, 0]) * folds + window[:, 1]
         _, number, counts = _unique(key, len(self.size) * folds**2)
         order = torch.argsort(number, stable=True)  # points window by window
-        members = _around((self.cell - start)[order], length[order], centers)  # (N, M)
+        members = around((self.cell - start)[order], length[order], centers)  # (N, M)
         return plan_windows(order, counts, members, pos.dtype)
 
     def _plan_reflected(self, batch, dtype, folds, centers, pad, shift, table, top) -> IndexPlan:
@@ -149,12 +149,12 @@ class SparseGrid:
         found, number, counts = _unique(key, len(self.size) * folds**2)
         order = torch.argsort(number, stable=True)  # copies window by window
         cell, offset, batch = cell[order], (rolled - window * length[batch])[order], batch[order]
-        plan = plan_windows(order, counts, _around(offset, length[batch], centers), dtype, distinct=False)
+        plan = plan_windows(order, counts, around(offset, length[batch], centers), dtype, distinct=False)
         if table is not None:
             size = padded[batch[plan.slot[:, 0]], None]  # (R, 1, 2)
             plan = replace(plan, taps=Taps.of(cell[plan.slot], size, table, dtype))
         if top is not None:
-            members = _around(cell, padded[batch], top)[plan.slot]  # (R, L, G)
+            members = around(cell, padded[batch], top)[plan.slot]  # (R, L, G)
             window_set = found // folds**2
             over = IndexTop.of(members, plan.valid, plan.row_window, window_set, len(self.size), dtype)
             on = torch.stack([found // folds % folds, found % folds], 1)[over.slot]  # (B, K, 2)
@@ -169,12 +169,6 @@ class SparseGrid:
         """This batch of sets and others."""
         every = [self, *others]
         return SparseGrid(torch.cat([s.cell for s in every]), torch.cat([s.size for s in every]))
-
-
-def _around(cell: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], centers: int) -> Bool[Tensor, "N M"]:
-    """Which cells lie around which of centers x centers centers of lattices of `size`."""
-    members = pool_members(cell, size, centers)  # (N, 2, P)
-    return (members[:, 0, :, None] & members[:, 1, None, :]).flatten(1)
 
 
 def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:

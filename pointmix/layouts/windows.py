@@ -75,6 +75,14 @@ def pool_members(
     return (offset >= start) & (offset < end)
 
 
+def around(
+    cell: Int[Tensor, "*N 2"], size: Int[Tensor, "*N 2"], centers: int
+) -> Bool[Tensor, "*N M"]:
+    """Which of centers x centers pooling cells of a lattice of `size` hold its `cell`, row-major."""
+    members = pool_members(cell, size, centers)  # (*N, 2, P)
+    return (members[..., 0, :, None] & members[..., 1, None, :]).flatten(-2)
+
+
 def member_signature(members: Bool[Tensor, "R L M"], rank: Int[Tensor, "R L"]) -> Int[Tensor, "R M"]:
     """A number for the set of points around each center: sums (over the rows of a window) are equal for equal sets.
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
 from pointmix.models.backbone import PointBackbone
+from pointmix.models.registry import IMAGES, build
 from pointmix.nn.mixers import ContextCluster
 
 
@@ -58,38 +59,13 @@ class ContextClusters(PointBackbone):
         super().__init__(mixer=mixer, **kwargs)
 
 
-_CFG = dict(
-    url="",
-    num_classes=1000,
-    input_size=(3, 224, 224),
-    pool_size=(7, 7),
-    crop_pct=0.9,
-    interpolation="bicubic",
-    fixed_input_size=False,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    first_conv="stages.0.reducer",
-    classifier="head",
-    license="apache-2.0",
-    paper_name="Image as Set of Points",
-    paper_ids="arXiv:2303.01494",
-)
+_CFG = IMAGES | dict(paper_name="Image as Set of Points", paper_ids="arXiv:2303.01494")
 _NAMES = ("tiny", "tiny2", "tiny_plain", "small", "medium", "base_dim64", "base_dim96")
 default_cfgs = generate_default_cfgs({f"coc_{name}.untrained": _CFG for name in _NAMES})
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs) -> ContextClusters:
-    if pretrained:
-        raise ValueError(
-            f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
-        )
-    return build_model_with_cfg(
-        ContextClusters,
-        variant,
-        pretrained,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-        **kwargs,
-    )
+    return build(ContextClusters, variant, pretrained, **kwargs)
 
 
 _TINY = dict(

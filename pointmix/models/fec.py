@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 
 from pointmix.models.coc import ContextClusters
+from pointmix.models.registry import IMAGES, build
 from pointmix.nn.cluster_pool import ClusterPool
 
 
@@ -27,37 +28,12 @@ class FEC(ContextClusters):
         super().__init__(unweighted=True, reducer=pool, **kwargs)
 
 
-_CFG = dict(
-    url="",
-    num_classes=1000,
-    input_size=(3, 224, 224),
-    pool_size=(7, 7),
-    crop_pct=0.9,
-    interpolation="bicubic",
-    fixed_input_size=False,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    first_conv="stages.0.reducer",
-    classifier="head",
-    license="apache-2.0",
-    paper_name="Neural Clustering based Visual Representation Learning",
-    paper_ids="arXiv:2403.17409",
-)
+_CFG = IMAGES | dict(paper_name="Neural Clustering based Visual Representation Learning", paper_ids="arXiv:2403.17409")
 default_cfgs = generate_default_cfgs({f"fec_{name}.untrained": _CFG for name in ("small", "base", "large")})
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs) -> FEC:
-    if pretrained:
-        raise ValueError(
-            f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
-        )
-    return build_model_with_cfg(
-        FEC,
-        variant,
-        pretrained,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-        **kwargs,
-    )
+    return build(FEC, variant, pretrained, **kwargs)
 
 
 _SMALL = dict(

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from pointmix.models.backbone import PointBackbone
+from pointmix.models.registry import IMAGES, build
 from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
 
 HIERARCHIES = ("window", "shift", "none")
@@ -156,35 +157,13 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> 
     return out
 
 
-_CFG = dict(
-    url="",
-    num_classes=1000,
-    input_size=(3, 224, 224),
-    pool_size=(7, 7),
-    crop_pct=0.9,
-    interpolation="bicubic",
-    fixed_input_size=False,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    first_conv="stages.0.reducer",
-    classifier="head",
-    license="apache-2.0",
-    paper_name="Hierarchical Clustering for Visual Representation Learning",
-)
+_CFG = IMAGES | dict(paper_name="Hierarchical Clustering for Visual Representation Learning")
 _NAMES = ("nano", "tiny", "small", "medium")
 default_cfgs = generate_default_cfgs({f"hcformer_{name}.untrained": _CFG for name in _NAMES})
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs) -> HCFormer:
-    if pretrained:
-        raise ValueError(f"{variant}: no weights are hosted, and the authors released none")
-    return build_model_with_cfg(
-        HCFormer,
-        variant,
-        pretrained,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-        **kwargs,
-    )
+    return build(HCFormer, variant, pretrained, instead=", and the authors released none", **kwargs)
 
 
 _TINY = dict(

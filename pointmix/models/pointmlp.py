@@ -12,13 +12,14 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pointmix.counting import Macs, Size
 from pointmix.layouts.cloud import Cloud, canonical_order
+from pointmix.models.registry import build
 from pointmix.nn.group_cluster import GroupCluster
 from pointmix.nn.grouper import Groups
 from pointmix.nn.residual import LinearNorm, Residual
@@ -331,18 +332,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs) -> PointMLP:
-    if pretrained:
-        raise ValueError(
-            f"{variant}: no weights are hosted; give the authors' checkpoint to pointmix.load_reference(model, path)"
-        )
-    return build_model_with_cfg(
-        PointMLP,
-        variant,
-        pretrained,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-        kwargs_filter=("img_size", "global_pool"),
-        **kwargs,
-    )
+    return build(PointMLP, variant, pretrained, kwargs_filter=("img_size", "global_pool"), **kwargs)
 
 
 @register_model

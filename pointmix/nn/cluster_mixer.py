@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.curvature import Curvature
+from pointmix.nn.mixers import heads_first, numbered
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, of_rows
@@ -106,7 +107,7 @@ class ClusterMixer(nn.Module):
         qv = self.qv(x)
         copy = plan.row_window is not None or not fused("cluster_soft", qv, self.centers, self.head_dim)
         qv, centers = plan.split(qv), plan.pool(plan.split(qv)) if self.plain else self.qv(pooled)
-        (q, v), (c, cv) = self.project(qv, copy), self.project(centers, copy)
+        (q, v), (c, cv) = (heads_first(t, self.heads, copy) for t in (qv, centers))
         cluster = cluster_soft_plain if self.plain else cluster_soft
         o = cluster(q, v, c, cv, alpha, bias, similarity=self.similarity(self.geometry), **layout).flatten(2)
         if self.norm is None and not self.plain:
@@ -128,7 +129,7 @@ class ClusterMixer(nn.Module):
         """What the upper branch gives each window. Means and the linear map change places, but not in the twin."""
         top, rows = plan.top, self.qv(rows) if self.plain else rows
         points, centers = top.split(top.mean(rows)), top.pool(rows)
-        (q, v), (c, cv) = (self.project(t if self.plain else self.qv(t)) for t in (points, centers))
+        (q, v), (c, cv) = (heads_first(t if self.plain else self.qv(t), self.heads) for t in (points, centers))
         bias = None if self.bias_window is None or top.taps is None else top.taps.read(self.bias_window)
         cluster = cluster_soft_plain if self.plain else cluster_soft
         o = cluster(
@@ -168,26 +169,15 @@ class ClusterMixer(nn.Module):
         q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
         return length(q.unflatten(-1, (self.heads, self.head_dim)))
 
-    def project(
-        self, qv: Float[Tensor, "R L 2ED"], copy: bool = True
-    ) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
-        """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A
-        kernel reads them where they lie."""
-        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
-        qv = qv.contiguous() if copy else qv
-        return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
-
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the center that has most of each point, counted over all windows, and the point's weight there."""
         rows = plan.split(x)
-        (q, _), (c, _) = self.project(self.qv(rows)), self.project(self.qv(plan.pool(rows)))
+        (q, _), (c, _) = (heads_first(self.qv(t), self.heads) for t in (rows, plan.pool(rows)))
         layout = {"row_window": plan.row_window, "center_valid": plan.center_valid}
         similarity = self.similarity(self.geometry)
         a = assign_soft(q, c, self.scale(self.alpha_patch), self.bias(plan), similarity=similarity, **layout)
         weight, center = a.max(2)  # (R, E, L)
-        window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
-        center = center + (window * c.shape[1]).view(-1, 1, 1)
-        return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
+        return numbered(center, weight, c.shape[1], plan)
 
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of the equations in matrix form: similarity, aggregate and dispatch are a product each, in both

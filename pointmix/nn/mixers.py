@@ -80,22 +80,13 @@ class ContextCluster(nn.Module):
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
         qv, centers = self.qv(x), pooled.shape[1]
         copy = plan.row_window is not None or not fused("cluster_hard", qv, centers, self.head_dim)
-        q, v = self.heads_first(plan.split(qv), copy)
-        c, cv = self.heads_first(self.qv(pooled), copy)  # the mean of a linear map is the map of the mean
+        q, v = heads_first(plan.split(qv), self.heads, copy)
+        c, cv = heads_first(self.qv(pooled), self.heads, copy)  # the mean of a map is the map of the mean
         kwargs = {"denominator": self.denominator, "unweighted": self.unweighted}
         kwargs |= {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         for _ in range(self.center_updates):
             c = update_centers(q, c, self.alpha, self.beta, **kwargs)
         return q, v, c, cv
-
-    def heads_first(
-        self, qv: Float[Tensor, "R L 2ED"], copy: bool
-    ) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
-        """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A
-        kernel reads them where they lie."""
-        qv = qv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
-        qv = qv.contiguous() if copy else qv
-        return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
@@ -110,9 +101,7 @@ class ContextCluster(nn.Module):
         else:
             q, _, c, _ = self.project(x, pooled, plan)
             center, weight = (t.squeeze(2) for t in assign_hard(q, c, self.alpha, self.beta, **layout))
-        window = torch.arange(len(rows), device=x.device) if plan.row_window is None else plan.row_window
-        center = center + (window * pooled.shape[1]).view(-1, 1, 1)
-        return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
+        return numbered(center, weight, pooled.shape[1], plan)
 
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of section 3.2: maps at all points, similarities to the centers of their window (anew with
@@ -120,3 +109,22 @@ class ContextCluster(nn.Module):
         width = self.heads * self.head_dim
         similar = Macs(products=(1 + self.center_updates) * size.points * size.centers * width)
         return linear_macs(size.points, self.qv, self.proj) + similar + Macs(other=2 * size.points * width)
+
+
+def heads_first(
+    qv: Float[Tensor, "R L 2ED"], heads: int, copy: bool = True
+) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+    """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A kernel
+    reads them where they lie."""
+    qv = qv.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
+    qv = qv.contiguous() if copy else qv
+    return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
+
+
+def numbered(
+    center: Int[Tensor, "R E L"], weight: Float[Tensor, "R E L"], centers: int, plan: Plan
+) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
+    """Of each point its center, counted over all windows of so many centers each, and its weight there."""
+    window = torch.arange(len(center), device=center.device) if plan.row_window is None else plan.row_window
+    center = center + (window * centers).view(-1, 1, 1)
+    return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))

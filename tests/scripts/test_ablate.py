@@ -161,7 +161,7 @@ def test_as_many_at_a_time_are_measured_as_train(script, recipe, tmp_path, monke
 @pytest.mark.usefixtures("no_pictures")
 def test_equal_recipes_train_once(script, recipe, tmp_path, in_process):
     argv = [recipe("one"), recipe("two"), recipe("other", heads=4), "--seeds=1", f"--out={tmp_path}/out"]
-    assert script.main([*argv, "--max_steps=1"]) in (0, 1) and len(in_process) == 2
+    assert script.main([*argv, "--max_steps=1"]) == 0 and len(in_process) == 2
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert [row["recipe"] for row in rows] == ["one", "two (is one)", "other"]
 

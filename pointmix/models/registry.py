@@ -1,0 +1,40 @@
+"""What the families tell timm alike."""
+
+from __future__ import annotations
+
+from timm.models import build_model_with_cfg
+from torch import nn
+
+CHECKPOINT = "; give the authors' checkpoint to pointmix.load_reference(model, path)"
+IMAGES = dict(
+    url="",
+    num_classes=1000,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    fixed_input_size=False,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv="stages.0.reducer",
+    classifier="head",
+    license="apache-2.0",
+)
+
+
+def build(
+    family: type[nn.Module], variant: str, pretrained: bool, *, instead: str = CHECKPOINT, **kwargs
+) -> nn.Module:
+    """A registered variant of a family.
+
+    Args:
+        instead: end of the message that no weights are hosted.
+        **kwargs: of timm's builder and of the family.
+
+    Raises:
+        ValueError: if pretrained weights are asked for.
+    """
+    if pretrained:
+        raise ValueError(f"{variant}: no weights are hosted{instead}")
+    feature_cfg = dict(out_indices=(0, 1, 2, 3), feature_cls="getter")
+    return build_model_with_cfg(family, variant, pretrained, feature_cfg=feature_cfg, **kwargs)
