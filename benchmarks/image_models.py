@@ -3,10 +3,11 @@
 python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
-Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the literal tensor of M x L x D
-and keep the MLPs' hidden layers; "(quarter)", a random quarter of the 4x4 patches of each image visible; "(quarter
-occupied)", the same for a model that keeps every cell with a point (keep="occupied"); "(quarter block)", a square with
-a quarter of each image visible; and timm models of like size.
+Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the tensor of M x L x D and keep
+the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)", a
+random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
+cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; and timm models
+of like size.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
@@ -27,15 +28,17 @@ from pathlib import Path
 from common import ALLOCATOR, relieve, save
 
 DEFAULT = (
-    "coc_tiny", "coc_tiny (plain)", "coc_tiny (quarter)", "coc_tiny (quarter block)", "coc_tiny (quarter occupied)",
-    "coc_small", "coc_small (plain)", "fec_small", "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)",
-    "hcformer_tiny (quarter)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
+    "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
+    "coc_tiny (quarter occupied)", "coc_small", "coc_small (plain)", "coc_small (literal)", "fec_small",
+    "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)", "hcformer_tiny (literal)", "hcformer_tiny (quarter)",
+    "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 
 
 def build(name: str, args: argparse.Namespace):
     """The contender and its input."""
     import torch
+    from image_literal import LiteralBackbone
 
     import pointmix
 
@@ -43,6 +46,7 @@ def build(name: str, args: argparse.Namespace):
     base, _, variant = name.partition(" ")
     kwargs = {"(plain)": {"plain": True}, "(quarter occupied)": {"keep": "occupied"}}.get(variant, {})
     model = pointmix.create_model(base, **kwargs).to(args.device)
+    model = LiteralBackbone(model) if variant == "(literal)" else model
     x = torch.randn(args.batch, 3, args.size, args.size)
     if variant.startswith("(quarter"):
         side = args.size // 4

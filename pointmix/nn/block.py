@@ -31,8 +31,13 @@ class SetDropPath(nn.Module):
         super().__init__()
         self.drop = DropPath(rate)
 
+    @property
+    def active(self) -> bool:
+        """Whether anything can be dropped."""
+        return self.training and self.drop.drop_prob > 0
+
     def forward(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
-        if not self.training or not self.drop.drop_prob:
+        if not self.active:
             return x
         keep = self.drop(x.new_ones(sets.number, 1))  # (B, 1), zero or 1 / (1 - rate)
         return x * sets.spread(keep)
@@ -71,8 +76,8 @@ class Block(nn.Module):
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
         x = self.scale1(x, self.drop_path(mixed, sets))
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
-        mixed = (mlp_plain if self.plain else mlp)(self.norm2(x, sets), *weights)
-        return x + self.drop_path(mixed, sets)
+        op, y = mlp_plain if self.plain else mlp, self.norm2(x, sets)
+        return x + self.drop_path(op(y, *weights), sets) if self.drop_path.active else op(y, *weights, plus=x)
 
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of both branches."""

@@ -17,7 +17,8 @@ from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, of_rows
 from pointmix.ops.context import context_soft
-from pointmix.ops.similarity import cosine, length, negative_distance
+from pointmix.ops.query_length import query_length
+from pointmix.ops.similarity import cosine, negative_distance
 
 GEOMETRIES = ("euclidean", "hyperbolic")
 
@@ -166,8 +167,7 @@ class ClusterMixer(nn.Module):
 
     def query_length(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N E"]:
         """Length of each point's query in each head."""
-        q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
-        return length(q.unflatten(-1, (self.heads, self.head_dim)))
+        return query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads)
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the center that has most of each point, counted over all windows, and the point's weight there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from pointmix.nn.norm import Sets
 from pointmix.ops.choice import fused
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
-from pointmix.ops.similarity import length
+from pointmix.ops.query_length import query_length
 
 
 class ContextCluster(nn.Module):
@@ -73,8 +72,7 @@ class ContextCluster(nn.Module):
 
     def query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
         """Length of each point's query in each head."""
-        q = F.linear(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0])
-        return plan.split(length(q.unflatten(-1, (self.heads, self.head_dim))))
+        return plan.split(query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads))
 
     def project(self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan) -> tuple[Tensor, ...]:
         """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pointmix.ops.linear import linear
+
 CACHED = 2**19  # numbers of the hidden layer that a piece has on a CPU: 2 MiB of float32
 NARROW = 128  # channels up to which reading the hidden layer back takes longer than computing it again
 
@@ -24,9 +26,11 @@ def mlp_plain(
     w2: Float[Tensor, "K H"],
     b2: Float[Tensor, "K"],
     scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """y = scale * (w2 gelu(w1 x + b1) + b2), with the exact (erf) GELU."""
-    return F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2) * scale
+    """y = scale * (w2 gelu(w1 x + b1) + b2) + plus, with the exact (erf) GELU."""
+    y = F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2) * scale
+    return y if plus is None else plus + y
 
 
 def mlp(
@@ -36,6 +40,7 @@ def mlp(
     w2: Float[Tensor, "K H"],
     b2: Float[Tensor, "K"],
     scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
     """`mlp_plain` in pieces. Follows autocast; a compiler and float16 get the plain form."""
     device = x.device.type
@@ -44,37 +49,43 @@ def mlp(
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
     # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
-        return mlp_plain(x, w1, b1, w2, b2, scale)
+        return mlp_plain(x, w1, b1, w2, b2, scale, plus)
     piece = max(CACHED // len(w1), 1) if device == "cpu" else max(len(x), 1)
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
-    return _Pieces.apply(x, w1, b1, w2, b2, scale, piece, trained and x.shape[1] > NARROW)
+    return _Pieces.apply(x, w1, b1, w2, b2, scale, plus, piece, trained and x.shape[1] > NARROW)
 
 
 class _Pieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w1, b1, w2, b2, scale, piece, keep):
-        y = x.new_empty(len(x), len(w2), dtype=torch.result_type(x, scale))
+    def forward(ctx, x, w1, b1, w2, b2, scale, plus, piece, keep):
+        dtype = torch.result_type(x, scale)
+        dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
+        y = x.new_empty(len(x), len(w2), dtype=dtype)
         hidden = x.new_empty(len(x), len(w1)) if keep else None
+        scaled_w2, scaled_b2 = ((t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale)))
         for start in range(0, len(x), piece):
             part = slice(start, start + piece)
-            h = torch.addmm(b1, x[part], w1.t(), out=None if hidden is None else hidden[part])
-            torch.mul(torch.addmm(b2, F.gelu(h), w2.t()), scale, out=y[part])
+            if keep:
+                h = F.gelu(torch.addmm(b1, x[part], w1.t(), out=hidden[part]))
+            else:
+                h = linear(x[part], w1, b1, gelu=True)
+            y[part] = linear(h, scaled_w2, scaled_b2, plus=None if plus is None else plus[part])
         ctx.save_for_backward(x, w1, b1, w2, b2, scale, hidden)
-        ctx.piece = piece
+        ctx.piece, ctx.plus = piece, None if plus is None else plus.dtype
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
-        need_x, need_w1, need_b1, need_w2, need_b2, need_scale, *_ = ctx.needs_input_grad
+        need_x, need_w1, need_b1, need_w2, _, need_scale, need_plus, *_ = ctx.needs_input_grad
         wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
         dx = torch.empty_like(x)
         dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2.t()))
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
         for start in range(0, len(x), ctx.piece):
             part = slice(start, start + ctx.piece)
-            h = F.linear(x[part], w1, b1) if hidden is None else hidden[part]
+            h = linear(x[part], w1, b1) if hidden is None else hidden[part]
             if need_w2 or need_scale:
                 add_product(dw2, F.gelu(h), dy[part].to(x.dtype))  # without the scale: that gives its gradient too
             if need_x or need_w1 or need_b1:
@@ -88,7 +99,8 @@ class _Pieces(torch.autograd.Function):
         dscale = (dw2 * w2).sum(1) + db2 * b2
         dw2, db2 = dw2 * scale[:, None], db2 * scale
         grads = dx, dw1, db1.squeeze(1), dw2, db2, dscale
-        return *(g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)), None, None
+        grads = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
+        return *grads, dy.to(ctx.plus) if need_plus else None, None, None
 
 
 def add_product(total: Float[Tensor, "A B"], a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> None:

@@ -9,13 +9,18 @@ from torch import Tensor
 from pointmix.ops import lorentz
 
 
-def length(x: Float[Tensor, "*N D"], eps: float = 1e-12) -> Float[Tensor, "*N"]:
-    """The norm of each vector, at least `eps` or what is the smallest normal number in half precision."""
-    return _Length.apply(x, max(eps, torch.finfo(x.dtype).tiny))
+def length(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
+    """The norm of each vector, at least `least_length`."""
+    return _Length.apply(x, least_length(x.dtype))
+
+
+def least_length(dtype: torch.dtype) -> float:
+    """1e-12, or the smallest normal number in half precision. A shorter vector has no gradient."""
+    return max(1e-12, torch.finfo(dtype).tiny)
 
 
 class _Length(torch.autograd.Function):
-    """Where a vector is shorter than the least length there is no gradient; torch's own takes a pass more to say so."""
+    """torch's own takes a pass more to leave out the gradient of short vectors."""
 
     @staticmethod
     def forward(ctx, x, least):

@@ -28,6 +28,19 @@ def test_equals_its_plain_twin(points, monkeypatch):
 def test_gradcheck(monkeypatch):
     monkeypatch.setattr(ops, "CACHED", 8 * 2)
     assert torch.autograd.gradcheck(mlp, arguments(5))
+    assert torch.autograd.gradcheck(mlp, [*arguments(5), torch.randn(5, 5, dtype=torch.float64).requires_grad_()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_adds_to_a_residual(dtype, monkeypatch):
+    monkeypatch.setattr(ops, "CACHED", 8 * 4)
+    args, plus = arguments(21, dtype), torch.randn(21, 5, dtype=dtype).requires_grad_()
+    got, expected = mlp(*args, plus=plus), mlp_plain(*args, plus=plus)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(expected, plus + mlp_plain(*args))
+    grads = [torch.autograd.grad(y.square().sum(), [*args, plus]) for y in (got, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_follows_autocast():

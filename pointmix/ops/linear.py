@@ -1,0 +1,52 @@
+"""A linear map with what follows it, in one pass over the result where oneDNN does the product."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+
+def linear(
+    x: Float[Tensor, "N C"],
+    w: Float[Tensor, "K C"],
+    b: Float[Tensor, "K"],
+    *,
+    gelu: bool = False,
+    plus: Float[Tensor, "N K"] | None = None,
+) -> Float[Tensor, "N K"]:
+    """w x + b, then the exact (erf) GELU if asked for, then `plus` if given. Without gradients.
+
+    torch's own linear writes the bias, adds the product to it and leaves the rest to further passes, which for a narrow
+    x together take as long as the product.
+    """
+    if not (_one_pass(x.device.type, x.dtype) and x.is_contiguous()):
+        y = F.linear(x, w, b)
+        y = F.gelu(y) if gelu else y
+    elif plus is None or gelu or plus.dtype != x.dtype:
+        y = torch.ops.mkldnn._linear_pointwise(x, w, b, "gelu" if gelu else "none", [], "none")
+    else:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, plus, w, b, "add")
+    return y if plus is None else y + plus
+
+
+@cache
+def _one_pass(device: str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type on this machine. The op is torch's own, but not of its public interface."""
+    if device != "cpu" or not _KNOWN:
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(x_shape) * out_shape[-1]
+
+
+_KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+if _KNOWN:  # so that torch's counter, which knows only the common products, counts ours
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

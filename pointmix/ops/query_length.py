@@ -1,0 +1,66 @@
+"""Lengths of queries that nobody keeps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pointmix.ops.linear import linear
+from pointmix.ops.mlp import CACHED, add_product
+from pointmix.ops.similarity import least_length, length
+
+
+def query_length_plain(
+    x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
+) -> Float[Tensor, "N E"]:
+    """|w x + b| of each head."""
+    return length(F.linear(x, w, b).unflatten(-1, (heads, -1)))
+
+
+def query_length(
+    x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
+) -> Float[Tensor, "N E"]:
+    """`query_length_plain`, whose backward pass computes the queries again, which are wider than all else that a
+    mixer's gradient needs. Follows autocast; a compiler gets the plain form."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        x, w, b = (t.to(torch.get_autocast_dtype(device)) for t in (x, w, b))
+    if torch.compiler.is_compiling():
+        return query_length_plain(x, w, b, heads)
+    return _QueryLength.apply(x, w, b, heads)
+
+
+class _QueryLength(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, b, heads):
+        size = x.new_empty(len(x), heads)
+        for part in _pieces(x, w):
+            size[part] = length(linear(x[part], w, b).unflatten(-1, (heads, -1)))
+        ctx.save_for_backward(x, w, b, size)
+        return size
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, w, b, size = ctx.saved_tensors
+        heads = size.shape[1]
+        grad = torch.where(size > least_length(size.dtype), grad / size, 0)
+        wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
+        dx, dw, db = torch.empty_like(x), torch.zeros_like(w, dtype=wide), torch.zeros_like(b, dtype=wide)[:, None]
+        ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
+        for part in _pieces(x, w):
+            q = linear(x[part], w, b).unflatten(-1, (heads, -1))
+            dq = q.mul_(grad[part].unsqueeze(-1)).flatten(1)  # d|q| = q/|q| dq
+            torch.mm(dq, w, out=dx[part])
+            add_product(dw, dq, x[part])
+            add_product(db, dq, ones[part])
+        return dx, dw.to(w.dtype), db.squeeze(1).to(b.dtype), None
+
+
+def _pieces(x: Tensor, w: Tensor) -> list[slice]:
+    """Parts of the points whose queries fit the cache."""
+    piece = max(CACHED // len(w), 1) if x.device.type == "cpu" else max(len(x), 1)
+    return [slice(start, start + piece) for start in range(0, len(x), piece)]
