@@ -28,7 +28,8 @@ def parse(argv: list[str], data: Any = None) -> Any:
     """Flags as a namespace; `data` is the configuration that the flags --data.* change, without one they wait."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog="evaluate.py", description=__doc__.split("\n")[0], exit_on_error=False)
+    epilog = "Runs on clouds have the flags --data.* of scripts/train_points.py."
+    parser = ArgumentParser(prog="evaluate.py", description=__doc__.split("\n")[0], epilog=epilog, exit_on_error=False)
     parser.add_argument("runs", nargs="*", type=str, default=[], help="run folders, or the model.safetensors of each")
     parser.add_argument("--run", type=str | None, help="one more run")
     parser.add_argument("--model", type=str | None, help="instead of a run: one of our models or of timm's")
