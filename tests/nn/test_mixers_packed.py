@@ -17,7 +17,7 @@ from pointmix.ops import use_backend
 pytest.importorskip("triton", reason="triton is not installed")
 pytest.importorskip("pointmix.ops.fast.triton_cluster")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-HARD = {"weights": {}, "count": dict(denominator="count"), "unweighted": dict(unweighted=True)}
+HARD = {"weights": {}, "unweighted": dict(unweighted=True)}
 SOFT = {
     "cosine": dict(geometry="euclidean"),
     "distance and two levels": dict(geometry="hyperbolic", learn_curvature=True, top=4),
@@ -50,13 +50,13 @@ def points_of(kind: str) -> PointSet:
     return points.to(DEVICE)
 
 
-def mixer_of(name: str, points: PointSet, head_dim: int = 5, **kwargs):
+def mixer_of(name: str, points: PointSet, heads: int = 2, head_dim: int = 5, **kwargs):
     torch.manual_seed(1)
     if name in HARD:
-        mixer = ContextCluster(6, heads=2, head_dim=head_dim, **HARD[name], **kwargs)
+        mixer = ContextCluster(6, heads=heads, head_dim=head_dim, **HARD[name], **kwargs)
     else:
         offsets = {"offsets": points.pos.shape[1]} if SOFT[name].get("offsets") else {}
-        mixer = ClusterMixer(6, heads=2, head_dim=head_dim, centers=4, **SOFT[name] | offsets, **kwargs)
+        mixer = ClusterMixer(6, heads=heads, head_dim=head_dim, centers=4, **SOFT[name] | offsets, **kwargs)
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer.to(DEVICE)
@@ -96,7 +96,7 @@ def test_equals_the_twin_in_rows(kind, name, packed):
 @pytest.mark.parametrize("name", ["weights", "distance and two levels"])
 def test_what_is_not_a_number_stays_in_its_set(name, packed):
     points = points_of("cloud")
-    mixer, plan, sets = mixer_of(name, points), plan_of(name, points), Sets.of(points)
+    mixer, plan, sets = mixer_of(name, points, heads=1), plan_of(name, points), Sets.of(points)
     feat, probe = points.feat.clone(), torch.randn_like(points.feat)
     feat[80, 2] = torch.nan  # in the second set, which begins at 79
     with use_backend("triton"):
@@ -138,7 +138,7 @@ def test_rows_where_windows_do_not_fit_or_points_have_copies(packed):
 
 def test_compiled_in_one_graph(packed):
     points = points_of("sparse")
-    mixer, plan = mixer_of("weights", points), plan_of("weights", points)
+    mixer, plan = mixer_of("weights", points, heads=1), plan_of("weights", points)
     x = plan.enter(points.feat)
     with use_backend("triton"):
         compiled = torch.compile(lambda x: mixer(x, plan), fullgraph=True, backend="aot_eager")
