@@ -4,6 +4,7 @@ Every plan offers the same few things to a mixer:
 
     enter, leave   features into and out of the order in which the stage's blocks keep them
     split, merge   points (N, C) to rows (R, L, C) and back; a row holds points of one window only
+    spread         what belongs to windows (S, C) to their rows (R, 1, C)
     pool           rows (R, L, C) to mean features of the points around each center, (S, M, C)
     row_window     the window of each row (R,), None if rows are windows
     valid          which slots of the rows hold a point (R, L), None if all
@@ -11,6 +12,7 @@ Every plan offers the same few things to a mixer:
     taps           where a slot reads a table of positions, None if none was asked for or there is no lattice
     offsets        position of a slot from each center of its window (R, M, L, D), None if not asked for
     top            the windows as points of one more level, None if not asked for
+    packed         the windows without rows, as a kernel takes them, None if points do not lie window by window
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from pointmix.layouts.top import Taps, Top
 from pointmix.layouts.windows import first_of_equals, member_signature
+from pointmix.ops import ragged
 from pointmix.ops.scatter import segment_sum
 
 
@@ -48,6 +51,7 @@ class EvenPlan:
     row_window: None = None
     valid: None = None
     center_valid: None = None
+    packed: None = None  # rows are views already
 
     @property
     def window(self) -> tuple[int, int]:
@@ -74,6 +78,36 @@ class EvenPlan:
 
     def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
         return self.pooling.to(x.dtype) @ x
+
+    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "S 1 C"]:
+        return x.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class PackedPlan:
+    """Windows as stretches of the points, for kernels that take any number of points a window: nothing is gathered.
+
+    Args:
+        ptr: (S + 1,) window s has the places ptr[s] to ptr[s + 1] inside the stage.
+        window: (N,) the window of each place.
+        center_valid: as of the plan with rows.
+    """
+
+    ptr: Int[Tensor, "S+1"]
+    window: Int[Tensor, "N"]
+    center_valid: Bool[Tensor, "S M"] | None
+
+    row_window: None = None
+    valid: None = None
+
+    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x
+
+    def merge(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x
+
+    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "N C"]:
+        return x.index_select(0, self.window)
 
 
 @dataclass(frozen=True)
@@ -107,6 +141,7 @@ class IndexPlan:
     taps: Taps | None = None
     top: Top | None = None
     offsets: Float[Tensor, "R M L D"] | None = None
+    packed: PackedPlan | None = None
 
     def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return x.index_select(0, self.order)
@@ -124,6 +159,9 @@ class IndexPlan:
         mean = self.pooling.to(x.dtype) @ x  # (R, M, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
 
+    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "R 1 C"]:
+        return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
+
     def of_copies(self, source: Int[Tensor, "N'"], own: Bool[Tensor, "N'"]) -> IndexPlan:
         """This plan of copies as one of their points.
 
@@ -135,7 +173,8 @@ class IndexPlan:
         order = source[own]
         inside = torch.empty_like(order)
         inside[order] = torch.arange(len(order), device=order.device)
-        return replace(self, order=order, slot=inside[source][self.slot], place=self.place[own])
+        packed = self.packed if len(order) == len(source) else None  # a point in several windows is in no one stretch
+        return replace(self, order=order, slot=inside[source][self.slot], place=self.place[own], packed=packed)
 
 
 Plan = EvenPlan | IndexPlan
@@ -192,4 +231,5 @@ def plan_windows(
         share = around[row_window]
     pooling = members.transpose(1, 2) / share.clamp(min=1).to(dtype)[..., None]  # (R, M, L)
     center_valid = (around > 0) & first_of_equals(signature) if distinct else around > 0
-    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows)
+    packed = PackedPlan(ragged.offsets(counts), number, center_valid)
+    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows, packed=packed)

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.counting import Macs, Size, linear_macs, norm_macs
-from pointmix.layouts.plan import Plan
+from pointmix.layouts.plan import IndexPlan, Plan
 from pointmix.nn.curvature import Curvature
-from pointmix.nn.mixers import heads_first, numbered
+from pointmix.nn.mixers import heads_first, layout_of, numbered
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
-from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, of_rows
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
 from pointmix.ops.context import context_soft
 from pointmix.ops.query_length import query_length
 from pointmix.ops.similarity import cosine, negative_distance
@@ -98,25 +98,28 @@ class ClusterMixer(nn.Module):
         rows = plan.split(x)
         pooled = plan.pool(rows)  # (S, M, C)
         over = None if self.alpha_window is None else self.windows(rows, plan)  # (S, ED)
-        layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
         bias, alpha = self.bias(plan), self.scale(self.alpha_patch)
         if self.at_centers(x.shape[1]):
             base = self.base(over, len(pooled))
             weights = self.qv.weight, self.qv.bias, self.proj.weight[:, : self.heads * self.head_dim], base, alpha, bias
             size = plan.split(self.query_length(x))
-            return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout))
+            return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout_of(plan)))
         qv = self.qv(x)
-        copy = plan.row_window is not None or not fused("cluster_soft", qv, self.centers, self.head_dim)
-        qv, centers = plan.split(qv), plan.pool(plan.split(qv)) if self.plain else self.qv(pooled)
-        (q, v), (c, cv) = (heads_first(t, self.heads, copy) for t in (qv, centers))
+        centers = plan.pool(plan.split(qv)) if self.plain else self.qv(pooled)
+        kernel = not self.plain and fused("cluster_soft", qv, self.centers, self.head_dim)
+        if kernel and plan.packed is not None:
+            bias = None if bias is None else packed(bias, plan)
+            plan = plan.packed
+        copy = plan.row_window is not None or not kernel
+        (q, v), (c, cv) = (heads_first(t, self.heads, copy) for t in (plan.split(qv), centers))
         cluster = cluster_soft_plain if self.plain else cluster_soft
-        o = cluster(q, v, c, cv, alpha, bias, similarity=self.similarity(self.geometry), **layout).flatten(2)
-        if self.norm is None and not self.plain:
+        similarity = self.similarity(self.geometry)
+        o = cluster(q, v, c, cv, alpha, bias, similarity=similarity, **layout_of(plan)).flatten(-2)
+        if over is not None and self.norm is None and not self.plain:
             o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
-            return plan.merge(o + of_rows(self.base(over, len(pooled)), plan.row_window).unsqueeze(1))
+            return plan.merge(o + plan.spread(self.base(over, len(pooled))))
         if over is not None:
-            over = of_rows(over, plan.row_window).to(o.dtype).unsqueeze(1)
-            o = torch.cat([o, over.expand_as(o)], -1)  # (R, L, 2ED)
+            o = torch.cat([o, plan.spread(over.to(o.dtype)).expand_as(o)], -1)  # (R, L, 2ED)
         o = plan.merge(o)
         return self.proj(o if self.norm is None else self.norm(o, sets))
 
@@ -191,3 +194,9 @@ class ClusterMixer(nn.Module):
         if self.offsets is not None:
             macs += linear_macs(size.slots * size.centers, self.offsets[0], self.offsets[2])
         return macs if self.norm is None else macs + norm_macs(size.points, self.proj.in_features)
+
+
+def packed(bias: Float[Tensor, "R M E L"], plan: IndexPlan) -> Float[Tensor, "M E N"]:
+    """The bias of each point where it lies."""
+    of_points = plan.merge(bias.permute(0, 3, 1, 2).flatten(2))  # (N, M E)
+    return of_points.unflatten(1, bias.shape[1:3]).permute(1, 2, 0)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.counting import Macs, Size, linear_macs
-from pointmix.layouts.plan import Plan
+from pointmix.layouts.plan import PackedPlan, Plan
 from pointmix.nn.norm import Sets
 from pointmix.ops.choice import fused
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
@@ -52,16 +52,19 @@ class ContextCluster(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
         rows = plan.split(x)
         pooled = plan.pool(rows)
-        layout = {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
-        kwargs = {"denominator": self.denominator, "unweighted": self.unweighted, **layout}
+        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
         if self.at_centers(pooled.shape[1]):
             weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
             size = self.query_length(x, plan)
-            return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **kwargs))
+            rules |= layout_of(plan)
+            return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **rules))
+        kernel = not self.plain and fused("cluster_hard", self.qv.weight, pooled.shape[1], self.head_dim)
+        if kernel and not self.center_updates and plan.packed is not None:
+            plan = plan.packed
         q, v, c, cv = self.project(x, pooled, plan)
         cluster = cluster_hard_plain if self.plain else cluster_hard
-        o = cluster(q, v, c, cv, self.alpha, self.beta, **kwargs)
-        return self.proj(plan.merge(o.flatten(2)))
+        o = cluster(q, v, c, cv, self.alpha, self.beta, **rules, **layout_of(plan))
+        return self.proj(plan.merge(o.flatten(-2)))
 
     def at_centers(self, centers: int) -> bool:
         """Whether so few centers share a window that values and projection take fewer operations at them than at the
@@ -74,16 +77,17 @@ class ContextCluster(nn.Module):
         """Length of each point's query in each head."""
         return plan.split(query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads))
 
-    def project(self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan) -> tuple[Tensor, ...]:
-        """q, v (R, L, E, D) of the points and c, cv (S, M, E, D) of the centers."""
+    def project(
+        self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan | PackedPlan
+    ) -> tuple[Tensor, ...]:
+        """q, v of the points, (R, L, E, D) or packed (N, E, D), and c, cv (S, M, E, D) of the centers."""
         qv, centers = self.qv(x), pooled.shape[1]
         copy = plan.row_window is not None or not fused("cluster_hard", qv, centers, self.head_dim)
         q, v = heads_first(plan.split(qv), self.heads, copy)
         c, cv = heads_first(self.qv(pooled), self.heads, copy)  # the mean of a map is the map of the mean
-        kwargs = {"denominator": self.denominator, "unweighted": self.unweighted}
-        kwargs |= {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
         for _ in range(self.center_updates):
-            c = update_centers(q, c, self.alpha, self.beta, **kwargs)
+            c = update_centers(q, c, self.alpha, self.beta, **rules, **layout_of(plan))
         return q, v, c, cv
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
@@ -109,14 +113,23 @@ class ContextCluster(nn.Module):
         return linear_macs(size.points, self.qv, self.proj) + similar + Macs(other=2 * size.points * width)
 
 
+def layout_of(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:
+    """What clustering is told of the windows."""
+    if isinstance(plan, PackedPlan):
+        return {"ptr": plan.ptr, "center_valid": plan.center_valid}
+    return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+
+
 def heads_first(
-    qv: Float[Tensor, "R L 2ED"], heads: int, copy: bool = True
-) -> tuple[Float[Tensor, "R L E D"], Float[Tensor, "R L E D"]]:
+    qv: Float[Tensor, "*N L 2ED"], heads: int, copy: bool = True
+) -> tuple[Float[Tensor, "*N L E D"], Float[Tensor, "*N L E D"]]:
     """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A kernel
     reads them where they lie."""
-    qv = qv.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
-    qv = qv.contiguous() if copy else qv
-    return qv[0].transpose(1, 2), qv[1].transpose(1, 2)
+    qv = qv.unflatten(-1, (2, heads, -1))  # (*N, L, 2, E, D)
+    if not copy:
+        return qv.unbind(-3)
+    q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); two indices would add up two gradients
+    return q.transpose(1, 2), v.transpose(1, 2)
 
 
 def numbered(

@@ -145,7 +145,9 @@ def fastest(op: str, pos: Tensor, size: int) -> Callable[..., Tensor] | None:
 
 
 def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
-    """The function of the backend that was asked for, if it has this operation; else None."""
+    """The function of the backend that was asked for, if it has this operation; else None, and for whole numbers."""
+    if not x.is_floating_point():  # such as counts of a plan: torch's sums of them are exact
+        return None
     return None if (name := _asked_for(op, x)) is None else _function(name, op)
 
 

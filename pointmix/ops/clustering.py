@@ -30,6 +30,7 @@ from pointmix.ops.similarity import cosine, length
 
 Similarity = Callable[[Tensor, Tensor], Tensor]  # (..., M, D), (..., L, D) -> (..., M, L)
 DENOMINATORS = ("weights", "count")
+NO_KERNEL = "{}: only a kernel takes windows by ptr, and none takes these; see `pointmix.ops.choice.fused`"
 
 
 def assign_hard(
@@ -64,6 +65,7 @@ def cluster_hard(
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
     unweighted: bool = False,
+    ptr: Int[Tensor, "S+1"] | None = None,
 ) -> Float[Tensor, "R L E D"]:
     """Hard clustering as batched products, without a tensor of M x L x D.
 
@@ -76,15 +78,22 @@ def cluster_hard(
         center_valid: false for centers that do not exist. Each window needs one that does.
         denominator: "weights" divides by 1 + the sum of weights, "count" by 1 + the number of points of the center.
         unweighted: points enter the aggregate with weight one, so that either denominator is 1 + their number.
+        ptr: points are not in rows but one after the other, (N, E, D), those of window s from ptr[s] to ptr[s + 1].
+            Only a kernel takes that.
 
     Returns:
         The new value of each point.
+
+    Raises:
+        ValueError: if there is a ptr, but no kernel takes these windows.
     """
     if row_window is None and fused("cluster_hard", q, c.shape[1], c.shape[3]):
         from pointmix.ops.fast.triton_cluster import cluster_hard as kernel  # Triton need not be installed
 
-        layout = {"valid": valid, "center_valid": center_valid}
+        layout = {"ptr": ptr, "valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=unweighted, **layout)
+    if ptr is not None:
+        raise ValueError(NO_KERNEL.format("cluster_hard"))
     center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
     a, _ = entry = _weights(center, weight, c.shape[1], valid, denominator)
     if unweighted:
@@ -173,15 +182,21 @@ def cluster_soft(
     row_window: Int[Tensor, "R"] | None = None,
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
+    ptr: Int[Tensor, "S+1"] | None = None,
 ) -> Float[Tensor, "R L E D"]:
-    """Soft clustering as batched products; arguments are those of `assign_soft` and `cluster_hard`."""
+    """Soft clustering as batched products; arguments are those of `assign_soft` and `cluster_hard`.
+
+    With ptr, the bias is (M, E, N).
+    """
     if row_window is None and fused("cluster_soft", q, c.shape[1], c.shape[3]):
         from pointmix.ops.fast.triton_cluster import cluster_soft as kernel  # Triton need not be installed
         from pointmix.ops.fast.triton_cluster import knows
 
         if knows(similarity):
-            layout = {"valid": valid, "center_valid": center_valid}
+            layout = {"ptr": ptr, "valid": valid, "center_valid": center_valid}
             return kernel(q, v, c, cv, alpha, bias, similarity=similarity, **layout)
+    if ptr is not None:
+        raise ValueError(NO_KERNEL.format("cluster_soft"))
     layout = {"row_window": row_window, "center_valid": center_valid}
     a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
     a = a if valid is None else a * valid[:, None, None]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -191,6 +193,30 @@ def test_copies_of_a_line_of_three():
     torch.testing.assert_close(plan.pool(rows)[:, 0, 0], torch.tensor([50 / 3, 30], dtype=torch.float64))
     slots = torch.arange(6.0).view(2, 3, 1)
     assert plan.leave(plan.merge(slots))[:, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_packed_windows_are_stretches_of_the_points(folds):
+    """The points of a window's rows, in their order, without what is only padding."""
+    for points, _ in all_kinds(folds, 2):
+        plan = plan_of(points.as_sparse(), folds, 2)
+        x = plan.enter(points.feat)
+        rows, valid, packed = plan.split(x), plan.valid, plan.packed
+        of_row = torch.arange(len(rows)) if plan.row_window is None else plan.row_window
+        assert packed.ptr.tolist()[-1] == len(x) and len(packed.ptr) == plan.windows + 1
+        for s, (begin, end) in enumerate(pairwise(packed.ptr.tolist())):
+            assert torch.equal(packed.split(x)[begin:end], rows[of_row == s][valid[of_row == s]])
+        numbers = torch.arange(plan.windows)[:, None]
+        spread = plan.spread(numbers).expand(*rows.shape[:2], 1).contiguous()
+        assert torch.equal(packed.merge(packed.spread(numbers)), plan.merge(spread))
+        assert packed.center_valid is plan.center_valid
+
+
+def test_only_points_in_one_slot_are_packed():
+    for side, there in ((8, True), (7, False)):  # which is reflected
+        points = PointSet.from_images(torch.randn(1, 3, side, side)).as_sparse()
+        plan = points.layout.plan(points.pos, points.ptr, 2, 2, pad="needed")
+        assert (plan.packed is not None) == there == (plan.slot.numel() == side * side)
 
 
 def test_coinciding_centers_are_kept_on_request():

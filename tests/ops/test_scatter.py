@@ -75,3 +75,8 @@ def test_compiles_to_one_graph(backend, op):
     compiled = torch.compile(op, fullgraph=True, backend="eager")
     x = torch.randn(6, 2)
     torch.testing.assert_close(compiled(x, INDEX, 5), op(x, INDEX, 5))
+
+
+def test_whole_numbers_under_any_backend(backend):
+    """Plans count points, whatever computes features."""
+    assert segment_sum(torch.tensor([1, 2, 3]), torch.tensor([0, 2, 0]), 3).tolist() == [4, 0, 2]

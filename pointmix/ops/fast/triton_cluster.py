@@ -3,8 +3,8 @@
 `cluster_hard` and `cluster_soft` take what those of `pointmix.ops.clustering` take, but for windows in several rows.
 Queries and values are read where they lie: any strides, so parts of one linear map's outcome need no copy. Windows
 with any number of points need no padding either: with `ptr` points are (N, E, D), window s has places ptr[s] to
-ptr[s + 1], and the bias is (M, E, N). A plan offers that if it keeps its points window by window, has `ptr` on its
-device, and every point is in one window only; splitting and merging then fall away.
+ptr[s + 1], and the bias is (M, E, N). A plan offers that as `packed` where it keeps its points window by window and
+every point is in one window only; splitting and merging then fall away.
 
 Sums are float32, or float64 for float64. bfloat16 is multiplied as such, float16 as float32, because gradients under a
 loss scale pass its range. Autocast changes nothing: dtypes may be mixed, and what comes back has the dtype of the

@@ -230,7 +230,11 @@ def test_opcheck():
     arguments, options = case(windows=2, heads=1, holes=True, dtype=torch.float32)
     hard = (*arguments, None, options["valid"], options["center_valid"], True, False)
     torch.library.opcheck(torch.ops.pointmix.cluster_hard.default, hard)
-    (q, v, *rest, _), ptr = ragged(dtype=torch.float32)
+    (q, v, *rest, beta), ptr = ragged(dtype=torch.float32)
+    exists = torch.arange(3, device=DEVICE) < torch.tensor([[3], [1], [2], [3]], device=DEVICE)
+    torch.library.opcheck(
+        torch.ops.pointmix.cluster_hard.default, (q[None], v[None], *rest, beta, ptr, None, exists, False, False)
+    )
     bias = torch.randn(1, 3, 1, 44, device=DEVICE, requires_grad=True)
     kappa = torch.tensor(1.3, device=DEVICE, requires_grad=True)
     given = (q[None], v[None], *rest, bias, kappa, ptr, None, None, False)
@@ -296,6 +300,9 @@ def test_only_on_request_and_only_where_it_fits(calls, monkeypatch):
         cluster_hard(*wide)
         cluster_hard(*twice, row_window=torch.zeros(2, dtype=torch.int64, device=DEVICE))
         cluster_soft(*arguments[:5], similarity=lambda c, q: c @ q.mT)
+        for op, given in ((cluster_hard, wide), (cluster_soft, wide[:5])):
+            with pytest.raises(ValueError, match=f"^{op.__name__}: only a kernel takes windows by ptr"):
+                op(*(t[0] for t in given[:2]), *given[2:], ptr=torch.tensor([0, 2], device=DEVICE))
         assert not calls
         cluster_hard(*arguments)
         cluster_soft(*arguments[:5])

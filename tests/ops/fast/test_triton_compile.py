@@ -9,10 +9,10 @@ import sys
 import pytest
 
 KERNELS = [  # direction, type of the numbers, kind, centers, channels, offsets in place of rows, capability
-    ("forward", "bf16", "hard", 4, 24, False, 90),
-    ("backward", "bf16", "hard", 4, 24, True, 80),
-    ("forward", "fp32", "released", 4, 32, True, 80),
-    ("backward", "fp32", "cosine", 4, 32, False, 90),
+    ("forward", "bf16", "hard", 4, 24, False, 80),
+    ("backward", "bf16", "hard", 4, 24, True, 90),
+    ("forward", "fp32", "released", 4, 32, True, 90),
+    ("backward", "fp32", "cosine", 4, 32, False, 80),
     ("backward", "bf16", "lorentz", 16, 32, False, 90),
 ]
 
@@ -43,7 +43,7 @@ def build(direction: str, number: str, kind: str, centers: int, dim: int, ragged
     options = {name: sizes.pop(name) for name in ("num_warps", "enable_fp_fusion")}
     constants = {"HEADS": (dim,) * 5, "KIND": kind, "COUNT": False, "UNWEIGHTED": False, **sizes}
     bent, soft = kind in ("lorentz", "released"), kind != "hard"
-    absent = {"ptr": not ragged, "valid": ragged, "center_valid": ragged, "kappa": not bent, "dkappa": not bent}
+    absent = {"ptr": not ragged, "valid": ragged, "kappa": not bent, "dkappa": not bent}
     absent |= {"beta": soft, "dbeta": soft, "bias": not soft, "dbias": not soft}
     constants |= {name: None for name in absent if absent[name]}
     types = {"ptr": "*i64", "valid": "*i1", "center_valid": "*i1", "L": "i32", "bias_rows": "i32", "bs": ("i32",) * 4}
