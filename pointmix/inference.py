@@ -17,6 +17,7 @@ from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from pointmix.data.images import DataConfig, resolve
+from pointmix.data.normalize import join_bytes
 from pointmix.data.partial import MaskedTransform, partial_points, put_mask
 from pointmix.data.points import PointDataConfig
 from pointmix.data.points import resolve as resolve_points
@@ -142,7 +143,7 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
     """The image resized, cropped and normalized as in evaluation."""
-    return eval_transform(cfg)(image)
+    return join_bytes([eval_transform(cfg)(image)], mean=cfg.mean, std=cfg.std).to("cpu")[0]
 
 
 def masked_image(
@@ -156,4 +157,5 @@ def masked_image(
         ValueError: if the crop holds no visible pixel.
     """
     transform = MaskedTransform(eval_transform(cfg).transforms, side=None)
-    return partial_points(transform(put_mask(image, mask))[None], coord_mode=coord_mode)
+    batch = join_bytes([transform(put_mask(image, mask))], mean=cfg.mean, std=cfg.std)
+    return partial_points(batch.to("cpu"), coord_mode=coord_mode)

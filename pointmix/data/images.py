@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from pointmix.data import digits
 from pointmix.data.folder import check_same_classes, open_source
-from pointmix.data.loader import BatchLoader, Failure, ImageSet
+from pointmix.data.loader import BatchLoader, Failure, ImageSet, collate
+from pointmix.data.normalize import join_bytes
 from pointmix.data.partial import MASKS, MaskedTransform, RandomMask, partial_points, with_masks
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import MASKED_MODES, MODES, Source, cached
@@ -227,9 +229,10 @@ def hold_back(
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """Loaders over (images float32 (B, C, H, W), targets int64 (B,)), and what a model and a report need to know.
+    """Loaders over (images, targets int64 (B,)), and what a model and a report need to know.
 
-    With keep or mask_root, images have their mask as one channel more, see pointmix.data.partial.
+    Images are bytes until `images.to(device)` makes them float32 (B, C, H, W), see `pointmix.data.normalize`. With keep
+    or mask_root, they then have their mask as one channel more, see `pointmix.data.partial`.
 
     Args:
         train: shuffled and augmented; has state_dict() and load_state_dict(), and forgets nothing in mid-epoch.
@@ -266,7 +269,7 @@ class ImageSplits:
         return self.config.img_size
 
     def partial(self, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> Tensor | PointSet:
-        """A batch of a loader, mixed or not, as the model takes it: itself, or its visible points."""
+        """A batch on its device, mixed or not, as the model takes it: itself, or its visible points."""
         return partial_points(images, coord_mode=coord_mode) if is_partial(self.config) else images
 
     def set_epoch(self, epoch: int) -> None:
@@ -381,4 +384,10 @@ def _loader(
         transform=transform,
         seed=seed,
     )
-    return BatchLoader(dataset=images, batches=batches, workers=cfg.workers, strict=cfg.strict)
+    return BatchLoader(
+        dataset=images,
+        batches=batches,
+        workers=cfg.workers,
+        strict=cfg.strict,
+        collate=partial(collate, join=partial(join_bytes, mean=cfg.mean, std=cfg.std)),
+    )

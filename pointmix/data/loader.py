@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
     fatal: bool = False
 
 
-Sample = tuple[Tensor | None, int, list[Failure]]
+Sample = tuple[Any, int, list[Failure]]  # no input (None) where none could be read
 MAX_TRIES = 100  # damaged images in a row before giving up: then it is the disk, not a file
 
 
@@ -57,7 +57,7 @@ class ImageSet(Dataset):
         source: where the images are.
         indices: (n,) the part, in the source's numbering.
         mode: 'L' or 'RGB'.
-        transform: Pillow image -> float32 tensor (C, H, W).
+        transform: Pillow image -> one input of the batch.
         seed: of the augmentation, drawn anew from (seed, epoch, index) for each sample; a damaged image is replaced by
             the next readable one. None for evaluation: what is random follows from the index alone, and a damaged image
             is left out.
@@ -71,7 +71,7 @@ class ImageSet(Dataset):
         source: Source,
         indices: Int[np.ndarray, " n"],
         mode: str,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Any],
         seed: int | None,
     ) -> None:
         self.source, self.indices, self.mode, self.transform, self.seed = source, indices, mode, transform, seed
@@ -104,17 +104,18 @@ class ImageSet(Dataset):
         return None, -1, failed
 
 
-def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, list[Failure]]:
-    """Samples -> images (B, C, H, W) and targets (B,) of those that could be read, and the failures."""
+def collate(
+    samples: list[Sample], *, join: Callable[[list[Any]], Any]
+) -> tuple[Any, Int[Tensor, " B"], list[Failure]]:
+    """Samples -> the inputs, joined, and the targets (B,) of those that could be read, and the failures."""
     failed = [failure for _, _, failures in samples for failure in failures]
     good = [(image, target) for image, target, _ in samples if image is not None]
-    if not good:
-        return torch.empty(0), torch.empty(0, dtype=torch.int64), failed
-    return torch.stack([image for image, _ in good]), torch.tensor([target for _, target in good]), failed
+    targets = torch.tensor([target for _, target in good], dtype=torch.int64)
+    return (join([image for image, _ in good]) if good else torch.empty(0)), targets, failed
 
 
 class BatchLoader(DataLoader):
-    """Iterates over (images float32 (B, C, H, W), targets int64 (B,)) and remembers its place.
+    """Iterates over (inputs, targets int64 (B,)) and remembers its place; inputs have `to(device)`.
 
     The state of a training loader is the place alone, (epoch, batches given), since all else follows from that: a run
     may go on with another number of workers, which torchdata's StatefulDataLoader would not allow.
@@ -124,7 +125,7 @@ class BatchLoader(DataLoader):
         batches: which of them, in what order.
         workers: processes that read and transform; 0 does it here.
         strict: whether a damaged image is an error.
-        collate: samples -> the model's input, targets (B,) and the failures.
+        collate: samples -> the inputs, targets (B,) and the failures.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class BatchLoader(DataLoader):
         batches: EpochBatches | PartBatches,
         workers: int,
         strict: bool,
-        collate: Callable[[list[Sample]], tuple[Any, Tensor, list[Failure]]] = collate,
+        collate: Callable[[list[Sample]], tuple[Any, Tensor, list[Failure]]],
     ) -> None:
         super().__init__(
             dataset,
@@ -161,7 +162,7 @@ class BatchLoader(DataLoader):
         self.batch_sampler.load_state_dict(state)
         self.given = state["batch"]
 
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "B C H W"], Int[Tensor, " B"]]]:
+    def __iter__(self) -> Iterator[tuple[Any, Int[Tensor, " B"]]]:
         self.given = getattr(self.batch_sampler, "start", 0)
         training = self.dataset.seed is not None
         for images, targets, failed in super().__iter__():

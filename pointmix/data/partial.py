@@ -1,8 +1,9 @@
 """Images of which only some pixels are visible: masks drawn at random or read from files, and their points.
 
-Until the network takes it, a partial image is a tensor with its mask as one channel more: 1 where a pixel is visible,
-0 where it is hidden, and hidden pixels are 0 in every channel. Collation, mixup and CutMix work on it as on any other
-image, and the points that come out of a mixed pair are those of both, each with what its own image says of it.
+Workers send a partial image as bytes and a mask. On the device, until the network takes it, it is a tensor with its
+mask as one channel more: 1 where a pixel is visible, 0 where it is hidden, and hidden pixels are 0 in every channel.
+Mixup and CutMix work on it as on any other image, and the points that come out of a mixed pair are those of both, each
+with what its own image says of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ from pointmix.images import as_mask
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
+
+if TYPE_CHECKING:
+    from pointmix.data.normalize import ByteImage
 
 MASKS = ("patches", "block", "pixels", "any")
 GEOMETRIC = (
@@ -84,19 +89,20 @@ def _without_block(size: tuple[int, int], area: float) -> Bool[Tensor, "H W"]:
     return mask
 
 
-def hide(image: Float[Tensor, "C H W"], mask: Bool[Tensor, "H W"]) -> Float[Tensor, "C+1 H W"]:
-    """The image with its mask as the last channel, hidden pixels 0."""
-    return torch.cat([image * mask, mask[None].to(image.dtype)])
+def hide(images: Float[Tensor, "*B C H W"], masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B C+1 H W"]:
+    """The images with their masks as the last channel, hidden pixels 0."""
+    masks = masks.unsqueeze(-3)  # (*B, 1, H, W)
+    return torch.cat([images * masks, masks.to(images.dtype)], dim=-3)
 
 
 class RandomMask:
-    """The last step of a transform: hides all but a share of a (C, H, W) image, see `random_mask` and `hide`."""
+    """The last step of a transform: hides all but a share of an image, see `random_mask`."""
 
     def __init__(self, *, keep: tuple[float, float], kind: str, patch: int) -> None:
         self.draw = partial(random_mask, keep=keep, kind=kind, patch=patch)
 
-    def __call__(self, image: Float[Tensor, "C H W"]) -> Float[Tensor, "C+1 H W"]:
-        return hide(image, self.draw(image.shape[-2:]))
+    def __call__(self, image: ByteImage) -> ByteImage:
+        return image._replace(mask=self.draw(image.pixels.shape[-2:]))
 
 
 class MaskedTransform:
@@ -105,7 +111,7 @@ class MaskedTransform:
     Steps that move pixels see both, and Pillow resizes by what is visible alone; the others see the colors.
 
     Args:
-        steps: the transform of a whole image, those steps first.
+        steps: the transform of a whole image to bytes, those steps first.
         side: of the image in the end. If ten random crops in a row hold no visible pixel, the whole image is
             squeezed to it; None, for evaluation, refuses such an image.
     """
@@ -115,7 +121,7 @@ class MaskedTransform:
         self.move, self.rest = transforms.Compose(move), transforms.Compose(steps[len(move) :])
         self.side = side
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "C+1 S S"]:
+    def __call__(self, image: Image.Image) -> ByteImage:
         for _ in range(1 if self.side is None else TRIES):
             moved = self.move(image)
             if np.asarray(moved.getchannel("A")).any():
@@ -126,7 +132,7 @@ class MaskedTransform:
             moved = resize(image, [self.side, self.side])
         alpha = torch.from_numpy(np.array(moved.getchannel("A")))  # (S, S) uint8
         mask = alpha >= alpha.max().clamp(1, 128)  # what is half visible, or else the most
-        return hide(self.rest(moved.convert(moved.mode[:-1])), mask)
+        return self.rest(moved.convert(moved.mode[:-1]))._replace(mask=mask)
 
 
 def partial_points(images: Float[Tensor, "B C+1 H W"], *, coord_mode: str = "inclusive") -> PointSet:

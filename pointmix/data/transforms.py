@@ -1,4 +1,4 @@
-"""Pillow image -> normalized tensor, by timm's transforms; small images are shifted by padding instead of resized."""
+"""Pillow image -> bytes, by timm's transforms; small images are shifted by padding instead of resized."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from PIL import Image, ImageOps
 from timm.data import auto_augment, create_transform
 from timm.data.transforms import str_to_interp_mode
 from torchvision import transforms
+
+from pointmix.data.normalize import Erase, to_bytes
 
 if TYPE_CHECKING:
     from pointmix.data.images import DataConfig
@@ -23,8 +25,8 @@ auto_augment.NAME_TO_OP.update({name: _posterize for name in auto_augment.NAME_T
 
 
 def train_transform(cfg: DataConfig) -> transforms.Compose:
-    """Augmentation for training, float32 (C, img_size, img_size); all settings must be filled in."""
-    crop, secondary, final = create_transform(
+    """Augmentation for training, a ByteImage (C, img_size, img_size); all settings must be filled in."""
+    crop, secondary, _ = create_transform(
         cfg.img_size,
         is_training=True,
         scale=cfg.scale,
@@ -34,21 +36,18 @@ def train_transform(cfg: DataConfig) -> transforms.Compose:
         color_jitter=cfg.color_jitter or None,
         auto_augment=cfg.auto_augment,
         interpolation=cfg.train_interpolation,
-        mean=cfg.mean,
-        std=cfg.std,
-        re_prob=cfg.reprob,
-        re_mode=cfg.remode,
+        mean=cfg.mean,  # what shifts and rotations fill in
         separate=True,
     )
     steps = list(crop.transforms)
     if cfg.pad_crop:
         resize = transforms.Resize(cfg.img_size, str_to_interp_mode(cfg.interpolation))  # none at the right size
         steps[0:1] = [resize, transforms.RandomCrop(cfg.img_size, padding=cfg.pad_crop)]
-    return transforms.Compose(steps + secondary.transforms + final.transforms)
+    erase = [Erase(probability=cfg.reprob, mode=cfg.remode)] if cfg.reprob else []
+    return transforms.Compose([*steps, *secondary.transforms, to_bytes, *erase])
 
 
 def eval_transform(cfg: DataConfig) -> transforms.Compose:
-    """Resize the short side to img_size / crop_pct and cut out the middle, float32 (C, img_size, img_size)."""
-    return create_transform(
-        cfg.img_size, crop_pct=cfg.crop_pct, interpolation=cfg.interpolation, mean=cfg.mean, std=cfg.std
-    )
+    """Resize the short side to img_size / crop_pct and cut out the middle, a ByteImage (C, img_size, img_size)."""
+    steps = create_transform(cfg.img_size, crop_pct=cfg.crop_pct, interpolation=cfg.interpolation).transforms
+    return transforms.Compose([*steps[:2], to_bytes])  # without timm's own way to a normalized tensor

@@ -24,7 +24,7 @@ def evaluate(
 
     Args:
         model: a network on `device`.
-        batches: (input, targets) pairs as the task takes them; inputs are tensors or PointSets.
+        batches: (input, targets) pairs; on the device, where `to` brings both, inputs are as the task takes them.
         task: see pointmix.tasks; `measure` gives sums for a batch, `summarize` turns their total, from `zeros` on, into
             metrics.
         device: where the network lies.

@@ -42,6 +42,7 @@ def finish(run: Run) -> dict[str, Any]:
         "epochs": at.step / run.updates_per_epoch,
         "steps": at.step,
         "seconds": round(at.seconds, 3),
+        "waited": round(at.waited, 3),
         "processes": accelerator.num_processes,
         "device": str(accelerator.device.type),
         "skipped": all_skipped(run),

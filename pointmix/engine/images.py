@@ -81,10 +81,11 @@ class TrainImagesConfig(RunConfig):
         from pointmix.explain import draw_clusters
 
         first: dict[int, torch.Tensor] = {}  # one test image of each of the first six classes met
+        device = next(model.parameters()).device
         for images, targets in islice(iter(splits.test), 32):
-            for image, target in zip(images, targets.tolist(), strict=True):
+            for image, target in zip(images.to(device), targets.tolist(), strict=True):
                 if len(first) < 6:
                     first.setdefault(target, image)
-        images = torch.stack(list(first.values())).to(next(model.parameters()).device)
+        images = torch.stack(list(first.values()))
         seen = self.build_task(splits).prepare(images)
         draw_clusters(model, seen, path, mean=splits.mean, std=splits.std, classes=splits.classes)

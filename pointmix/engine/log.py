@@ -37,7 +37,7 @@ class Log:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(f"{{task.fields[rate]:.0f}} {unit}/s  loss {{task.fields[loss]:.4f}}"),
-            TextColumn("lr {task.fields[lr]:.2e}"),
+            TextColumn("lr {task.fields[lr]:.2e}  waits {task.fields[waits]:.0%}"),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
@@ -45,15 +45,14 @@ class Log:
             disable=not (on and self.console.is_terminal),
         )
         self.task = self.bar.add_task(
-            "train", total=total_steps, completed=step, epoch="", rate=0.0, loss=float("nan"), lr=0.0
+            "train", total=total_steps, completed=step, epoch="", rate=0.0, loss=float("nan"), lr=0.0, waits=0.0
         )
-        self.samples, self.since = 0, time.perf_counter()
-        self.rate = 0.0
+        self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()
         self.bar.start()
 
-    def step(self, step: int, samples: int) -> None:
-        """Count one optimizer step over so many samples."""
-        self.samples += samples
+    def step(self, step: int, samples: int, *, waited: float = 0.0) -> None:
+        """Count one optimizer step over so many samples, for which it waited so many seconds."""
+        self.samples, self.waited = self.samples + samples, self.waited + waited
         if not self.bar.disable:
             epoch = f"{(step - 1) // self.updates_per_epoch + 1}/{self.epochs}"
             self.bar.update(self.task, completed=step, epoch=epoch)
@@ -61,11 +60,14 @@ class Log:
     def point(self, step: int, loss: float, lr: float) -> None:
         """A point of the loss curve: mean loss of the steps since the last one."""
         now = time.perf_counter()
-        self.rate, self.samples, self.since = self.samples / max(now - self.since, 1e-9), 0, now
-        self.bar.update(self.task, rate=self.rate, loss=loss, lr=lr)
+        passed = max(now - self.since, 1e-9)
+        rate, waits = self.samples / passed, self.waited / passed
+        self.samples, self.waited, self.since = 0, 0.0, now
+        self.bar.update(self.task, rate=rate, loss=loss, lr=lr, waits=waits)
         if self.writer is not None:
-            for name, value in (("train/loss", loss), ("train/lr", lr), ("train/samples_per_second", self.rate)):
-                self.writer.add_scalar(name, value, step)
+            points = {"loss": loss, "lr": lr, "samples_per_second": rate, "share_waiting_for_data": waits}
+            for name, value in points.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An entry of the history: one line, and tensorboard's validation curves."""
@@ -75,7 +77,7 @@ class Log:
                 for name, value in found.items():
                     self.writer.add_scalar(f"{look}/{name}", value, entry["step"])
             self.writer.flush()
-        self.samples, self.since = 0, time.perf_counter()  # evaluation is not training time
+        self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()  # evaluation is not training time
         seen = "".join(f"{look} loss {m['loss']:.4f}  {in_percent(m, self.shares)}  " for look, m in looks.items())
         self.note(
             f"epoch {entry['epoch']:g}/{self.epochs}  train loss {entry['train_loss']:.4f}  {seen}"

@@ -139,12 +139,14 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
         run.wrapped.train()
         recent: list[torch.Tensor] = []  # losses that still lie on the device
         while at.step < run.last_step and at.update < run.updates_per_epoch:
+            asked = time.perf_counter()
             group = list(islice(batches, cfg.accum))
+            waited = time.perf_counter() - asked
             if not group:
                 raise ValueError(f"the loader ended after {at.update} of {run.updates_per_epoch} steps of the epoch")
             recent.append(train_step(run, group))
-            at.seconds = time.perf_counter() - started
-            log.step(at.step, sum(len(targets) for _, targets in group) * accelerator.num_processes)
+            at.seconds, at.waited = time.perf_counter() - started, at.waited + waited
+            log.step(at.step, sum(len(targets) for _, targets in group) * accelerator.num_processes, waited=waited)
             point = at.step % cfg.log_every == 0
             if point or accelerator.device.type == "cpu":
                 _take_losses(run, recent)
@@ -244,6 +246,7 @@ def _validate(run: Run, log: Log) -> None:
         **looks,
         "lr": run.lr,
         "seconds": round(at.seconds, 3),
+        "waited": round(at.waited, 3),
     }
     at.history.append(entry)
     log.epoch(entry)

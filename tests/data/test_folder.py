@@ -84,8 +84,9 @@ def test_tar_files_give_what_folders_give(folder, tmp_path):
     assert packed.classes == plain.classes
     for a, b in ((plain.train, packed.train), (plain.val, packed.val)):
         for (images, targets), (others, labels) in zip(a, b, strict=True):
-            assert (images == others).all() and (targets == labels).all()
+            assert (images.pixels == others.pixels).all() and (targets == labels).all()
     (images, targets), (others, labels) = next(iter(plain.test)), next(iter(packed.test))
+    images, others = images.pixels, others.pixels
     order = [int((others == image).flatten(1).all(1).nonzero()) for image in images]  # files of all tars are sorted
     assert sorted(order) == list(range(7)) and (labels[order] == targets).all()
 

@@ -17,13 +17,18 @@ from pointmix.data.images import DataConfig, build_data, build_test, hold_back, 
 CALL = {"batch_size": 8, "eval_batch_size": 16, "seed": 0}
 
 
+def floats(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches as a network on the CPU takes them."""
+    return [(images.to("cpu"), targets) for images, targets in loader]
+
+
 def config(root: Path, **kwargs) -> DataConfig:
     return DataConfig(source="folder", root=str(root), **{"img_size": 16, "val_fraction": 0, **kwargs})
 
 
 def test_digits_are_the_default():
     splits = build_data(DataConfig(), batch_size=32, eval_batch_size=100, seed=0)
-    images, targets = next(iter(splits.train))
+    images, targets = floats(splits.train)[0]
     assert images.shape == (32, 1, 8, 8) and images.dtype == torch.float32
     assert targets.shape == (32,) and targets.dtype == torch.int64
     sizes = [sum(len(t) for _, t in loader) for loader in (splits.val, splits.test)]
@@ -36,7 +41,7 @@ def test_digits_are_the_default():
 
 def test_test_images_are_normalized_digits():
     splits = build_data(DataConfig(), **CALL)
-    images = torch.cat([images for images, _ in splits.test])
+    images = torch.cat([images for images, _ in floats(splits.test)])
     assert abs(images.mean()) < 0.02 and abs(images.std() - 1) < 0.02
 
 
@@ -48,7 +53,7 @@ def test_a_folder_of_any_image_size(tmp_path, size, folder):
     for kwargs in ({}, {"pad_crop": 2}, {"crop_pct": 1.0, "auto_augment": "rand-m9-mstd0.5-inc1"}):
         splits = build_data(config(folder, **kwargs), **CALL)
         for loader in (splits.train, splits.test):
-            for images, _ in loader:
+            for images, _ in floats(loader):
                 assert images.shape[1:] == (3, 16, 16) and torch.isfinite(images).all()
     assert splits.classes == ["cat", "dog"] and splits.val is None
     assert torch.cat([targets for _, targets in splits.test]).tolist() == [0] * 4 + [1] * 3
@@ -64,20 +69,21 @@ def test_files_of_any_mode_are_converted(folder, mode, in_chans):
         image.save(path.with_suffix(".tif"))
     settings = {"crop_pct": 1.0, "in_chans": in_chans, "mean": (0.0,), "std": (1.0,)}
     splits = build_data(config(folder, **settings, auto_augment="rand-m9-mstd0.5-inc1"), **CALL)
-    images, _ = next(iter(splits.test))
+    images, _ = floats(splits.test)[0]
     assert images.shape == (7, in_chans, 16, 16)
     if mode != "1":  # dithered
         assert (images - 128 / 255).abs().max() < 0.02
-    assert next(iter(splits.train))[0].shape == (8, in_chans, 16, 16)
+    assert floats(splits.train)[0][0].shape == (8, in_chans, 16, 16)
 
 
 def test_pad_crop_only_shifts(folder):
-    plain = {"hflip": 0, "color_jitter": 0, "crop_pct": 1.0, "mean": (0.0,), "std": (1.0,)}
-    splits = build_data(config(folder, pad_crop=2, **plain), **CALL)
+    splits = build_data(config(folder, pad_crop=2, hflip=0, color_jitter=0, crop_pct=1.0), **CALL)
     dataset = splits.train.dataset
-    whole = torch.nn.functional.pad(splits.test.dataset.transform(Image.open(dataset.source.name(7))), (2, 2, 2, 2))
+    image = splits.test.dataset.transform(Image.open(dataset.source.name(7))).pixels
+    whole = torch.nn.functional.pad(image, (2, 2, 2, 2))
     shifts = [whole[:, i : i + 16, j : j + 16] for i in range(5) for j in range(5)]
-    seen = {next(k for k, s in enumerate(shifts) if torch.equal(s, dataset[(epoch, 7)][0])) for epoch in range(20)}
+    drawn = [dataset[(epoch, 7)][0].pixels for epoch in range(20)]
+    seen = {next(k for k, s in enumerate(shifts) if torch.equal(s, image)) for image in drawn}
     assert len(seen) > 5
 
 
@@ -107,7 +113,7 @@ def test_the_test_split_alone_needs_no_train(folder):
     shutil.rmtree(folder / "train")
     test, classes = build_test(config(folder), batch_size=16)
     assert classes == whole.classes
-    for ours, theirs in zip(next(iter(test)), next(iter(whole.test)), strict=True):
+    for ours, theirs in zip(floats(test)[0], floats(whole.test)[0], strict=True):
         assert torch.equal(ours, theirs)
     with pytest.raises(ValueError, match="batch size 0"):
         build_test(config(folder), batch_size=0)
@@ -115,8 +121,8 @@ def test_the_test_split_alone_needs_no_train(folder):
 
 def test_ranks_evaluate_disjoint_parts(folder):
     parts = [build_data(config(folder), **CALL, rank=r, world_size=2).test for r in range(2)]
-    images = [torch.cat([images for images, _ in part]) for part in parts]
-    whole = torch.cat([images for images, _ in build_data(config(folder), **CALL).test])
+    images = [torch.cat([images for images, _ in floats(part)]) for part in parts]
+    whole = torch.cat([images for images, _ in floats(build_data(config(folder), **CALL).test)])
     assert torch.equal(images[0], whole[0::2]) and torch.equal(images[1], whole[1::2])
 
 
@@ -181,9 +187,9 @@ def partial(folder, **settings):
 
 
 def test_hidden_pixels_are_zero_and_the_mask_is_a_channel_more(folder):
-    whole = next(iter(build_data(config(folder, crop_pct=1.0), **CALL).test))[0]
+    whole = floats(build_data(config(folder, crop_pct=1.0), **CALL).test)[0][0]
     splits = partial(folder)
-    images, targets = next(iter(splits.test))
+    images, targets = floats(splits.test)[0]
     assert images.shape == (7, 4, 16, 16) and splits.in_chans == 3
     assert torch.equal(images[:, :3], whole * images[:, 3:])
     assert 0 < images[:, 3].mean() < 1 and images[:, 3].flatten(1).any(1).all()
@@ -195,15 +201,15 @@ def test_hidden_pixels_are_zero_and_the_mask_is_a_channel_more(folder):
 
 def test_a_test_image_has_the_same_mask_whatever_the_batch_the_process_and_the_run(folder):
     torch.manual_seed(5)
-    once = torch.cat([images for images, _ in partial(folder).test])
+    once = torch.cat([images for images, _ in floats(partial(folder).test)])
     for cfg in (config(folder, keep=(0.1, 0.9), mask="any", crop_pct=1.0, workers=1),):
         torch.manual_seed(6)
         for settings in ({"eval_batch_size": 2}, {"eval_batch_size": 3, "seed": 9}):
-            again = torch.cat([images for images, _ in build_data(cfg, **CALL | settings).test])
+            again = torch.cat([images for images, _ in floats(build_data(cfg, **CALL | settings).test)])
             assert torch.equal(once, again)
         parts = [build_data(cfg, **CALL, rank=r, world_size=2).test for r in range(2)]
         assert all(
-            torch.equal(torch.cat([images for images, _ in part]), once[r::2]) for r, part in enumerate(parts)
+            torch.equal(torch.cat([images for images, _ in floats(part)]), once[r::2]) for r, part in enumerate(parts)
         )
     assert len({image[3].numpy().tobytes() for image in once}) == 7
 
@@ -212,7 +218,7 @@ def test_training_masks_follow_from_seed_epoch_and_image(folder):
     def masks(seed, epoch, workers=0):
         splits = build_data(config(folder, keep=0.5, workers=workers), **CALL | {"seed": seed})
         splits.set_epoch(epoch)
-        return torch.cat([images for images, _ in splits.train])
+        return torch.cat([images for images, _ in floats(splits.train)])
 
     assert torch.equal(masks(0, 1), masks(0, 1, workers=1))
     assert not torch.equal(masks(0, 1), masks(0, 2)) and not torch.equal(masks(0, 1), masks(1, 1))

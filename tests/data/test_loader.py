@@ -25,9 +25,14 @@ def build(root: Path, **kwargs) -> ImageSplits:
     return build_data(DataConfig(source="folder", root=str(root), **settings | kwargs), **call)
 
 
+def floats(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches as a network on the CPU takes them."""
+    return [(images.to("cpu"), targets) for images, targets in loader]
+
+
 def epoch_of(splits: ImageSplits, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     splits.set_epoch(epoch)
-    return list(splits.train)
+    return floats(splits.train)
 
 
 def same(a: list, b: list) -> bool:
@@ -51,7 +56,7 @@ def test_each_image_has_random_numbers_of_its_own(folder):
     for name in names[1:]:
         name.write_bytes(names[0].read_bytes())
     dataset = build(folder).train.dataset
-    images = torch.stack([dataset[(0, i)][0] for i in range(len(names))])
+    images = torch.stack([dataset[(0, i)][0].pixels for i in range(len(names))])
     assert len(images.flatten(1).unique(dim=0)) == len(names)
 
 
@@ -75,13 +80,13 @@ def test_random_states_of_the_caller_are_left_alone(folder, workers):
 RESUME = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_loader import build, epoch_of
+from test_loader import build, epoch_of, floats
 results = []
 for workers, state in torch.load({states!r}, weights_only=True):
     splits = build({folder!r}, workers=workers)
     splits.set_epoch(state["epoch"])
     splits.train.load_state_dict(state)
-    results.append([list(splits.train), epoch_of(splits, state["epoch"] + 1)])
+    results.append([floats(splits.train), epoch_of(splits, state["epoch"] + 1)])
 torch.save(results, {results!r})
 """
 
@@ -91,7 +96,7 @@ def test_a_fresh_process_goes_on_in_mid_epoch(folder, tmp_path):
     for workers, later in ((0, 0), (2, 2), (2, 0), (0, 1)):
         splits = build(folder, workers=workers)
         splits.set_epoch(2)
-        firsts.append(list(islice(splits.train, 3)))
+        firsts.append(floats(islice(splits.train, 3)))
         cases.append((later, splits.train.state_dict()))
     files = {"states": str(tmp_path / "states.pt"), "results": str(tmp_path / "results.pt")}
     torch.save(cases, files["states"])

@@ -14,6 +14,7 @@ from torchvision import transforms
 import pointmix
 from pointmix.data.images import DataConfig, build_data, build_test, resolve
 from pointmix.data.loader import seed_all
+from pointmix.data.normalize import ByteImage, join_bytes, to_bytes
 from pointmix.data.partial import MaskedTransform, hide, partial_points, put_mask, random_mask, read_mask
 from pointmix.data.source import BadMask, UnreadableImage
 from pointmix.data.transforms import eval_transform, train_transform
@@ -131,6 +132,12 @@ def photo(visible, channels=3):
     return Image.fromarray(noise if channels == 3 else noise[..., 0])
 
 
+def floats(image: ByteImage) -> torch.Tensor:
+    """The image with its mask as the last channel, values in [0, 1]."""
+    channels = len(image.pixels)
+    return join_bytes([image], mean=(0.0,) * channels, std=(1.0,) * channels).to("cpu")[0]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("settings", [{}, {"pad_crop": 3}, {"color_jitter": 0.4, "reprob": 0.5, "vflip": 0.5}])
 def test_training_moves_image_and_mask_alike(channels, settings):
@@ -141,7 +148,7 @@ def test_training_moves_image_and_mask_alike(channels, settings):
     image, shapes = put_mask(photo(visible, channels), visible), set()
     for i in range(30):
         seed_all(i)
-        out = transform(image)
+        out = floats(transform(image))
         assert out.shape == (channels + 1, 16, 16) and out.dtype == torch.float32
         kept = out[-1] == 1
         assert (out[:, ~kept] == 0).all() and kept.any()
@@ -155,19 +162,19 @@ def test_evaluation_moves_image_and_mask_alike():
     visible = torch.zeros(40, 30, dtype=torch.bool)
     visible[12:30, 10:30] = True
     transform = MaskedTransform(eval_transform(resolve(DataConfig(**PLAIN))).transforms, side=None)
-    out = transform(put_mask(photo(visible), visible))
+    out = floats(transform(put_mask(photo(visible), visible)))
     kept = out[-1] == 1
     assert (out[:3, kept] > 0.98).all() and abs(kept.float().mean() - 18 * 20 / 900) < 0.08
     whole = eval_transform(resolve(DataConfig(**PLAIN)))(photo(visible))
     everything = transform(put_mask(photo(visible), torch.ones_like(visible)))
-    assert torch.equal(everything[:3], whole) and (everything[3] == 1).all()
+    assert torch.equal(everything.pixels, whole.pixels) and everything.mask.all() and whole.mask is None
 
 
 def test_a_crop_without_a_visible_pixel():
     visible = torch.zeros(100, 100, dtype=torch.bool)
     visible[0, 0] = True
-    steps = [transforms.CenterCrop(20), transforms.ToTensor()]
-    assert MaskedTransform(steps, side=20)(put_mask(photo(visible), visible))[-1].sum() == 1  # squeezed instead
+    steps = [transforms.CenterCrop(20), to_bytes]
+    assert MaskedTransform(steps, side=20)(put_mask(photo(visible), visible)).mask.sum() == 1  # squeezed instead
     with pytest.raises(UnreadableImage, match="no visible pixel is left in the central 20x20 crop"):
         MaskedTransform(steps, side=None)(put_mask(photo(visible), visible))
 
@@ -199,18 +206,20 @@ def config(folder, **settings):
 def test_a_folder_with_masks(masked_folder, cache):
     splits = build_data(config(masked_folder, cache=cache), **CALL)
     images, targets = next(iter(splits.test))
+    images = images.to("cpu")
     assert images.shape == (7, 4, 16, 16) and targets.tolist() == [0] * 4 + [1] * 3
     assert (images[[0, 4], 3] == 1).all()  # without a mask
     for image in images[[1, 2, 3, 5, 6]]:
         assert 0.3 < image[3].mean() < 0.7 and (image[:3, image[3] == 1] > 0.9).all()
     points = splits.partial(images)
     assert points.num_sets == 7 and points.feat.shape == (int(images[:, 3].sum()), 3)
-    assert next(iter(splits.train))[0].shape == (8, 4, 16, 16)
+    assert next(iter(splits.train))[0].to("cpu").shape == (8, 4, 16, 16)
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_masks_of_gray_images(masked_folder, cache):
     images, _ = next(iter(build_data(config(masked_folder, in_chans=1, cache=cache), **CALL).test))
+    images = images.to("cpu")
     assert images.shape == (7, 2, 16, 16) and 0.3 < images[1, 1].mean() < 0.7
 
 

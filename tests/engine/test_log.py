@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from pointmix.engine import log as log_module
 from pointmix.engine.log import Log, in_percent
 
 OF = {"unit": "images", "shares": {"top1": "top-1", "top5": "top-5"}}
@@ -36,6 +39,26 @@ def test_other_processes_say_and_write_nothing(tmp_path, capsys):
     log.note("hello")
     log.close()
     assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_the_share_of_the_time_spent_waiting(tmp_path, monkeypatch):
+    now, points = [10.0], {}
+    monkeypatch.setattr(log_module.time, "perf_counter", lambda: now[0])
+    log = Log(tmp_path, epochs=2, updates_per_epoch=4, total_steps=8, step=0, **OF, on=False)
+    log.writer = SimpleNamespace(add_scalar=lambda name, value, step: points.__setitem__((name, step), value))
+    log.writer.close = log.writer.flush = lambda: None
+    for step, waited in ((1, 0.5), (2, 1.5)):
+        log.step(step, 16, waited=waited)
+    now[0] = 18.0
+    log.point(2, 2.0, 0.001)
+    log.step(3, 16, waited=7.0)
+    log.epoch(ENTRY)  # begins anew
+    log.step(4, 16, waited=1.0)
+    now[0] = 20.0
+    log.point(4, 2.0, 0.001)
+    log.close()
+    share, rate = "train/share_waiting_for_data", "train/samples_per_second"
+    assert (points[share, 2], points[share, 4]) == (0.25, 0.5) and (points[rate, 2], points[rate, 4]) == (4, 8)
 
 
 def test_shares_in_percent():

@@ -47,6 +47,7 @@ def test_run_folder_holds_everything(tiny_config, tmp_path, capsys, monkeypatch)
     assert metrics["selected"] == max(metrics["history"], key=lambda e: e["val"]["top1"])
     assert metrics["parameters"] == sum(p.numel() for p in load_run(out)[0].parameters())
     assert set(metrics["test"]) == {"top1", "top5", "loss"}
+    assert 0 < metrics["history"][0]["waited"] < metrics["waited"] < metrics["seconds"]
     sizes = [len(loader.dataset) for loader in tested]
     assert sizes == [120, 120, 120, 599]  # the test images once, at the end
     assert "test top-1" in capsys.readouterr().out
