@@ -4,8 +4,9 @@ python benchmarks/clustering.py
 python benchmarks/clustering.py --device cuda --dtype bfloat16 --batch 128 --csv benchmarks/results/mine.csv
 
 Rows: windows as coc_small and hcformer_small have them, by each way there is to cluster them: "kernel", one in Triton
-(on a GPU only); "products", batched products, what is taken when none is asked for; "plain", the equations over a
-tensor of M x L x D.
+(on a GPU only); "products", batched products, what is taken when none is asked for; "direct", the equations written
+down as batched products, one operation after the other; "bare", the three products alone (similarity, aggregate,
+dispatch) with nothing between, which clusters nothing; "plain", the equations over a tensor of M x L x D.
 Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as fast as plain,
 and GB/s as a share of what copying a large tensor reaches in the same run. Bytes are those that any way has to move:
 queries, values and what comes back, for gradients all of these again with theirs. Where caches hold less than that, the
@@ -16,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from common import relieve, save
+from common import copy_task, in_turns, relieve, save
 
 # windows of an image, their points and centers, heads of 32 channels, rule
 SHAPES = {
@@ -67,9 +66,10 @@ def contenders(name: str, args: argparse.Namespace) -> tuple[dict[str, list[Call
 
     def gradients(op, backend: str) -> None:
         with use_backend(backend):
-            torch.autograd.grad(op(*given), given, do)
+            torch.autograd.grad(op(*given), given, do, allow_unused=True)  # bare reads only some
 
     ways = {"kernel": (fast, "triton"), "products": (fast, "torch"), "plain": (plain, "torch")}
+    ways |= {"direct": (partial(direct, rule=rule), "torch"), "bare": (bare, "torch")}
     if args.device == "cpu":
         del ways["kernel"]
     tasks = {way: [partial(step, *of) for step in (values, gradients)] for way, of in ways.items()}
@@ -78,29 +78,34 @@ def contenders(name: str, args: argparse.Namespace) -> tuple[dict[str, list[Call
     return tasks, [3 * inner + 2 * outer, (3 + 5) * inner + (2 + 4) * outer]
 
 
-def in_turns(tasks: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Median seconds of a call of each task, in turns of some milliseconds until each has had its share of the time."""
-    from torch.utils.benchmark import Timer
-
-    timers = [Timer("task()", globals={"task": task}) for task in tasks]
-    for timer in timers:
-        timer.timeit(2)  # compiles
-    number = [max(1, int(0.02 / timer.timeit(2).mean)) for timer in timers]
-    times: list[list[float]] = [[] for _ in tasks]
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
-        for timer, n, taken in zip(timers, number, times, strict=True):
-            taken.append(timer.timeit(n).mean)
-    return [statistics.median(t) for t in times]
-
-
-def copy_rate(args: argparse.Namespace) -> float:
-    """Bytes read and written a second by a copy that no cache holds."""
+def direct(q, v, c, cv, alpha, more=None, *, rule: str):
+    """Clustering as one would write it down with batched products; `more` is beta, or the bias of a set if any."""
     import torch
+    import torch.nn.functional as F
 
-    x = torch.ones(2**28 if args.device == "cuda" else 2**26, device=args.device)  # 1 GiB, or a quarter
-    y = torch.empty_like(x)
-    return 2 * x.numel() * 4 / in_turns([lambda: y.copy_(x)], args.seconds)[0]
+    from pointmix.ops.similarity import negative_distance
+
+    q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
+    if rule == "distance":
+        near = alpha * negative_distance(c, q, kappa=1.0)  # (R, E, M, L)
+    else:
+        near = alpha * (F.normalize(c, dim=-1) @ F.normalize(q, dim=-1).mT)
+    if rule == "hard":
+        best, center = torch.sigmoid(near + more).max(2, keepdim=True)
+        a = torch.zeros_like(near).scatter(2, center, best)
+    else:
+        if more is not None:
+            near = (near.unflatten(0, (-1, len(more))) + more.transpose(1, 2)).flatten(0, 1)  # windows of a set
+        a = near.softmax(2).to(v.dtype)
+    g = (cv + a @ v) / (1 + a.sum(-1, keepdim=True))
+    return (a.mT @ g).transpose(1, 2)
+
+
+def bare(q, v, c, cv, *_):
+    """Similarity, aggregate and dispatch without any weights."""
+    q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))
+    near = c @ q.mT
+    return (near.mT @ (cv + near @ v)).transpose(1, 2)
 
 
 def main() -> int:
@@ -123,11 +128,13 @@ def main() -> int:
         print("error: --device cuda, but torch sees no GPU", file=sys.stderr)
         return 2
     torch.set_num_threads(args.threads)
-    peak = copy_rate(args)
+    copy, size = copy_task(args.device)
+    peak = size / in_turns([copy], args.seconds, args.device)[0]
     rows: list[dict[str, object]] = []
     for name in args.shapes:
         tasks, moved = contenders(name, args)
-        taken = [dict(zip(tasks, in_turns([t[i] for t in tasks.values()], args.seconds), strict=True)) for i in (0, 1)]
+        turns = (in_turns([task[i] for task in tasks.values()], args.seconds, args.device) for i in (0, 1))
+        taken = [dict(zip(tasks, times, strict=True)) for times in turns]
         for way in tasks:
             row: dict[str, object] = {"clustering": name, "by": way}
             for what, times, size in zip(("", "grad "), taken, moved, strict=True):

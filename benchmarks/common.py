@@ -1,4 +1,5 @@
-"""What all benchmarks do: start with a calm allocator, and write their table down with how it was made."""
+"""What benchmarks share: a calm allocator, times of contenders in turns, peaks of the machine, and a table on screen
+and in a file that says how it was made."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ import csv
 import datetime
 import os
 import platform
+import statistics
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 # On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+RESULTS = Path(__file__).parent / "results"
 
 
 def relieve() -> None:
@@ -20,8 +26,98 @@ def relieve() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
 
 
+def started(parser: argparse.ArgumentParser, table: str) -> argparse.Namespace:
+    """Arguments of a comparison of networks that writes `table`, with their defaults; refuses before anything runs."""
+    parser.add_argument("--batch", type=int, help="the full batch; by default 16, on a GPU 128")
+    parser.add_argument("--seconds", type=float, default=3, help="time for each row and column")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to compile")
+    parser.add_argument("--csv", type=Path, help=f"by default benchmarks/results/{table}_DEVICE.csv")
+    args = parser.parse_args()
+    relieve()
+
+    import torch
+
+    if args.batch is None:
+        args.batch = 128 if args.device == "cuda" else 16
+    args.csv = args.csv or RESULTS / f"{table}_{args.device}.csv"
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.exit(2, "error: --device cuda, but torch sees no GPU\n")
+    if min(args.batch, args.threads) < 1:
+        parser.exit(2, f"error: --batch and --threads must be at least 1, got {args.batch} and {args.threads}\n")
+    if not args.csv.parent.is_dir():
+        parser.exit(2, f"error: --csv {args.csv}: there is no folder {args.csv.parent}\n")
+    if args.csv.is_dir():
+        parser.exit(2, f"error: --csv {args.csv} is a folder, expected a file\n")
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, in convolutions as in products
+    return args
+
+
+def finish(device: str) -> None:
+    """Wait until the device has done all it was asked to."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "cpu") -> list[float]:
+    """Median seconds of a call of each task, in turns of one call or 20 ms until each has had its share of the time."""
+
+    def turn(task: Callable[[], object], calls: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            task()
+        finish(device)
+        return (time.perf_counter() - begin) / calls
+
+    for task in tasks:
+        turn(task, 1)  # compiles
+    calls = [max(1, int(0.02 / turn(task, 1))) for task in tasks]
+    times: list[list[float]] = [[] for _ in tasks]
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
+        for task, n, taken in zip(tasks, calls, times, strict=True):
+            taken.append(turn(task, n))
+    return [statistics.median(t) for t in times]
+
+
+def copy_task(device: str) -> tuple[Callable[[], object], int]:
+    """A copy that no cache holds, and the bytes that it reads and writes."""
+    import torch
+
+    x = torch.ones(2**28 if device == "cuda" else 2**26, device=device)  # 1 GiB, or a quarter
+    return partial(torch.empty_like(x).copy_, x), 2 * x.numel() * 4
+
+
+def product_task(device: str, dtype: str) -> tuple[Callable[[], object], int]:
+    """A large matrix product, the most that a network can hope for, and its operations."""
+    import torch
+
+    side = 8192 if device == "cuda" else 2048
+    a, b, y = torch.randn(3, side, side, device=device).to(getattr(torch, dtype))
+    return partial(torch.mm, a, b, out=y), 2 * side**3
+
+
+def show(title: str, rows: list[dict], *, left: tuple[str, ...], sections: str | None = None) -> None:
+    """Print rows; those columns to the left, a line where `sections` changes, which is no column."""
+    from rich.console import Console
+    from rich.table import Table
+
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != sections]
+    table = Table(title=title)
+    for key in keys:
+        table.add_column(key, justify="left" if key in left else "right")
+    for row, after in zip(rows, [*rows[1:], {}], strict=True):
+        table.add_row(*(str(row.get(key, "")) for key in keys), end_section=row.get(sections) != after.get(sections))
+    Console(width=max(Console().width, 160)).print(table)
+
+
 def save(args: argparse.Namespace, rows: list[dict], **setting: object) -> None:
-    """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run."""
+    """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run unless it brings
+    its own."""
     import torch
 
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
@@ -29,10 +125,12 @@ def save(args: argparse.Namespace, rows: list[dict], **setting: object) -> None:
     script = Path(sys.argv[0]).name
     setting |= {"date": datetime.date.today().isoformat()}
     setting |= {"command": " ".join([f"python benchmarks/{script}", *sys.argv[1:]])}
-    keys = dict.fromkeys(key for row in rows for key in row)
+    keys = dict.fromkeys(key for row in rows for key in row if key not in setting)
     args.csv.parent.mkdir(parents=True, exist_ok=True)
-    with args.csv.open("w", newline="") as file:
+    beside = args.csv.with_name(f"{args.csv.name}.{os.getpid()}")
+    with beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*keys, *setting])
         writer.writeheader()
-        writer.writerows(row | setting for row in rows)
+        writer.writerows(setting | row for row in rows)
+    os.replace(beside, args.csv)
     print(f"written to {args.csv}")

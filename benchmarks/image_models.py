@@ -7,7 +7,7 @@ Rows: our models; "(plain)", the same model on the plain twins of its ops, which
 the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)", a
 random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
 cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; and timm models
-of like size.
+of like size; "(channels last)", a timm model in the layout that convolutions are often faster in.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
@@ -18,14 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ALLOCATOR, relieve, save
+from common import ALLOCATOR, finish, in_turns, relieve, save
 
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
@@ -35,8 +33,8 @@ DEFAULT = (
 )  # fmt: skip
 
 
-def build(name: str, args: argparse.Namespace):
-    """The contender and its input."""
+def build(name: str, args: argparse.Namespace, share: float = 0.25, **kwargs):
+    """The contender, a model with these arguments, and its input, of which a partial one keeps a share."""
     import torch
     from image_literal import LiteralBackbone
 
@@ -44,7 +42,7 @@ def build(name: str, args: argparse.Namespace):
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
-    kwargs = {"(plain)": {"plain": True}, "(quarter occupied)": {"keep": "occupied"}}.get(variant, {})
+    kwargs |= {"(plain)": {"plain": True}, "(quarter occupied)": {"keep": "occupied"}}.get(variant, {})
     model = pointmix.create_model(base, **kwargs).to(args.device)
     model = LiteralBackbone(model) if variant == "(literal)" else model
     x = torch.randn(args.batch, 3, args.size, args.size)
@@ -56,18 +54,23 @@ def build(name: str, args: argparse.Namespace):
                 top, left = torch.randint(side - side // 2 + 1, (2,)).tolist()
                 mask[top : top + side // 2, left : left + side // 2] = True
             else:
-                mask.view(-1)[torch.randperm(side**2)[: side**2 // 4]] = True
+                mask.view(-1)[torch.randperm(side**2)[: int(side**2 * share)]] = True
         masks = masks.repeat_interleave(4, 1).repeat_interleave(4, 2)
         x = pointmix.PointSet.from_images(list(x), masks)
+    if variant == "(channels last)":
+        model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     return model, x.to(args.device)
 
 
-def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None], float]:
-    """An inference step, a training step, and the multiply-adds of one image."""
+def steps(
+    name: str, args: argparse.Namespace, **kwargs: object
+) -> tuple[Callable[[], None], Callable[[], None], float]:
+    """An inference step, a training step, and the multiply-adds of one image, of what `build` makes."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, x = build(name, args)
+    model, x = build(name, args, **kwargs)
 
     def infer() -> None:
         model.eval()
@@ -83,19 +86,13 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
         model.zero_grad()
         finish(args.device)
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # fused attention on a CPU is unknown to the counter
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(x)
     macs = counter.get_total_flops() / 2 / args.batch
     if args.compile:
         model.compile(dynamic=False)
     return infer, train, macs
-
-
-def finish(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
 
 
 def memory(name: str, args: argparse.Namespace) -> float:
@@ -127,20 +124,6 @@ def memory_of(name: str, argv: list[str]) -> float:
     env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
     command = [sys.executable, __file__, *argv, "--memory-of", name]
     return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
-
-
-def in_turns(tasks: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Median seconds of each task, run one after the other until each has had its share of the time."""
-    for task in tasks:
-        task()
-    times: list[list[float]] = [[] for _ in tasks]
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
-        for task, taken in zip(tasks, times, strict=True):
-            begin = time.perf_counter()
-            task()
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(t) for t in times]
 
 
 def reference(name: str, names: list[str]) -> str:
@@ -177,8 +160,8 @@ def main() -> int:
         return 0
     names = args.models
     contenders = [steps(name, args) for name in names]
-    infer = in_turns([c[0] for c in contenders], args.seconds)
-    train = in_turns([c[1] for c in contenders], args.seconds)
+    infer = in_turns([c[0] for c in contenders], args.seconds, args.device)
+    train = in_turns([c[1] for c in contenders], args.seconds, args.device)
     peak = [memory_of(name, sys.argv[1:]) for name in names]
 
     rows = []

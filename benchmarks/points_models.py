@@ -21,8 +21,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ALLOCATOR, relieve, save
-from image_models import finish, in_turns, resident
+from common import ALLOCATOR, finish, in_turns, relieve, save
+from image_models import resident
 
 FORMS = ("", " (plain)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
@@ -114,7 +114,7 @@ def main() -> int:
     times, peak = {}, {}  # of the kinds, by name
     for i, kind in enumerate(("infer", "train")):
         able = {name: c[i] for name, c in zip(names, contenders, strict=True) if c[i] is not None}
-        times[kind] = dict(zip(able, in_turns(list(able.values()), args.seconds), strict=True))
+        times[kind] = dict(zip(able, in_turns(list(able.values()), args.seconds, args.device), strict=True))
         peak[kind] = {name: memory_of(name, kind, sys.argv[1:]) for name in able}
 
     rows = []
