@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask
+from pointmix.layouts.cache import note, noted
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
@@ -61,13 +62,15 @@ class PointSet:
             raise ValueError(
                 f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
             )
-        if type(self.ptr) is Tensor and self.ptr.device.type == "cpu" and not torch.compiler.is_compiling():
+        looks = type(self.ptr) is Tensor and self.ptr.device.type == "cpu" and not torch.compiler.is_compiling()
+        if looks and noted(self.ptr) != len(self.feat):
             ends = self.ptr[[0, -1]].tolist()
             if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
                 raise ValueError(
                     f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got "
                     f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
                 )
+            note(self.ptr, len(self.feat))
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
         self.layout.check(len(self.feat), self.num_sets)
@@ -244,13 +247,10 @@ class PointSet:
             return cls(pos, pos.new_zeros(len(pos), 0), ptr)
         if batch.ndim != 4:
             raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
-        images = batch
-        batch, channels, height, width = images.shape
-        pos = grid_coordinates((height, width), coord_mode, images.dtype, images.device)  # (H * W, 2)
-        pos = pos.expand(batch, -1, 2).reshape(-1, 2)
-        feat = images.permute(0, 2, 3, 1).reshape(-1, channels)
-        ptr = torch.arange(batch + 1, device=images.device) * (height * width)
-        return cls(pos, feat, ptr, Grid((height, width)))
+        layout = Grid(batch.shape[2:])
+        pos = grid_coordinates(layout.size, coord_mode, batch.dtype, batch.device).repeat(len(batch), 1)  # (N, 2)
+        feat = batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
+        return cls(pos, feat, torch.arange(len(batch) + 1, device=batch.device) * layout.points_per_set(), layout)
 
     @classmethod
     def from_pixels(

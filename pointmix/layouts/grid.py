@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.layouts.cache import note, noted, shared
+from pointmix.layouts.grid_plan import plan_even, plan_reflected
 from pointmix.layouts.plan import EvenPlan, IndexPlan
-from pointmix.layouts.top import EvenTop, Taps
-from pointmix.layouts.windows import (
-    around,
-    check_options,
-    first_of_equals,
-    member_signature,
-    reflection,
-    window_bounds,
-)
+from pointmix.layouts.windows import check_options
 
 
 def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Tensor, "*N"]:
@@ -37,6 +33,41 @@ def grid_coordinates(
     """
     axes = [axis_coordinates(torch.arange(side, device=device), side, mode) for side in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2).to(dtype)
+
+
+def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "B*H*W 2"]:
+    """Positions of a batch of images.
+
+    Args:
+        of: size and mode as in `grid_coordinates`, then the strides of the reducers that they went through.
+        like: has their dtype and device.
+    """
+    plane = shared(_plane, like.dtype, *of, like=like)  # (H * W, 2)
+    if torch.compiler.is_compiling():
+        return plane.repeat(batch, 1)
+    with torch.inference_mode(False):  # as what was written to inference tensors is not known
+        pos = plane.repeat(batch, 1)
+    note(pos, of)
+    return pos
+
+
+def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest) -> Float[Tensor, "H*W 2"]:
+    """Positions of one image."""
+    *strides, device = rest
+    pos = grid_coordinates(size, mode, dtype, device)
+    for stride in strides:
+        pos = Grid(size)._block_means(pos, stride)
+        size = tuple(-(-side // stride) for side in size)
+    return pos
+
+
+def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B+1"]:
+    """Where each of the sets of a batch starts, on the device of `like`."""
+    return shared(_starts, batch, layout.points_per_set(), like=like)
+
+
+def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B+1"]:
+    return torch.arange(batch + 1, device=device) * points
 
 
 class Grid:
@@ -98,10 +129,10 @@ class Grid:
             x = F.pad(x, (padding, max(extra[1], 0), padding, max(extra[0], 0)))
             padding = 0
         y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
-        pos = self._block_means(pos, stride)
+        known = noted(pos)
+        pos = self._block_means(pos, stride) if known is None else positions(len(y), *known, stride, like=pos)
         feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
-        ptr = torch.arange(ptr.numel(), device=ptr.device) * (out[0] * out[1])
-        return pos, feat, ptr, Grid(out)
+        return pos, feat, starts(len(y), Grid(out), like=ptr), Grid(out)
 
     def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points that each point of `coarse` stands for, here a block of stride^2 cells.
@@ -142,89 +173,10 @@ class Grid:
             top: centers a side of the level above, None for no such level.
         """
         check_options(pad, shift, table, top)
-        if pad is not None:
-            return self._plan_reflected(pos, ptr, folds, centers, pad, shift, table, top)
-        batch = ptr.numel() - 1
-        height, width = self.size
-        fh, fw = min(folds, height), min(folds, width)
-        if height % fh == 0 and width % fw == 0 and centers <= min(height // fh, width // fw):
-            pooling = _pooling(height // fh, width // fw, centers, pos)
-            return EvenPlan(batch, self.size, (fh, fw), pooling)
-        window = torch.arange(fh * fw, device=ptr.device)
-        above, rows = window_bounds(window // fw, height, fh)  # (S,)
-        left, cols = window_bounds(window % fw, width, fw)
-        longest, widest = -(-height // fh), -(-width // fw)
-        i = torch.arange(longest * widest, device=ptr.device)  # slots of the largest window, row-major
-        r, c = (i // widest).expand(len(window), -1), (i % widest).expand(len(window), -1)  # (S, L)
-        valid = (r < rows[:, None]) & (c < cols[:, None])
-        r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
-        slot = (above[:, None] + r) * width + left[:, None] + c  # (S, L)
-        members = around(torch.stack([r, c], -1), torch.stack([rows, cols], -1)[:, None], centers)
-        members = members & valid[..., None]  # (S, L, M)
-        center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
-        pooling = members.to(pos.dtype).transpose(1, 2)  # (S, M, L)
-        pooling = pooling / pooling.sum(-1, keepdim=True)
-        points = self.points_per_set()
-        place = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point
-        sets = torch.arange(batch, device=ptr.device)[:, None]
-        valid = valid.repeat(batch, 1)  # (B S, L)
-        return IndexPlan(
-            order=(slot.flatten()[place] + sets * points).flatten(),
-            slot=valid.flatten().cumsum(0).view(valid.shape) - 1,
-            valid=valid,
-            place=(place + sets * slot.numel()).flatten(),
-            pooling=pooling.repeat(batch, 1, 1),
-            row_window=None,
-            center_valid=center_valid.repeat(batch, 1),
-            windows=batch * len(window),
-        )
-
-    def _plan_reflected(self, pos, ptr, folds, centers, pad, shift, table, top) -> EvenPlan | IndexPlan:
-        """Everything of one set, whose like all others are."""
-        batch, device, (height, width) = ptr.numel() - 1, ptr.device, self.size
-        (fh, above, tall), (fw, left, wide) = (reflection(side, folds, pad) for side in self.size)
-        h, w = tall // fh, wide // fw
-        down, right = (h // 2, w // 2) if shift else (0, 0)
-        window = torch.arange(fh * fw, device=device)[:, None]
-        inside = torch.arange(h * w, device=device)  # slots of a window, row-major
-        r = (window // fw * h + inside // w + down) % tall  # (S, L) on the continued lattice
-        c = (window % fw * w + inside % w + right) % wide
-        cell = torch.stack([r, c], -1)
-        taps = None if table is None else Taps.of(cell, (tall, wide), table, pos.dtype)
-        over = None
-        if top is not None:
-            members = around(cell, torch.tensor((tall, wide), device=device), top).permute(2, 0, 1)  # (G, S, L)
-            members = members.flatten(1).to(pos.dtype)
-            on = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
-            over = EvenTop(batch, members / members.sum(1, keepdim=True), Taps.of(on, (fh, fw), folds, pos.dtype))
-        if (tall, wide) == self.size and not shift:
-            return EvenPlan(batch, self.size, (fh, fw), _pooling(h, w, centers, pos), taps, over)
-        r, c = (r - above).abs(), (c - left).abs()
-        source = (height - 1 - (height - 1 - r).abs()) * width + width - 1 - (width - 1 - c).abs()  # (S, L)
-        cell = torch.arange(height * width, device=device)
-        r, c = (cell // width + above - down) % tall, (cell % width + left - right) % wide
-        place = ((r // h * fw + c // w) * h + r % h) * w + c % w  # (H W,)
-        sets = torch.arange(batch, device=device)
-        return IndexPlan(
-            order=torch.arange(batch * len(cell), device=device),
-            slot=(source + sets.view(-1, 1, 1) * len(cell)).flatten(0, 1),  # (B S, L)
-            valid=None,
-            place=(place + sets[:, None] * source.numel()).flatten(),
-            pooling=_pooling(h, w, centers, pos).expand(batch * len(source), -1, -1),
-            row_window=None,
-            center_valid=None,
-            windows=batch * len(source),
-            taps=taps,
-            top=over,
-        )
-
-
-def _pooling(height: int, width: int, centers: int, like: Tensor) -> Float[Tensor, "M L"]:
-    """Adaptive average pooling of a window as a matrix."""
-    cell = torch.arange(height * width, device=like.device)
-    cell = torch.stack([cell // width, cell % width], -1)  # (L, 2)
-    members = around(cell, torch.tensor((height, width), device=like.device), centers).t().to(like.dtype)
-    return members / members.sum(1, keepdim=True)
+        of = ptr.numel() - 1, self.size, folds, centers, pos.dtype  # all that it depends on
+        if pad is None:
+            return shared(plan_even, *of, like=ptr)
+        return shared(plan_reflected, *of, pad, shift, table, top, like=ptr)
 
 
 pytree.register_pytree_node(

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.layouts.windows import sides_of
 from pointmix.ops.scatter import segment_sum
 
 
@@ -40,7 +41,7 @@ class Taps:
         if isinstance(size, tuple):
             if size == (table, table):
                 return cls((cell[..., :1] * table + cell[..., 1:]), None)
-            size = torch.tensor(size, device=cell.device)
+            size = sides_of(size, cell.device)
         elif (size == table).all():
             return cls((cell[..., :1] * table + cell[..., 1:]), None)
         where = cell * (table - 1) / (size - 1).clamp(min=1).double()  # (R, L, 2)

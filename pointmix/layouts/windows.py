@@ -7,6 +7,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
+def sides_of(size: tuple[int, int], device: torch.device) -> Int[Tensor, "2"]:
+    """As a tensor, made on its device: a copy from the host would make a GPU wait."""
+    return torch.stack([torch.full((), side, device=device) for side in size])
+
+
 def window_bounds(
     window: Int[Tensor, "*S"], side: int | Int[Tensor, "*S"], folds: int
 ) -> tuple[Int[Tensor, "*S"], Int[Tensor, "*S"]]:
