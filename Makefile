@@ -33,7 +33,7 @@ lint: install
 	$(BIN)/ruff check .
 
 bench: install
-	$(BIN)/python benchmarks/image_models.py
+	$(BIN)/python benchmarks/run.py --no-compile
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -43,13 +43,31 @@ def assign_hard(
     center_valid: Bool[Tensor, "S M"] | None = None,
 ) -> tuple[Int[Tensor, "R E 1 L"], Float[Tensor, "R E 1 L"]]:
     """The most similar center of each point (the first of equals) and the weight of the point there, in (0, 1)."""
+    member, weight = _joined(q, c, alpha, beta, row_window, center_valid)
+    return member.argmax(2, keepdim=True), weight.unsqueeze(2)
+
+
+def _joined(q, c, alpha, beta, row_window, center_valid):
+    """One at the center that each point joins, zero elsewhere, (R, E, M, L), and its weight there (R, E, L)."""
     c, q = c.transpose(1, 2), q.transpose(1, 2)  # heads before points
     unit = of_rows(c * (alpha / length(c)[..., None]), row_window)
     near = unit @ q.transpose(-1, -2)  # (R, E, M, L)
     if center_valid is not None:
-        near = near.masked_fill(~of_rows(center_valid, row_window)[:, None, :, None], -torch.inf)
-    best, center = near.max(dim=2, keepdim=True)  # neither |q| nor beta nor the sigmoid changes which is largest
-    return center, torch.sigmoid(best / length(q).unsqueeze(2) + beta)
+        lost = ~of_rows(center_valid, row_window)[:, None, :, None]
+        near = near.masked_fill(lost, torch.finfo(near.dtype).min / 4)
+    member = first_largest(near.detach(), 2)  # neither |q| nor beta nor the sigmoid changes which is largest
+    return member, torch.sigmoid((near * member).sum(2) / length(q) + beta)
+
+
+def first_largest(x: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
+    """One at the largest along `dim`, the first of equals, zero elsewhere; many times faster on a CPU than an index."""
+    member = (x - x.amax(dim, keepdim=True)).sign_().add_(1)
+    taken = member.select(dim, 0)
+    for m in range(1, x.shape[dim]):
+        here = member.select(dim, m)
+        here.addcmul_(here, taken, value=-1)
+        taken = taken + here
+    return member
 
 
 def cluster_hard(
@@ -94,11 +112,9 @@ def cluster_hard(
         return kernel(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=unweighted, **layout)
     if ptr is not None:
         raise ValueError(NO_KERNEL.format("cluster_hard"))
-    center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
-    a, _ = entry = _weights(center, weight, c.shape[1], valid, denominator)
-    if unweighted:
-        entry = _weights(center, torch.ones_like(weight), c.shape[1], valid, denominator)
-    g = _aggregate(*entry, v, cv, row_window)  # (S, E, M, D)
+    member, weight = _joined(q, c, alpha, beta, row_window, center_valid)
+    a, entry, total = _weights(member, weight, valid, denominator, unweighted)
+    g = _aggregate(entry, total, v, cv, row_window)  # (S, E, M, D)
     return (a.transpose(-1, -2).to(g.dtype) @ of_rows(g, row_window)).transpose(1, 2)
 
 
@@ -251,18 +267,17 @@ def update_centers(
     Arguments are those of `cluster_hard`. Source: Context Clusters, ablation of fixed against dynamic centers; the
     paper leaves the rule open, this is its equation 2 with queries in place of values.
     """
-    center, weight = assign_hard(q, c, alpha, beta, row_window=row_window, center_valid=center_valid)
-    weight = torch.ones_like(weight) if unweighted else weight
-    a, total = _weights(center, weight, c.shape[1], valid, denominator)
-    return _aggregate(a, total, q, c, row_window).transpose(1, 2)
+    member, weight = _joined(q, c, alpha, beta, row_window, center_valid)
+    _, entry, total = _weights(member, weight, valid, denominator, unweighted)
+    return _aggregate(entry, total, q, c, row_window).transpose(1, 2)
 
 
-def _weights(center, weight, centers, valid, denominator):
-    """A (R, E, M, L) and the sum that the aggregate divides by, (R, E, M)."""
-    member = center == torch.arange(centers, device=center.device)[:, None]
-    member = member if valid is None else member & valid[:, None, None]
-    a = weight * member
-    return a, row_sum(a) if denominator == "weights" else member.sum(-1).to(a.dtype)
+def _weights(member, weight, valid, denominator, unweighted):
+    """A of the dispatch and of the aggregate, (R, E, M, L), and the sum that this one divides by, (R, E, M)."""
+    member = member if valid is None else member * valid[:, None, None]
+    a = weight.unsqueeze(2) * member
+    entry = member if unweighted else a
+    return a, entry, row_sum(entry if denominator == "weights" else member)
 
 
 def _aggregate(a, total, v, cv, row_window):

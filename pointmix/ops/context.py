@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.ops.clustering import of_rows, of_windows, row_sum, soft_weights
+from pointmix.ops.clustering import first_largest, of_rows, of_windows, row_sum, soft_weights
 from pointmix.ops.similarity import length
 
 
@@ -147,20 +147,10 @@ def nearest(
         offset = offset.masked_fill(~center_valid[..., None], torch.finfo(offset.dtype).min / 4).flatten(1)
     near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
     near = near.unflatten(1, (centers, heads))  # (R, M, E, L) alpha cos |q|
-    member = _first_largest(near.detach())  # neither |q| nor beta changes which is largest
+    member = first_largest(near.detach(), 1)  # neither |q| nor beta changes which is largest
     best = (near * member).sum(1)
     bound = alpha.abs()  # rounding must not bring the cosine of a short query past one
     return member, torch.sigmoid((best / size.transpose(1, 2)).clamp(-bound, bound) + beta)
-
-
-def _first_largest(near: Float[Tensor, "R M E L"]) -> Float[Tensor, "R M E L"]:
-    """One at the largest along M, the first of equals, zero elsewhere; many times faster on a CPU than an index."""
-    member = (near - near.amax(1, keepdim=True)).sign_().add_(1)
-    taken = member[:, 0]
-    for m in range(1, near.shape[1]):
-        member[:, m].addcmul_(member[:, m], taken, value=-1)
-        taken = taken + member[:, m]
-    return member
 
 
 def _heads_first(x: Float[Tensor, "S M E A"]) -> Float[Tensor, "E S*M A"]:
