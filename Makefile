@@ -33,7 +33,8 @@ lint: install
 	$(BIN)/ruff check .
 
 bench: install
-	$(BIN)/python benchmarks/run.py --no-compile
+	@mkdir -p runs
+	$(BIN)/python benchmarks/run.py --no-compile --csv runs/goals.csv
 
 clean:
 	rm -rf $(VENV) build *.egg-info

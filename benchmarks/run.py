@@ -20,14 +20,14 @@ points      growth of coc_tiny's time with the points of an image, 12544 to 8028
 kept        the same with the share of points kept, 1/16 to all of 224x224 (no goal)
 models      images/s of our networks and of timm's, see timm_models.py, a table of its own (no goal)
 
-A form is a precision and a mode; bf16 is autocast. "reached" is what the goal is about: against the papers' form,
-always eager, in the same precision; against timm's network in the same form. "also" is a second figure beside it:
-against the papers' form in eager float32, against timm's network in channels-last layout. Goals of a GPU are about
-bf16.
+A form is a precision and a mode; bf16 is autocast, and for the op alone the type of all that it is given. "reached" is
+what the goal is about: against the papers' form, always eager, in the same precision; against timm's network in the
+same form. "also" is a second figure beside it: against the papers' form in eager float32, against timm's network in
+channels-last layout. Goals of a GPU are about bf16.
 FLOP/s are twice the multiply-adds that each network runs (linear, convolution and matrix products, forward pass) over
 its time; "of peak" is their share of what a large matrix product reaches in the same turns, and for clustering the
 share of what a copy reaches.
-A run of some rows leaves the others of the file as they are; each line in it says when and how it was made.
+A run leaves lines of the file that it does not measure as they are; each says when and how it was made.
 """
 
 from __future__ import annotations
@@ -228,12 +228,14 @@ def main() -> int:
     kept: list[dict] = []
     if args.csv.is_file():
         with args.csv.open(newline="") as file:
-            kept = [each for each in csv.DictReader(file) if each.get("row") in {*ROWS} - {*args.rows}]
+            kept = [each for each in csv.DictReader(file) if each.get("row") in ROWS]
     lines: list[dict] = []
     for row in ROWS:
         if row in args.rows:
             print(row, file=sys.stderr)
             lines += ROWS[row](args, row)
+            new = {(each["row"], each["form"]) for each in lines}
+            kept = [each for each in kept if (each["row"], each["form"]) not in new]
             save(args, sorted(kept + lines, key=lambda each: list(ROWS).index(each["row"])), batch=args.batch)
     if lines:
         title = f"batch {args.batch}, {args.device}, {args.threads} threads"
@@ -241,7 +243,9 @@ def main() -> int:
         if goals := summary(lines):
             show("goals", goals, left=("goal of", "goal", "worst", "verdict"))
     if "models" in args.rows:
-        table(Namespace(**vars(args) | {"csv": args.csv.with_name(f"models_{args.device}.csv")}))
+        stem = args.csv.stem
+        name = stem.replace("goals", "models") if "goals" in stem else f"{stem}_models"
+        table(Namespace(**vars(args) | {"csv": args.csv.with_name(f"{name}.csv")}))
     return 0
 
 

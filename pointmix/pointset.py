@@ -13,12 +13,12 @@ from torch.utils import _pytree as pytree
 
 from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask
-from pointmix.layouts.cache import note, noted
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pixels import check_finite, checked_pixels
 from pointmix.rgbd import rgbd_points
+from pointmix.tracing import traced
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -62,15 +62,13 @@ class PointSet:
             raise ValueError(
                 f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
             )
-        looks = type(self.ptr) is Tensor and self.ptr.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and noted(self.ptr) != len(self.feat):
+        if self.ptr.device.type == "cpu" and not traced(self.ptr):
             ends = self.ptr[[0, -1]].tolist()
             if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
                 raise ValueError(
                     f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got "
                     f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
                 )
-            note(self.ptr, len(self.feat))
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
         self.layout.check(len(self.feat), self.num_sets)

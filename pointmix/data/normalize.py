@@ -106,7 +106,7 @@ class ByteImages:
         sizes = [self.pixels.shape[1] * height * width for *_, height, width in self.boxes]
         noise = self.noise.to(device, non_blocking=non_blocking).split(sizes)
         for (i, top, left, height, width), values in zip(self.boxes, noise, strict=True):
-            images[i, :, top : top + height, left : left + width] = values.view(-1, height, width)
+            images[i, :, top : top + height, left : left + width] = values.view(self.pixels.shape[1], height, width)
         return images if self.mask is None else hide(images, self.mask.to(device, non_blocking=non_blocking))
 
 

@@ -30,7 +30,7 @@ class Progress:
     update: int = 0  # optimizer steps in the present epoch
     step: int = 0  # optimizer steps in all
     seconds: float = 0.0
-    waited: float = 0.0  # of these, for training data
+    waited: float = 0.0  # of these, for training data, without the start of its workers
     losses: list[float] = field(default_factory=list)  # of the present epoch, one a step
     curve: list[list[float]] = field(default_factory=list)  # [step, mean loss since the last point, lr]
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry for each validation

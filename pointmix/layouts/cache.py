@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pointmix.tracing import traced
+
 T = TypeVar("T")
 ENTRIES, BYTES = 256, 2**27  # at most, of all devices together; the longest unused go first
 
 _entries: OrderedDict[Hashable, tuple[Any, list[tuple[Tensor, int]], int]] = OrderedDict()  # value, versions, bytes
 _notes = WeakTensorKeyDictionary()
-_TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
 
 
 def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
@@ -27,10 +28,10 @@ def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
     They serve inference and training, whichever asked first, and every thread. Nobody may write to them; where torch
     tells that somebody did, or asked for gradients of them, they are built anew. So they are each time while a graph
     is traced or captured, within transforms of torch.func, and for tensors that are more than plain ones, because what
-    is built then belongs to those.
+    is built then belongs to those; and on devices other than CPUs and CUDA's. `clear` frees the memory.
     """
     device = like.device
-    if _aside(like):
+    if traced(like) or device.type not in ("cpu", "cuda"):
         return build(*args, device)
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None  # others would have to wait
     key = (build, args, device, stream, torch.get_default_dtype())  # the last decides what a quotient of integers is
@@ -43,7 +44,7 @@ def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
         value = build(*args, device)
     versions = [(t, t._version) for t in _tensors(value)]
     size = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t, _ in versions}.values())
-    if versions and size <= BYTES:
+    if versions and size <= BYTES and all(type(t) is Tensor for t, _ in versions):
         with _lock:
             _entries.pop(key, None)
             _entries[key] = value, versions, size
@@ -64,8 +65,8 @@ def clear() -> None:
 
 
 def note(x: Tensor, fact: object) -> None:
-    """Remember what is known of a tensor, for as long as it lives and nobody writes to it."""
-    if not (_aside(x) or x.is_inference()):  # nobody can tell whether an inference tensor was written to
+    """Remember what is known of a tensor, for as long as it lives and, as far as torch tells, nobody writes to it."""
+    if not (traced(x) or x.is_inference()):  # nobody can tell whether an inference tensor was written to
         _notes[x] = x._version, fact
 
 
@@ -75,18 +76,6 @@ def noted(x: Tensor) -> object:
         return None
     version, fact = _notes.get(x, (None, None))
     return fact if version == x._version else None
-
-
-def _aside(like: Tensor) -> bool:
-    """Whether what is built now belongs to a trace, a capture or a transform."""
-    return (
-        torch.compiler.is_compiling()  # first, as a compiler knows none of the others
-        or type(like) is not Tensor
-        or torch.jit.is_tracing()
-        or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACING)
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or (like.is_cuda and torch.cuda.is_current_stream_capturing())
-    )
 
 
 def _without_autocast(device: str) -> torch.autocast:

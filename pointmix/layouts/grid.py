@@ -63,7 +63,7 @@ def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest) -> Float
 
 def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B+1"]:
     """Where each of the sets of a batch starts, on the device of `like`."""
-    return shared(_starts, batch, layout.points_per_set(), like=like)
+    return shared(_starts, batch, layout.points_per_set(), like=like).clone()  # each PointSet has its own
 
 
 def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B+1"]:

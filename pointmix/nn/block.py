@@ -72,11 +72,11 @@ class Block(nn.Module):
         self.drop_path = SetDropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets) -> Float[Tensor, "N C"]:
-        mixed = self.norm1(x, sets)
+        mixed = _for_products(self.norm1(x, sets))
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
         x = self.scale1(x, self.drop_path(mixed, sets))
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
-        op, y = mlp_plain if self.plain else mlp, self.norm2(x, sets)
+        op, y = mlp_plain if self.plain else mlp, _for_products(self.norm2(x, sets))
         return x + self.drop_path(op(y, *weights), sets) if self.drop_path.active else op(y, *weights, plus=x)
 
     def macs(self, size: Size) -> Macs:
@@ -84,3 +84,11 @@ class Block(nn.Module):
         mixer = Macs() if self.mixer is None else self.mixer.macs(size)
         norms = norm_macs(2 * size.points, self.mlp.fc1.in_features)
         return mixer + norms + linear_macs(size.points, self.mlp.fc1, self.mlp.fc2)
+
+
+def _for_products(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """What autocast would make of the argument of each of several products, made once; it leaves float64 alone."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))

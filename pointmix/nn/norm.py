@@ -51,10 +51,7 @@ class Sets:
 
 
 class PointNorm(nn.Module):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var over the (points, channels) of each set.
-
-    Under autocast the result has the type of the products that read it: once here, not once for each of them.
-    """
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and var over the (points, channels) of each set."""
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -66,15 +63,10 @@ class PointNorm(nn.Module):
         if sets.even:
             y = x.view(sets.number, sets.even, 1, -1).permute(0, 3, 1, 2)  # (B, C, L, 1), channels last in memory
             y = F.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-            return _for_products(y.permute(0, 2, 3, 1).reshape(x.shape))
+            return y.permute(0, 2, 3, 1).reshape(x.shape)
         x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]
         var = sets.mean(torch.linalg.vector_norm(x32, dim=1).square()) / x.shape[1]  # (B,) over points and channels
         x32 = x32 * sets.spread(torch.rsqrt(var + self.eps))[:, None]
         y = torch.addcmul(self.bias.to(x32.dtype), x32, self.weight.to(x32.dtype))
-        return _for_products(y.to(x.dtype))
-
-
-def _for_products(x: Tensor) -> Tensor:
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        return y.to(x.dtype)

@@ -60,7 +60,9 @@ def _joined(q, c, alpha, beta, row_window, center_valid):
 
 
 def first_largest(x: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
-    """One at the largest along `dim`, the first of equals, zero elsewhere; many times faster on a CPU than an index."""
+    """One at the largest along `dim`, the first of equals, zero elsewhere; on a CPU without an index, which is slow."""
+    if x.device.type != "cpu":
+        return torch.zeros_like(x).scatter_(dim, x.argmax(dim, keepdim=True), 1)
     member = (x - x.amax(dim, keepdim=True)).sign_().add_(1)
     taken = member.select(dim, 0)
     for m in range(1, x.shape[dim]):
@@ -170,7 +172,9 @@ def assign_soft(
         similarity: `cosine` or `negative_distance`.
     """
     near = similarity(of_rows(c.transpose(1, 2), row_window), q.transpose(1, 2))  # (R, E, M, L)
-    return soft_weights(alpha * near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
+    fits = not torch.is_grad_enabled() and near.dtype == alpha.dtype
+    near = near.mul_(alpha) if fits else alpha * near
+    return soft_weights(near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
 
 
 def soft_weights(logits, bias, row_window, center_valid, *, dim: int):

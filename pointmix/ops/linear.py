@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from pointmix.tracing import traced
 
 
 def linear(
@@ -25,7 +27,7 @@ def linear(
     torch's own linear writes the bias, adds the product to it and leaves the rest to further passes, which for a narrow
     x together take as long as the product.
     """
-    if not (_one_pass(x.device.type, x.dtype) and x.is_contiguous()):
+    if not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype)) or traced(x) or not x.is_contiguous():
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
     elif plus is None or gelu or plus.dtype != x.dtype:
@@ -48,5 +50,5 @@ def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:
 
 
 _KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-if _KNOWN:  # so that torch's counter, which knows only the common products, counts ours
+if _KNOWN and torch.ops.mkldnn._linear_pointwise not in flop_registry:  # else torch's counter would leave ours out
     register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

@@ -26,7 +26,7 @@ def query_length(
     """`query_length_plain`, whose backward pass computes the queries again, which are wider than all else that a
     mixer's gradient needs. Follows autocast; a compiler gets the plain form."""
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x, w, b = (t.to(torch.get_autocast_dtype(device)) for t in (x, w, b))
     if torch.compiler.is_compiling():
         return query_length_plain(x, w, b, heads)
@@ -47,7 +47,7 @@ class _QueryLength(torch.autograd.Function):
     def backward(ctx, grad):
         x, w, b, size = ctx.saved_tensors
         heads = size.shape[1]
-        grad = torch.where(size > least_length(size.dtype), grad / size, 0)
+        grad = torch.where(size > least_length(x.dtype), grad / size, 0)
         wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
         dx, dw, db = torch.empty_like(x), torch.zeros_like(w, dtype=wide), torch.zeros_like(b, dtype=wide)[:, None]
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points

@@ -37,7 +37,10 @@ class _Length(torch.autograd.Function):
 
 def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:
     """Cosine of each center with each query."""
-    return (c / length(c)[..., None]) @ q.transpose(-1, -2) / length(q)[..., None, :]
+    unit = c / length(c)[..., None]
+    if c.shape[-2] > q.shape[-1]:  # fewer numbers to divide in the queries than in the products
+        return unit @ (q / length(q)[..., None]).transpose(-1, -2)
+    return unit @ q.transpose(-1, -2) / length(q)[..., None, :]
 
 
 def negative_distance(
