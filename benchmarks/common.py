@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -82,6 +84,60 @@ def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "c
         for task, n, taken in zip(tasks, calls, times, strict=True):
             taken.append(turn(task, n))
     return [statistics.median(t) for t in times]
+
+
+def resident(what: str) -> float:
+    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
+
+
+def peak(task: Callable[[], object], device: str) -> float:
+    """MiB at the peak of a task's second call: of this process, or on a GPU of torch."""
+    task()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        task()
+        return torch.cuda.max_memory_allocated() / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    task()
+    return resident("VmHWM")
+
+
+def added(task: Callable[[], object], device: str) -> float:
+    """MiB that a task adds at its peak to what was there before, such as a model and its input."""
+    import torch
+
+    if device == "cuda":
+        task()
+        return -torch.cuda.memory_allocated() / 2**20 + peak(task, device)
+    return -resident("VmRSS") + peak(task, device)  # before any call: a process keeps what it frees
+
+
+def apart(*command: str) -> float:
+    """The number that a benchmark prints, in a process of its own without the padding that would hide a peak."""
+    env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
+    done = subprocess.run([sys.executable, *command], env=env, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def partly(images, share: float = 1 / 4, *, block: bool = False):
+    """Images of which a random share of the 4x4 patches is visible, or a square with a quarter of each, as points."""
+    import torch
+
+    import pointmix
+
+    side = images.shape[-1] // 4
+    masks = torch.zeros(len(images), side, side, dtype=torch.bool)
+    for mask in masks:
+        if block:
+            top, left = torch.randint(side - side // 2 + 1, (2,)).tolist()
+            mask[top : top + side // 2, left : left + side // 2] = True
+        else:
+            mask.view(-1)[torch.randperm(side**2)[: int(side**2 * share)]] = True
+    return pointmix.PointSet.from_images(list(images), masks.repeat_interleave(4, 1).repeat_interleave(4, 2))
 
 
 def copy_task(device: str) -> tuple[Callable[[], object], int]:

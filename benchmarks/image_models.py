@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ALLOCATOR, finish, in_turns, relieve, save
+from common import added, apart, finish, in_turns, partly, relieve, save
 
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
@@ -47,16 +46,7 @@ def build(name: str, args: argparse.Namespace, share: float = 0.25, **kwargs):
     model = LiteralBackbone(model) if variant == "(literal)" else model
     x = torch.randn(args.batch, 3, args.size, args.size)
     if variant.startswith("(quarter"):
-        side = args.size // 4
-        masks = torch.zeros(len(x), side, side, dtype=torch.bool)
-        for mask in masks:
-            if variant == "(quarter block)":
-                top, left = torch.randint(side - side // 2 + 1, (2,)).tolist()
-                mask[top : top + side // 2, left : left + side // 2] = True
-            else:
-                mask.view(-1)[torch.randperm(side**2)[: int(side**2 * share)]] = True
-        masks = masks.repeat_interleave(4, 1).repeat_interleave(4, 2)
-        x = pointmix.PointSet.from_images(list(x), masks)
+        x = partly(x, share, block=variant == "(quarter block)")
     if variant == "(channels last)":
         model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     return model, x.to(args.device)
@@ -95,35 +85,9 @@ def steps(
     return infer, train, macs
 
 
-def memory(name: str, args: argparse.Namespace) -> float:
-    """MiB that training steps add to the model and its input."""
-    import torch
-
-    _, train, _ = steps(name, args)
-    if args.device == "cuda":
-        train()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        train()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resident("VmRSS")  # before any step: a process keeps what it frees
-    train()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    train()
-    return resident("VmHWM") - before
-
-
-def resident(what: str) -> float:
-    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
-
-
 def memory_of(name: str, argv: list[str]) -> float:
-    """`memory`, in a process of its own without the padding that would hide the peak."""
-    env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
-    command = [sys.executable, __file__, *argv, "--memory-of", name]
-    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+    """MiB that training steps add to the model and its input, in a process of its own."""
+    return apart(__file__, *argv, "--memory-of", name)
 
 
 def reference(name: str, names: list[str]) -> str:
@@ -156,13 +120,13 @@ def main() -> int:
 
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(json.dumps(memory(args.memory_of, args)))
+        print(json.dumps(added(steps(args.memory_of, args)[1], args.device)))
         return 0
     names = args.models
     contenders = [steps(name, args) for name in names]
     infer = in_turns([c[0] for c in contenders], args.seconds, args.device)
     train = in_turns([c[1] for c in contenders], args.seconds, args.device)
-    peak = [memory_of(name, sys.argv[1:]) for name in names]
+    peaks = [memory_of(name, sys.argv[1:]) for name in names]
 
     rows = []
     for i, name in enumerate(names):
@@ -170,9 +134,9 @@ def main() -> int:
         rows.append({
             "model": name, "GMAC": round(contenders[i][2] / 1e9, 3),
             "infer img/s": round(args.batch / infer[i], 1), "train img/s": round(args.batch / train[i], 1),
-            "train MiB": round(peak[i]), "compared with": names[other],
+            "train MiB": round(peaks[i]), "compared with": names[other],
             "infer x": round(infer[other] / infer[i], 2), "train x": round(train[other] / train[i], 2),
-            "memory x": round(peak[i] / max(peak[other], 1), 2),
+            "memory x": round(peaks[i] / max(peaks[other], 1), 2),
         })  # fmt: skip
     table = Table(title=f"batch {args.batch}, {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}")
     for key in rows[0]:

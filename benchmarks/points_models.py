@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ALLOCATOR, finish, in_turns, relieve, save
-from image_models import resident
+from common import added, apart, finish, in_turns, relieve, save
 
 FORMS = ("", " (plain)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
@@ -62,28 +60,9 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
     return infer, None if variant == "(literal)" else train, counter.get_total_flops() / 2
 
 
-def memory(step: Callable[[], None], device: str) -> float:
-    """MiB that a step adds to the model and its input."""
-    import torch
-
-    if device == "cuda":
-        step()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resident("VmRSS")  # before any step: a process keeps what it frees
-    step()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    step()
-    return resident("VmHWM") - before
-
-
 def memory_of(name: str, kind: str, argv: list[str]) -> float:
-    """`memory`, in a process of its own without the padding that would hide the peak."""
-    env = {k: v for k, v in os.environ.items() if k not in ALLOCATOR} | {"POINTMIX_BENCH": "1"}
-    command = [sys.executable, __file__, *argv, "--memory-of", name, kind]
-    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+    """MiB that a step adds to the model and its input, in a process of its own."""
+    return apart(__file__, *argv, "--memory-of", name, kind)
 
 
 def main() -> int:
@@ -107,7 +86,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     if args.memory_of:
         name, kind = args.memory_of
-        print(json.dumps(memory(steps(name, args)[kind == "train"], args.device)))
+        print(json.dumps(added(steps(name, args)[kind == "train"], args.device)))
         return 0
     names = args.models
     contenders = [steps(name, args) for name in names]

@@ -53,7 +53,7 @@ class PointSet:
     def __post_init__(self) -> None:
         if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
             return
-        if self.pos.ndim != 2 or self.feat.ndim != 2 or len(self.pos) != len(self.feat):
+        if self.pos.ndim != 2 or self.feat.ndim != 2 or self.pos.shape[0] != self.feat.shape[0]:
             raise ValueError(
                 f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(self.pos.shape)} "
                 f"and {tuple(self.feat.shape)}"
@@ -71,7 +71,7 @@ class PointSet:
                 )
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
-        self.layout.check(len(self.feat), self.num_sets)
+        self.layout.check(self.feat.shape[0], self.num_sets)
 
     # ---- construction -------------------------------------------------------------------------------------------
 
@@ -246,9 +246,9 @@ class PointSet:
         if batch.ndim != 4:
             raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
         layout = Grid(batch.shape[2:])
-        pos = grid_coordinates(layout.size, coord_mode, batch.dtype, batch.device).repeat(len(batch), 1)  # (N, 2)
-        feat = batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
-        return cls(pos, feat, torch.arange(len(batch) + 1, device=batch.device) * layout.points_per_set(), layout)
+        pos = grid_coordinates(layout.size, coord_mode, batch.dtype, batch.device).repeat(batch.shape[0], 1)  # (N, 2)
+        ptr = torch.arange(batch.shape[0] + 1, device=batch.device) * layout.points_per_set()
+        return cls(pos, batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1]), ptr, layout)
 
     @classmethod
     def from_pixels(

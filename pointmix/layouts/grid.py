@@ -74,7 +74,7 @@ class Grid:
     """All H x W cells of a lattice are present in every set, row-major."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.size = (int(size[0]), int(size[1]))
+        self.size = (len(range(size[0])), len(range(size[1])))  # a graph is of one lattice: no symbols
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.size == other.size
@@ -130,9 +130,9 @@ class Grid:
             padding = 0
         y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
         known = noted(pos)
-        pos = self._block_means(pos, stride) if known is None else positions(len(y), *known, stride, like=pos)
+        pos = self._block_means(pos, stride) if known is None else positions(y.shape[0], *known, stride, like=pos)
         feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
-        return pos, feat, starts(len(y), Grid(out), like=ptr), Grid(out)
+        return pos, feat, starts(y.shape[0], Grid(out), like=ptr), Grid(out)
 
     def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points that each point of `coarse` stands for, here a block of stride^2 cells.

@@ -290,11 +290,11 @@ class PointBackbone(nn.Module):
 
 def _image_points(images: Float[Tensor, "B C H W"], mode: str, coords: bool) -> PointSet:
     """`PointSet.from_batch` with the coordinates as features, by what is known of this size and in one pass."""
-    layout = Grid(images.shape[2:])
-    pos = positions(len(images), layout.size, mode, like=images)  # (N, 2)
+    batch, layout = images.shape[0], Grid(images.shape[2:])
+    pos = positions(batch, layout.size, mode, like=images)  # (N, 2)
     feat = images.permute(0, 2, 3, 1)
-    feat = torch.cat([feat, pos.view(len(images), *layout.size, 2)], dim=-1) if coords else feat
-    return PointSet(pos, feat.flatten(0, 2), starts(len(images), layout, like=images), layout)
+    feat = torch.cat([feat, pos.view(batch, *layout.size, 2)], dim=-1) if coords else feat
+    return PointSet(pos, feat.flatten(0, 2), starts(batch, layout, like=images), layout)
 
 
 def _checked_pool(global_pool: str) -> str:

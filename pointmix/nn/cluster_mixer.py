@@ -100,7 +100,7 @@ class ClusterMixer(nn.Module):
         over = None if self.alpha_window is None else self.windows(rows, plan)  # (S, ED)
         bias, alpha = self.bias(plan), self.scale(self.alpha_patch)
         if self.at_centers(x.shape[1]):
-            base = self.base(over, len(pooled))
+            base = self.base(over, pooled.shape[0])
             weights = self.qv.weight, self.qv.bias, self.proj.weight[:, : self.heads * self.head_dim], base, alpha, bias
             size = plan.split(self.query_length(x))
             return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout_of(plan)))
@@ -117,7 +117,7 @@ class ClusterMixer(nn.Module):
         o = cluster(q, v, c, cv, alpha, bias, similarity=similarity, **layout_of(plan)).flatten(-2)
         if over is not None and self.norm is None and not self.plain:
             o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
-            return plan.merge(o + plan.spread(self.base(over, len(pooled))))
+            return plan.merge(o + plan.spread(self.base(over, pooled.shape[0])))
         if over is not None:
             o = torch.cat([o, plan.spread(over.to(o.dtype)).expand_as(o)], -1)  # (R, L, 2ED)
         o = plan.merge(o)

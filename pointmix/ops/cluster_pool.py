@@ -53,8 +53,8 @@ def cluster_pool(
     """
     center = nearest_center(x, pooled, wq, bq, ptr, center_ptr, even=even, center_valid=center_valid)
     wide = torch.promote_types(x.dtype, torch.float32)  # a center may have thousands of points
-    number = segment_sum(torch.ones_like(x[:, 0], dtype=wide), center, len(pooled))
-    mean = (segment_sum(x.to(wide), center, len(pooled)) + pooled) / (1 + number)[:, None]
+    number = segment_sum(torch.ones_like(x[:, 0], dtype=wide), center, pooled.shape[0])
+    mean = (segment_sum(x.to(wide), center, pooled.shape[0]) + pooled) / (1 + number)[:, None]
     return F.linear(mean.to(x.dtype), wv, bv)
 
 

@@ -287,7 +287,7 @@ def _weights(member, weight, valid, denominator, unweighted):
 def _aggregate(a, total, v, cv, row_window):
     """g (S, E, M, D) from the weights of the rows."""
     gathered = a.to(v.dtype) @ v.transpose(1, 2)  # (R, E, M, D)
-    gathered, total = (of_windows(t, row_window, len(cv)) for t in (gathered, total))
+    gathered, total = (of_windows(t, row_window, cv.shape[0]) for t in (gathered, total))
     return (cv.transpose(1, 2) + gathered) / (1 + total[..., None])
 
 
