@@ -24,15 +24,13 @@ def inputs(kind: str) -> torch.Tensor | PointSet:
     images = torch.randn(2, 3, 24, 40, **F64)
     if kind == "grid":
         return images
-    if kind == "sparse":
-        return PointSet.from_images(images).as_sparse()
     masks = [torch.rand(24, 40) < 0.4, torch.zeros(24, 40, dtype=torch.bool)]
     masks[1][3:5, 7] = True  # two pixels
     return PointSet.from_images(list(images), masks)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's, in the interpreter
-@pytest.mark.parametrize("kind", ["grid", "sparse", "ragged"])
+@pytest.mark.parametrize("kind", ["grid", "ragged"])
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_do_not_notice(name, kind):
     model, x = model_of(name, **SMALL[name]), inputs(kind)
