@@ -1,8 +1,8 @@
 """The second half of a block, point by point, in pieces whose hidden layer fits the cache.
 
 The hidden layer is up to eight times as wide as the input; writing it to memory and reading it back takes longer than
-computing it. On a CPU it exists for a piece of the points at a time. The backward pass computes it again, which saves
-most of the memory that training needs; only that of wide inputs is kept (its part before the GELU).
+computing it. On a CPU it exists for a piece of the points at a time. The backward pass computes it again, which takes
+no longer and saves most of the memory that training needs; only that of wide inputs is kept (its part before the GELU).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from pointmix.ops.linear import linear
 
 CACHED = 2**19  # numbers of the hidden layer that a piece has on a CPU: 2 MiB of float32
-NARROW = 320  # channels up to which the hidden layer is computed again; up to 128 that takes no longer than reading it
+NARROW = 128  # channels up to which reading the hidden layer back takes longer than computing it again
 
 
 def mlp_plain(
