@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import added, apart, finish, in_turns, partly, relieve, save
+from common import added, apart, finish, in_turns, partly, relieve, save, show
 
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
@@ -115,8 +115,6 @@ def main() -> int:
     relieve()
 
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     torch.set_num_threads(args.threads)
     if args.memory_of:
@@ -138,12 +136,8 @@ def main() -> int:
             "infer x": round(infer[other] / infer[i], 2), "train x": round(train[other] / train[i], 2),
             "memory x": round(peaks[i] / max(peaks[other], 1), 2),
         })  # fmt: skip
-    table = Table(title=f"batch {args.batch}, {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}")
-    for key in rows[0]:
-        table.add_column(key, justify="left" if key in ("model", "compared with") else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=max(Console().width, 140)).print(table)
+    title = f"batch {args.batch}, {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}"
+    show(title, rows, left=("model", "compared with"))
     if args.csv:
         save(args, rows, batch=args.batch, size=args.size, bf16=args.bf16, compiled=args.compile)
     return 0

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import apart, finish, partly, peak, resident, save
+from common import apart, finish, partly, peak, resident, save, show
 
 LAYOUTS = ("grid", "sparse", "quarter", "cloud")
 KINDS = ("infer", "train", "checkpointed")
@@ -87,8 +87,6 @@ def main() -> int:
 
     import timm
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     known = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]
     if unknown := set(args.models or []) - set(known):
@@ -110,12 +108,7 @@ def main() -> int:
             row |= {f"{kind} step MiB": round(m) for kind, m in zip(KINDS, whole, strict=True)}
             rows.append(row)
     title = f"{args.batch} images of {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}"
-    table = Table(title=title)
-    for key in rows[0]:
-        table.add_column(key, justify="left" if key in ("model", "layout") else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=max(Console().width, 160)).print(table)
+    show(title, rows, left=("model", "layout"))
     if args.csv:
         save(args, rows, batch=args.batch, size=args.size, bf16=args.bf16)
     return 0
