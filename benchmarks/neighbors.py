@@ -4,8 +4,9 @@ python benchmarks/neighbors.py
 python benchmarks/neighbors.py --ops knn --points 1000 10000 --batch 8 --csv benchmarks/results/mine.csv
 
 Rows: every backend that is installed and runs on the device; "default", what is taken when none is asked for;
-"torch_cluster (bare)", that library called directly, without our rules for ties and repetitions; and
-"fpsample (bucket)", its fast form, which gives other points.
+"torch_cluster (bare)" and "scipy (bare)", those libraries called directly, without our rules for ties and repetitions;
+"fpsample", its plain form, and "fpsample (bucket)", its fast form, which gives other points. The first call of all is
+not timed, so neither is the compilation of "numba".
 Columns: milliseconds, how many times faster than the plain form ("torch") and than torch_cluster (bare), and the
 exponent by which the time grew since the last number of points (1 is in proportion).
 What may take longer than --limit seconds, going by its time and growth on fewer points, and what has more than --most
@@ -72,9 +73,14 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
         import fpsample
 
         sets, height = pos.view(batch, points, 3).numpy(), 3 if points < 10_000 else 7
-        found["fpsample (bucket)"] = lambda: [
-            fpsample.bucket_fps_kdline_sampling(x, math.ceil(points * args.share), height, 0) for x in sets
-        ]
+        number = math.ceil(points * args.share)
+        found["fpsample"] = lambda: [fpsample.fps_sampling(x, number, 0) for x in sets]
+        found["fpsample (bucket)"] = lambda: [fpsample.bucket_fps_kdline_sampling(x, number, height, 0) for x in sets]
+    if op == "knn" and args.device == "cpu":
+        from scipy.spatial import cKDTree
+
+        clouds = pos.view(batch, points, 3).numpy()
+        found["scipy (bare)"] = lambda: [cKDTree(x).query(x, args.k, workers=args.threads) for x in clouds]
     return {name: task for name, task in found.items() if args.backends is None or name in args.backends}
 
 
@@ -98,7 +104,7 @@ def in_turns(tasks: dict[str, Callable[[], None]], seconds: float, finish: Calla
 
 
 def versions() -> str:
-    names = ("numpy", "scipy", "fpsample", "triton", "torch_cluster", "pytorch3d")
+    names = ("numpy", "numba", "scipy", "fpsample", "triton", "torch_cluster", "pytorch3d")
     return " ".join(f"{name} {version(name)}" for name in names if find_spec(name))
 
 

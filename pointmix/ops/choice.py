@@ -68,8 +68,7 @@ BACKENDS = {
     backend.name: backend
     for backend in (
         Backend("torch", "pip install torch", dict.fromkeys(NEIGHBORS + SEGMENTS + CLUSTERING, ANY), dtypes=FLOATS),
-        Backend("fpsample", "pip install 'fpsample>=1.0.2'", {"farthest_points": 3072}, ("cpu",), SINGLE),
-        Backend("scipy", "pip install scipy", {"farthest_points": ANY, "knn": ANY}, ("cpu",)),
+        Backend("numba", "pip install numba", {"farthest_points": ANY, "knn": ANY}, ("cpu",)),
         Backend(
             "triton",
             "pip install triton",
@@ -100,9 +99,9 @@ BACKENDS = {
 # Without a backend asked for, the first that is installed and takes the positions; torch takes all. For segments that
 # is always torch, see `pointmix.ops.scatter`; for clustering too, until Triton's kernel has been timed on a GPU.
 ORDER = {
-    ("farthest_points", "cpu"): ("fpsample", "scipy"),
+    ("farthest_points", "cpu"): ("numba",),
     ("farthest_points", "cuda"): ("triton", "torch_cluster", "pytorch3d"),
-    ("knn", "cpu"): ("scipy",),
+    ("knn", "cpu"): ("numba",),
     ("knn", "cuda"): ("triton", "pytorch3d"),
 }
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)

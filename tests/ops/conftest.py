@@ -50,7 +50,7 @@ def cloud(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
     return CLOUDS[request.param]
 
 
-@pytest.fixture(params=[name for name, backend in BACKENDS.items() if "knn" in backend.limits or name == "fpsample"])
+@pytest.fixture(params=[name for name, backend in BACKENDS.items() if "knn" in backend.limits])
 def backend(request: pytest.FixtureRequest):
     """Every backend of neighborhoods in turn; its value is the name and the device to try it on."""
     there = BACKENDS[request.param]

@@ -14,26 +14,26 @@ ABSENT = Backend("no_such_library", "pip install no-such-library", {"knn": 1})
 def test_what_there_is():
     rows = {row["name"]: row for row in backends()}
     assert list(rows) == list(BACKENDS)
-    assert rows["torch"]["installed"] and rows["scipy"]["installed"] and not rows["scipy"]["to install"]
-    assert rows["scipy"]["in use"][:2] == ["farthest_points on cpu", "knn on cpu"]
+    assert rows["torch"]["installed"] and rows["numba"]["installed"] and not rows["numba"]["to install"]
+    assert rows["numba"]["in use"][:2] == ["farthest_points on cpu", "knn on cpu"]
     assert rows["torch"]["in use"][0] == "segment_sum on cpu"
     assert all(row["installed"] or (row["to install"] and not row["in use"]) for row in rows.values())
 
 
-def test_limits_are_told():
-    rows = {row["name"]: row for row in backends()}
-    if rows["fpsample"]["installed"]:
-        limit = BACKENDS["fpsample"].limits["farthest_points"]
-        assert rows["fpsample"]["in use"] == [f"farthest_points on cpu (sets of up to {limit} points)"]
+def test_limits_are_told(monkeypatch):
+    monkeypatch.setitem(choice.BACKENDS, "numba", Backend("numba", "", {"farthest_points": 9, "knn": 4}, ("cpu",)))
+    rows = {row["name"]: row["in use"] for row in backends()}
+    assert rows["numba"] == ["farthest_points on cpu (sets of up to 9 points)", "knn on cpu (k of up to 4)"]
+    assert rows["torch"][:2] == ["farthest_points on cpu", "knn on cpu"]  # what is larger
 
 
 def test_what_there_is_prints_as_a_table(monkeypatch):
-    some = {"torch": BACKENDS["torch"], "scipy": BACKENDS["scipy"], ABSENT.name: ABSENT}
+    some = {"torch": BACKENDS["torch"], "numba": BACKENDS["numba"], ABSENT.name: ABSENT}
     monkeypatch.setattr(choice, "BACKENDS", some)
-    monkeypatch.setattr(choice, "ORDER", {("knn", "cpu"): (ABSENT.name, "scipy")})
-    head, plain, scipy, absent = str(backends()).splitlines()
+    monkeypatch.setattr(choice, "ORDER", {("knn", "cpu"): (ABSENT.name, "numba")})
+    head, plain, numba, absent = str(backends()).splitlines()
     assert head.split() == "backend installed in use for, or how to install".split()
-    assert plain.startswith("torch ") and scipy.split(maxsplit=2) == ["scipy", "yes", "knn on cpu"]
+    assert plain.startswith("torch ") and numba.split(maxsplit=2) == ["numba", "yes", "knn on cpu"]
     assert absent.split(maxsplit=2) == ["no_such_library", "no", "pip install no-such-library"]
 
 
@@ -49,13 +49,13 @@ def test_what_nobody_has_timed_is_only_there_for_who_asks(monkeypatch):
 def test_what_is_in_use_follows_the_block():
     with use_backend("torch"):
         rows = {row["name"]: row["in use"] for row in backends()}
-        assert rows["torch"][:2] == ["farthest_points on cpu", "knn on cpu"] and not rows["scipy"]
+        assert rows["torch"][:2] == ["farthest_points on cpu", "knn on cpu"] and not rows["numba"]
         assert fastest("knn", POS, 1) is None
     assert fastest("knn", POS, 1) is not None
 
 
 def test_blocks_nest_and_end_with_errors():
-    with use_backend("scipy"):
+    with use_backend("numba"):
         with pytest.raises(RuntimeError), use_backend("torch"):
             assert fastest("knn", POS, 1) is None
             raise RuntimeError
@@ -78,16 +78,16 @@ def test_unknown_and_absent_backends(monkeypatch):
 
 def test_absent_backends_are_passed_over(monkeypatch):
     monkeypatch.setitem(choice.BACKENDS, ABSENT.name, ABSENT)
-    monkeypatch.setitem(choice.ORDER, ("knn", "cpu"), (ABSENT.name, "scipy"))
-    assert fastest("knn", POS, 1).__module__.endswith(".scipy")
+    monkeypatch.setitem(choice.ORDER, ("knn", "cpu"), (ABSENT.name, "numba"))
+    assert fastest("knn", POS, 1).__module__.endswith(".numba")
 
 
 def test_backends_that_do_not_load_are_passed_over_and_say_so(monkeypatch):
-    monkeypatch.setattr(choice, "_fault", lambda name: "undefined symbol" if name == "fpsample" else "")
-    assert fastest("farthest_points", POS, 4).__module__.endswith(".scipy")
-    assert "fpsample       no         does not load: undefined symbol" in str(backends())
-    with pytest.raises(ImportError, match="^backend 'fpsample' is installed but does not load: undefined symbol$"):
-        with use_backend("fpsample"):
+    monkeypatch.setattr(choice, "_fault", lambda name: "undefined symbol" if name == "numba" else "")
+    assert fastest("farthest_points", POS, 4) is None
+    assert "numba          no         does not load: undefined symbol" in str(backends())
+    with pytest.raises(ImportError, match="^backend 'numba' is installed but does not load: undefined symbol$"):
+        with use_backend("numba"):
             pass
 
 
@@ -96,30 +96,30 @@ def test_a_library_that_raises_while_it_loads(monkeypatch):
         raise OSError("libc10.so: undefined symbol\nand more")
 
     monkeypatch.setattr(choice, "import_module", broken)
-    assert choice._fault.__wrapped__("scipy") == "libc10.so: undefined symbol"
+    assert choice._fault.__wrapped__("numba") == "libc10.so: undefined symbol"
     assert choice._fault.__wrapped__("torch") == "" and choice._fault.__wrapped__("no_such_library") is None
 
 
 def test_limits_hold_unless_a_backend_is_asked_for(monkeypatch):
-    small = Backend("scipy", "", {"knn": 4}, ("cpu",))
-    monkeypatch.setitem(choice.BACKENDS, "scipy", small)
+    small = Backend("numba", "", {"knn": 4}, ("cpu",))
+    monkeypatch.setitem(choice.BACKENDS, "numba", small)
     assert fastest("knn", POS, 4) is not None and fastest("knn", POS, 5) is None
-    with use_backend("scipy"):
+    with use_backend("numba"):
         assert fastest("knn", POS, 5) is not None
 
 
 def test_a_backend_that_cannot_take_the_positions_says_so(monkeypatch):
-    monkeypatch.setitem(choice.BACKENDS, "scipy", Backend("scipy", "", {"farthest_points": 9}, ("cuda",)))
-    with use_backend("scipy"), pytest.raises(ValueError, match="^backend 'scipy' runs on cuda, but .* on cpu"):
+    monkeypatch.setitem(choice.BACKENDS, "numba", Backend("numba", "", {"farthest_points": 9}, ("cuda",)))
+    with use_backend("numba"), pytest.raises(ValueError, match="^backend 'numba' runs on cuda, but .* on cpu"):
         farthest_point_sampling(POS, torch.tensor([0, 4]), 2)
-    single = Backend("scipy", "", {"farthest_points": 9}, ("cpu",), (torch.float32,))
-    monkeypatch.setitem(choice.BACKENDS, "scipy", single)
-    with use_backend("scipy"), pytest.raises(ValueError, match="takes torch.float32, got torch.float64"):
+    single = Backend("numba", "", {"farthest_points": 9}, ("cpu",), (torch.float32,))
+    monkeypatch.setitem(choice.BACKENDS, "numba", single)
+    with use_backend("numba"), pytest.raises(ValueError, match="takes torch.float32, got torch.float64"):
         farthest_point_sampling(POS.double(), torch.tensor([0, 4]), 2)
 
 
 def test_operations_that_a_backend_does_not_have_are_done_as_always(monkeypatch):
-    monkeypatch.setitem(choice.BACKENDS, "scipy", Backend("scipy", "", {"knn": 9}, ("cpu",)))
+    monkeypatch.setitem(choice.BACKENDS, "numba", Backend("numba", "", {"knn": 9}, ("cpu",)))
     monkeypatch.setitem(choice.ORDER, ("farthest_points", "cpu"), ())
-    with use_backend("scipy"):
+    with use_backend("numba"):
         assert fastest("farthest_points", POS, 1) is None
