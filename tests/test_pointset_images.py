@@ -93,6 +93,13 @@ def test_from_images_of_one_size_is_a_grid():
     assert_same(points, PointSet.from_batch(images))
 
 
+@pytest.mark.parametrize("batch", [torch.rand(3, 2, 4, 5), torch.rand(3, 4, 2)], ids=["images", "clouds"])
+def test_from_batch_with_coordinates_as_features(batch):
+    points = PointSet.from_batch(batch)
+    both = PointSet.from_batch(batch, coords=True)
+    assert_same(both, points.with_feat(torch.cat([points.feat, points.pos], dim=1)))
+
+
 def test_from_images_of_many_sizes_or_with_masks_is_sparse():
     images = [torch.rand(2, 4, 5), torch.rand(2, 3, 3)]
     points = PointSet.from_images(images)
