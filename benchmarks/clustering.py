@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from common import copy_task, in_turns, relieve, save
+from common import copy_task, in_turns, relieve, save, show
 
 # windows of an image, their points and centers, heads of 32 channels, rule
 SHAPES = {
@@ -121,8 +121,6 @@ def main() -> int:
     relieve()
 
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     if args.device == "cuda" and not torch.cuda.is_available():
         print("error: --device cuda, but torch sees no GPU", file=sys.stderr)
@@ -145,13 +143,8 @@ def main() -> int:
                     f"{what}of copy": f"{size / times[way] / peak:.2f}",
                 }
             rows.append(row)
-    table = Table(title=f"batch {args.batch}, {args.dtype}, {args.device}, copy {peak / 1e9:.4g} GB/s")
-    for key in rows[0]:
-        side = "left" if key in ("clustering", "by") else "right"
-        table.add_column(key.replace(" ", "\n"), justify=side, no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=120).print(table)
+    title = f"batch {args.batch}, {args.dtype}, {args.device}, copy {peak / 1e9:.4g} GB/s"
+    show(title, rows, left=("clustering", "by"))
     if args.csv:
         save(args, rows, batch=args.batch, dtype=args.dtype, **{"copy GB/s": f"{peak / 1e9:.4g}"})
     return 0

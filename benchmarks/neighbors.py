@@ -27,7 +27,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from common import relieve, save
+from common import relieve, save, show
 
 OPS = ("farthest points", "knn", "ball query")
 
@@ -126,8 +126,6 @@ def main() -> int:
     relieve()
 
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     torch.set_num_threads(args.threads)
     finish = torch.cuda.synchronize if args.device == "cuda" else lambda: None
@@ -159,12 +157,8 @@ def main() -> int:
     if not rows:
         print("error: nothing to time: no such backend is installed for this device", file=sys.stderr)
         return 2
-    table = Table(title=f"{args.share:g} of the points, {args.k} neighbors, float32, {args.device}")
-    for key in rows[0]:
-        table.add_column(key, justify="left" if key in ("op", "backend") else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=110).print(table)
+    title = f"{args.share:g} of the points, {args.k} neighbors, float32, {args.device}"
+    show(title, rows, left=("op", "backend"))
     if args.csv:
         save(args, rows, share=args.share, k=args.k, others=versions())
     return 0

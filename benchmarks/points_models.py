@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import added, apart, finish, in_turns, relieve, save
+from common import added, apart, finish, in_turns, relieve, save, show
 
 FORMS = ("", " (plain)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
@@ -80,8 +80,6 @@ def main() -> int:
     relieve()
 
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     torch.set_num_threads(args.threads)
     if args.memory_of:
@@ -111,13 +109,8 @@ def main() -> int:
             if not form and f"{base} (plain)" in names:
                 row[f"{kind} memory x"] = round(peak[kind][name] / max(peak[kind][f"{base} (plain)"], 1), 2)
         rows.append(row)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}")
-    for key in keys:
-        table.add_column(key, justify="left" if key == "model" else "right")
-    for row in rows:
-        table.add_row(*(str(row.get(key, "")) for key in keys))
-    Console(width=max(Console().width, 160)).print(table)
+    title = f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}"
+    show(title, rows, left=("model",))
     if args.csv:
         save(args, rows, batch=args.batch, points=args.points, bf16=args.bf16)
     return 0

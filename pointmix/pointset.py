@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask
 from pointmix.layouts.cloud import Cloud
-from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates
+from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pixels import check_finite, checked_pixels
 from pointmix.rgbd import rgbd_points
@@ -142,12 +142,8 @@ class PointSet:
         if masks is not None and len(masks) != len(images):
             raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
         masks = [None] * len(images) if masks is None else masks
-        return cls.cat(
-            [
-                cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode)
-                for i, m in zip(images, masks, strict=True)
-            ]
-        )
+        how = dict(mean=mean, std=std, coord_mode=coord_mode)
+        return cls.cat([cls.from_image(i, m, **how) for i, m in zip(images, masks, strict=True)])
 
     @classmethod
     def from_points(cls, xyz: Float[Tensor, "N D"], feat: Float[Tensor, "N C"] | None = None) -> PointSet:
@@ -235,20 +231,25 @@ class PointSet:
 
     @classmethod
     def from_batch(
-        cls, batch: Float[Tensor, "B C H W"] | Float[Tensor, "B N D"], *, coord_mode: str = "inclusive"
+        cls,
+        batch: Float[Tensor, "B C H W"] | Float[Tensor, "B N D"],
+        *,
+        coord_mode: str = "inclusive",
+        coords: bool = False,
     ) -> PointSet:
         """Images as a grid, or clouds of as many positions each, without a look at the values: what a model does with
-        the tensor it is given."""
+        the tensor it is given. With `coords` the features end with the positions, at the cost of one copy for both."""
         if batch.ndim == 3 and min(batch.shape) > 0:
             pos = batch.flatten(0, 1)
             ptr = torch.arange(len(batch) + 1, device=batch.device) * batch.shape[1]
-            return cls(pos, pos.new_zeros(len(pos), 0), ptr)
+            return cls(pos, pos if coords else pos.new_zeros(len(pos), 0), ptr)
         if batch.ndim != 4:
             raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
-        layout = Grid(batch.shape[2:])
-        pos = grid_coordinates(layout.size, coord_mode, batch.dtype, batch.device).repeat(batch.shape[0], 1)  # (N, 2)
-        ptr = torch.arange(batch.shape[0] + 1, device=batch.device) * layout.points_per_set()
-        return cls(pos, batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1]), ptr, layout)
+        sets, layout = batch.shape[0], Grid(batch.shape[2:])
+        pos = positions(sets, layout.size, coord_mode, like=batch)  # (N, 2)
+        feat = batch.permute(0, 2, 3, 1)  # (B, H, W, C)
+        feat = torch.cat([feat, pos.view(sets, *layout.size, 2)], dim=-1) if coords else feat
+        return cls(pos, feat.flatten(0, 2), starts(sets, layout, like=batch), layout)
 
     @classmethod
     def from_pixels(

@@ -36,11 +36,12 @@ as they are"""
 
 @dataclass(frozen=True)
 class Recipe:
-    """A YAML file, the flags that all recipes share, and the folder of its runs."""
+    """A YAML file, the flags that all recipes share, the folder of its runs, and the text of a file still to write."""
 
     file: Path
     flags: tuple[str, ...]
     folder: Path
+    text: str | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +61,9 @@ class Recipe:
         from pointmix.engine.flags import parse
         from pointmix.engine.images import TrainImagesConfig
 
-        return parse(self.train_flags(seed), TrainImagesConfig, prog="ablate.py")
+        first, *flags = self.train_flags(seed)
+        first = first if self.text is None else f"--config={self.text}"
+        return parse([first, *flags], TrainImagesConfig, prog="ablate.py")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
@@ -101,23 +104,23 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     for file in files:
         if [f.stem for f in files].count(file.stem) > 1:
             raise ValueError(f"two recipes are called {file.stem}; their run folders would be the same")
-    files = [complete(file, args.base, Path(args.out)) for file in files]
-    return args, [Recipe(file, tuple(flags), Path(args.out) / file.stem) for file in files]
+    out, recipes = Path(args.out), []
+    for file in files:
+        text = completed(file, args.base)
+        recipes.append(Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text))
+    return args, recipes
 
 
-def complete(file: Path, base: Path | None, out: Path) -> Path:
-    """The file, or where it holds a change to the base, a new file in `out` with both."""
-    from pointmix.engine.checkpoint import write_text
-
+def completed(file: Path, base: Path | None) -> str | None:
+    """The recipe that a file's change to the base comes to; None where the file holds a whole one."""
     change = read(file)
     if "data" in change or (base is None and "name" in (change.get("model") or {})):
-        return file
+        return None
     if base is None:
         raise ValueError(f"{file} has neither data nor a model's name: it is a change to a recipe; give that as --base")
     recipe = read(base)
     text = yaml.safe_dump(merged(recipe, change | {"name": file.stem}), sort_keys=False)
-    write_text(out / file.name, f"# {file} over {base}\n{text}")
-    return out / file.name
+    return f"# {file} over {base}\n{text}"
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -149,8 +152,6 @@ def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list
 
     fitted, failed = [], {}
     for recipe in recipes:
-        if recipe.config().steps is not None:
-            raise ValueError(f"{recipe.name} has its own steps; with --minutes leave them out")
         if known_speed(recipe, jobs) is None:
             print(f"measuring the speed of {recipe.name}", flush=True)
             flags = [*recipe.flags, f"--out={recipe.folder.parent}", f"--jobs={jobs}"]
@@ -203,7 +204,7 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:
-        saved = previous_state(cfg, out, processes=1)
+        saved = previous_state(cfg, out, processes=1, mmap=True)
     except ValueError as e:
         raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
     return None if saved is None else finished_metrics(cfg, out, saved)
@@ -215,10 +216,17 @@ def ablate(argv: list[str]) -> list[str]:
     if args.measure is not None:
         return measure(recipes[0], args.measure, args.jobs) or []
 
+    from pointmix.engine.checkpoint import write_text
     from pointmix.engine.compare import row, show
     from pointmix.engine.jobs import last_line, run_all
 
-    configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything runs
+    configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything is written
+    own = [name for name, cfg in configs.items() if cfg.steps is not None]
+    if args.minutes is not None and own:
+        raise ValueError(f"{own[0]} has its own steps; with --minutes leave them out")
+    for recipe in recipes:
+        if recipe.text is not None:
+            write_text(recipe.file, recipe.text)
     same = equals(configs)
     recipes = [recipe for recipe in recipes if same[recipe.name] == recipe.name]
     failed: list[str] = []

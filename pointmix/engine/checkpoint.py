@@ -84,15 +84,15 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
         torch.save(plain(state), file)
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, onto the CPU.
+def load_state(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read what `save_state` wrote, onto the CPU; with `mmap` tensors stay in the file until somebody looks at them.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a training state.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise
     except Exception as e:  # a file of another kind can break the reader in any way

@@ -203,11 +203,16 @@ def save_run(run: Run, *, mid_epoch: bool) -> None:
     checkpoint.save_state(run.out / checkpoint.LAST, state)
 
 
-def previous_state(cfg: RunConfig, out: Path, *, processes: int) -> dict[str, Any] | None:
+def previous_state(cfg: RunConfig, out: Path, *, processes: int, mmap: bool = False) -> dict[str, Any] | None:
+    """The state that a run goes on from, if there is one; with `mmap` see `checkpoint.load_state`.
+
+    Raises:
+        ValueError: it is of another configuration or number of processes, or damaged; one line.
+    """
     path = out / checkpoint.LAST
     if cfg.restart or not path.exists():
         return None
-    state = checkpoint.load_state(path)
+    state = checkpoint.load_state(path, mmap=mmap)
     hint = "give another --out, or --restart true to start anew"
     if (changed := changed_key(state["config"], cfg)) is not None:
         raise ValueError(f"{path} is of another configuration: {changed}; {hint}")

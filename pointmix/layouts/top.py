@@ -129,10 +129,10 @@ class IndexTop:
         row_set = window_set if row_window is None else window_set[row_window]  # (R,)
         members = members & valid[..., None]
         around = segment_sum(members.sum(1), row_set, sets)  # (B, G)
-        pooling = members.transpose(1, 2) / around.clamp(min=1)[row_set, :, None].to(dtype)  # (R, G, L)
+        pooling = members.transpose(1, 2) * share_of(around.clamp(min=1), dtype)[row_set, :, None]  # (R, G, L)
         held = valid.sum(1)
         held = held if row_window is None else segment_sum(held, row_window, windows)[row_window]
-        share = (valid / held[:, None].to(dtype))[:, None]  # (R, 1, L)
+        share = (valid * share_of(held, dtype)[:, None])[:, None]  # (R, 1, L)
         counts = torch.bincount(window_set, minlength=sets)  # (B,)
         first = counts.cumsum(0) - counts
         nth = torch.arange(int(counts.max()), device=device)  # (K,)
@@ -161,6 +161,11 @@ class IndexTop:
 
     def merge(self, x: Float[Tensor, "B K C"]) -> Float[Tensor, "S C"]:
         return x.flatten(0, 1).index_select(0, self.place)
+
+
+def share_of(count: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N"]:
+    """One over a count; past 65504 points the count itself is infinite in half precision, and its share would be 0."""
+    return (1 / count.to(torch.promote_types(dtype, torch.float32))).to(dtype)
 
 
 Top = EvenTop | IndexTop

@@ -11,7 +11,6 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
-from pointmix.layouts.grid import Grid, positions, starts
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
@@ -131,7 +130,7 @@ class PointBackbone(nn.Module):
     def as_points(self, x: Input) -> PointSet:
         """The input with its coordinates as features."""
         if self._is_map(x) and x.shape[1] == self.in_chans and (self.coord_dims == 2 or not self.coords):
-            return _image_points(x, self.coord_mode, self.coords)
+            return PointSet.from_batch(x, coord_mode=self.coord_mode, coords=self.coords)
         if not isinstance(x, PointSet):
             x = PointSet.from_batch(x, coord_mode=self.coord_mode)
         if x.feat.shape[1] != self.in_chans:
@@ -286,15 +285,6 @@ class PointBackbone(nn.Module):
             if coarse
             else [(r"^stages\.(\d+)\.reducer", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)],
         )
-
-
-def _image_points(images: Float[Tensor, "B C H W"], mode: str, coords: bool) -> PointSet:
-    """`PointSet.from_batch` with the coordinates as features, by what is known of this size and in one pass."""
-    batch, layout = images.shape[0], Grid(images.shape[2:])
-    pos = positions(batch, layout.size, mode, like=images)  # (N, 2)
-    feat = images.permute(0, 2, 3, 1)
-    feat = torch.cat([feat, pos.view(batch, *layout.size, 2)], dim=-1) if coords else feat
-    return PointSet(pos, feat.flatten(0, 2), starts(batch, layout, like=images), layout)
 
 
 def _checked_pool(global_pool: str) -> str:

@@ -42,3 +42,39 @@ def test_one_graph_for_all_batch_sizes(name, size):
 
 def test_one_graph_where_only_the_batch_is_marked():
     check(model_of("coc_tiny"), SIZES[0], "marked")
+
+
+ONE_STAGE = dict(depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,))
+
+
+def test_training_compiles_once_for_all_batch_sizes():
+    model, counter = model_of("coc_tiny", **ONE_STAGE).train(), CompileCounterWithBackend("aot_eager")
+    compiled, parameters, counts = torch.compile(model, backend=counter, fullgraph=True), list(model.parameters()), []
+    for batch in (2, 3, 5):
+        x = torch.randn(batch, 3, 32, 32)
+        torch._dynamo.mark_dynamic(x, 0)
+        found, expected = (torch.autograd.grad(m(x).square().sum(), parameters) for m in (compiled, model))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+        counts.append(counter.frame_count)
+    assert counts == [counts[0]] * 3
+
+
+def test_another_lattice_is_another_graph():
+    """Windows depend on it; what a graph keeps of it are numbers."""
+    model, counter = model_of("coc_tiny", **ONE_STAGE), CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for side in (64, 50, 64):
+            x = torch.randn(2, 3, side, side)
+            torch.testing.assert_close(compiled(x), model(x))
+    assert counter.frame_count == 2
+
+
+def test_exports_for_all_batch_sizes():
+    model, x = model_of("coc_tiny"), torch.randn(2, 3, 64, 64)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)).module()
+    with torch.no_grad():
+        for batch in (1, 2, 5):
+            x = torch.randn(batch, 3, 64, 64)
+            torch.testing.assert_close(program(x), model(x))

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,19 @@ def test_failed_sync_leaves_the_previous_file_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         checkpoint.write_text(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped into memory is told on Linux only")
+def test_a_state_is_read_without_its_tensors(tmp_path):
+    file, w = tmp_path / "s", torch.arange(9.0)
+    checkpoint.save_state(file, {"model": {"w": w}, "step": 3})
+    for mmap in (False, True):
+        state = checkpoint.load_state(file, mmap=mmap)
+        assert (str(file) in Path("/proc/self/maps").read_text()) == mmap
+        assert state["step"] == 3 and torch.equal(state["model"]["w"], w)
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="s is not a training state"):
+        checkpoint.load_state(file, mmap=True)
 
 
 def test_random_states_go_on_from_a_file(tmp_path):

@@ -171,6 +171,17 @@ def test_means_keep_the_dtype(dtype, layout):
     assert plan.top.mean(rows).dtype == dtype == plan.top.pool(rows).dtype
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_of_more_points_than_half_precision_counts(dtype, rows):
+    slots, row_window = 70_000 // rows, None if rows == 1 else torch.zeros(rows, dtype=torch.int64)
+    members, valid = torch.ones(rows, slots, 1, dtype=torch.bool), torch.ones(rows, slots, dtype=torch.bool)
+    over = IndexTop.of(members, valid, row_window, torch.zeros(1, dtype=torch.int64), 1, dtype)
+    x = torch.ones(rows, slots, 1, dtype=dtype)
+    for mean in (over.mean(x), over.pool(x)[0]):
+        torch.testing.assert_close(mean, torch.ones(1, 1, dtype=dtype), rtol=0.01, atol=0)
+
+
 def test_clouds_have_no_table():
     pos = torch.randn(30, 3, **F64)
     plan = Cloud().plan(pos, torch.tensor([0, 30]), 2, 2, pad="needed", table=7, top=2)

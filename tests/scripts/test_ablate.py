@@ -207,6 +207,23 @@ def test_errors_are_one_line_and_nothing_runs(script, recipe, tmp_path, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("flag, names", [("--nonsense=3", "nonsense"), ("--steps=4", "narrow has its own steps")])
+def test_a_change_to_a_base_is_written_once_all_flags_are_known(
+    script, recipe, tmp_path, capsys, in_process, monkeypatch, flag, names
+):
+    change, out = tmp_path / "narrow.yaml", tmp_path / "out"
+    change.write_text("model: {kwargs: {head_dim: 4}}")
+    argv = [str(change), "--base", recipe("base"), "--seeds=1", "--minutes=0.01", f"--out={out}"]
+    assert script.main([*argv, flag]) == 2 and names in capsys.readouterr().err
+    assert not out.exists()
+    monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: 1.0)
+    monkeypatch.setattr("pointmix.engine.seeds.train", lambda cfg: {})
+    assert script.main(argv) == 1  # as nothing was trained
+    found = yaml.safe_load((out / "narrow.yaml").read_text())
+    assert found["name"] == "narrow" and found["model"]["kwargs"]["head_dim"] == 4
+    assert [f"--config={out}/narrow.yaml" in command for command in in_process] == [False, True]  # the first measures
+
+
 def test_changes_to_a_base(script, recipe, tmp_path):
     base, whole = recipe("base"), recipe("whole", heads=4)
     change = tmp_path / "narrow.yaml"
