@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.layouts.plan import EvenPlan, IndexPlan
-from pointmix.layouts.top import EvenTop, Taps
+from pointmix.layouts.top import EvenTop, Taps, share_of
 from pointmix.layouts.windows import around, first_of_equals, member_signature, reflection, sides_of, window_bounds
 
 Size = tuple[int, int]
@@ -34,8 +34,7 @@ def plan_even(
     members = around(torch.stack([r, c], -1), torch.stack([rows, cols], -1)[:, None], centers)
     members = members & valid[..., None]  # (S, L, M)
     center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
-    pooling = members.to(dtype).transpose(1, 2)  # (S, M, L)
-    pooling = pooling / pooling.sum(-1, keepdim=True)
+    pooling = members.transpose(1, 2) * share_of(members.sum(1), dtype)[..., None]  # (S, M, L)
     points = height * width
     place = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point
     sets = torch.arange(batch, device=device)[:, None]
@@ -78,9 +77,10 @@ def plan_reflected(
     over = None
     if top is not None:
         members = around(cell, sides_of((tall, wide), device), top).permute(2, 0, 1)  # (G, S, L)
-        members = members.flatten(1).to(dtype)
+        members = members.flatten(1)
+        pooling = members * share_of(members.sum(1, keepdim=True), dtype)
         on = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
-        over = EvenTop(batch, members / members.sum(1, keepdim=True), Taps.of(on, (fh, fw), folds, dtype))
+        over = EvenTop(batch, pooling, Taps.of(on, (fh, fw), folds, dtype))
     if (tall, wide) == size and not shift:
         return EvenPlan(batch, size, (fh, fw), _pooling(h, w, centers, dtype, device), taps, over)
     r, c = (r - above).abs(), (c - left).abs()
@@ -107,5 +107,5 @@ def _pooling(height: int, width: int, centers: int, dtype: torch.dtype, device: 
     """Adaptive average pooling of a window as a matrix."""
     cell = torch.arange(height * width, device=device)
     cell = torch.stack([cell // width, cell % width], -1)  # (L, 2)
-    members = around(cell, sides_of((height, width), device), centers).t().to(dtype)
-    return members / members.sum(1, keepdim=True)
+    members = around(cell, sides_of((height, width), device), centers).t()
+    return members * share_of(members.sum(1, keepdim=True), dtype)

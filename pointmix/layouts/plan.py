@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.layouts.top import Taps, Top
+from pointmix.layouts.top import Taps, Top, share_of
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops import ragged
 from pointmix.ops.scatter import segment_sum
@@ -229,7 +229,7 @@ def plan_windows(
     else:
         around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
         share = around[row_window]
-    pooling = members.transpose(1, 2) / share.clamp(min=1).to(dtype)[..., None]  # (R, M, L)
+    pooling = members.transpose(1, 2) * share_of(share.clamp(min=1), dtype)[..., None]  # (R, M, L)
     center_valid = (around > 0) & first_of_equals(signature) if distinct else around > 0
     packed = PackedPlan(ragged.offsets(counts), number, center_valid)
     return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows, packed=packed)

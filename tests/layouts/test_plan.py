@@ -234,3 +234,13 @@ def test_offsets_of_every_kind_of_plan(folds):
         centers = plan.pool(rows)[slice(None) if plan.row_window is None else plan.row_window]
         torch.testing.assert_close(found.offsets, rows[:, None] - centers[:, :, None])
         assert type(found) is type(plan) and plan.offsets is None
+
+
+@pytest.mark.parametrize("kind", ["grid", "uneven grid", "sparse", "cloud"])
+def test_means_of_more_points_than_half_precision_counts(kind):
+    points = PointSet.from_images(torch.ones(1, 1, 265, 265))  # 70225 points
+    points = dict(sparse=points.as_sparse, cloud=points.as_cloud).get(kind, lambda: points)()
+    centers = 2 if kind == "uneven grid" else 1  # of 265 rows, no half
+    plan = points.layout.plan(points.pos.half(), points.ptr, 1, centers)
+    mean = plan.pool(plan.split(plan.enter(points.feat.half())))
+    torch.testing.assert_close(mean, torch.ones_like(mean), rtol=0.01, atol=0)
