@@ -8,6 +8,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import pointmix
 
+TWO_STAGES = dict(  # of HCFormer: with an upper branch and without
+    dict(depths=(1, 1), dims=(16, 32), mlp_ratios=(4, 4), heads=(2, 4), head_dim=(8, 8), folds=(4, 2), centers=(2, 2)),
+    **dict(global_centers=(2, None), table_size=(16, 8)),
+)
 SIZES = [(64, 64), (50, 44)]  # views of equal windows, and gathered ones
 
 
@@ -35,9 +39,9 @@ def check(model: torch.nn.Module, size: tuple[int, int], how: str, backend: str 
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["even", "uneven"])
-@pytest.mark.parametrize("name", ["coc_tiny", "fec_small", "hcformer_tiny"])
-def test_one_graph_for_all_batch_sizes(name, size):
-    check(model_of(name), size, "dynamic")
+@pytest.mark.parametrize("name, kwargs", [("coc_tiny", {}), ("fec_small", {}), ("hcformer_tiny", TWO_STAGES)])
+def test_one_graph_for_all_batch_sizes(name, kwargs, size):
+    check(model_of(name, **kwargs), size, "dynamic")
 
 
 def test_one_graph_where_only_the_batch_is_marked():

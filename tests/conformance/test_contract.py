@@ -17,6 +17,10 @@ MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(nam
 # a choice among centers has no gradient, and what decides it there decides nothing else
 UNTRAINED = {"fec": {f"stages.{i}.reducer.query.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}}
 SHALLOW = dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
+TWO_STAGES = dict(  # of HCFormer: with an upper branch and without
+    dict(depths=(1, 1), dims=(16, 32), mlp_ratios=(4, 4), heads=(2, 4), head_dim=(8, 8), folds=(4, 2), centers=(2, 2)),
+    **dict(global_centers=(2, None), table_size=(16, 8), layer_scale=1.0, num_classes=10),
+)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -205,11 +209,11 @@ def test_compiles_without_a_break(name, size, fresh_compiler):
 
 
 @pytest.mark.parametrize(
-    "name, size",
-    [("coc_tiny", (64, 64)), ("coc_tiny", (37, 53)), ("fec_small", (37, 53)), ("hcformer_tiny", (64, 64))],
+    "name, size, kwargs",
+    [("coc_tiny", (37, 53), SHALLOW), ("fec_small", (37, 53), SHALLOW), ("hcformer_tiny", (64, 64), TWO_STAGES)],
 )
-def test_compiled_gradients(name, size, fresh_compiler):
-    model = pointmix.create_model(name, **SHALLOW).train()
+def test_compiled_gradients(name, size, kwargs, fresh_compiler):
+    model = pointmix.create_model(name, **kwargs).train()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
     x = torch.randn(2, 3, *size)
     gradients = [torch.autograd.grad(m(x).square().sum(), trained(model)) for m in (model, compiled)]

@@ -135,12 +135,18 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
     blocks, index, boxes = build(x)
     leaves, dims, picked = len(blocks), x.shape[1], x.dtype.type(-1)
     cells = np.empty((leaves, dims + 1, LEAF), x.dtype)  # a block and the distances to the nearest pick, side by side
-    cells[:, :dims], cells[:, dims] = blocks, np.where(index == NONE, picked, x.dtype.type(np.inf))
+    pick = 0  # its place in the leaves
+    for leaf in range(leaves):
+        for slot in range(LEAF):
+            for a in range(dims):
+                cells[leaf, a, slot] = blocks[leaf, a, slot]
+            cells[leaf, dims, slot] = picked if index[leaf, slot] == NONE else np.inf
+            if index[leaf, slot] == start:
+                pick = leaf * LEAF + slot
     far, which = np.full(2 * leaves, np.inf, x.dtype), np.empty(2 * leaves, np.int64)  # of each node
     stack, opened = np.empty(64, np.int64), np.empty(leaves, np.int64)
     point, near = np.empty((1, dims), x.dtype), np.empty(LEAF, x.dtype)
     picks = np.empty(number, np.int64)
-    pick = np.argmax(index.ravel() == start)  # its place in the leaves
     for count in range(number):
         picks[count] = index[pick // LEAF, pick % LEAF]
         if count and far[1] == 0:
