@@ -242,7 +242,7 @@ class PointSet:
         if batch.ndim == 3 and min(batch.shape) > 0:
             pos = batch.flatten(0, 1)
             ptr = torch.arange(len(batch) + 1, device=batch.device) * batch.shape[1]
-            return cls(pos, pos if coords else pos.new_zeros(len(pos), 0), ptr)
+            return cls(pos, pos.clone() if coords else pos.new_zeros(len(pos), 0), ptr)
         if batch.ndim != 4:
             raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
         sets, layout = batch.shape[0], Grid(batch.shape[2:])

@@ -107,6 +107,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     out, recipes = Path(args.out), []
     for file in files:
         text = completed(file, args.base)
+        if text is not None and (out / file.name).resolve() == file.resolve():
+            raise ValueError(f"{file} would be overwritten by what it comes to with --base; choose another --out")
         recipes.append(Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text))
     return args, recipes
 

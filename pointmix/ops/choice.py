@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -239,7 +240,11 @@ def _asked_for(op: str, x: Tensor) -> str | None:
 
 
 def _function(name: str, op: str) -> Callable[..., Tensor] | None:
-    return None if name == "torch" else getattr(import_module(f"pointmix.ops.fast.{name}"), op)
+    if name == "torch":
+        return None
+    function = getattr(import_module(f"pointmix.ops.fast.{name}"), op)
+    # torch's compiler must not look into what numba compiles. It takes seconds to import: where it is not, nobody does.
+    return torch.compiler.disable(function) if name == "numba" and "torch._dynamo" in sys.modules else function
 
 
 @cache
@@ -250,6 +255,6 @@ def _fault(name: str) -> str | None:
     try:
         if name != "torch":
             import_module(f"pointmix.ops.fast.{name}")
-    except (ImportError, OSError, RuntimeError) as error:  # built for another version of torch, say
+    except Exception as error:  # built for another version of torch, say; what it raises is the library's choice
         return (str(error) or type(error).__name__).splitlines()[0]
     return ""

@@ -251,3 +251,13 @@ def test_rows_of_the_paper_fit_their_bases(script, path, base, tmp_path):
         model = pointmix.create_model(cfg.model.name, num_classes=10, **cfg.model.kwargs)
     assert sum(p.numel() for p in model.parameters()) > 5e5
     assert "not measured by us" in path.read_text()
+
+
+def test_a_change_is_not_overwritten_by_what_it_comes_to(script, recipe, tmp_path):
+    change = tmp_path / "out" / "wide.yaml"
+    change.parent.mkdir()
+    change.write_text("model:\n  kwargs:\n    dims: [16, 32]\n")
+    before = change.read_text()
+    with pytest.raises(ValueError, match="wide.yaml would be overwritten by what it comes to with --base"):
+        script.parse([str(change), f"--base={recipe('narrow')}", f"--out={tmp_path}/out"])
+    assert change.read_text() == before

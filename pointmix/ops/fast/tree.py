@@ -19,15 +19,23 @@ from numpy import ndarray
 
 Tree = tuple[Float[ndarray, "leaves D LEAF"], Int[ndarray, "leaves LEAF"], Float[ndarray, "nodes 2 D"]]
 LEAF = 16
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 NONE = np.iinfo(np.int64).max  # the index of no point, behind all others
 
 
 def compiled(function: Callable) -> Callable:
     """Compiled at the first call for some types, and kept on disk where there is a place for it."""
     try:
-        return njit(function, cache=True, nogil=True, error_model="numpy")
+        return njit(function, cache=True, **OPTIONS)
     except RuntimeError:  # no folder to write to
-        return njit(function, nogil=True, error_model="numpy")
+        return njit(function, **OPTIONS)
+
+
+def in_memory() -> None:
+    """From now on compile anew in each process."""
+    for name, function in list(globals().items()):
+        if hasattr(function, "py_func"):
+            globals()[name] = njit(function.py_func, **OPTIONS)
 
 
 @compiled
@@ -158,7 +166,7 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
         while depth:
             depth -= 1
             node = stack[depth]
-            if to_box(point, 0, boxes, node) >= far[node]:
+            if count and to_box(point, 0, boxes, node) >= far[node]:  # the first pick is looked at by all
                 continue
             if node < leaves:
                 opened[many] = node

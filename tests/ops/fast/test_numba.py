@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+
 import pytest
 import torch
 
 from pointmix.ops.fast import numba as ours
+from pointmix.ops.fast import tree
 from pointmix.ops.neighbors import knn_plain
 from pointmix.ops.ragged import offsets
 from pointmix.ops.sampling import farthest_points_plain
@@ -44,3 +50,84 @@ def test_positions_need_not_be_contiguous():
     assert torch.equal(ours.knn(pos, ptr, pos, ptr, 2), knn_plain(pos, ptr, pos, ptr, 2))
     out, start = torch.tensor([0, 9]), torch.tensor([4])
     assert torch.equal(ours.farthest_points(pos, ptr, out, start), farthest_points_plain(pos, ptr, out, start))
+
+
+def test_large_work_is_done_in_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    used: set[int] = set()
+    for size in (ours.SHARED - 1, ours.SHARED):
+        used.clear()
+        ours._share(lambda task: used.add(threading.get_ident()), [0, 1], size)
+        assert (threading.get_ident() in used) == (size < ours.SHARED)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads, which is what is tested
+def test_forked_processes_have_threads_of_their_own(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    pos, ptr = torch.randn(1200, 3), torch.tensor([0, 600, 1200])
+    expected = ours.knn(pos, ptr, pos, ptr, 4)
+    if (child := os.fork()) == 0:
+        os._exit(0 if torch.equal(ours.knn(pos, ptr, pos, ptr, 4), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+COMPILED = """
+import torch
+from pointmix.ops.neighbors import knn
+from pointmix.ops.sampling import farthest_point_sampling
+
+pos, ptr = torch.randn(60, 3), torch.tensor([0, 20, 60])
+for op in (lambda x: farthest_point_sampling(x, ptr, 9)[0] * 2, lambda x: knn(x, ptr, x, ptr, 4) * 2):
+    found = torch.compile(op, backend="eager")(pos)
+    assert torch.equal(found, op(pos))
+"""
+
+
+def test_compilers_do_not_look_into_each_other():
+    """In a process where numba has compiled nothing yet."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+CACHED = """
+import sys, warnings
+import numpy as np
+from pointmix.ops.fast import numba
+
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    blocks, index, boxes = numba._call("build", np.arange(4.0)[:, None])
+assert index[0, :4].tolist() == [0, 1, 2, 3]
+print(*(w.message for w in told if "numba cannot use" in str(w.message)))
+"""
+
+
+def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path):
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> str:
+        done = subprocess.run([sys.executable, "-c", CACHED], env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert run() == "" and list(tmp_path.rglob("tree.*.nbi"))
+    for file in tmp_path.rglob("tree.*.nbi"):
+        file.write_bytes(b"")
+    told = run()
+    assert told.count("numba cannot use its files tree.*.nb* in") == 1 and str(tmp_path) in told and "EOFError" in told
+
+
+def test_without_a_folder_it_is_compiled_in_memory(monkeypatch):
+    def refuse(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(tree, "njit", refuse)
+    assert tree.compiled(len) is len
+
+
+def test_views_that_are_negative_on_paper():
+    pos, ptr = torch.randn(30, 3), torch.tensor([0, 30])
+    assert torch.equal(ours.knn(torch._neg_view(pos), ptr, -pos, ptr, 3), ours.knn(pos, ptr, pos, ptr, 3))

@@ -13,6 +13,7 @@ def shapes() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     ball = torch.randn(500, 3, generator=generator)
     side = torch.arange(24.0)
+    limit = (torch.finfo(torch.float32).max / 20) ** 0.5 / 2
     return {
         "ball": ball,
         "sphere": ball / ball.norm(dim=1, keepdim=True),
@@ -29,6 +30,7 @@ def shapes() -> dict[str, torch.Tensor]:
         "far from the origin": ball + 1000,
         "small": ball * 1e-12,
         "large": ball * 1e17,
+        "squares beyond all numbers": torch.randn(60, 1, generator=generator).sign().repeat(1, 20) * limit * 1.1,
         "a leaf": ball[: tree.LEAF],
         "a leaf and a point": ball[: tree.LEAF + 1],
         "one point": ball[:1],
