@@ -72,7 +72,7 @@ def _call(name: str, *arguments: object) -> object:
         return getattr(tree, name)(*arguments)
     except (OSError, EOFError, pickle.UnpicklingError) as error:
         warnings.warn(
-            f"numba cannot use its files tree.*.nb* in {tree.build.stats.cache_path}, so each process compiles for some "
+            f"numba cannot use its files tree.*.nb* in {tree.build.stats.cache_path}, so each process compiles some "
             f"seconds: make room, delete them, or set NUMBA_CACHE_DIR ({type(error).__name__}: {error})",
             RuntimeWarning,
             stacklevel=2,
