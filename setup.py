@@ -22,7 +22,7 @@ setup(
         "jaxtyping>=0.2.34",
         "jsonargparse[signatures]>=4.49",
         "matplotlib>=3.8",
-        "numba>=0.60",
+        "numba>=0.60; platform_machine != 'ARM64'",  # no wheel for Windows on ARM; torch's own forms are taken there
         "numpy>=1.26",
         "pillow>=10.0",
         "pyyaml>=6.0",

@@ -18,7 +18,7 @@ from numba import njit
 from numpy import ndarray
 
 Tree = tuple[Float[ndarray, "leaves D LEAF"], Int[ndarray, "leaves LEAF"], Float[ndarray, "nodes 2 D"]]
-LEAF = 16
+LEAF = 32
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 NONE = np.iinfo(np.int64).max  # the index of no point, behind all others
 
