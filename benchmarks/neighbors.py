@@ -5,8 +5,8 @@ python benchmarks/neighbors.py --ops knn --points 1000 10000 --batch 8 --csv ben
 
 Rows: every backend that is installed and runs on the device; "default", what is taken when none is asked for;
 "torch_cluster (bare)" and "scipy (bare)", those libraries called directly, without our rules for ties and repetitions;
-"fpsample", its plain form, and "fpsample (bucket)", its fast form, which gives other points. The first call of all is
-not timed, so neither is the compilation of "numba".
+"fpsample", its plain form, and "fpsample (bucket)", its fast form, which gives other points. All are called once on
+1000 points before anything is timed, as "numba" and Triton compile then.
 Columns: milliseconds, how many times faster than the plain form ("torch") and than torch_cluster (bare), and the
 exponent by which the time grew since the last number of points (1 is in proportion).
 What may take longer than --limit seconds, going by its time and growth on fewer points, and what has more than --most
@@ -70,18 +70,17 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
             "knn": lambda: torch_cluster.knn(pos, pos, args.k, owner, owner),
             "ball query": lambda: torch_cluster.radius(pos, pos, radius, owner, owner, max_num_neighbors=args.k),
         }[op]
+    sets = pos.view(batch, points, 3).cpu().numpy()
     if op == "farthest points" and find_spec("fpsample") and args.device == "cpu":
         import fpsample
 
-        sets, height = pos.view(batch, points, 3).numpy(), 3 if points < 10_000 else 7
-        number = math.ceil(points * args.share)
+        number, height = math.ceil(points * args.share), 3 if points < 10_000 else 7
         found["fpsample"] = lambda: [fpsample.fps_sampling(x, number, 0) for x in sets]
         found["fpsample (bucket)"] = lambda: [fpsample.bucket_fps_kdline_sampling(x, number, height, 0) for x in sets]
     if op == "knn" and args.device == "cpu":
         from scipy.spatial import cKDTree
 
-        clouds = pos.view(batch, points, 3).numpy()
-        found["scipy (bare)"] = lambda: [cKDTree(x).query(x, args.k, workers=args.threads) for x in clouds]
+        found["scipy (bare)"] = lambda: [cKDTree(x).query(x, args.k, workers=args.threads) for x in sets]
     return {name: task for name, task in found.items() if args.backends is None or name in args.backends}
 
 
@@ -134,6 +133,8 @@ def main() -> int:
     finish = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     rows: list[dict[str, object]] = []
     for op in args.ops:
+        for task in contenders(op, 1000, 1, args).values():
+            task()
         for batch in args.batch:
             last: dict[str, tuple[int, float, float]] = {}  # points and seconds of each backend, and its growth at most
             for points in sorted(args.points):

@@ -7,11 +7,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import pointmix
+from tests.conformance.test_contract import ONE_STAGE, SHALLOW, TWO_STAGES
 
-TWO_STAGES = dict(  # of HCFormer: with an upper branch and without
-    dict(depths=(1, 1), dims=(16, 32), mlp_ratios=(4, 4), heads=(2, 4), head_dim=(8, 8), folds=(4, 2), centers=(2, 2)),
-    **dict(global_centers=(2, None), table_size=(16, 8)),
-)
 SIZES = [(64, 64), (50, 44)]  # views of equal windows, and gathered ones
 
 
@@ -23,7 +20,7 @@ def fresh_compiler():
 
 
 def model_of(name: str, **kwargs) -> torch.nn.Module:
-    return pointmix.create_model(name, **dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10) | kwargs).eval()
+    return pointmix.create_model(name, **SHALLOW | kwargs).eval()
 
 
 def check(model: torch.nn.Module, size: tuple[int, int], how: str, backend: str = "eager") -> None:
@@ -46,9 +43,6 @@ def test_one_graph_for_all_batch_sizes(name, kwargs, size):
 
 def test_one_graph_where_only_the_batch_is_marked():
     check(model_of("coc_tiny"), SIZES[0], "marked")
-
-
-ONE_STAGE = dict(depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,))
 
 
 def test_training_compiles_once_for_all_batch_sizes():

@@ -17,9 +17,12 @@ MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(nam
 # a choice among centers has no gradient, and what decides it there decides nothing else
 UNTRAINED = {"fec": {f"stages.{i}.reducer.query.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}}
 SHALLOW = dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
-TWO_STAGES = dict(  # of HCFormer: with an upper branch and without
+ONE_STAGE = SHALLOW | dict(
+    depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,)
+)  # fmt: skip
+TWO_STAGES = SHALLOW | dict(  # of HCFormer: with an upper branch and without
     dict(depths=(1, 1), dims=(16, 32), mlp_ratios=(4, 4), heads=(2, 4), head_dim=(8, 8), folds=(4, 2), centers=(2, 2)),
-    **dict(global_centers=(2, None), table_size=(16, 8), layer_scale=1.0, num_classes=10),
+    **dict(global_centers=(2, None), table_size=(16, 8)),
 )
 
 
@@ -222,8 +225,7 @@ def test_compiled_gradients(name, size, kwargs, fresh_compiler):
 
 
 def test_compiles_to_code(fresh_compiler):
-    one = dict(depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,))
-    model = pointmix.create_model("coc_tiny", **one, layer_scale=1.0, num_classes=3).eval()
+    model = pointmix.create_model("coc_tiny", **ONE_STAGE).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         out = torch.compile(model, fullgraph=True, dynamic=False)(x)
