@@ -26,6 +26,7 @@ from torch import Tensor
 from pointmix.layouts.top import Taps, Top, share_of
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops import ragged
+from pointmix.ops.choice import untraced
 from pointmix.ops.scatter import segment_sum
 
 
@@ -90,11 +91,13 @@ class PackedPlan:
     Args:
         ptr: (S + 1,) window s has the places ptr[s] to ptr[s + 1] inside the stage.
         window: (N,) the window of each place.
+        members: (N, M) which centers of its window the point of each place lies around.
         center_valid: as of the plan with rows.
     """
 
     ptr: Int[Tensor, "S+1"]
     window: Int[Tensor, "N"]
+    members: Bool[Tensor, "N M"]
     center_valid: Bool[Tensor, "S M"] | None
 
     row_window: None = None
@@ -205,9 +208,22 @@ def plan_windows(
         dtype: of the pooling weights.
         distinct: a center around which lie the same points as around an earlier one does not exist.
     """
+    fast = untraced("window_rows", counts) if dtype in (torch.float32, torch.float64) else None
+    found = (fast or _rows)(counts, members, distinct, counts.new_empty(0, dtype=dtype))
+    slot, valid, place, pooling, row_window, window, center_valid = found
+    row_window = None if len(row_window) == len(counts) else row_window
+    packed = PackedPlan(ragged.offsets(counts), window, members, center_valid)
+    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, len(counts), packed=packed)
+
+
+def _rows(
+    counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], distinct: bool, like: Float[Tensor, "0"]
+) -> tuple[Tensor, ...]:
+    """Slots, valid, place, pooling in the dtype of `like`, row_window, the window of each place, center_valid, see
+    `IndexPlan`."""
     # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
     # needs: either way there are fewer slots than twice the points and one row a window
-    points, windows, device = len(order), len(counts), order.device
+    points, windows, device = len(members), len(counts), members.device
     mean, longest = -(-points // windows), int(counts.max())
     longest = longest if longest <= 2 * mean else mean
     rows_of = -(-counts // longest)  # (S,)
@@ -222,14 +238,9 @@ def plan_windows(
     rank = torch.arange(points, device=device) - first_point[number]  # (N,) of the point in its window
     place = first_row[number] * longest + rank
 
-    members = members[slot] & valid[..., None]  # (R, L, M)
-    around, signature = members.sum(1), member_signature(members, nth)  # (R, M) points around each center
-    if len(row_window) == windows:
-        row_window, share = None, around
-    else:
-        around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
-        share = around[row_window]
-    pooling = members.transpose(1, 2) * share_of(share.clamp(min=1), dtype)[..., None]  # (R, M, L)
+    of_slots = members[slot] & valid[..., None]  # (R, L, M)
+    around, signature = of_slots.sum(1), member_signature(of_slots, nth)  # (R, M) points around each center
+    around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
+    pooling = of_slots.transpose(1, 2) * share_of(around[row_window].clamp(min=1), like.dtype)[..., None]  # (R, M, L)
     center_valid = (around > 0) & first_of_equals(signature) if distinct else around > 0
-    packed = PackedPlan(ragged.offsets(counts), number, center_valid)
-    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, windows, packed=packed)
+    return slot, valid, place, pooling, row_window, number, center_valid

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pointmix.counting import Macs, Size, linear_macs
 from pointmix.layouts.plan import PackedPlan, Plan
 from pointmix.nn.norm import Sets
-from pointmix.ops.choice import fused
+from pointmix.ops.choice import fused, without_gradient
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.query_length import query_length
@@ -50,11 +50,15 @@ class ContextCluster(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
+        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
+        weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
+        if (packed := plan.packed) is not None and self.at_centers(packed.members.shape[1]):
+            if kernel := without_gradient("context_cluster", x, *weights):
+                windows = packed.ptr, packed.members, packed.center_valid
+                return kernel(x, *windows, *weights, heads=self.heads, **rules)
         rows = plan.split(x)
         pooled = plan.pool(rows)
-        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
         if self.at_centers(pooled.shape[1]):
-            weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
             size = self.query_length(x, plan)
             rules |= layout_of(plan)
             return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **rules))

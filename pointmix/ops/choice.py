@@ -16,6 +16,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from pointmix.tracing import traced
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -52,7 +54,7 @@ class Backend:
             devices = (*devices, "cpu")
         if x.device.type not in devices:
             return f"backend '{self.name}' runs on {' and '.join(devices)}, but the input is on {x.device.type}"
-        dtypes = FLOATS if op in CLUSTERING else self.dtypes
+        dtypes = FLOATS if op in CLUSTERING else (torch.int64,) if op in CELLS else self.dtypes
         if x.dtype not in dtypes:
             return f"backend '{self.name}' takes {' and '.join(map(str, dtypes))}, got {x.dtype}"
         return ""
@@ -63,13 +65,16 @@ SINGLE = (torch.float32,)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NEIGHBORS, SEGMENTS = ("farthest_points", "knn"), ("segment_sum", "segment_mean", "segment_max", "segment_softmax")
 CLUSTERING = ("cluster_hard", "cluster_soft")
+INFERENCE = ("context_cluster",)  # without gradients
+CELLS = ("coarse_cells", "kernel_cells", "window_order", "window_rows")  # of int64
+EVERY = NEIGHBORS + SEGMENTS + CLUSTERING + INFERENCE + CELLS
 UNITS = {"farthest_points": "sets of up to {} points", "knn": "k of up to {}"}
 UNITS |= dict.fromkeys(CLUSTERING, "padded centers of up to {} bytes a head")
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("torch", "pip install torch", dict.fromkeys(NEIGHBORS + SEGMENTS + CLUSTERING, ANY), dtypes=FLOATS),
-        Backend("numba", "pip install numba", {"farthest_points": ANY, "knn": ANY}, ("cpu",)),
+        Backend("torch", "pip install torch", dict.fromkeys(EVERY, ANY), dtypes=FLOATS),
+        Backend("numba", "pip install numba", dict.fromkeys(NEIGHBORS + INFERENCE + CELLS, ANY), ("cpu",)),
         Backend(
             "triton",
             "pip install triton",
@@ -103,6 +108,7 @@ ORDER = {
     ("farthest_points", "cpu"): ("numba",),
     ("farthest_points", "cuda"): ("triton", "torch_cluster", "pytorch3d"),
     ("knn", "cpu"): ("numba",),
+    **{(op, "cpu"): ("numba",) for op in INFERENCE + CELLS},
     ("knn", "cuda"): ("triton", "pytorch3d"),
 }
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
@@ -151,6 +157,18 @@ def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
     return None if (name := _asked_for(op, x)) is None else _function(name, op)
 
 
+def untraced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
+    """The function to compute `op` with where nothing is traced, or None."""
+    return None if traced(x) else fastest(op, x, 0)
+
+
+def without_gradient(op: str, x: Tensor, *weights: Tensor) -> Callable[..., Tensor] | None:
+    """The function to compute `op` with where nobody asks for gradients and nothing is traced, or None."""
+    graded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    mixed = x.dtype not in BACKENDS["numba"].dtypes or any((t.dtype, t.device) != (x.dtype, x.device) for t in weights)
+    return None if graded or mixed else untraced(op, x)
+
+
 def fused(op: str, x: Tensor, centers: int, dim: int) -> bool:
     """Whether a kernel clusters windows of so many centers with vectors of so many channels, in the precision of x.
 
@@ -196,8 +214,9 @@ def backends() -> list[dict[str, object]]:
     """
     used: dict[str, list[str]] = {name: [] for name in BACKENDS}
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for op in NEIGHBORS + SEGMENTS + CLUSTERING:
-            for name, limit in _in_turn(op, torch.empty(0, 3, device=device)):
+        for op in EVERY:
+            x = torch.empty(0, 3, device=device, dtype=torch.int64 if op in CELLS else None)
+            for name, limit in _in_turn(op, x):
                 note = "" if limit == ANY else f" ({UNITS[op].format(limit)})"
                 used[name].append(f"{op} on {device}{note}")
     return Table(
@@ -240,11 +259,16 @@ def _asked_for(op: str, x: Tensor) -> str | None:
 
 
 def _function(name: str, op: str) -> Callable[..., Tensor] | None:
+    # torch's compiler must not look into what numba compiles. It takes seconds to import: where it is not, nobody does.
+    return _loaded(name, op, name == "numba" and "torch._dynamo" in sys.modules)
+
+
+@cache
+def _loaded(name: str, op: str, hidden: bool) -> Callable[..., Tensor] | None:
     if name == "torch":
         return None
     function = getattr(import_module(f"pointmix.ops.fast.{name}"), op)
-    # torch's compiler must not look into what numba compiles. It takes seconds to import: where it is not, nobody does.
-    return torch.compiler.disable(function) if name == "numba" and "torch._dynamo" in sys.modules else function
+    return torch.compiler.disable(function) if hidden else function
 
 
 @cache

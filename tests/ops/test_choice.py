@@ -22,6 +22,7 @@ def test_what_there_is():
 
 def test_limits_are_told(monkeypatch):
     monkeypatch.setitem(choice.BACKENDS, "numba", Backend("numba", "", {"farthest_points": 9, "knn": 4}, ("cpu",)))
+    monkeypatch.setattr(choice, "ORDER", {(op, "cpu"): ("numba",) for op in choice.NEIGHBORS})
     rows = {row["name"]: row["in use"] for row in backends()}
     assert rows["numba"] == ["farthest_points on cpu (sets of up to 9 points)", "knn on cpu (k of up to 4)"]
     assert rows["torch"][:2] == ["farthest_points on cpu", "knn on cpu"]  # what is larger

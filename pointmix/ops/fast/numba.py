@@ -1,4 +1,5 @@
-"""A k-d tree that numba compiles: farthest points and nearest neighbors on the CPU.
+"""What numba compiles, on tensors on the CPU: farthest points and nearest neighbors by a k-d tree, integer work on
+cells of lattices (as `pointmix.layouts` does it), clustering without gradients.
 
 Sets, and the queries of a single set, are shared by as many threads as torch has. Processes may be forked, but not
 while another thread is in the first call of all, which compiles.
@@ -7,20 +8,23 @@ while another thread is in the first call of all, which compiles.
 from __future__ import annotations
 
 import os
-import pickle
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from pointmix.ops.fast import tree
+from pointmix.ops.fast import cells, tree
+from pointmix.ops.fast.compiled import call
+from pointmix.ops.fast.numba_context import context_cluster
+from pointmix.ops.fast.team import pool
 from pointmix.ops.ragged import spans
 
+__all__ = [
+    "coarse_cells", "context_cluster", "farthest_points", "kernel_cells", "knn", "window_order", "window_rows",
+]  # fmt: skip
 SHARED = 512  # points from which on threads are worth waking
 
 
@@ -31,7 +35,7 @@ def farthest_points(
 
     def pick(task: tuple[tuple[int, ...], int]) -> None:
         (begin, end, first, last), start = task
-        index[first:last] = _call("farthest", x[begin:end], last - first, start) + begin
+        index[first:last] = call(tree, "farthest", x[begin:end], last - first, start) + begin
 
     _share(pick, list(zip(spans(ptr, out_ptr), start.tolist(), strict=True)), len(x))
     return torch.from_numpy(index)
@@ -52,33 +56,29 @@ def knn(
     def search(span: tuple[int, ...]) -> None:
         begin, end, first, last = span
         points, asked, found = x[begin:end], queries[first:last], index[first:last]
-        built = _call("build", points)
-        order = (built if own and (begin, end) == (first, last) else _call("build", asked))[1].ravel()
+        built = call(tree, "build", points)
+        order = (built if own and (begin, end) == (first, last) else call(tree, "build", asked))[1].ravel()
         order = np.array_split(order[order != tree.NONE], parts)
-        _share(lambda part: _call("nearest", points, built, asked, part, k, found), order, len(asked))
+        _share(lambda part: call(tree, "nearest", points, built, asked, part, k, found), order, len(asked))
         found += begin
 
     _share(search, [span for span in spans(ptr, query_ptr) if span[2] < span[3]], len(queries))
     return torch.from_numpy(index)
 
 
-def _array(x: Float[Tensor, "N D"]) -> Float[np.ndarray, "N D"]:
+def _integers(name: str, *arguments: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+    """What a function of `cells` makes of tensors."""
+    found = call(cells, name, *(_array(a) if isinstance(a, Tensor) else a for a in arguments))
+    return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)
+
+
+coarse_cells, kernel_cells, window_order, window_rows = (
+    partial(_integers, name) for name in ("coarse_cells", "kernel_cells", "window_order", "window_rows")
+)
+
+
+def _array(x: Shaped[Tensor, "*N"]) -> Shaped[np.ndarray, "*N"]:
     return x.contiguous().resolve_neg().numpy()
-
-
-def _call(name: str, *arguments: object) -> object:
-    """A function of the tree. Where what numba compiled cannot be kept or read, it is compiled in memory."""
-    try:
-        return getattr(tree, name)(*arguments)
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
-        warnings.warn(
-            f"numba cannot use its files tree.*.nb* in {tree.build.stats.cache_path}, so each process compiles some "
-            f"seconds: make room, delete them, or set NUMBA_CACHE_DIR ({type(error).__name__}: {error})",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        tree.in_memory()
-        return getattr(tree, name)(*arguments)
 
 
 def _share(work: Callable, tasks: Sequence, size: int) -> None:
@@ -88,10 +88,5 @@ def _share(work: Callable, tasks: Sequence, size: int) -> None:
         for task in tasks:
             work(task)
     else:
-        list(_pool(torch.get_num_threads(), os.getpid()).map(work, tasks))  # raises what a task raised
+        list(pool(torch.get_num_threads(), os.getpid()).map(work, tasks))  # raises what a task raised
 
-
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that wait for the next call, as starting them takes as long as a small set; a forked process has none."""
-    return ThreadPoolExecutor(threads)

@@ -10,32 +10,15 @@ All is in one file, because what numba keeps on disk is compiled anew only when 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float, Int
-from numba import njit
 from numpy import ndarray
+
+from pointmix.ops.fast.compiled import compiled
 
 Tree = tuple[Float[ndarray, "leaves D LEAF"], Int[ndarray, "leaves LEAF"], Float[ndarray, "nodes 2 D"]]
 LEAF = 32
-OPTIONS = {"nogil": True, "error_model": "numpy"}
 NONE = np.iinfo(np.int64).max  # the index of no point, behind all others
-
-
-def compiled(function: Callable) -> Callable:
-    """Compiled at the first call for some types, and kept on disk where there is a place for it."""
-    try:
-        return njit(function, cache=True, **OPTIONS)
-    except RuntimeError:  # no folder to write to
-        return njit(function, **OPTIONS)
-
-
-def in_memory() -> None:
-    """From now on compile anew in each process."""
-    for name, function in list(globals().items()):
-        if hasattr(function, "py_func"):
-            globals()[name] = njit(function.py_func, **OPTIONS)
 
 
 @compiled

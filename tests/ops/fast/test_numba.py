@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pointmix.ops.fast import numba as ours
-from pointmix.ops.fast import tree
 from pointmix.ops.neighbors import knn_plain
 from pointmix.ops.ragged import offsets
 from pointmix.ops.sampling import farthest_points_plain
@@ -88,44 +87,6 @@ def test_compilers_do_not_look_into_each_other():
     """In a process where numba has compiled nothing yet."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-
-
-CACHED = """
-import sys, warnings
-import numpy as np
-from pointmix.ops.fast import numba
-
-with warnings.catch_warnings(record=True) as told:
-    warnings.simplefilter("always")
-    blocks, index, boxes = numba._call("build", np.arange(4.0)[:, None])
-assert index[0, :4].tolist() == [0, 1, 2, 3]
-print(*(w.message for w in told if "numba cannot use" in str(w.message)))
-"""
-
-
-def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path):
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def run() -> str:
-        done = subprocess.run([sys.executable, "-c", CACHED], env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    assert run() == "" and list(tmp_path.rglob("tree.*.nbi"))
-    for file in tmp_path.rglob("tree.*.nbi"):
-        file.write_bytes(b"")
-    told = run()
-    assert told.count("numba cannot use its files tree.*.nb* in") == 1 and str(tmp_path) in told and "EOFError" in told
-
-
-def test_without_a_folder_it_is_compiled_in_memory(monkeypatch):
-    def refuse(function, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return function
-
-    monkeypatch.setattr(tree, "njit", refuse)
-    assert tree.compiled(len) is len
 
 
 def test_views_that_are_negative_on_paper():

@@ -1,0 +1,174 @@
+"""Context clustering of windows that are stretches of the points, compiled by numba: one window after the other.
+
+Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1], as many as there are: no slot is
+filled up, and of a point's weights only the one that is not zero is multiplied. What comes before and after, linear
+maps of points and of centers and the sigmoid, is left to torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+from numpy import ndarray
+
+# sums in any order, as in products; what is not a number stays so
+compiled = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+POOL, ASSIGN, AGGREGATE, SPREAD = range(4)
+# what `work` is called with: numbers of points, windows and so on, and addresses
+SIZES = ("phase", "first", "last", "step", "N", "S", "M", "E", "D", "C", "K", "count", "unweighted")
+ARRAYS = ("sizes", "counter", "ptr", "members", "exists", "numbers", "x", "mean", "q", "c", "center", "weight", "y",
+          "share", "p", "bias", "out")  # fmt: skip
+
+
+@compiled
+def pool(
+    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S+1"], members: Bool[ndarray, "N M"],
+    mean: Float[ndarray, "S M C"],
+) -> None:  # fmt: skip
+    """Mean features of a window's points around each center, zero where there are none."""
+    for m in range(mean.shape[1]):
+        count = 0
+        for k in range(x.shape[1]):
+            mean[s, m, k] = 0
+        for n in range(ptr[s], ptr[s + 1]):
+            if members[n, m]:
+                count += 1
+                for k in range(x.shape[1]):
+                    mean[s, m, k] += x[n, k]
+        for k in range(x.shape[1]):
+            mean[s, m, k] *= 1 / x.dtype.type(max(count, 1))
+
+
+@compiled
+def assign(
+    s: int, ptr: Int[ndarray, "S+1"], q: Float[ndarray, "K E D"], begin: int, c: Float[ndarray, "S M E D"],
+    exists: Bool[ndarray, "S M"], numbers: Float[ndarray, "3"], center: Int[ndarray, "N E"],
+    logit: Float[ndarray, "N E"],
+) -> None:  # fmt: skip
+    """The center that each point joins, the first of equals, and what the sigmoid of is its weight there.
+
+    Queries are those from point `begin` on; c is scaled to length alpha in place.
+    """
+    _, centers, heads, dim = c.shape
+    alpha, beta, least = numbers[0], numbers[1], numbers[2]
+    for m in range(centers):
+        for e in range(heads):
+            square = c.dtype.type(0)
+            for d in range(dim):
+                square += c[s, m, e, d] * c[s, m, e, d]
+            scale = alpha / max(np.sqrt(square), least)
+            for d in range(dim):
+                c[s, m, e, d] *= scale
+    for n in range(ptr[s], ptr[s + 1]):
+        for e in range(heads):
+            square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
+            for d in range(dim):
+                square += q[n - begin, e, d] * q[n - begin, e, d]
+            for m in range(centers):
+                near = c.dtype.type(0)
+                for d in range(dim):
+                    near += q[n - begin, e, d] * c[s, m, e, d]
+                if exists[s, m] and (near > best or near != near):  # what is not a number must not be lost
+                    best, at = near, m
+            center[n, e], logit[n, e] = at, best / max(np.sqrt(square), least) + beta
+
+
+@compiled
+def aggregate(
+    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S+1"], mean: Float[ndarray, "S M C"], count: bool,
+    unweighted: bool, center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
+    share: Float[ndarray, "E S M"],
+) -> None:  # fmt: skip
+    """Of each center its own features and those of its points, over one plus the sum of their weights or their number.
+
+    `share` is one plus the sum of what points entered with, over the same.
+    """
+    heads, _, centers, channels = y.shape
+    one = x.dtype.type(1)
+    divisor = np.empty((heads, centers), x.dtype)
+    for e in range(heads):
+        for m in range(centers):
+            share[e, s, m] = divisor[e, m] = one
+            for k in range(channels):
+                y[e, s, m, k] = mean[s, m, k]
+    for n in range(ptr[s], ptr[s + 1]):
+        for e in range(heads):
+            m = center[n, e]
+            entry = one if unweighted else weight[n, e]
+            share[e, s, m] += entry
+            divisor[e, m] += one if count else entry
+            for k in range(channels):
+                y[e, s, m, k] += entry * x[n, k]
+    for e in range(heads):
+        for m in range(centers):
+            scale = one / divisor[e, m]
+            share[e, s, m] *= scale
+            for k in range(channels):
+                y[e, s, m, k] *= scale
+
+
+@compiled
+def spread(
+    s: int, ptr: Int[ndarray, "S+1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Float[ndarray, "N K"],
+) -> None:  # fmt: skip
+    """What its centers say to each point of a window, weighted, plus the bias."""
+    for n in range(ptr[s], ptr[s + 1]):
+        for k in range(out.shape[1]):
+            out[n, k] = bias[k]
+        for e in range(weight.shape[1]):
+            a, m = weight[n, e], center[n, e]
+            for k in range(out.shape[1]):
+                out[n, k] += a * p[e, s, m, k]
+
+
+@intrinsic
+def claim(context, counter):
+    """counter[0], which is one more for whoever asks next, in whichever thread."""
+
+    def code(context, builder, signature, arguments):
+        place = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), code
+
+
+def work_for(dtype: type[np.floating]) -> Callable:
+    """The function of (addresses of ARRAYS) that a thread runs until all windows are done, as numba compiles it.
+
+    Of features in that precision; arrays are contiguous, ptr int64, center int32, members and exists bytes.
+    """
+
+    def work(at) -> None:
+        phase, first, last, step, N, S, M, E, D, C, K, count, unweighted = carray(at[0], (13,), np.int64)
+        counter, ptr = carray(at[1], (1,), np.int64), carray(at[2], (S + 1,), np.int64)
+        members, exists = carray(at[3], (N, M), np.bool_), carray(at[4], (S, M), np.bool_)
+        numbers, x, mean = carray(at[5], (3,), dtype), carray(at[6], (N, C), dtype), carray(at[7], (S, M, C), dtype)
+        begin = ptr[first]
+        q, c = carray(at[8], (ptr[last] - begin, E, D), dtype), carray(at[9], (S, M, E, D), dtype)
+        center, weight = carray(at[10], (N, E), np.int32), carray(at[11], (N, E), dtype)
+        y, share = carray(at[12], (E, S, M, C), dtype), carray(at[13], (E, S, M), dtype)
+        p, bias, out = carray(at[14], (E, S, M, K), dtype), carray(at[15], (K,), dtype), carray(at[16], (N, K), dtype)
+        while True:
+            start = first + claim(counter) * step
+            for s in range(start, min(start + step, last)):
+                if phase == POOL:
+                    pool(s, x, ptr, members, mean)
+                elif phase == ASSIGN:
+                    assign(s, ptr, q, begin, c, exists, numbers, center, weight)
+                elif phase == AGGREGATE:
+                    aggregate(s, x, ptr, mean, count != 0, unweighted != 0, center, weight, y, share)
+                else:
+                    spread(s, ptr, center, weight, p, bias, out)
+            if start + step >= last:
+                break
+
+    return work
+
+
+SIGNATURE = types.void(types.CPointer(types.voidptr))

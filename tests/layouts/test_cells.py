@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointmix.layouts import cells
+from pointmix.layouts.plan import plan_windows
+from pointmix.ops import use_backend
+from pointmix.ops.ragged import offsets
+
+SIZES = [(1, 1), (7, 12), (16, 16), (5, 1), (31, 9), (2, 40)]
+
+
+def lattices(density: float, sizes=SIZES, shuffled: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cells, ptr and sizes of a batch; each lattice has a point at least."""
+    found = []
+    for height, width in sizes:
+        mask = torch.rand(height, width) < density
+        mask[torch.randint(height, ()), torch.randint(width, ())] = True
+        cell = mask.nonzero()
+        found.append(cell[torch.randperm(len(cell))] if shuffled else cell)
+    return torch.cat(found), offsets(torch.tensor([len(c) for c in found])), torch.tensor(sizes)
+
+
+def both(op, *args, **kwargs):
+    """What numba gives and what tensors give; they have to be the same numbers."""
+    with use_backend("torch"):
+        expected = op(*args, **kwargs)
+    with use_backend("numba"):
+        found = op(*args, **kwargs)
+    return (t if isinstance(t, tuple) else (t,) for t in (found, expected))
+
+
+def check(op, *args, **kwargs):
+    found, expected = both(op, *args, **kwargs)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+    return expected if len(expected) > 1 else expected[0]
+
+
+@pytest.mark.parametrize("keep", ["occupied", "area"])
+@pytest.mark.parametrize("density", [0.0, 0.15, 0.5, 1.0])
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (4, 4, 0), (5, 3, 2), (1, 1, 0), (16, 16, 0)])
+@pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
+def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, density, keep, sizes, monkeypatch):
+    monkeypatch.setattr(cells, "TABLE", 10**6)  # so that numba has its turn, however few points there are
+    cell, ptr, size = lattices(density, sizes)
+    new, new_ptr, _, parent = check(cells.coarsen, cell, ptr, size, stride, keep=keep)
+    assert (parent >= 0).all() or keep == "area"
+    rules = {"stride": stride, "kernel": kernel, "padding": padding}
+    index = check(cells.covered, cell, ptr, size, new, new_ptr, absent="zero", **rules)
+    there = index < len(cell)
+    row, _ = there.nonzero(as_tuple=True)
+    lead = cell[index[there]] - new[row] * stride + padding
+    assert ((lead >= 0) & (lead < kernel)).all()
+
+
+@pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
+@pytest.mark.parametrize("folds, centers", [(1, 1), (2, 2), (3, 2), (7, 3), (50, 2)])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_points_window_by_window(folds, centers, density, sizes, monkeypatch):
+    monkeypatch.setattr(cells, "TABLE", 10**6)
+    order, counts, members = check(cells.arrange, *lattices(density, sizes), folds, centers)
+    assert sorted(order.tolist()) == list(range(len(order))) and int(counts.sum()) == len(members)
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("counts", [[1], [3, 5, 4], [1, 1, 30], [2, 90, 1, 7]])
+def test_rows(counts, dtype, distinct):
+    counts = torch.tensor(counts)
+    members = torch.rand(int(counts.sum()), 4) < 0.5
+    members[:, 2] = members[:, 0]  # the same center twice
+
+    def fields(*args, **kwargs):
+        plan = plan_windows(*args, **kwargs)
+        layout = plan.slot, plan.valid, plan.place, plan.pooling, plan.center_valid, plan.packed.ptr, plan.packed.window
+        return layout if plan.row_window is None else (*layout, plan.row_window)
+
+    check(fields, torch.arange(len(members)), counts, members, dtype, distinct=distinct)
+
+
+def test_large_lattices_are_not_tabled():
+    """A lattice of 10^12 cells costs what its two points cost."""
+    cell, ptr, size = torch.tensor([[3, 5], [10**6 - 1, 10**6 - 1]]), torch.tensor([0, 2]), torch.tensor([[10**6] * 2])
+    new, new_ptr, count, parent = cells.coarsen(cell, ptr, size, 4, keep="occupied")
+    assert new.tolist() == [[0, 1], [249999, 249999]] and parent.tolist() == [0, 1] and count.tolist() == [1, 1]
+    index = cells.covered(cell, ptr, size, new, new_ptr, stride=4, kernel=4, padding=0, absent="zero")
+    assert index[0, 13] == 0 and index[1, 15] == 1 and (index == 2).sum() == 30
+    assert cells.arrange(cell, ptr, size, 1000, 1)[1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("outside", [(-1, 0), (0, -1), (4, 0), (0, 4)])
+def test_points_off_their_lattice(outside):
+    lattice = torch.tensor([[0, 0], outside]), torch.tensor([0, 2]), torch.tensor([[4, 4]])
+    with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
+        cells.coarsen(*lattice, 2, keep="occupied")
+    with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
+        cells.arrange(*lattice, 2, 2)
+
+
+def test_more_points_than_cells():
+    """Two points on each of four cells: no coarse cell is fuller than full."""
+    cell = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(2, 1)
+    new, _, count, _ = check(cells.coarsen, cell, torch.tensor([0, 8]), torch.tensor([[2, 2]]), 2, keep="area")
+    assert new.tolist() == [[0, 0]] and count.tolist() == [8]
+
+
+def test_traces_hold_tensors_alone():
+    cell, ptr, size = lattices(0.5)
+    trace = torch.fx.experimental.proxy_tensor.make_fx(lambda c: cells.arrange(c, ptr, size, 2, 2)[0])(cell)
+    assert torch.equal(trace(cell), cells.arrange(cell, ptr, size, 2, 2)[0])
