@@ -150,7 +150,7 @@ class IndexPlan:
         return x.index_select(0, self.order)
 
     def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return torch.empty_like(x).index_copy(0, self.order, x)
+        return torch.empty_like(x).index_copy_(0, self.order, x)
 
     def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "R L C"]:
         return x.index_select(0, self.slot.flatten()).view(*self.slot.shape, x.shape[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -62,7 +61,7 @@ class PointNorm(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
         if sets.even:
             y = x.view(sets.number, sets.even, 1, -1).permute(0, 3, 1, 2)  # (B, C, L, 1), channels last in memory
-            y = F.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            y = torch.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
             return y.permute(0, 2, 3, 1).reshape(x.shape)
         x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]

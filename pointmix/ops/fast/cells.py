@@ -63,20 +63,38 @@ def coarse_cells(
                 lacking[number] = ((whole - filled) * 2**20) // whole * 2**20 + spread
                 number += 1
         if number > 0:
-            order = np.argsort(lacking[:number], kind="mergesort")
-            for i in range(min((total + whole - 1) // whole, number)):
-                place[cells[order[i]]] = 0
+            room = min((total + whole - 1) // whole, number)
+            last, high = np.int64(0), np.int64(2**41)  # how much the last to stay lacks, by bisection
+            while last < high:
+                middle, ahead = (last + high) // 2, 0
+                for i in range(number):
+                    ahead += lacking[i] <= middle
+                if ahead < room:
+                    last = middle + 1
+                else:
+                    high = middle
+            ahead = 0
+            for i in range(number):
+                ahead += lacking[i] < last
+            for i in range(number):  # the first of those that lack as much as the last to stay
+                equal = lacking[i] == last and ahead < room
+                if lacking[i] < last or equal:
+                    place[cells[i]] = 0
+                    ahead += equal
         new_ptr[b + 1] = new_ptr[b]
         for key in range(first[b], first[b + 1]):
             if place[key] == 0:
                 place[key] = new_ptr[b + 1]
                 new_ptr[b + 1] += 1
-    new, count = np.empty((new_ptr[-1], 2), np.int64), np.zeros(new_ptr[-1], np.int64)
+    new, count = np.empty((new_ptr[-1], 2), np.int64), np.empty(new_ptr[-1], np.int64)
+    for b in range(len(size)):
+        for key in range(first[b], first[b + 1]):
+            at = place[key]
+            if at >= 0:
+                row = (key - first[b]) // coarse[b, 1]
+                new[at, 0], new[at, 1], count[at] = row, key - first[b] - row * coarse[b, 1], held[key]
     for n in range(len(cell)):
-        parent[n] = at = place[parent[n]]
-        if at >= 0:
-            new[at, 0], new[at, 1] = block[cell[n, 0]], block[cell[n, 1]]
-            count[at] += 1
+        parent[n] = place[parent[n]]
     return new, new_ptr, count, parent
 
 

@@ -66,14 +66,14 @@ def knn(
     return torch.from_numpy(index)
 
 
-def _integers(name: str, *arguments: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+def _on_cells(name: str, *arguments: Tensor | int) -> Tensor | tuple[Tensor, ...]:
     """What a function of `cells` makes of tensors."""
     found = call(cells, name, *(_array(a) if isinstance(a, Tensor) else a for a in arguments))
     return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)
 
 
 coarse_cells, kernel_cells, window_order, window_rows = (
-    partial(_integers, name) for name in ("coarse_cells", "kernel_cells", "window_order", "window_rows")
+    partial(_on_cells, name) for name in ("coarse_cells", "kernel_cells", "window_order", "window_rows")
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numba import cfunc
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from pointmix.ops.fast import team, windows
 from pointmix.ops.fast.compiled import BROKEN, tell
 from pointmix.ops.linear import linear
-from pointmix.ops.mlp import CACHED
+from pointmix.ops.mlp import piece_of
 from pointmix.ops.similarity import least_length
 
 SHARED = 2**18  # multiplications from which on threads are worth waking
@@ -49,62 +50,51 @@ def context_cluster(
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
     x, (points, channels), (sets, centers) = x.contiguous(), x.shape, center_valid.shape
-    if ptr[-1] != points or len(members) != points:
-        raise ValueError(f"windows hold {int(ptr[-1])} points, {len(members)} of them around centers, got {points}")
+    bounds, members, exists = ptr.contiguous().numpy(), members.contiguous(), center_valid.contiguous()
+    if bounds[-1] != points or len(members) != points:
+        raise ValueError(f"windows hold {bounds[-1]} points, {len(members)} of them around centers, got {points}")
     (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
-    wv, wp = wv.unflatten(0, (heads, -1)), wp.t().unflatten(0, (heads, -1))  # (E, D, C), (E, D, K)
-    dim, wide = wv.shape[1], wp.shape[2]
-    rules = denominator == "count" or unweighted, unweighted
-    sizes = torch.tensor([0, 0, 0, 0, points, sets, centers, heads, dim, channels, wide, *rules])
-    arrays = {
-        "sizes": sizes,
-        "counter": sizes.new_zeros(1),
-        "ptr": ptr.contiguous(),
-        "members": members.contiguous(),
-        "exists": center_valid.contiguous(),
-        "numbers": torch.cat([alpha, beta, alpha.new_full((1,), least_length(x.dtype))]),
-        "x": x,
-        "mean": x.new_empty(sets, centers, channels),
-        "center": ptr.new_empty(points, heads, dtype=torch.int32),
-        "weight": x.new_empty(points, heads),
-        "y": x.new_empty(heads, sets, centers, channels),
-        "share": x.new_empty(heads, sets, centers),
-        "bias": bp.contiguous(),
-        "out": x.new_empty(points, wide),
-    }
-    address, table = _compiled(x.dtype), (ctypes.c_void_p * len(windows.ARRAYS))()
+    wv, wp, bv = wv.unflatten(0, (heads, -1)), wp.t().unflatten(0, (heads, -1)), bv.view(heads, 1, -1)
+    dim, wide, by_number = wv.shape[1], wp.shape[2], denominator == "count" or unweighted
+    sizes = windows.Sizes(0, 0, 0, 0, points, sets, centers, heads, dim, channels, wide, by_number, unweighted)
+    mean, center = x.new_empty(sets, centers, channels), x.new_empty(points, heads, dtype=torch.int32)
+    weight, out = x.new_empty(points, heads), x.new_empty(points, wide)
+    y, share = x.new_empty(heads, sets, centers, channels), x.new_empty(heads, sets, centers)
+    given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp.contiguous()}
+    made = {"mean": mean, "center": center, "weight": weight, "out": out, "y": y, "share": share}
+    arrays = windows.Arrays(ctypes.addressof(sizes), bounds.ctypes.data)
+    address = _compiled(x.dtype)
     threads = torch.get_num_threads() if points * heads * (centers * dim + channels) >= SHARED else 1
 
-    def run(phase: int, first: int = 0, last: int = sets, **more: Tensor) -> None:
-        sizes[:4] = torch.tensor([phase, first, last, max((last - first) // (8 * threads), 1)])
-        arrays["counter"].zero_()
-        for name, t in (arrays | more).items():
-            table[windows.ARRAYS.index(name)] = t.data_ptr()
-        team.run(address, ctypes.addressof(table), threads)
+    def run(phase: int, first: int = 0, last: int = sets, **tensors: Tensor) -> None:
+        for name, t in tensors.items():
+            setattr(arrays, name, t.data_ptr())
+        sizes.phase, sizes.first, sizes.last, sizes.counter = phase, first, last, 0
+        sizes.step = max((last - first) // (8 * threads), 1)
+        team.run(address, ctypes.addressof(arrays), threads)
 
-    run(windows.POOL)
-    c = linear(arrays["mean"].view(-1, channels), wq, bq)  # (S M, E D)
-    for first, last in _pieces(ptr, max(CACHED // len(wq), 1)):
-        run(windows.ASSIGN, first, last, q=linear(x[ptr[first] : ptr[last]], wq, bq), c=c)
-    arrays["weight"].sigmoid_()
+    run(windows.POOL, **given, **made)
+    c = F.linear(mean.view(-1, channels), wq, bq)  # (S M, E D)
+    for first, last in _pieces(bounds, piece_of(x, len(wq))):
+        run(windows.ASSIGN, first, last, q=linear(x[bounds[first] : bounds[last]], wq, bq), c=c)
+    weight.sigmoid_()
     run(windows.AGGREGATE)
-    g = arrays["y"].flatten(1, 2) @ wv.transpose(1, 2)  # (E, S M, D)
-    g = torch.addcmul(g, bv.view(heads, 1, dim), arrays["share"].flatten(1).unsqueeze(-1))
+    y, wv = y.flatten(1, 2), wv.transpose(1, 2)  # (E, S M, C), (E, C, D)
+    g = torch.addcmul(y @ wv, bv, share.view(heads, -1, 1)) if by_number else torch.baddbmm(bv, y, wv)
     run(windows.SPREAD, p=g @ wp)  # (E, S M, K)
-    return arrays["out"]
+    return out
 
 
-def _pieces(ptr: Int[Tensor, "S+1"], points: int) -> Iterator[tuple[int, int]]:
+def _pieces(bounds: Int[np.ndarray, "S+1"], points: int) -> Iterator[tuple[int, int]]:
     """Windows `first` to `last` that together have about so many points, whose queries fit the cache."""
-    sets, total = len(ptr) - 1, int(ptr[-1])
-    ends = torch.searchsorted(ptr, torch.arange(points, total, points)).tolist() if total > points else []
-    return ((first, last) for first, last in pairwise([0, *ends, sets]) if first < last)
+    ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points)) if bounds[-1] > points else []
+    return ((int(first), int(last)) for first, last in pairwise([0, *ends, len(bounds) - 1]) if first < last)
 
 
 @cache
 def _compiled(dtype: torch.dtype) -> int:
     """The address of `windows.work_for`, kept on disk where there is a place for it."""
-    work = windows.work_for(np.float64 if dtype == torch.float64 else np.float32)
+    work = windows.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
     try:
         function = cfunc(windows.SIGNATURE, cache=True)(work)
     except RuntimeError:  # no folder to write to

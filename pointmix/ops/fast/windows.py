@@ -7,6 +7,7 @@ maps of points and of centers and the sigmoid, is left to torch.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -19,10 +20,25 @@ from numpy import ndarray
 # sums in any order, as in products; what is not a number stays so
 compiled = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 POOL, ASSIGN, AGGREGATE, SPREAD = range(4)
-# what `work` is called with: numbers of points, windows and so on, and addresses
-SIZES = ("phase", "first", "last", "step", "N", "S", "M", "E", "D", "C", "K", "count", "unweighted")
-ARRAYS = ("sizes", "counter", "ptr", "members", "exists", "numbers", "x", "mean", "q", "c", "center", "weight", "y",
-          "share", "p", "bias", "out")  # fmt: skip
+
+
+class Sizes(ctypes.Structure):
+    """What to do, for which windows and how many at a time; numbers of points, windows, centers, heads, channels of
+    heads, of features and of what comes out; rules; how many times windows were taken."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in "phase first last step N S M E D C K count unweighted counter".split()
+    ]
+
+
+class Arrays(ctypes.Structure):
+    """Where they are; all are contiguous, ptr int64, center int32, members and exists bytes, the others of features."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in "sizes ptr members exists alpha beta x mean q c center weight y share p bias out".split()
+    ]
 
 
 @compiled
@@ -47,15 +63,14 @@ def pool(
 @compiled
 def assign(
     s: int, ptr: Int[ndarray, "S+1"], q: Float[ndarray, "K E D"], begin: int, c: Float[ndarray, "S M E D"],
-    exists: Bool[ndarray, "S M"], numbers: Float[ndarray, "3"], center: Int[ndarray, "N E"],
+    exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float, center: Int[ndarray, "N E"],
     logit: Float[ndarray, "N E"],
 ) -> None:  # fmt: skip
     """The center that each point joins, the first of equals, and what the sigmoid of is its weight there.
 
-    Queries are those from point `begin` on; c is scaled to length alpha in place.
+    Queries are those from point `begin` on; c is scaled to length alpha in place. No vector is shorter than `least`.
     """
     _, centers, heads, dim = c.shape
-    alpha, beta, least = numbers[0], numbers[1], numbers[2]
     for m in range(centers):
         for e in range(heads):
             square = c.dtype.type(0)
@@ -138,29 +153,32 @@ def claim(context, counter):
     return types.int64(counter), code
 
 
-def work_for(dtype: type[np.floating]) -> Callable:
-    """The function of (addresses of ARRAYS) that a thread runs until all windows are done, as numba compiles it.
+def work_for(dtype: type[np.floating], least: float) -> Callable:
+    """The function of the address of `Arrays` that a thread runs until all windows are done, for numba to compile.
 
-    Of features in that precision; arrays are contiguous, ptr int64, center int32, members and exists bytes.
+    Of features in that precision; no vector counts as shorter than `least`.
     """
+    least = dtype(least)
 
     def work(at) -> None:
-        phase, first, last, step, N, S, M, E, D, C, K, count, unweighted = carray(at[0], (13,), np.int64)
-        counter, ptr = carray(at[1], (1,), np.int64), carray(at[2], (S + 1,), np.int64)
-        members, exists = carray(at[3], (N, M), np.bool_), carray(at[4], (S, M), np.bool_)
-        numbers, x, mean = carray(at[5], (3,), dtype), carray(at[6], (N, C), dtype), carray(at[7], (S, M, C), dtype)
+        sizes = carray(at[0], (14,), np.int64)
+        phase, first, last, step, N, S, M, E, D, C, K, count, unweighted, _ = sizes
+        ptr = carray(at[1], (S + 1,), np.int64)
+        members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
+        alpha, beta = carray(at[4], (1,), dtype)[0], carray(at[5], (1,), dtype)[0]
+        x, mean = carray(at[6], (N, C), dtype), carray(at[7], (S, M, C), dtype)
         begin = ptr[first]
         q, c = carray(at[8], (ptr[last] - begin, E, D), dtype), carray(at[9], (S, M, E, D), dtype)
         center, weight = carray(at[10], (N, E), np.int32), carray(at[11], (N, E), dtype)
         y, share = carray(at[12], (E, S, M, C), dtype), carray(at[13], (E, S, M), dtype)
         p, bias, out = carray(at[14], (E, S, M, K), dtype), carray(at[15], (K,), dtype), carray(at[16], (N, K), dtype)
         while True:
-            start = first + claim(counter) * step
+            start = first + claim(sizes[13:]) * step
             for s in range(start, min(start + step, last)):
                 if phase == POOL:
                     pool(s, x, ptr, members, mean)
                 elif phase == ASSIGN:
-                    assign(s, ptr, q, begin, c, exists, numbers, center, weight)
+                    assign(s, ptr, q, begin, c, exists, alpha, beta, least, center, weight)
                 elif phase == AGGREGATE:
                     aggregate(s, x, ptr, mean, count != 0, unweighted != 0, center, weight, y, share)
                 else:

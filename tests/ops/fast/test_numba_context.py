@@ -66,10 +66,10 @@ def test_is_the_clustering_between_its_linear_maps(name, rule, threads):
 @pytest.mark.parametrize("piece", [1, 8, 31, 10**6])
 def test_queries_in_pieces(piece, monkeypatch):
     x, windows, weights, heads = case([3, 30, 1, 1, 8, 20])
-    monkeypatch.setattr(numba_context, "CACHED", piece * 10)  # numbers, 10 to a point
+    monkeypatch.setattr(numba_context, "piece_of", lambda x, width: piece)
     expected = literal(x, windows, weights, heads)
     torch.testing.assert_close(context_cluster(x, *windows, *weights, heads=heads), expected, rtol=1e-11, atol=1e-11)
-    pieces = list(numba_context._pieces(windows[0], piece))
+    pieces = list(numba_context._pieces(windows[0].numpy(), piece))
     assert [first for first, _ in pieces[1:]] == [last for _, last in pieces[:-1]]
     assert pieces[0][0] == 0 and pieces[-1][1] == 6 and all(first < last for first, last in pieces)
     assert len(pieces) == 1 if piece == 10**6 else len(pieces) > 1
