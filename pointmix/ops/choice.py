@@ -158,8 +158,8 @@ def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
 
 
 def untraced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
-    """The function to compute `op` with where nothing is traced, or None."""
-    return None if traced(x) else fastest(op, x, 0)
+    """The function to compute `op` with, or None: also where operations are traced or, as for counting, looked at."""
+    return None if traced(x) or torch._C._len_torch_dispatch_stack() else fastest(op, x, 0)
 
 
 def without_gradient(op: str, x: Tensor, *weights: Tensor) -> Callable[..., Tensor] | None:

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pointmix
 from pointmix import PointSet
-from pointmix.ops import use_backend
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 ASKS = {
@@ -39,10 +38,8 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    """Only of CPUs does a PointSet look at its ptr, where that waits for nobody; numba works on CPUs alone."""
+    """Only of CPUs does a PointSet look at its ptr, where that waits for nobody."""
     monkeypatch.setattr("pointmix.pointset.traced", lambda x: True)
-    with use_backend("torch"):
-        yield
 
 
 def step(model: torch.nn.Module, x: torch.Tensor | PointSet) -> list[str]:

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.nn.mixers import ContextCluster
 from pointmix.ops import use_backend
@@ -186,6 +187,9 @@ def test_mixers_leave_to_products_what_it_does_not_take(calls):
     with torch.no_grad():
         with use_backend("torch"):
             expected = mixer(x, plan)
+        with FlopCounterMode(display=False) as count:
+            mixer(x, plan)
+        assert count.get_total_flops() > 0
         mixer.plain = True
         torch.testing.assert_close(mixer(x, plan), expected, rtol=1e-11, atol=1e-11)
         mixer.plain = False
