@@ -1,8 +1,8 @@
 """Integer work on cells of lattices: coarse cells, the cells that a kernel covers, points window by window.
 
 A batch of B lattices of `size` (B, 2) has N points, set b those from ptr[b] to ptr[b + 1], on cells (N, 2), at most one
-a cell. Nothing here costs more for a larger lattice; where it is not much larger than its points, it is looked up in a
-table of cells, which is several times faster than sorting.
+a cell. Where there are no more than TABLE cells a point they are looked up in a table, which is several times faster
+than sorting; larger lattices cost nothing more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def coarsen(
     `SparseGrid.reduce`).
     """
     coarse = -(-size // stride)  # (B, 2)
-    cells = int(coarse.prod(1).sum())
+    cells = number_of(coarse)
     whole = math.lcm(*range(1, stride + 1)) ** 2 if keep == "area" else 0  # integers, so that shares are exact
     if cells <= TABLE * len(cell) and (fast := untraced("coarse_cells", cell)):
         return fast(cell, ptr, size, stride, whole)
@@ -63,7 +63,7 @@ def covered(
     With absent="nearest" the nearest point that the same kernel has stands in for one that is not there, but not
     outside the lattice.
     """
-    cells = int(size.prod(1).sum())
+    cells = number_of(size)
     if absent == "zero" and cells <= TABLE * len(cell) and (fast := untraced("kernel_cells", cell)):
         return fast(cell, ptr, size, new, new_ptr, stride, kernel, padding)
     new_batch = set_of(new_ptr, len(new))
@@ -93,6 +93,11 @@ def arrange(
     _, number, counts = unique((batch * folds + window[:, 0]) * folds + window[:, 1], windows)
     order = torch.argsort(number, stable=True)
     return order, counts, around((cell - start)[order], length[order], centers)
+
+
+def number_of(size: Int[Tensor, "B 2"]) -> int:
+    """Cells of all lattices; too many for an integer are still too many."""
+    return int(size.double().prod(1).sum())
 
 
 def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:

@@ -172,7 +172,7 @@ class Grid:
             table: side of the table of positions that slots will read.
             top: centers a side of the level above, None for no such level.
         """
-        check_options(pad, shift, table, top)
+        check_options(folds, centers, pad, shift, table, top)
         of = ptr.numel() - 1, self.size, folds, centers, pos.dtype  # all that it depends on
         if pad is None:
             return shared(plan_even, *of, like=ptr)

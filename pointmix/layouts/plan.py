@@ -98,7 +98,7 @@ class PackedPlan:
     ptr: Int[Tensor, "S+1"]
     window: Int[Tensor, "N"]
     members: Bool[Tensor, "N M"]
-    center_valid: Bool[Tensor, "S M"] | None
+    center_valid: Bool[Tensor, "S M"]
 
     row_window: None = None
     valid: None = None

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.cells import arrange, coarsen, covered, divided, find, key_of, unique
+from pointmix.layouts.cells import arrange, coarsen, covered, divided, find, key_of, number_of, unique
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
 from pointmix.layouts.windows import around, check_options, reflected, reflection
@@ -90,7 +90,7 @@ class SparseGrid:
         kept, size = coarse.layout.cell, coarse.layout.size
         query = key_of(divided(self.cell, stride), set_of(points.ptr, len(self.cell)), size)[:, None]  # (N, 1)
         keys = key_of(kept, set_of(coarse.ptr, len(kept)), size)
-        parent = find(query, torch.zeros_like(query, dtype=torch.bool), keys, int(size.prod(1).sum())).squeeze(1)
+        parent = find(query, torch.zeros_like(query, dtype=torch.bool), keys, number_of(size)).squeeze(1)
         return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last is of cells that are gone
 
     def plan(
@@ -106,7 +106,7 @@ class SparseGrid:
         top: int | None = None,
     ) -> IndexPlan:
         """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
-        check_options(pad, shift, table, top)
+        check_options(folds, centers, pad, shift, table, top)
         if pad is not None:
             batch = set_of(ptr, len(self.cell))
             return self._plan_reflected(batch, pos.dtype, folds, centers, pad, shift, table, top)

@@ -38,8 +38,12 @@ def reflection(side, folds: int, pad: str):
     return fits * folds + (1 - fits) * side, extra // 2, side + extra
 
 
-def check_options(pad: str | None, shift: bool, table: int | None, top: int | None) -> None:
-    """Raise ValueError where a plan is asked for what only windows of one size have."""
+def check_options(
+    folds: int, centers: int, pad: str | None, shift: bool, table: int | None, top: int | None
+) -> None:
+    """Raise ValueError for no windows or centers, and where a plan is asked for what only windows of one size have."""
+    if folds < 1 or centers < 1:
+        raise ValueError(f"plan: folds and centers must be at least 1, got {folds} and {centers}")
     if pad is None and (shift or table is not None or top is not None):
         raise ValueError(f"plan: shift, table and top need pad, got {shift}, {table} and {top} without")
 

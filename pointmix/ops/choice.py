@@ -157,16 +157,21 @@ def forced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
     return None if (name := _asked_for(op, x)) is None else _function(name, op)
 
 
-def untraced(op: str, x: Tensor) -> Callable[..., Tensor] | None:
-    """The function to compute `op` with, or None: also where operations are traced or, as for counting, looked at."""
-    return None if traced(x) or torch._C._len_torch_dispatch_stack() else fastest(op, x, 0)
+def untraced(op: str, *tensors: Tensor) -> Callable[..., Tensor] | None:
+    """The function to compute `op` with; None where operations are traced or where a dispatch mode watches them."""
+    hidden = any(traced(t) for t in tensors) or torch._C._len_torch_dispatch_stack()
+    return None if hidden else fastest(op, tensors[0], 0)
 
 
 def without_gradient(op: str, x: Tensor, *weights: Tensor) -> Callable[..., Tensor] | None:
-    """The function to compute `op` with where nobody asks for gradients and nothing is traced, or None."""
-    graded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
-    mixed = x.dtype not in BACKENDS["numba"].dtypes or any((t.dtype, t.device) != (x.dtype, x.device) for t in weights)
-    return None if graded or mixed else untraced(op, x)
+    """The function to compute `op` with, whose memory all tensors share as they are; None where somebody asks for
+    gradients, dtypes differ or autocast chooses them."""
+    tensors = x, *weights
+    graded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    graded = graded or torch.autograd.forward_ad._current_level >= 0
+    mixed = any((t.dtype, t.device) != (x.dtype, x.device) for t in weights) or torch.is_autocast_enabled(x.device.type)
+    single = x.dtype in (torch.float32, torch.float64)
+    return untraced(op, *tensors) if single and not graded and not mixed else None
 
 
 def fused(op: str, x: Tensor, centers: int, dim: int) -> bool:
@@ -279,6 +284,8 @@ def _fault(name: str) -> str | None:
     try:
         if name != "torch":
             import_module(f"pointmix.ops.fast.{name}")
+        if name == "numba" and import_module("numba").config.DISABLE_JIT:
+            return "NUMBA_DISABLE_JIT is set"
     except Exception as error:  # built for another version of torch, say; what it raises is the library's choice
         return (str(error) or type(error).__name__).splitlines()[0]
     return ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pointmix import PointSet
 from pointmix.layouts import cells
 from pointmix.layouts.plan import plan_windows
 from pointmix.ops import use_backend
@@ -98,6 +99,36 @@ def test_points_off_their_lattice(outside):
         cells.coarsen(*lattice, 2, keep="occupied")
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
         cells.arrange(*lattice, 2, 2)
+    with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
+        one = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([0, 1])
+        cells.covered(*lattice, *one, stride=2, kernel=2, padding=0, absent="zero")
+
+
+@pytest.mark.parametrize("ptr", [[0, 3], [1, 4], [0, 64000, 4], [0, 5, 4], [0, 4, 4]])
+def test_ptr_of_other_points(ptr):
+    cell, ptr, size = torch.zeros(4, 2, dtype=torch.int64), torch.tensor(ptr), torch.tensor([[2, 2]])
+    calls = [lambda: cells.coarsen(cell, ptr, size, 2, keep="occupied"), lambda: cells.arrange(cell, ptr, size, 1, 1)]
+    rules = {"stride": 2, "kernel": 2, "padding": 0, "absent": "zero"}
+    calls += [lambda: cells.covered(cell, ptr, size, cell[:1], torch.tensor([0, 1]), **rules)]
+    calls += [lambda: cells.covered(cell, torch.tensor([0, 4]), size, cell[:1], ptr, **rules)]
+    for call in calls:
+        with pytest.raises(ValueError, match="^ptr must rise from 0 to the number of points$"):
+            call()
+
+
+def test_lattices_with_more_cells_than_integers():
+    """Their number would wrap around to zero."""
+    cell, size = torch.tensor([[5, 2**33 - 1]]), torch.tensor([[2**33, 2**33]])
+    new, *_ = cells.coarsen(cell, torch.tensor([0, 1]), size, 2, keep="occupied")
+    assert new.tolist() == [[2, 2**32 - 1]]
+
+
+@pytest.mark.parametrize("folds, centers", [(0, 1), (-3, 2), (2, 0)])
+def test_plans_without_windows_or_centers(folds, centers):
+    points = PointSet.from_images(torch.rand(1, 1, 4, 4))
+    for layout in (points.layout, points.as_sparse().layout):
+        with pytest.raises(ValueError, match=f"at least 1, got {folds} and {centers}$"):
+            layout.plan(points.pos, points.ptr, folds, centers)
 
 
 def test_more_points_than_cells():

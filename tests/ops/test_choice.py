@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -99,6 +103,13 @@ def test_a_library_that_raises_while_it_loads(monkeypatch):
     monkeypatch.setattr(choice, "import_module", broken)
     assert choice._fault.__wrapped__("numba") == "libc10.so: undefined symbol"
     assert choice._fault.__wrapped__("torch") == "" and choice._fault.__wrapped__("no_such_library") is None
+
+
+def test_numba_that_compiles_nothing_is_not_used():
+    code = "from pointmix.ops import backends; print(backends())"
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert "numba          no         does not load: NUMBA_DISABLE_JIT is set" in done.stdout, done.stderr
 
 
 def test_limits_hold_unless_a_backend_is_asked_for(monkeypatch):

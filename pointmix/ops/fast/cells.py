@@ -16,6 +16,26 @@ Cells = Int[ndarray, "N 2"]
 
 
 @compiled
+def check_ptr(ptr: Int[ndarray, "B+1"], sets: int, points: int) -> None:
+    """Raise ValueError unless ptr rises from 0 to the number of points: memory beyond is not ours."""
+    rises = len(ptr) == sets + 1 and ptr[0] == 0 and ptr[-1] == points
+    for b in range(sets):
+        rises = rises and ptr[b] <= ptr[b + 1]
+    if not rises:
+        raise ValueError("ptr must rise from 0 to the number of points")
+
+
+@compiled
+def check(cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"]) -> None:
+    """Raise ValueError unless ptr is one of these points and every cell one of its lattice."""
+    check_ptr(ptr, len(size), len(cell))
+    for b in range(len(size)):
+        for n in range(ptr[b], ptr[b + 1]):
+            if not (0 <= cell[n, 0] < size[b, 0] and 0 <= cell[n, 1] < size[b, 1]):
+                raise ValueError("a point lies on no cell of its lattice")
+
+
+@compiled
 def starts(size: Int[ndarray, "B 2"]) -> Int[ndarray, "B+1"]:
     """The number of the first cell of each lattice, and that of all cells."""
     first = np.zeros(len(size) + 1, np.int64)
@@ -30,8 +50,9 @@ def coarse_cells(
 ) -> tuple[Cells, Int[ndarray, "B+1"], Int[ndarray, "N'"], Int[ndarray, "N"]]:
     """Coarse cells that stay, their ptr, how many points each holds, and the place of each point's among them or -1.
 
-    All that hold a point stay, or with `whole` (what a full cell counts) the fullest, see `layouts.cells.coarsen`.
+    All that hold a point stay, or with `whole` (what a full cell counts) the fullest, as many as the points fill.
     """
+    check(cell, ptr, size)
     coarse, side = np.empty_like(size), 0
     for b in range(len(size)):
         for axis in range(2):
@@ -42,8 +63,6 @@ def coarse_cells(
     held, parent = np.zeros(first[-1], np.int64), np.empty(len(cell), np.int64)
     for b in range(len(size)):
         for n in range(ptr[b], ptr[b + 1]):
-            if not (0 <= cell[n, 0] < size[b, 0] and 0 <= cell[n, 1] < size[b, 1]):
-                raise ValueError("a point lies on no cell of its lattice")
             parent[n] = first[b] + block[cell[n, 0]] * coarse[b, 1] + block[cell[n, 1]]
             held[parent[n]] += 1
     place, new_ptr = np.empty(first[-1], np.int64), np.zeros(len(ptr), np.int64)  # place: -1 for cells that go
@@ -104,6 +123,8 @@ def kernel_cells(
     new: Cells, new_ptr: Int[ndarray, "B+1"], stride: int, kernel: int, padding: int,
 ) -> Int[ndarray, "N' K"]:  # fmt: skip
     """The point on each cell that the kernel of each coarse cell covers; their number where there is none."""
+    check(cell, ptr, size)
+    check_ptr(new_ptr, len(size), len(new))
     first = starts(size)
     table = np.full(first[-1], len(cell))
     for b in range(len(size)):
@@ -124,12 +145,11 @@ def window_order(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], folds: int, centers: int
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:
     """Points window by window, how many each window has, and around which centers each point lies, in that order."""
+    check(cell, ptr, size)
     window, counts = np.empty(len(cell), np.int64), np.zeros((len(size) * folds * folds,), np.int64)
     for b in range(len(size)):
         down, right = min(size[b, 0], folds), min(size[b, 1], folds)
         for n in range(ptr[b], ptr[b + 1]):
-            if not (0 <= cell[n, 0] < size[b, 0] and 0 <= cell[n, 1] < size[b, 1]):
-                raise ValueError("a point lies on no cell of its lattice")
             row, col = cell[n, 0] * down // size[b, 0], cell[n, 1] * right // size[b, 1]
             window[n] = (b * folds + row) * folds + col
             counts[window[n]] += 1
@@ -163,8 +183,8 @@ def window_order(
 def window_rows(
     counts: Int[ndarray, "S"], members: Bool[ndarray, "N M"], distinct: bool, like: Float[ndarray, "0"]
 ) -> tuple[ndarray, ...]:
-    """Slots, which are valid, the slot of each point, the mean of each center, windows of rows and of points, centers
-    that exist; see `layouts.plan.plan_windows`. Means have the dtype of `like`."""
+    """As in `IndexPlan`: slot, valid, place, pooling (in the dtype of `like`), row_window, the window of each place and
+    center_valid."""
     points, windows, centers = len(members), len(counts), members.shape[1]
     mean, longest, number = (points + windows - 1) // windows, 0, 0
     for s in range(windows):

@@ -49,10 +49,14 @@ def context_cluster(
         members: which centers of its window each point lies around; their mean features are the center's.
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
-    x, (points, channels), (sets, centers) = x.contiguous(), x.shape, center_valid.shape
+    (points, channels), (sets, centers) = x.shape, center_valid.shape
+    x, alpha, beta, bp = (t.contiguous().resolve_neg() for t in (x, alpha, beta, bp))
     bounds, members, exists = ptr.contiguous().numpy(), members.contiguous(), center_valid.contiguous()
     if bounds[-1] != points or len(members) != points:
         raise ValueError(f"windows hold {bounds[-1]} points, {len(members)} of them around centers, got {points}")
+    if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
+        shapes = tuple(alpha.shape), tuple(beta.shape), tuple(bp.shape)
+        raise ValueError(f"alpha, beta and bp must be (1,), (1,) and ({len(wp)},), got {shapes}")
     (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
     wv, wp, bv = wv.unflatten(0, (heads, -1)), wp.t().unflatten(0, (heads, -1)), bv.view(heads, 1, -1)
     dim, wide, by_number = wv.shape[1], wp.shape[2], denominator == "count" or unweighted
@@ -60,7 +64,7 @@ def context_cluster(
     mean, center = x.new_empty(sets, centers, channels), x.new_empty(points, heads, dtype=torch.int32)
     weight, out = x.new_empty(points, heads), x.new_empty(points, wide)
     y, share = x.new_empty(heads, sets, centers, channels), x.new_empty(heads, sets, centers)
-    given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp.contiguous()}
+    given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp}
     made = {"mean": mean, "center": center, "weight": weight, "out": out, "y": y, "share": share}
     arrays = windows.Arrays(ctypes.addressof(sizes), bounds.ctypes.data)
     address = _compiled(x.dtype)

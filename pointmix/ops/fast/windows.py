@@ -33,7 +33,8 @@ class Sizes(ctypes.Structure):
 
 
 class Arrays(ctypes.Structure):
-    """Where they are; all are contiguous, ptr int64, center int32, members and exists bytes, the others of features."""
+    """Addresses of `Sizes` and of contiguous arrays: ptr int64, center int32, members and exists bool, all others of
+    the features' dtype."""
 
     _fields_ = [
         (name, ctypes.c_void_p)
@@ -66,7 +67,7 @@ def assign(
     exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float, center: Int[ndarray, "N E"],
     logit: Float[ndarray, "N E"],
 ) -> None:  # fmt: skip
-    """The center that each point joins, the first of equals, and what the sigmoid of is its weight there.
+    """The center that each point joins, the first of equals, and the logit of its weight there.
 
     Queries are those from point `begin` on; c is scaled to length alpha in place. No vector is shorter than `least`.
     """

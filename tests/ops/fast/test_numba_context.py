@@ -5,6 +5,8 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.nn.mixers import ContextCluster
@@ -125,6 +127,22 @@ def test_tensors_need_not_be_contiguous():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_views_that_are_negative_on_paper():
+    x, windows, weights, heads = case([4, 6, 5])
+    expected = context_cluster(x, *windows, *weights, heads=heads)
+    negative = [torch._neg_view(-t) for t in weights]
+    found = context_cluster(torch._neg_view(-x), *windows, *negative, heads=heads)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("which", [3, 4, 5])
+def test_weights_of_another_shape(which):
+    x, windows, weights, heads = case([4, 6])
+    weights[which] = weights[which][:0]
+    with pytest.raises(ValueError, match=r"^alpha, beta and bp must be \(1,\), \(1,\) and \(3,\), got "):
+        context_cluster(x, *windows, *weights, heads=heads)
+
+
 def test_windows_of_other_points():
     x, windows, weights, heads = case([4, 6])
     with pytest.raises(ValueError, match="^windows hold 10 points, 10 of them around centers, got 9$"):
@@ -194,8 +212,19 @@ def test_mixers_leave_to_products_what_it_does_not_take(calls):
         torch.testing.assert_close(mixer(x, plan), expected, rtol=1e-11, atol=1e-11)
         mixer.plain = False
         torch.compile(lambda x: mixer(x, plan), backend="eager", fullgraph=True)(x)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            mixer.float()(x.bfloat16(), plan)
         mixer.center_updates = 1
-        mixer(x.float(), plan)
+        mixer(x, plan)
+        mixer.center_updates, single = 0, x.float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert mixer.float()(single, plan).dtype == torch.bfloat16
+        mixer.alpha = torch.nn.Parameter(TwoTensor(mixer.alpha.detach(), mixer.alpha.detach()), requires_grad=False)
+        mixer(single, plan)
+    assert not calls
+
+
+def test_mixers_refuse_what_products_refuse(calls):
+    """Forward-mode derivatives, which would be lost without a word."""
+    mixer, plan, x = mixer_and_plan()
+    with torch.no_grad(), forward_ad.dual_level(), pytest.raises(NotImplementedError):
+        mixer(forward_ad.make_dual(x, torch.ones_like(x)), plan)
     assert not calls
