@@ -22,7 +22,7 @@ from pointmix.ops.scatter import segment_sum
 TABLE = 16  # cells a point up to which there is a table
 
 
-def coarsen(
+def coarse_cells(
     cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], size: Int[Tensor, "B 2"], stride: int, *, keep: str
 ) -> tuple[Int[Tensor, "N' 2"], Int[Tensor, "B+1"], Int[Tensor, "N'"], Int[Tensor, "N"]]:
     """Coarse cells, their ptr, how many points each holds, and which of them holds each point, -1 if it does not stay.
@@ -46,7 +46,7 @@ def coarsen(
     return new, offsets(torch.bincount(new_batch, minlength=len(coarse))), count, parent
 
 
-def covered(
+def kernel_cells(
     cell: Int[Tensor, "N 2"],
     ptr: Int[Tensor, "B+1"],
     size: Int[Tensor, "B 2"],
@@ -75,7 +75,7 @@ def covered(
     return _nearest(index, outside, kernel, len(cell)) if absent == "nearest" else index
 
 
-def arrange(
+def window_order(
     cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], size: Int[Tensor, "B 2"], folds: int, centers: int
 ) -> tuple[Int[Tensor, "N"], Int[Tensor, "S"], Bool[Tensor, "N M"]]:
     """Points window by window, how many each window has, and around which centers each point lies, in that order.

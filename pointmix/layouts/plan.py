@@ -209,14 +209,14 @@ def plan_windows(
         distinct: a center around which lie the same points as around an earlier one does not exist.
     """
     fast = untraced("window_rows", counts) if dtype in (torch.float32, torch.float64) else None
-    found = (fast or _rows)(counts, members, distinct, counts.new_empty(0, dtype=dtype))
+    found = (fast or _window_rows)(counts, members, distinct, counts.new_empty(0, dtype=dtype))
     slot, valid, place, pooling, row_window, window, center_valid = found
     row_window = None if len(row_window) == len(counts) else row_window
     packed = PackedPlan(ragged.offsets(counts), window, members, center_valid)
     return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, len(counts), packed=packed)
 
 
-def _rows(
+def _window_rows(
     counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], distinct: bool, like: Float[Tensor, "0"]
 ) -> tuple[Tensor, ...]:
     """Slots, valid, place, pooling in the dtype of `like`, row_window, the window of each place, center_valid, see

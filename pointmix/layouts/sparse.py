@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.cells import arrange, coarsen, covered, divided, find, key_of, number_of, unique
+from pointmix.layouts.cells import coarse_cells, divided, find, kernel_cells, key_of, number_of, unique, window_order
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
 from pointmix.layouts.windows import around, check_options, reflected, reflection
@@ -67,7 +67,7 @@ class SparseGrid:
         in place of an absent cell of the lattice, the nearest one that the same kernel has, so that a network trained
         on whole images meets what it knows.
         """
-        cell, new_ptr, count, parent = coarsen(self.cell, ptr, self.size, stride, keep=keep)
+        cell, new_ptr, count, parent = coarse_cells(self.cell, ptr, self.size, stride, keep=keep)
         inside, own = slice(None), pos
         if keep == "area":  # points whose coarse cell stays
             inside = parent >= 0
@@ -79,7 +79,7 @@ class SparseGrid:
             rows = feat.new_zeros(len(cell) * kernel**2, feat.shape[1]).index_copy_(0, slot, feat[inside])
         else:
             shape = {"stride": stride, "kernel": kernel, "padding": padding, "absent": absent}
-            index = covered(self.cell, ptr, self.size, cell, new_ptr, **shape)
+            index = kernel_cells(self.cell, ptr, self.size, cell, new_ptr, **shape)
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
         feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
         pos = segment_sum(own, parent, len(cell)) / count[:, None]
@@ -110,7 +110,7 @@ class SparseGrid:
         if pad is not None:
             batch = set_of(ptr, len(self.cell))
             return self._plan_reflected(batch, pos.dtype, folds, centers, pad, shift, table, top)
-        return plan_windows(*arrange(self.cell, ptr, self.size, folds, centers), pos.dtype)
+        return plan_windows(*window_order(self.cell, ptr, self.size, folds, centers), pos.dtype)
 
     def _plan_reflected(self, batch, dtype, folds, centers, pad, shift, table, top) -> IndexPlan:
         side, before, padded = reflection(self.size, folds, pad)  # (B, 2) each

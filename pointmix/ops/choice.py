@@ -164,14 +164,14 @@ def untraced(op: str, *tensors: Tensor) -> Callable[..., Tensor] | None:
 
 
 def without_gradient(op: str, x: Tensor, *weights: Tensor) -> Callable[..., Tensor] | None:
-    """The function to compute `op` with, whose memory all tensors share as they are; None where somebody asks for
-    gradients, dtypes differ or autocast chooses them."""
+    """The function to compute `op` with, which reads the tensors' memory itself; None where somebody asks for
+    gradients, where dtypes or devices differ, in half precision and where autocast chooses it."""
     tensors = x, *weights
     graded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     graded = graded or torch.autograd.forward_ad._current_level >= 0
     mixed = any((t.dtype, t.device) != (x.dtype, x.device) for t in weights) or torch.is_autocast_enabled(x.device.type)
-    single = x.dtype in (torch.float32, torch.float64)
-    return untraced(op, *tensors) if single and not graded and not mixed else None
+    mixed = mixed or x.dtype not in (torch.float32, torch.float64)  # where numba was asked for, `fastest` would raise
+    return None if graded or mixed else untraced(op, *tensors)
 
 
 def fused(op: str, x: Tensor, centers: int, dim: int) -> bool:

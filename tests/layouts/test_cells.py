@@ -12,28 +12,24 @@ from pointmix.ops.ragged import offsets
 SIZES = [(1, 1), (7, 12), (16, 16), (5, 1), (31, 9), (2, 40)]
 
 
-def lattices(density: float, sizes=SIZES, shuffled: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def lattices(density: float, sizes=SIZES) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cells, ptr and sizes of a batch; each lattice has a point at least."""
     found = []
     for height, width in sizes:
         mask = torch.rand(height, width) < density
         mask[torch.randint(height, ()), torch.randint(width, ())] = True
         cell = mask.nonzero()
-        found.append(cell[torch.randperm(len(cell))] if shuffled else cell)
+        found.append(cell[torch.randperm(len(cell))])
     return torch.cat(found), offsets(torch.tensor([len(c) for c in found])), torch.tensor(sizes)
 
 
-def both(op, *args, **kwargs):
-    """What numba gives and what tensors give; they have to be the same numbers."""
+def check(op, *args, **kwargs):
+    """What tensors give, once numba has given the same numbers."""
     with use_backend("torch"):
         expected = op(*args, **kwargs)
     with use_backend("numba"):
         found = op(*args, **kwargs)
-    return (t if isinstance(t, tuple) else (t,) for t in (found, expected))
-
-
-def check(op, *args, **kwargs):
-    found, expected = both(op, *args, **kwargs)
+    found, expected = (t if isinstance(t, tuple) else (t,) for t in (found, expected))
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype and torch.equal(a, b)
@@ -47,10 +43,10 @@ def check(op, *args, **kwargs):
 def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, density, keep, sizes, monkeypatch):
     monkeypatch.setattr(cells, "TABLE", 10**6)  # so that numba has its turn, however few points there are
     cell, ptr, size = lattices(density, sizes)
-    new, new_ptr, _, parent = check(cells.coarsen, cell, ptr, size, stride, keep=keep)
+    new, new_ptr, _, parent = check(cells.coarse_cells, cell, ptr, size, stride, keep=keep)
     assert (parent >= 0).all() or keep == "area"
     rules = {"stride": stride, "kernel": kernel, "padding": padding}
-    index = check(cells.covered, cell, ptr, size, new, new_ptr, absent="zero", **rules)
+    index = check(cells.kernel_cells, cell, ptr, size, new, new_ptr, absent="zero", **rules)
     there = index < len(cell)
     row, _ = there.nonzero(as_tuple=True)
     lead = cell[index[there]] - new[row] * stride + padding
@@ -62,7 +58,7 @@ def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, dens
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_points_window_by_window(folds, centers, density, sizes, monkeypatch):
     monkeypatch.setattr(cells, "TABLE", 10**6)
-    order, counts, members = check(cells.arrange, *lattices(density, sizes), folds, centers)
+    order, counts, members = check(cells.window_order, *lattices(density, sizes), folds, centers)
     assert sorted(order.tolist()) == list(range(len(order))) and int(counts.sum()) == len(members)
 
 
@@ -85,32 +81,33 @@ def test_rows(counts, dtype, distinct):
 def test_large_lattices_are_not_tabled():
     """A lattice of 10^12 cells costs what its two points cost."""
     cell, ptr, size = torch.tensor([[3, 5], [10**6 - 1, 10**6 - 1]]), torch.tensor([0, 2]), torch.tensor([[10**6] * 2])
-    new, new_ptr, count, parent = cells.coarsen(cell, ptr, size, 4, keep="occupied")
+    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 4, keep="occupied")
     assert new.tolist() == [[0, 1], [249999, 249999]] and parent.tolist() == [0, 1] and count.tolist() == [1, 1]
-    index = cells.covered(cell, ptr, size, new, new_ptr, stride=4, kernel=4, padding=0, absent="zero")
+    index = cells.kernel_cells(cell, ptr, size, new, new_ptr, stride=4, kernel=4, padding=0, absent="zero")
     assert index[0, 13] == 0 and index[1, 15] == 1 and (index == 2).sum() == 30
-    assert cells.arrange(cell, ptr, size, 1000, 1)[1].tolist() == [1, 1]
+    assert cells.window_order(cell, ptr, size, 1000, 1)[1].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("outside", [(-1, 0), (0, -1), (4, 0), (0, 4)])
 def test_points_off_their_lattice(outside):
     lattice = torch.tensor([[0, 0], outside]), torch.tensor([0, 2]), torch.tensor([[4, 4]])
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
-        cells.coarsen(*lattice, 2, keep="occupied")
+        cells.coarse_cells(*lattice, 2, keep="occupied")
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
-        cells.arrange(*lattice, 2, 2)
+        cells.window_order(*lattice, 2, 2)
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
         one = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([0, 1])
-        cells.covered(*lattice, *one, stride=2, kernel=2, padding=0, absent="zero")
+        cells.kernel_cells(*lattice, *one, stride=2, kernel=2, padding=0, absent="zero")
 
 
 @pytest.mark.parametrize("ptr", [[0, 3], [1, 4], [0, 64000, 4], [0, 5, 4], [0, 4, 4]])
 def test_ptr_of_other_points(ptr):
     cell, ptr, size = torch.zeros(4, 2, dtype=torch.int64), torch.tensor(ptr), torch.tensor([[2, 2]])
-    calls = [lambda: cells.coarsen(cell, ptr, size, 2, keep="occupied"), lambda: cells.arrange(cell, ptr, size, 1, 1)]
+    calls = [lambda: cells.coarse_cells(cell, ptr, size, 2, keep="occupied")]
+    calls += [lambda: cells.window_order(cell, ptr, size, 1, 1)]
     rules = {"stride": 2, "kernel": 2, "padding": 0, "absent": "zero"}
-    calls += [lambda: cells.covered(cell, ptr, size, cell[:1], torch.tensor([0, 1]), **rules)]
-    calls += [lambda: cells.covered(cell, torch.tensor([0, 4]), size, cell[:1], ptr, **rules)]
+    calls += [lambda: cells.kernel_cells(cell, ptr, size, cell[:1], torch.tensor([0, 1]), **rules)]
+    calls += [lambda: cells.kernel_cells(cell, torch.tensor([0, 4]), size, cell[:1], ptr, **rules)]
     for call in calls:
         with pytest.raises(ValueError, match="^ptr must rise from 0 to the number of points$"):
             call()
@@ -119,7 +116,7 @@ def test_ptr_of_other_points(ptr):
 def test_lattices_with_more_cells_than_integers():
     """Their number would wrap around to zero."""
     cell, size = torch.tensor([[5, 2**33 - 1]]), torch.tensor([[2**33, 2**33]])
-    new, *_ = cells.coarsen(cell, torch.tensor([0, 1]), size, 2, keep="occupied")
+    new, *_ = cells.coarse_cells(cell, torch.tensor([0, 1]), size, 2, keep="occupied")
     assert new.tolist() == [[2, 2**32 - 1]]
 
 
@@ -134,11 +131,11 @@ def test_plans_without_windows_or_centers(folds, centers):
 def test_more_points_than_cells():
     """Two points on each of four cells: no coarse cell is fuller than full."""
     cell = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(2, 1)
-    new, _, count, _ = check(cells.coarsen, cell, torch.tensor([0, 8]), torch.tensor([[2, 2]]), 2, keep="area")
+    new, _, count, _ = check(cells.coarse_cells, cell, torch.tensor([0, 8]), torch.tensor([[2, 2]]), 2, keep="area")
     assert new.tolist() == [[0, 0]] and count.tolist() == [8]
 
 
 def test_traces_hold_tensors_alone():
     cell, ptr, size = lattices(0.5)
-    trace = torch.fx.experimental.proxy_tensor.make_fx(lambda c: cells.arrange(c, ptr, size, 2, 2)[0])(cell)
-    assert torch.equal(trace(cell), cells.arrange(cell, ptr, size, 2, 2)[0])
+    trace = torch.fx.experimental.proxy_tensor.make_fx(lambda c: cells.window_order(c, ptr, size, 2, 2)[0])(cell)
+    assert torch.equal(trace(cell), cells.window_order(cell, ptr, size, 2, 2)[0])

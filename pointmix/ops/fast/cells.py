@@ -146,7 +146,7 @@ def window_order(
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:
     """Points window by window, how many each window has, and around which centers each point lies, in that order."""
     check(cell, ptr, size)
-    window, counts = np.empty(len(cell), np.int64), np.zeros((len(size) * folds * folds,), np.int64)
+    window, counts = np.empty(len(cell), np.int64), np.zeros(len(size) * folds * folds, np.int64)
     for b in range(len(size)):
         down, right = min(size[b, 0], folds), min(size[b, 1], folds)
         for n in range(ptr[b], ptr[b + 1]):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numba import cfunc
+from numba.core.ccallback import CFunc
 from torch import Tensor
 
 from pointmix.ops.fast import team, windows
@@ -67,7 +68,7 @@ def context_cluster(
     given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp}
     made = {"mean": mean, "center": center, "weight": weight, "out": out, "y": y, "share": share}
     arrays = windows.Arrays(ctypes.addressof(sizes), bounds.ctypes.data)
-    address = _compiled(x.dtype)
+    address = _compiled(x.dtype).address
     threads = torch.get_num_threads() if points * heads * (centers * dim + channels) >= SHARED else 1
 
     def run(phase: int, first: int = 0, last: int = sets, **tensors: Tensor) -> None:
@@ -91,23 +92,18 @@ def context_cluster(
 
 def _pieces(bounds: Int[np.ndarray, "S+1"], points: int) -> Iterator[tuple[int, int]]:
     """Windows `first` to `last` that together have about so many points, whose queries fit the cache."""
-    ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points)) if bounds[-1] > points else []
+    ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points))
     return ((int(first), int(last)) for first, last in pairwise([0, *ends, len(bounds) - 1]) if first < last)
 
 
 @cache
-def _compiled(dtype: torch.dtype) -> int:
-    """The address of `windows.work_for`, kept on disk where there is a place for it."""
+def _compiled(dtype: torch.dtype) -> CFunc:
+    """`windows.work_for`, kept on disk where there is a place for it."""
     work = windows.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
     try:
-        function = cfunc(windows.SIGNATURE, cache=True)(work)
+        return cfunc(windows.SIGNATURE, cache=True)(work)
     except RuntimeError:  # no folder to write to
-        function = cfunc(windows.SIGNATURE)(work)
+        return cfunc(windows.SIGNATURE)(work)
     except BROKEN as error:
         tell("windows", os.environ.get("NUMBA_CACHE_DIR") or str(Path(windows.__file__).parent / "__pycache__"), error)
-        function = cfunc(windows.SIGNATURE)(work)
-    _KEPT.append(function)  # or its code would go
-    return function.address
-
-
-_KEPT: list[object] = []
+        return cfunc(windows.SIGNATURE)(work)

@@ -159,10 +159,10 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
 
     Of features in that precision; no vector counts as shorter than `least`.
     """
-    least = dtype(least)
+    least, fields = dtype(least), len(Sizes._fields_)
 
-    def work(at) -> None:
-        sizes = carray(at[0], (14,), np.int64)
+    def work(at) -> None:  # addresses in the order of `Arrays`
+        sizes = carray(at[0], (fields,), np.int64)
         phase, first, last, step, N, S, M, E, D, C, K, count, unweighted, _ = sizes
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
@@ -174,7 +174,7 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
         y, share = carray(at[12], (E, S, M, C), dtype), carray(at[13], (E, S, M), dtype)
         p, bias, out = carray(at[14], (E, S, M, K), dtype), carray(at[15], (K,), dtype), carray(at[16], (N, K), dtype)
         while True:
-            start = first + claim(sizes[13:]) * step
+            start = first + claim(sizes[fields - 1 :]) * step
             for s in range(start, min(start + step, last)):
                 if phase == POOL:
                     pool(s, x, ptr, members, mean)

@@ -9,10 +9,11 @@ from torch.autograd import forward_ad
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pointmix import PointSet
 from pointmix.nn.mixers import ContextCluster
-from pointmix.ops import use_backend
+from pointmix.ops import choice, use_backend
 from pointmix.ops.clustering import cluster_hard_plain
-from pointmix.ops.fast import numba_context, team
+from pointmix.ops.fast import numba, numba_context, team
 from pointmix.ops.fast.numba import context_cluster
 from pointmix.ops.ragged import offsets
 
@@ -167,9 +168,6 @@ def test_several_threads_may_call():
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
     """Points of each call of the kernel."""
-    from pointmix.ops import choice
-    from pointmix.ops.fast import numba
-
     made = []
     monkeypatch.setattr(numba, "context_cluster", lambda x, *a, **k: made.append(len(x)) or context_cluster(x, *a, **k))
     choice._loaded.cache_clear()
@@ -178,8 +176,6 @@ def calls(monkeypatch) -> list[int]:
 
 
 def mixer_and_plan(**kwargs):
-    from pointmix import PointSet
-
     masks = [torch.rand(12, 10) < 0.4, torch.rand(5, 9) < 0.7, torch.zeros(4, 4, dtype=torch.bool)]
     masks[2][1, 2] = True
     points = PointSet.from_images([torch.randn(6, *m.shape, dtype=torch.float64) for m in masks], masks)
