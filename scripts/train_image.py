@@ -1,6 +1,7 @@
 """Train an image classifier. Without arguments: a small network on scikit-learn's handwritten digits, about a minute.
 
 python scripts/train_image.py
+python scripts/train_image.py --data.root DIR --model.name coc_tiny        # your photographs, defaults as in --help
 python scripts/train_image.py --config configs/image/coc_tiny_in1k.yaml --data.root DIR
 torchrun --nproc_per_node 8 scripts/train_image.py --config configs/image/coc_tiny_in1k.yaml --data.root DIR
 """
@@ -12,15 +13,16 @@ from pathlib import Path
 
 from pointmix._main import exit_code
 
-DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "image" / "coc_digits.yaml"
+EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "image" / "coc_digits.yaml"
 
 
 def train(argv: list[str]) -> None:
-    from pointmix.engine.flags import parse
+    from pointmix.engine.flags import parse_recipe
     from pointmix.engine.images import TrainImagesConfig
     from pointmix.engine.seeds import train_all
 
-    train_all(parse(argv, TrainImagesConfig, prog="train_image.py", default_config=str(DEFAULT)))
+    cfg, recipe = parse_recipe(argv, TrainImagesConfig, prog="train_image.py", embedded=str(EMBEDDED))
+    train_all(cfg, recipe=recipe)
 
 
 def main(argv: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 python scripts/train_points.py
 python scripts/train_points.py --seeds 1 2 3                                   # mean and deviation of three runs
+python scripts/train_points.py --data.source scanobjectnn --data.root DIR      # your scans, defaults as in --help
 python scripts/train_points.py --config configs/points/pointmlp_coc_scanobjectnn.yaml --data.root DIR --votes 10
 torchrun --nproc_per_node 2 scripts/train_points.py --config configs/points/pointmlp_coc_modern.yaml --data.root DIR
 """
@@ -13,15 +14,16 @@ from pathlib import Path
 
 from pointmix._main import exit_code
 
-DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "points" / "coc_shapes.yaml"
+EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "points" / "coc_shapes.yaml"
 
 
 def train(argv: list[str]) -> None:
-    from pointmix.engine.flags import parse
+    from pointmix.engine.flags import parse_recipe
     from pointmix.engine.points import TrainPointsConfig
     from pointmix.engine.seeds import train_all
 
-    train_all(parse(argv, TrainPointsConfig, prog="train_points.py", default_config=str(DEFAULT)))
+    cfg, recipe = parse_recipe(argv, TrainPointsConfig, prog="train_points.py", embedded=str(EMBEDDED))
+    train_all(cfg, recipe=recipe)
 
 
 def main(argv: list[str]) -> int:

@@ -38,7 +38,7 @@ FOR_IMAGES = {
     "in_chans": 3,
     "mean": IMAGENET_DEFAULT_MEAN,
     "std": IMAGENET_DEFAULT_STD,
-    "val_fraction": 0.02,
+    "val_fraction": 0.1,
     "crop_pct": 0.9,
     "pad_crop": 0,
     "hflip": 0.5,
@@ -64,8 +64,7 @@ class DataConfig:
         train_split: name of the training split, a folder below root for source folder.
         test_split: name of the test split; unset: the first of val, validation and test that is there.
         val_split: name of a split to select models on, instead of a share of train.
-        val_fraction: share of every class of train held back to select models on, 0 for none (unset: 0.1 for digits,
-            0.02 else).
+        val_fraction: share of every class of train held back to select models on, 0 for none (unset: 0.1).
         split_seed: decides which images are held back or kept by limit; the run's own seed does not.
         limit: at most this many training images, for a quick try.
         input_key: column of the images, for hfds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,9 +28,12 @@ class OptimConfig:
     opt: str = "adamw"
     """Optimizer name, as timm knows it."""
     lr: float = 1e-3
-    """Learning rate at a total batch of `lr_base_batch`; scaled linearly to the real total batch."""
+    """Learning rate at a total batch of `lr_base_batch`; see `lr_scale` for others."""
     lr_base_batch: int = 1024
     """Total batch (processes x batch_size x accum) for which `lr` is meant."""
+    lr_scale: Literal["sqrt", "linear", "none"] = "sqrt"
+    """How the learning rate follows the total batch: sqrt suits Adam-like optimizers, linear suits SGD and is what
+    most papers did; none does not."""
     weight_decay: float = 0.05
     """Weight decay; none on biases, on 1-D tensors and on what the model's no_weight_decay() names."""
     decay_all: bool = False
@@ -48,12 +52,17 @@ class OptimConfig:
     """Learning rate at the end of the schedule."""
     cooldown_epochs: int = 0
     """Epochs at `min_lr` after the schedule, in addition to `epochs`."""
-    sched_on_updates: bool = False
-    """Move the learning rate at every step instead of every epoch; better for short runs."""
+    sched_on_updates: bool = True
+    """Move the learning rate at every step instead of every epoch, as some papers did."""
     ema_decay: float | None = None
     """Decay of an exponential moving average of the weights, which is then what is selected and tested; null: none."""
     ema_warmup: bool = True
     """Let the decay of the average rise from zero over the first steps."""
+
+    def scaled_lr(self, total_batch: int) -> float:
+        """The learning rate at so many samples a step, those of all processes and of `accum` batches."""
+        ratio = total_batch / self.lr_base_batch
+        return self.lr * {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scale]
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class RunConfig:
 
     unit: ClassVar[str] = "samples"
     """What the data are called where they are counted."""
+    root_source: ClassVar[str | None] = None
+    """What `data.source` is where flags and files give `data.root` and no source; None: its default."""
     drawn_by: ClassVar[tuple[str, ...]] = ("explain",)
     """Methods of a network of which `draw_clusters` needs one."""
 
@@ -129,7 +140,7 @@ class RunConfig:
     def data_name(self) -> str:
         """What to call the data: the folder's name, or that of the source."""
         root, source = self.data.root, self.data.source
-        return Path(root).resolve().name if root and source == "folder" else source
+        return Path(root).resolve().name if root and source in ("folder", "wds/") else source
 
     def build_splits(self, *, rank: int, world_size: int) -> Any:
         """Loaders of (input, targets) batches as `train`, `val` (or None) and `test`, with `classes`, `config`,
@@ -161,6 +172,9 @@ class RunConfig:
         return {}
 
 
+# What a key came to in configurations of versions that did not have it, where that is not its default now.
+BEFORE = {"optim.lr_scale": "linear"}
+
 # Keys that may differ when a run goes on, because they do not change what is trained. All others must be as they were.
 FREE_KEYS = frozenset(
     "name out restart seeds max_steps save_every_steps save_every_seconds log_every data.workers votes".split()
@@ -180,9 +194,9 @@ def as_plain(cfg: Any) -> dict[str, Any]:
 def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
     """Say which key of an earlier configuration (`as_plain`) differs first now, FREE_KEYS apart; None if none does.
 
-    A key that the earlier one does not have, because an earlier version wrote it, had its default.
+    A key that the earlier one does not have, because an earlier version wrote it, had its default (but see BEFORE).
     """
-    old = _flat(as_plain(type(cfg)())) | _flat(old)
+    old = _flat(as_plain(type(cfg)())) | BEFORE | _flat(old)
     new = _flat(as_plain(cfg))
     for key in [*new, *(k for k in old if k not in new)]:
         if key in FREE_KEYS or old.get(key) == new.get(key):

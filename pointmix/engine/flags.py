@@ -11,12 +11,24 @@ from pointmix.engine.config import RunConfig
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def parse(argv: list[str], kind: type[Config], *, prog: str = "train", default_config: str | None = None) -> Config:
-    """Read flags and `--config` files into a configuration of this kind.
+def parse(argv: list[str], kind: type[Config], *, prog: str = "train") -> Config:
+    """Read flags and `--config` files into a configuration of this kind, see `parse_recipe`."""
+    return parse_recipe(argv, kind, prog=prog)[0]
 
-    Files come first, wherever they stand among the flags, so flags always win. `default_config` is a YAML file taken
-    when `argv` names none. Flags that name another model than the files do leave behind the files' model.kwargs.
+
+def parse_recipe(
+    argv: list[str], kind: type[Config], *, prog: str = "train", embedded: str | None = None
+) -> tuple[Config, str]:
+    """Read flags and `--config` files into a configuration of this kind, and say what they were added to.
+
+    Files come first, wherever they stand among the flags, so flags always win. `embedded` is a YAML file for the data
+    that come with pointmix: it is taken where no file is named and the flags choose no other data. A `data.root`
+    without a `data.source` chooses `kind.root_source`. Flags that name another model than the files do leave behind
+    the files' model.kwargs and the files' name, and flags that name another source their name.
     `--seeds 1 2 3` is the same as `--seeds=[1,2,3]`.
+
+    Returns:
+        The configuration, and the files that it is made of, or "defaults of PROG".
 
     Raises:
         ValueError: one line that names the key or file at fault.
@@ -28,19 +40,32 @@ def parse(argv: list[str], kind: type[Config], *, prog: str = "train", default_c
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", action="append")
+    first.add_argument("--config", action="append", default=[])
     first.add_argument("--seeds", nargs="+")
     try:
         known, flags = first.parse_known_args(argv)
         if known.seeds is not None:
             plain = known.seeds == ["null"]
             flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
-        named = known.config or ([default_config] if default_config is not None else [])
-        files = [f"--config={name}" for name in named]
-        settings = [flag for flag in flags if not flag.startswith("--print_config")]  # which would print and exit
-        if parser.parse_args([*files, *settings]).model.name != parser.parse_args(files).model.name:
+        files = [f"--config={name}" for name in known.config]
+        told = ", ".join(known.config) or f"defaults of {prog}"
+        given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
+        if kind.root_source and given.get("data.root") and given.get("data.source") is None:
+            flags.insert(0, f"--data.source={kind.root_source}")
+            told += f" (data.source {kind.root_source}, as data.root is given)"
+        elif embedded is not None and not files and given.get("data.source") in (None, kind().data.source):
+            files, told = [f"--config={embedded}"], embedded
+        before, after = (parser.parse_args([*files, *more]) for more in ([], _without_print(flags)))
+        if before.model.name != after.model.name:
             files.append("--model.kwargs={}")
+        if before.model.name != after.model.name or before.data.source != after.data.source:
+            files.append("--name=null")
         found = parser.instantiate(parser.parse_args([*files, *flags]))
     except (ArgumentError, TypeError, OSError) as e:
         raise ValueError(" ".join(str(e).split())) from e
-    return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)})
+    return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)}), told
+
+
+def _without_print(flags: list[str]) -> list[str]:
+    """Flags that can be parsed for a look: --print_config would print and exit."""
+    return [flag for flag in flags if not flag.startswith("--print_config")]

@@ -38,6 +38,7 @@ class TrainImagesConfig(RunConfig):
     """Train an image classifier."""
 
     unit: ClassVar[str] = "images"
+    root_source: ClassVar[str | None] = "folder"
 
     data: DataConfig = field(default_factory=DataConfig)
     """The images."""

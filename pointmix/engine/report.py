@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +13,30 @@ from rich.table import Table
 from pointmix.engine.checkpoint import replacing
 from pointmix.engine.log import in_percent
 
+if TYPE_CHECKING:
+    from pointmix.engine.run import Run
+
 FILES = "config.yaml metrics.json model.safetensors curves.png clusters.png confusion.png checkpoint".split()
 OF_IMAGES = {"top1": "top-1", "top5": "top-5"}  # metrics.json of earlier versions does not say
+
+
+def start_lines(run: Run, recipe: str | None) -> str:
+    """What is trained, on what and how, and where that is from: two lines for the start of a run."""
+    cfg, optim, splits = run.cfg, run.cfg.optim, run.splits
+    counts = {"to train": splits.train, "for validation": splits.val, "for test": splits.test}
+    sizes = ", ".join(f"{len(loader.dataset):,} {what}" for what, loader in counts.items() if loader is not None)
+    total = cfg.batch_size * cfg.accum * run.accelerator.num_processes
+    first = {
+        "recipe": recipe or "none",
+        "model": f"{cfg.model.name}, {sum(p.numel() for p in run.model.parameters()):,} parameters",
+        "data": f"{cfg.data_name}, {len(splits.classes)} classes, {cfg.unit}: {sizes}",
+    }
+    second = {
+        "optimizer": f"{optim.opt}, learning rate {optim.scaled_lr(total):.3g} at a total batch of {total:,}",
+        "length": f"{run.epochs:,} epochs of {run.updates_per_epoch:,} steps",
+        "run folder": str(run.out),
+    }
+    return "\n".join(" | ".join(f"{what}: {text}" for what, text in line.items()) for line in (first, second))
 
 
 def show_result(metrics: dict[str, Any], out: Path, *, console: Console) -> None:

@@ -87,7 +87,7 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
     optimizer = create_optimizer_v2(
         model,
         opt=optim.opt,
-        lr=optim.lr * cfg.batch_size * cfg.accum * accelerator.num_processes / optim.lr_base_batch,
+        lr=optim.scaled_lr(cfg.batch_size * cfg.accum * accelerator.num_processes),
         weight_decay=optim.weight_decay,
         filter_bias_and_bn=not optim.decay_all,
         fallback_no_weight_decay=True,  # tables without decay are no matrices for Muon either

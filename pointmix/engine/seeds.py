@@ -15,8 +15,12 @@ from pointmix.engine.report import show_seeds, spread
 from pointmix.engine.train import train
 
 
-def train_all(cfg: RunConfig) -> dict[str, Any]:
+def train_all(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
     """Train once, or once with each of `cfg.seeds` in a folder of its own, each going on from where it stopped.
+
+    Args:
+        cfg: the run.
+        recipe: what to say at the start of where the configuration is from.
 
     Returns:
         What metrics.json holds, or, of several seeds, seeds.json: mean and deviation ("mean", "std", "values") of each
@@ -26,11 +30,10 @@ def train_all(cfg: RunConfig) -> dict[str, Any]:
         What `pointmix.engine.train.train` raises.
     """
     if cfg.seeds is None:
-        return train(cfg)
+        return train(cfg, recipe=recipe)
     out = Path(run_folder(cfg))
-    runs = [
-        train(dataclasses.replace(cfg, seed=seed, seeds=None, out=str(out / f"seed{seed}"))) for seed in cfg.seeds
-    ]
+    each = [dataclasses.replace(cfg, seed=seed, seeds=None, out=str(out / f"seed{seed}")) for seed in cfg.seeds]
+    runs = [train(one, recipe=recipe) for one in each]
     shares = runs[0]["shares"]
     summary = {"seeds": list(cfg.seeds), "model": runs[0]["model"], "data": runs[0]["data"]}
     summary |= {"select": cfg.select, "shares": shares, "seconds": [run["seconds"] for run in runs]}

@@ -27,7 +27,7 @@ from pointmix.engine import checkpoint
 from pointmix.engine.config import RunConfig, as_plain, run_folder
 from pointmix.engine.finish import finish
 from pointmix.engine.log import Log
-from pointmix.engine.report import show_result
+from pointmix.engine.report import show_result, start_lines
 from pointmix.engine.run import (
     Run,
     build_run,
@@ -50,11 +50,11 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-def train(cfg: RunConfig) -> dict[str, Any]:
+def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
     """Train, choose an epoch as `cfg.select` says, test it, and write the run folder.
 
     Goes on from the run folder's checkpoint if there is one, bit for bit on the CPU. Several processes (torchrun) need
-    a run folder that all can read.
+    a run folder that all can read. `recipe` is what to say at the start of where the configuration is from.
 
     Returns:
         What metrics.json holds.
@@ -95,6 +95,7 @@ def train(cfg: RunConfig) -> dict[str, Any]:
         shares=run.task.shares,
         on=accelerator.is_main_process,
     )
+    log.note(start_lines(run, recipe))
     if saved is not None:
         log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
     try:

@@ -45,9 +45,17 @@ def test_a_key_that_an_earlier_version_did_not_know_had_its_default():
         del old[key]
     del old["optim"]["decay_all"]
     assert changed_key(old, TrainImagesConfig()) is None
+    del old["optim"]["lr_scale"]  # which was linear then
+    assert changed_key(old, TrainImagesConfig()) == "optim.lr_scale was 'linear' and is now 'sqrt'"
+    old["optim"]["lr_scale"] = "sqrt"
     assert changed_key(old, TrainImagesConfig(select="last")) == "select was 'val' and is now 'last'"
     old["gone"] = 3
     assert changed_key(old, TrainImagesConfig()) == "gone was 3 and is now None"
+
+
+def test_learning_rate_follows_the_total_batch():
+    for scale, lr in (("sqrt", 5e-4), ("linear", 2.5e-4), ("none", 1e-3)):
+        assert OptimConfig(lr=1e-3, lr_base_batch=1024, lr_scale=scale).scaled_lr(256) == pytest.approx(lr, rel=1e-12)
 
 
 def test_free_keys_exist():
@@ -70,4 +78,6 @@ def test_run_folder(tmp_path):
     assert run_folder(TrainImagesConfig()) == "runs/coc_tiny-digits"
     data = DataConfig(source="folder", root=str(tmp_path / "flowers"))
     assert run_folder(TrainImagesConfig(data=data)) == "runs/coc_tiny-flowers"
+    shards = DataConfig(source="wds/", root=str(tmp_path / "shards"))
+    assert run_folder(TrainImagesConfig(data=shards)) == "runs/coc_tiny-shards"
     assert run_folder(TrainPointsConfig()) == "runs/coc_tiny-shapes"

@@ -7,7 +7,7 @@ import pytest
 from pointmix.data.images import DataConfig
 from pointmix.data.points import PointDataConfig
 from pointmix.engine import flags
-from pointmix.engine.config import ModelConfig
+from pointmix.engine.config import ModelConfig, run_folder
 from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.points import TrainPointsConfig
 
@@ -26,13 +26,43 @@ def test_flags_win_over_files_and_files_over_defaults(tmp_path):
     assert isinstance(cfg.data, DataConfig)
 
 
-def test_default_config_only_without_another(tmp_path):
-    default, other = tmp_path / "d.yaml", tmp_path / "o.yaml"
-    default.write_text("epochs: 7\nbatch_size: 32\n")
+@pytest.fixture
+def embedded(tmp_path):
+    file = tmp_path / "embedded.yaml"
+    file.write_text("name: embedded\nepochs: 7\nmodel: {name: coc_tiny, kwargs: {layer_scale: 1.0}}\n")
+    return str(file)
+
+
+def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
+    def of(*argv, kind=TrainImagesConfig):
+        cfg, recipe = flags.parse_recipe(list(argv), kind, prog="x.py", embedded=embedded)
+        return (cfg.name, cfg.epochs, cfg.model.kwargs, cfg.data.source), recipe
+
+    mine, theirs = ("embedded", 7, {"layer_scale": 1.0}), (None, 300, {})
+    for argv in ([], ["--seed=1"], ["--data.source=digits"], ["--model.name=coc_tiny"]):
+        assert of(*argv) == ((*mine, "digits"), embedded)
+    assert of("--name=n", "--epochs=3") == (("n", 3, {"layer_scale": 1.0}, "digits"), embedded)
+    assert of("--model.name=resnet18") == ((None, 7, {}, "digits"), embedded)
+    assert of("--model.name=resnet18", "--name=n") == (("n", 7, {}, "digits"), embedded)
+    assert of("--data.source=folder", "--data.root=DIR") == ((*theirs, "folder"), "defaults of x.py")
+    assert of("--data.source", "hfds/cifar10")[0] == (*theirs, "hfds/cifar10")
+    implied = "defaults of x.py (data.source folder, as data.root is given)"
+    assert of("--data.root=DIR", "--model.name=coc_tiny") == ((*theirs, "folder"), implied)
+    other = tmp_path / "other.yaml"
     other.write_text("epochs: 8\n")
-    assert parse(["--seed=1"], default_config=str(default)).epochs == 7
-    cfg = parse([f"--config={other}"], default_config=str(default))
-    assert (cfg.epochs, cfg.batch_size) == (8, TrainImagesConfig().batch_size)
+    assert of(f"--config={other}") == ((None, 8, {}, "digits"), str(other))
+    other.write_text("data: {source: torch/cifar10, root: there}\n")
+    assert of(f"--config={other}") == ((*theirs, "torch/cifar10"), str(other))
+    assert of("--data.root=D", kind=TrainPointsConfig)[0] == (*mine, "shapes")  # where shapes are kept
+    scans = of("--data.root=D", "--data.source=modelnet40", kind=TrainPointsConfig)
+    assert scans == ((None, 250, {}, "modelnet40"), "defaults of x.py")
+
+
+def test_a_run_of_another_model_or_source_is_not_named_after_the_recipe(embedded):
+    assert run_folder(parse([f"--config={embedded}"])) == "runs/embedded"
+    assert run_folder(parse([f"--config={embedded}", "--model.name=resnet18"])) == "runs/resnet18-digits"
+    flowers = ["--data.source=folder", "--data.root=a/flowers"]
+    assert run_folder(parse([f"--config={embedded}", *flowers])) == "runs/coc_tiny-flowers"
 
 
 def test_another_model_does_not_inherit_kwargs(tmp_path):
@@ -65,7 +95,7 @@ def test_the_same_model_keeps_the_kwargs_of_the_file(tmp_path):
         (["--batch_size", "5", "--mix.mixup", "0.2"], "batch_size must be even"),
         (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
         (["--epochs", "3", "--config"], "config"),
-        (["--data.root", "DIR"], "data.root DIR: data.source is digits, .* --config such as"),
+        (["--data.source=digits", "--data.root", "DIR"], "data.root DIR: data.source is digits, which come inside"),
         (["--data.hflip", "2"], "data.hflip 2"),
         (["--optim.sched", "plateau"], "optim.sched plateau is not taken; expected cosine"),
     ],

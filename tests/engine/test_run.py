@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pointmix.engine.checkpoint import LAST, load_state
+from pointmix.engine.config import OptimConfig
 from pointmix.engine.train import train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -46,3 +47,11 @@ def test_too_few_steps_are_told(tiny_config):
         train(tiny_config(steps=7))
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         tiny_config(steps=0)
+
+
+def test_by_default_the_warm_up_moves_within_its_first_epoch(tiny_config):
+    default = {"sched_on_updates": OptimConfig().sched_on_updates, "warmup_epochs": OptimConfig().warmup_epochs}
+    metrics = train(tiny_config(optim=default, epochs=20, max_steps=6, log_every=1))
+    assert metrics["steps"] == 6
+    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{LAST}")["progress"]["curve"]]
+    assert rates == sorted(rates) and len(set(rates)) == 6  # an epoch has 7 steps

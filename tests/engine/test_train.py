@@ -105,7 +105,7 @@ def test_learning_rate_follows_the_total_batch_and_decay_spares_vectors(tiny_con
     cfg = tiny_config(optim={"lr": 0.01, "lr_base_batch": 128, "warmup_epochs": 0}, accum=2, max_steps=1)
     train(cfg)
     groups = last(cfg)["optimizer"]["param_groups"]
-    assert groups[0]["initial_lr"] == pytest.approx(0.01 * 16 * 2 / 128)
+    assert groups[0]["initial_lr"] == pytest.approx(0.01 * (16 * 2 / 128) ** 0.5)
     model = pointmix.create_model("coc_tiny", num_classes=10, in_chans=1, **cfg.model.kwargs)
     vectors = sum(p.ndim <= 1 for p in model.parameters())
     decayed = {g["weight_decay"]: len(g["params"]) for g in groups}

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pointmix.engine import flags
-from pointmix.engine.images import TrainImagesConfig
+from pointmix.engine.config import OptimConfig
+from pointmix.engine.images import MixConfig, TrainImagesConfig
 from pointmix.engine.run import create_run_model
 from pointmix.engine.train import Stopped
 
@@ -33,8 +38,38 @@ def test_short_run_on_the_default_data(script, tmp_path, capsys):
     argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
     assert script.main(argv) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == "digits"
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    for part in ("coc_digits.yaml | model: coc_tiny, 639,536 parameters | data: digits, 10 classes", "128 to train"):
+        assert part in first
+    for part in ("adamw, learning rate 0.003 at a total batch of 64", "1 epochs of 2 steps", f"{tmp_path}/run"):
+        assert part in second
     assert script.main(argv) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of four noisy pictures, to train and to test."""
+    generator = np.random.default_rng(0)
+    for split, name in product(("train", "test"), ("cat", "dog")):
+        (tmp_path / "pets" / split / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / split / name / f"{i}.png")
+    return tmp_path / "pets"
+
+
+def test_photographs_are_not_trained_with_the_digits_recipe(script, photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data.root=pets", "--data.img_size=32", "--batch_size=2", "--max_steps=1", "--threads=1"]
+    assert script.main([*flags, "--model.name=coc_tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "recipe: defaults of train_image.py (data.source folder, as data.root is given)" in out
+    assert "model: coc_tiny, 5,2" in out and "data: pets, 2 classes" in out
+    metrics = json.loads((tmp_path / "runs" / "coc_tiny-pets" / "metrics.json").read_text())
+    assert metrics["parameters"] > 5e6 and metrics["steps"] == 1
+    config = yaml.safe_load((tmp_path / "runs" / "coc_tiny-pets" / "config.yaml").read_text())
+    assert (config["optim"], config["mix"], config["threads"]) == (asdict(OptimConfig()), asdict(MixConfig()), 1)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +79,8 @@ def test_short_run_on_the_default_data(script, tmp_path, capsys):
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--model.name=coc_huge"], "coc_huge"),
         (["--data.source=folder", "--data.root=/no/such/folder"], "/no/such/folder"),
-        (["--data.root=images", "--model.name=resnet18"], "data.root images: data.source is digits"),
+        (["--data.root=images", "--model.name=resnet18"], "no folder images; expected one with train/CLASS"),
+        (["--data.root=images", "--data.source=digits"], "data.root images: data.source is digits"),
         (["--batch_size=4000"], "4000"),
     ],
 )
@@ -64,7 +100,7 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
     ],
 )
 def test_whatever_ends_it_is_told_in_one_line(script, monkeypatch, capsys, error, code, line):
-    def ended(cfg):
+    def ended(cfg, recipe):
         raise error
 
     monkeypatch.setattr("pointmix.engine.seeds.train_all", ended)

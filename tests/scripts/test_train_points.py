@@ -65,7 +65,7 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
 
 
 def test_a_signal_is_told_in_one_line(script, monkeypatch, capsys):
-    def ended(cfg):
+    def ended(cfg, recipe):
         raise Stopped(15, "stopped by SIGTERM at step 3")
 
     monkeypatch.setattr("pointmix.engine.seeds.train_all", ended)
