@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,6 +21,7 @@ from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import MASKED_MODES, MODES, Source, cached
 from pointmix.data.transforms import eval_transform, train_transform
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, FINITE, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, SHARE, SOME, check_fields
 
 # What a setting that is None becomes.
 FOR_DIGITS = {
@@ -104,35 +106,38 @@ class DataConfig:
     train_split: str = "train"
     test_split: str | None = None
     val_split: str | None = None
-    val_fraction: float | None = None
-    split_seed: int = 0
-    limit: int | None = None
+    val_fraction: Annotated[float, PART] | None = None
+    split_seed: Annotated[int, SEED] = 0
+    limit: Annotated[int, COUNT] | None = None
     input_key: str = "image"
     target_key: str = "label"
     download: bool = False
-    img_size: int | None = None
-    in_chans: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    img_size: Annotated[int, COUNT] | None = None
+    in_chans: Annotated[int, COUNT] | None = None
+    mean: tuple[Annotated[float, FINITE], ...] | None = None
+    std: tuple[Annotated[float, POSITIVE], ...] | None = None
     interpolation: str = "bicubic"
-    crop_pct: float | None = None
+    crop_pct: Annotated[float, SOME] | None = None
     train_interpolation: str = "random"
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    pad_crop: int | None = None
-    hflip: float | None = None
-    vflip: float = 0.0
-    color_jitter: float | None = None
+    scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (0.08, 1.0)
+    ratio: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (3 / 4, 4 / 3)
+    pad_crop: Annotated[int, NATURAL] | None = None
+    hflip: Annotated[float, SHARE] | None = None
+    vflip: Annotated[float, SHARE] = 0.0
+    color_jitter: Annotated[float, NONNEGATIVE] | None = None
     auto_augment: str | None = None
-    reprob: float = 0.0
+    reprob: Annotated[float, SHARE] = 0.0
     remode: str = "pixel"
-    keep: float | tuple[float, float] = 1.0
+    keep: Annotated[float, SOME] | tuple[Annotated[float, SOME], Annotated[float, SOME]] = 1.0
     mask: str = "patches"
-    mask_patch: int = 4
+    mask_patch: Annotated[int, COUNT] = 4
     mask_root: str | None = None
-    workers: int = 0
+    workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
 
 
 def keep_range(cfg: DataConfig) -> tuple[float, float]:
@@ -147,7 +152,7 @@ def is_partial(cfg: DataConfig) -> bool:
 
 
 def resolve(cfg: DataConfig) -> DataConfig:
-    """Fill in every setting that the source decides, and check all ranges.
+    """Fill in every setting that the source decides, and check those that depend on each other.
 
     Raises:
         ValueError: naming the setting, its value and what was expected.
@@ -169,35 +174,18 @@ def resolve(cfg: DataConfig) -> DataConfig:
         if len(values) not in (1, cfg.in_chans):
             raise ValueError(f"data.{key} has {len(values)} values for {cfg.in_chans} channels")
         channels[key] = values * (cfg.in_chans // len(values))
-    if min(channels["std"]) <= 0:
-        raise ValueError(f"data.std {channels['std']}: expected positive values")
-    for key, low, high in (
-        ("img_size", 1, None),
-        ("pad_crop", 0, None),
-        ("mask_patch", 1, None),
-        ("workers", 0, None),
-        ("limit", 1, None),
-        ("split_seed", 0, None),
-        ("color_jitter", 0, None),
-        ("hflip", 0, 1),
-        ("vflip", 0, 1),
-        ("reprob", 0, 1),
-    ):
-        value = getattr(cfg, key)
-        if value is not None and (value < low or (high is not None and value > high)):
-            raise ValueError(f"data.{key} {value}: expected at least {low}" + (f", up to {high}" if high else ""))
     for key, expected in CHOICES.items():
         if getattr(cfg, key) not in expected:
             raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
     for key in ("scale", "ratio"):
         low, high = getattr(cfg, key)
-        if not 0 < low <= high:
+        if low > high:
             raise ValueError(f"data.{key} {low}, {high}: expected two positive numbers, the smaller first")
     policy = cfg.auto_augment
     if policy is not None and policy.split("-")[0] not in POLICIES:
         raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
     low, high = keep_range(cfg)
-    if not 0 < low <= high <= 1:
+    if low > high:
         raise ValueError(f"data.keep {cfg.keep}: expected a share above 0, up to 1, or two, the smaller first")
     if cfg.mask_root is not None and (low, high) != (1, 1):
         raise ValueError(f"data.keep {cfg.keep} with data.mask_root {cfg.mask_root}: expected one of the two")
@@ -205,10 +193,6 @@ def resolve(cfg: DataConfig) -> DataConfig:
         raise ValueError(
             f"data.auto_augment {policy!r} moves pixels and leaves data.mask_root's masks behind; expected null or 3a"
         )
-    if not 0 < cfg.crop_pct <= 1:
-        raise ValueError(f"data.crop_pct {cfg.crop_pct}: expected more than 0, up to 1")
-    if not 0 <= cfg.val_fraction < 1:
-        raise ValueError(f"data.val_fraction {cfg.val_fraction}: expected 0 or more, less than 1")
     return dataclasses.replace(cfg, **channels)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from pointmix.data.shapes import shapes_root
 from pointmix.ops.ragged import offsets
 from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, Range, check_fields
 
 CHOICES = {
     "source": ("shapes", "scanobjectnn", "modelnet40"),
@@ -72,29 +72,32 @@ class PointDataConfig:
     root: str | None = None
     variant: str = "pb_t50_rs"
     classes: tuple[str, ...] | None = None
-    val_fraction: float = 0.1
-    split_seed: int = 0
-    limit: int | None = None
-    points: int = 1024
+    val_fraction: Annotated[float, PART] = 0.1
+    split_seed: Annotated[int, SEED] = 0
+    limit: Annotated[int, COUNT] | None = None
+    points: Annotated[int, COUNT] = 1024
     sampling: str = "first"
     features: str = "none"
     normalize: str = "none"
-    scale: tuple[float, float] = (2 / 3, 3 / 2)
+    scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (2 / 3, 3 / 2)
     scale_per_axis: bool = True
-    shift: float = 0.2
-    rotate: float = 0.0
+    shift: Annotated[float, NONNEGATIVE] = 0.2
+    rotate: Annotated[float, Range(0, 180)] = 0.0
     rotate_axis: str = "y"
-    jitter: float = 0.0
-    jitter_clip: float = 0.05
-    drop: float = 0.0
+    jitter: Annotated[float, NONNEGATIVE] = 0.0
+    jitter_clip: Annotated[float, NONNEGATIVE] = 0.05
+    drop: Annotated[float, PART] = 0.0
     shuffle: bool = True
-    workers: int = 0
+    workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+
 
 def resolve(cfg: PointDataConfig) -> PointDataConfig:
-    """Check all ranges.
+    """Check the choices, and the settings that depend on each other.
 
     Raises:
         ValueError: naming the setting, its value and what was expected.
@@ -104,24 +107,8 @@ def resolve(cfg: PointDataConfig) -> PointDataConfig:
             raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
     if cfg.source != "shapes" and not cfg.root:
         raise ValueError(f"data.root is not set; expected the folder of {cfg.source}, see datasets/{cfg.source}")
-    for key, low, high in (
-        ("points", 1, None),
-        ("limit", 1, None),
-        ("split_seed", 0, None),
-        ("workers", 0, None),
-        ("shift", 0, None),
-        ("rotate", 0, 180),
-        ("jitter", 0, None),
-        ("jitter_clip", 0, None),
-    ):
-        value = getattr(cfg, key)
-        if value is not None and not (low <= value <= (math.inf if high is None else high) and math.isfinite(value)):
-            raise ValueError(f"data.{key} {value}: expected at least {low}" + (f", up to {high}" if high else ""))
-    for key in ("val_fraction", "drop"):
-        if not 0 <= getattr(cfg, key) < 1:
-            raise ValueError(f"data.{key} {getattr(cfg, key)}: expected 0 or more, less than 1")
     low, high = cfg.scale
-    if not 0 < low <= high < math.inf:
+    if low > high:
         raise ValueError(f"data.scale {low}, {high}: expected two positive numbers, the smaller first")
     if cfg.source == "shapes" and cfg.classes is not None:
         raise ValueError("data.classes is set, but data.source is shapes, which have names of their own")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
+
+from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, check_fields
+
+SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")  # timm's, without plateau
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,9 @@ class ModelConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, such as {"drop_path_rate": 0.1}; classes and channels come from the data."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "model.")
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -27,37 +36,48 @@ class OptimConfig:
 
     opt: str = "adamw"
     """Optimizer name, as timm knows it."""
-    lr: float = 1e-3
+    lr: Annotated[float, POSITIVE] = 1e-3
     """Learning rate at a total batch of `lr_base_batch`; see `lr_scale` for others."""
-    lr_base_batch: int = 1024
+    lr_base_batch: Annotated[int, COUNT] = 1024
     """Total batch (processes x batch_size x accum) for which `lr` is meant."""
     lr_scale: Literal["sqrt", "linear", "none"] = "sqrt"
     """How the learning rate follows the total batch: sqrt suits Adam-like optimizers, linear suits SGD and is what
     most papers did; none does not."""
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, NONNEGATIVE] = 0.05
     """Weight decay; none on biases, on 1-D tensors and on what the model's no_weight_decay() names."""
     decay_all: bool = False
     """Decay biases and norms too, as torch's optimizers do when they are given all parameters."""
-    betas: tuple[float, float] | None = None
+    betas: tuple[Annotated[float, PART], Annotated[float, PART]] | None = None
     """Moment decays of Adam-like optimizers; null leaves the optimizer's default."""
-    clip_grad: float | None = None
+    clip_grad: Annotated[float, POSITIVE] | None = None
     """Largest norm of the whole gradient; null does not clip."""
     sched: str = "cosine"
-    """Schedule name, as timm knows it; not plateau, whose state timm does not save."""
-    warmup_epochs: float = 5
+    """Schedule: cosine, tanh, step, multistep, poly or none, as timm knows them; not plateau, whose state it does not
+    save."""
+    warmup_epochs: Annotated[float, NONNEGATIVE] = 5
     """Epochs of linear warm-up, counted inside `epochs`."""
-    warmup_lr: float = 1e-6
+    warmup_lr: Annotated[float, NONNEGATIVE] = 1e-6
     """Learning rate at the start of the warm-up."""
-    min_lr: float = 1e-6
+    min_lr: Annotated[float, NONNEGATIVE] = 1e-6
     """Learning rate at the end of the schedule."""
-    cooldown_epochs: int = 0
+    cooldown_epochs: Annotated[int, NATURAL] = 0
     """Epochs at `min_lr` after the schedule, in addition to `epochs`."""
     sched_on_updates: bool = True
     """Move the learning rate at every step instead of every epoch, as some papers did."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float, PART] | None = None
     """Decay of an exponential moving average of the weights, which is then what is selected and tested; null: none."""
     ema_warmup: bool = True
     """Let the decay of the average rise from zero over the first steps."""
+
+    def __post_init__(self) -> None:
+        from timm.optim import get_optimizer_info, list_optimizers
+
+        check_fields(self, "optim.")
+        _check_known("optim.opt", self.opt.lower(), list_optimizers())
+        _check_known("optim.sched", self.sched, SCHEDULES)
+        takes = get_optimizer_info(self.opt.lower())
+        if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
+            raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
 
     def scaled_lr(self, total_batch: int) -> float:
         """The learning rate at so many samples a step, those of all processes and of `accum` batches."""
@@ -93,48 +113,42 @@ class RunConfig:
     """Run folder; null means runs/<name>. The same command again goes on from what it finds there."""
     restart: bool = False
     """Start anew although the run folder holds a checkpoint, which is then overwritten."""
-    epochs: int = 300
+    epochs: Annotated[int, COUNT] = 300
     """Epochs of the schedule, without its cool-down."""
-    steps: int | None = None
+    steps: Annotated[int, COUNT] | None = None
     """Optimizer steps of the whole run, cool-down included, in place of `epochs`: the last epoch may be a part of one,
     and the learning rate moves at every step. null: as many as `epochs` has."""
-    max_steps: int | None = None
+    max_steps: Annotated[int, COUNT] | None = None
     """End after so many optimizer steps in all; a larger number later goes on from there. null: to the last epoch."""
     select: Literal["val", "last", "test"] = "val"
     """Whose weights are kept and tested: val, the epoch best on what was held back from training (the last one where
     nothing was); last, the last epoch; test, the epoch best on the test data: they are then used for selection, so the
     result is too high, and is told beside that of the last epoch. Some papers report it so."""
-    batch_size: int = 128
+    batch_size: Annotated[int, COUNT] = 128
     """Samples a step and process."""
-    accum: int = 1
+    accum: Annotated[int, COUNT] = 1
     """Batches whose gradients are averaged into one optimizer step."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision: no (float32), bf16, or fp16 (GPU only)."""
     compile: bool = False
     """Compile the network with torch.compile."""
-    threads: int | None = None
+    threads: Annotated[int, COUNT] | None = None
     """CPU threads a process computes with; null leaves torch's choice. Small networks are fastest with 1."""
-    seed: int = 42
+    seed: Annotated[int, SEED] = 42
     """Seed of weights, order, augmentation and mixing."""
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Annotated[int, SEED], ...] | None = None
     """Train once with each of these seeds, in <out>/seed<n>, and report mean and deviation; null: once, with `seed`."""
-    save_every_steps: int | None = None
+    save_every_steps: Annotated[int, COUNT] | None = None
     """Save a checkpoint every so many steps, beside the one at each epoch's end."""
-    save_every_seconds: float | None = 300.0
+    save_every_seconds: Annotated[float, NONNEGATIVE] | None = 300.0
     """Save a checkpoint when so many seconds have gone since the last one."""
-    log_every: int = 20
+    log_every: Annotated[int, COUNT] = 20
     """Optimizer steps between points of the loss curve."""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accum", "log_every"):
-            _at_least_one(key, getattr(self, key))
-        for key in ("steps", "max_steps", "save_every_steps", "threads"):
-            if getattr(self, key) is not None:
-                _at_least_one(key, getattr(self, key))
+        check_fields(self)
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seeds must be one or more different numbers, got {list(self.seeds)}")
-        if self.optim.sched == "plateau":
-            raise ValueError("optim.sched plateau is not taken; expected cosine, tanh, step, multistep, poly or none")
 
     @property
     def data_name(self) -> str:
@@ -205,9 +219,12 @@ def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
     return None
 
 
-def _at_least_one(key: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{key} must be at least 1, got {value}")
+def _check_known(key: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not known, and say what is called like it."""
+    if value not in known:
+        like = difflib.get_close_matches(value, known, n=3)
+        expected = f"did you mean {' or '.join(like)}?" if like else f"expected one of {', '.join(known)}"
+        raise ValueError(f"{key} {value!r} is not known; {expected}")
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pointmix.engine.config import RunConfig
+from pointmix.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -39,6 +40,9 @@ def parse_recipe(
     parser = ArgumentParser(prog=prog, description=kind.__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)
+    for action in parser._actions:
+        if (allowed := range_of(_hint(kind, action.dest))) is not None:
+            action.help += f" [{allowed}]"
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--seeds", nargs="+")
@@ -64,6 +68,13 @@ def parse_recipe(
     except (ArgumentError, TypeError, OSError) as e:
         raise ValueError(" ".join(str(e).split())) from e
     return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)}), told
+
+
+def _hint(kind: type[RunConfig], key: str) -> Any:
+    """The annotation of a key such as optim.lr; None for what is no key."""
+    section, _, name = key.rpartition(".")
+    kind = hints(kind).get(section) if section else kind
+    return hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
 
 
 def _without_print(flags: list[str]) -> list[str]:

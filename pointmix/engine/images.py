@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -16,6 +16,7 @@ from pointmix.data.images import DataConfig, ImageSplits, build_data, is_partial
 from pointmix.data.partial import hide
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import check_input, try_input
+from pointmix.ranges import NONNEGATIVE, PART, SHARE, check_fields
 from pointmix.tasks import Classify
 
 
@@ -23,14 +24,17 @@ from pointmix.tasks import Classify
 class MixConfig:
     """Mixing of images and smoothing of labels in a batch."""
 
-    mixup: float = 0.0
+    mixup: Annotated[float, NONNEGATIVE] = 0.0
     """Alpha of mixup; 0 is off."""
-    cutmix: float = 0.0
+    cutmix: Annotated[float, NONNEGATIVE] = 0.0
     """Alpha of CutMix; 0 is off."""
-    switch_prob: float = 0.5
+    switch_prob: Annotated[float, SHARE] = 0.5
     """Chance of CutMix rather than mixup in a batch when both are on."""
-    smoothing: float = 0.0
+    smoothing: Annotated[float, PART] = 0.0
     """Label smoothing."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "mix.")
 
 
 @dataclass(frozen=True)

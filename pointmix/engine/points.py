@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from pointmix.data.points import PointDataConfig, PointSplits, build_points, res
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import try_input
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, PART, check_fields
 from pointmix.tasks import ClassifyPoints
 from pointmix.tasks.voting import Voting
 
@@ -22,8 +23,11 @@ from pointmix.tasks.voting import Voting
 class SmoothConfig:
     """Smoothing of labels."""
 
-    smoothing: float = 0.0
+    smoothing: Annotated[float, PART] = 0.0
     """Probability taken from the true class and shared evenly by the others."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "mix.")
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class TrainPointsConfig(RunConfig):
     """The clouds."""
     mix: SmoothConfig = field(default_factory=SmoothConfig)
     """Label smoothing."""
-    epochs: int = 250
+    epochs: Annotated[int, COUNT] = 250
     """Epochs of the schedule, without its cool-down."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Clouds a step and process."""
-    votes: int = 1
+    votes: Annotated[int, COUNT] = 1
     """With more than one, also test with the mean of so many votes, each on clouds of other proportions: every axis
     scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
 
@@ -92,8 +96,7 @@ class TrainPointsConfig(RunConfig):
 
 def check_votes(votes: int, data: PointDataConfig) -> None:
     """Refuse a number of votes that is none, or that such data do not allow."""
-    if votes < 1:
-        raise ValueError(f"votes must be at least 1, got {votes}")
+    COUNT.check(votes=votes)
     if votes > 1 and data.features == "normal":
         raise ValueError("votes scale positions but not normals; expected votes 1 with data.features normal")
 

@@ -16,6 +16,7 @@ from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.stage import Assignment, Stage
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 
@@ -80,17 +81,17 @@ class PointBackbone(nn.Module):
         pyramid: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("dims", dims), ("mlp_ratios", mlp_ratios), ("folds", folds), ("centers", centers)):
-            if len(value) != len(depths):
-                raise ValueError(f"{name} has {len(value)} values for {len(depths)} stages: {tuple(value)}")
-        if min(*folds, *centers, *depths) < 1:
-            raise ValueError(f"depths, folds and centers must be at least 1, got {depths}, {folds}, {centers}")
-        if coord_mode not in ("inclusive", "exclusive"):
-            raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {coord_mode!r}")
-        if layout not in ("given", "cloud"):
-            raise ValueError(f"layout must be 'given' or 'cloud', got {layout!r}")
-        if sampling not in SAMPLING:
-            raise ValueError(f"sampling must be one of {SAMPLING}, got {sampling!r}")
+        check_stages(depths, dims=dims, mlp_ratios=mlp_ratios, folds=folds, centers=centers)
+        COUNT.check(dims=dims, folds=folds, centers=centers, coord_dims=coord_dims)
+        NATURAL.check(in_chans=in_chans, num_classes=num_classes, stem=stem)
+        POSITIVE.check(mlp_ratios=mlp_ratios)
+        PART.check(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        NONNEGATIVE.check(layer_scale=layer_scale)
+        check_choice(known=("inclusive", "exclusive"), coord_mode=coord_mode)
+        check_choice(known=("given", "cloud"), layout=layout)
+        check_choice(known=SAMPLING, sampling=sampling)
+        if not isinstance(stem, Sequence) or len(stem) != 3:
+            raise ValueError(f"stem must be the kernel, stride and padding of the first reducer, got {stem!r}")
         if in_chans + coord_dims * coords < 1:
             raise ValueError(f"no input: in_chans {in_chans}, coords {coords}; clouds without features need coords")
         self.in_chans, self.num_classes, self.coords, self.coord_mode = in_chans, num_classes, coords, coord_mode
@@ -260,6 +261,7 @@ class PointBackbone(nn.Module):
         """
         if global_pool is not None:
             self.global_pool = _checked_pool(global_pool)
+        NATURAL.check(num_classes=num_classes)
         if self.pyramid and num_classes:
             raise ValueError(f"a pyramid gives maps and has no classifier, got num_classes {num_classes}")
         self.num_classes = num_classes
@@ -285,6 +287,16 @@ class PointBackbone(nn.Module):
             if coarse
             else [(r"^stages\.(\d+)\.reducer", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)],
         )
+
+
+def check_stages(depths: Sequence[int], **settings: Sequence) -> None:
+    """Refuse depths that are no counts of blocks, and settings without a value for each stage."""
+    COUNT.check(depths=depths)
+    for name, value in {"depths": depths, **settings}.items():
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise ValueError(f"{name} must be a list with a value for each stage, got {value!r}")
+        if len(value) != len(depths):
+            raise ValueError(f"{name} has {len(value)} values for {len(depths)} stages: {tuple(value)}")
 
 
 def _checked_pool(global_pool: str) -> str:

@@ -6,13 +6,15 @@ Ma et al., "Image as Set of Points", ICLR 2023.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from pointmix.models.backbone import PointBackbone
+from pointmix.models.backbone import PointBackbone, check_stages
 from pointmix.models.registry import IMAGES, build
 from pointmix.nn.mixers import ContextCluster
+from pointmix.ranges import COUNT
 
 
 class ContextClusters(PointBackbone):
@@ -24,12 +26,13 @@ class ContextClusters(PointBackbone):
         unweighted: points enter a center's aggregate with weight one, see `ContextCluster`.
         center_updates: dynamic centers, see `ContextCluster`.
         cluster: false leaves the mixers out (the ablation without clustering).
-        **kwargs: of `PointBackbone`.
+        depths, **kwargs: of `PointBackbone`.
     """
 
     def __init__(
         self,
         *,
+        depths: Sequence[int],
         heads: int | Sequence[int],
         head_dim: int | Sequence[int],
         denominator: str = "weights",
@@ -38,10 +41,10 @@ class ContextClusters(PointBackbone):
         cluster: bool = True,
         **kwargs,
     ) -> None:
-        stages = len(kwargs["depths"])
-        heads, head_dim = ((n,) * stages if isinstance(n, int) else n for n in (heads, head_dim))
-        if len(heads) != stages or len(head_dim) != stages:
-            raise ValueError(f"heads {heads} and head_dim {head_dim} must have a value for each of {stages} stages")
+        COUNT.check(heads=heads, head_dim=head_dim)
+        check_stages(depths)
+        heads, head_dim = ((n,) * len(depths) if isinstance(n, Integral) else n for n in (heads, head_dim))
+        check_stages(depths, heads=heads, head_dim=head_dim)
 
         def mixer(stage: int, dim: int) -> nn.Module | None:
             if not cluster:
@@ -56,7 +59,7 @@ class ContextClusters(PointBackbone):
                 plain=kwargs.get("plain", False),
             )
 
-        super().__init__(mixer=mixer, **kwargs)
+        super().__init__(depths=depths, mixer=mixer, **kwargs)
 
 
 _CFG = IMAGES | dict(paper_name="Image as Set of Points", paper_ids="arXiv:2303.01494")

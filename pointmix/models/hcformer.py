@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from pointmix.models.backbone import PointBackbone
+from pointmix.models.backbone import PointBackbone, check_stages
 from pointmix.models.registry import IMAGES, build
 from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
+from pointmix.ranges import COUNT, POSITIVE, check_choice
 
 HIERARCHIES = ("window", "shift", "none")
 
@@ -68,32 +70,23 @@ class HCFormer(PointBackbone):
         plain: bool = False,
         **kwargs,
     ) -> None:
+        COUNT.check(heads=heads, head_dim=head_dim, table_size=table_size, coord_dims=coord_dims)
+        check_stages(depths, global_centers=global_centers, table_size=table_size)
+        COUNT.check(global_centers=[n for n in global_centers if n is not None])
         stages = len(depths)
-        heads, head_dim = ((n,) * stages if isinstance(n, int) else n for n in (heads, head_dim))
-        each = dict(heads=heads, head_dim=head_dim, global_centers=global_centers, table_size=table_size)
-        for name, value in each.items():
-            if isinstance(value, int):
-                raise ValueError(f"{name} must have a value for each of {stages} stages, got {value}")
-            if len(value) != stages:
-                raise ValueError(f"{name} has {len(value)} values for {stages} stages: {tuple(value)}")
-            if any(n is not None and n < 1 for n in value):
-                raise ValueError(f"{name} must be at least 1, got {tuple(value)}")
-        for name, value, known in (
-            ("hierarchy", hierarchy, HIERARCHIES),
-            ("geometry_patch", geometry_patch, GEOMETRIES),
-            ("geometry_window", geometry_window, GEOMETRIES),
-            ("pad", pad, ("needed", "always")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        heads, head_dim = ((n,) * stages if isinstance(n, Integral) else n for n in (heads, head_dim))
+        check_stages(depths, heads=heads, head_dim=head_dim, folds=folds, centers=centers)
+        check_choice(known=HIERARCHIES, hierarchy=hierarchy)
+        check_choice(known=GEOMETRIES, geometry_patch=geometry_patch, geometry_window=geometry_window)
+        check_choice(known=("needed", "always"), pad=pad)
         if rel_pos not in (True, False, "table", "offset"):
             raise ValueError(f"rel_pos must be true, false, 'table' or 'offset', got {rel_pos!r}")
-        try:
-            curvature = float(curvature)  # PyYAML reads 1e-1 as text
-        except ValueError:
-            curvature = math.nan
-        if not 0 < curvature < math.inf:
-            raise ValueError(f"curvature must be a positive number, got {curvature}")
+        if isinstance(curvature, str):  # PyYAML reads 1e-1 as text
+            try:
+                curvature = float(curvature)
+            except ValueError:
+                curvature = math.nan
+        POSITIVE.check(curvature=curvature)
         if rel_pos in (True, "table") and (coord_dims != 2 or kwargs.get("layout") == "cloud"):
             raise ValueError("clouds cannot read bias tables; give rel_pos 'offset' or false")
         self.decay_bias_tables = decay_bias_tables

@@ -26,6 +26,7 @@ from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.ops.grouping import group_linear_plain, group_rows, inverse_std, map_points
 from pointmix.ops.scatter import segment_max
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 HEAD_DIMS = {"max": max, "min": min}  # of a quarter of the channels and 32
@@ -161,17 +162,17 @@ class PointMLP(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("pre_blocks", pre_blocks), ("pos_blocks", pos_blocks)):
+        COUNT.check(coord_dims=coord_dims, dim=dim, expansion=expansion, neighbors=neighbors)
+        NATURAL.check(in_chans=in_chans, num_classes=num_classes, pre_blocks=pre_blocks, pos_blocks=pos_blocks)
+        POSITIVE.check(ratio=ratio)
+        PART.check(drop_rate=drop_rate)
+        for name, value in (("expansion", expansion), ("pre_blocks", pre_blocks), ("pos_blocks", pos_blocks)):
+            if not isinstance(value, Sequence) or not value:
+                raise ValueError(f"{name} must be a list with a value for each stage, got {value!r}")
             if len(value) != len(expansion):
                 raise ValueError(f"{name} has {len(value)} values for {len(expansion)} stages: {tuple(value)}")
-        if order not in ("canonical", "given"):
-            raise ValueError(f"order must be 'canonical' or 'given', got {order!r}")
-        if coc_head_dim not in (None, *HEAD_DIMS):
-            raise ValueError(f"coc_head_dim must be 'max', 'min' or None, got {coc_head_dim!r}")
-        if neighbors < 1 or coord_dims < 1 or in_chans < 0:
-            raise ValueError(
-                f"neighbors and coord_dims must be at least 1 and in_chans 0, got {neighbors}, {coord_dims}, {in_chans}"
-            )
+        check_choice(known=("canonical", "given"), order=order)
+        check_choice(known=(None, *HEAD_DIMS), coc_head_dim=coc_head_dim)
         self.in_chans, self.num_classes, self.coord_dims, self.order = in_chans, num_classes, coord_dims, order
         self.stem = LinearNorm(in_chans + coord_dims, dim)
 
@@ -278,6 +279,7 @@ class PointMLP(nn.Module):
         """
         if global_pool not in (None, "max"):
             raise ValueError(f"global_pool must be 'max', got {global_pool!r}")
+        NATURAL.check(num_classes=num_classes)
         self.num_classes = num_classes
         like = self.stem.linear.weight
         self.head = nn.Linear(256, num_classes) if num_classes else nn.Identity()

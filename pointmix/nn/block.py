@@ -11,6 +11,7 @@ from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.mlp import mlp, mlp_plain
+from pointmix.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
 
 
 class LayerScale(nn.Module):
@@ -18,7 +19,8 @@ class LayerScale(nn.Module):
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init))
+        NONNEGATIVE.check(layer_scale=init)
+        self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
     def forward(self, x: Float[Tensor, "N C"], branch: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return torch.addcmul(x, branch, self.gamma)
@@ -29,6 +31,7 @@ class SetDropPath(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        PART.check(drop_path=rate)
         self.drop = DropPath(rate)
 
     @property
@@ -66,6 +69,10 @@ class Block(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
+        COUNT.check(dim=dim)
+        POSITIVE.check(mlp_ratio=mlp_ratio)
+        if int(dim * mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio {mlp_ratio} of {dim} channels leaves none for the MLP")
         self.plain = plain
         self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
         self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)

@@ -19,6 +19,7 @@ from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plai
 from pointmix.ops.context import context_soft
 from pointmix.ops.query_length import query_length
 from pointmix.ops.similarity import cosine, negative_distance
+from pointmix.ranges import COUNT, POSITIVE, check_choice
 
 GEOMETRIES = ("euclidean", "hyperbolic")
 
@@ -67,14 +68,13 @@ class ClusterMixer(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("geometry", geometry, GEOMETRIES),
-            ("top_geometry", top_geometry, GEOMETRIES),
-            ("lift", lift, ("proper", "released")),
-            ("alpha", alpha, ("free", "softplus")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        COUNT.check(dim=dim, heads=heads, head_dim=head_dim, centers=centers)
+        unset = dict(table=table, top=top, top_table=top_table, offsets=offsets)
+        COUNT.check(**{name: value for name, value in unset.items() if value is not None})
+        POSITIVE.check(curvature=curvature)
+        check_choice(known=GEOMETRIES, geometry=geometry, top_geometry=top_geometry)
+        check_choice(known=("proper", "released"), lift=lift)
+        check_choice(known=("free", "softplus"), alpha=alpha)
         self.heads, self.head_dim, self.centers, self.plain = heads, head_dim, centers, plain
         self.geometry, self.top_geometry, self.lift, self.alpha = geometry, top_geometry, lift, alpha
         width = heads * head_dim

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pointmix.ranges import POSITIVE
+
 
 class Curvature(nn.Module):
     """kappa > 0, where -kappa is the curvature.
@@ -22,8 +24,7 @@ class Curvature(nn.Module):
 
     def __init__(self, initial: float = 1.0, *, learned: bool = False):
         super().__init__()
-        if not 0 < initial < math.inf:
-            raise ValueError(f"initial must be a positive number (the curvature is -kappa), got {initial}")
+        POSITIVE.check(initial=initial)  # the curvature is -kappa
         self.initial = float(initial)
         self.log_kappa = nn.Parameter(torch.tensor(math.log(initial))) if learned else None
 

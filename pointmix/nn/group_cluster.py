@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pointmix.counting import Macs, linear_macs
 from pointmix.ops.group_cluster import cluster_group, cluster_group_plain
+from pointmix.ranges import COUNT
 
 
 class GroupCluster(nn.Module):
@@ -25,6 +26,7 @@ class GroupCluster(nn.Module):
 
     def __init__(self, dim: int, *, head_dim: int, neighbors: int, plain: bool = False) -> None:
         super().__init__()
+        COUNT.check(dim=dim, head_dim=head_dim, neighbors=neighbors)
         self.neighbors, self.plain = neighbors, plain
         self.query, self.value = nn.Linear(dim, head_dim), nn.Linear(dim, head_dim)
         self.proj = nn.Linear(head_dim, dim)

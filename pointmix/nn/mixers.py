@@ -13,6 +13,7 @@ from pointmix.ops.choice import fused, without_gradient
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.query_length import query_length
+from pointmix.ranges import COUNT, NATURAL, check_choice
 
 
 class ContextCluster(nn.Module):
@@ -39,8 +40,9 @@ class ContextCluster(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        if denominator not in DENOMINATORS:
-            raise ValueError(f"denominator must be one of {DENOMINATORS}, got {denominator!r}")
+        COUNT.check(dim=dim, heads=heads, head_dim=head_dim)
+        NATURAL.check(center_updates=center_updates)
+        check_choice(known=DENOMINATORS, denominator=denominator)
         self.heads, self.head_dim = heads, head_dim
         self.denominator, self.unweighted, self.center_updates = denominator, unweighted, center_updates
         self.plain = plain

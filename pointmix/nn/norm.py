@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pointmix.ops.scatter import segment_sum
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, POSITIVE
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class PointNorm(nn.Module):
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
+        COUNT.check(dim=dim)
+        POSITIVE.check(eps=eps)
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.eps = eps

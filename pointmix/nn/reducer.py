@@ -6,6 +6,7 @@ from torch import nn
 
 from pointmix.counting import Macs, Size, linear_macs
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, NATURAL
 
 
 class Reducer(nn.Conv2d):
@@ -30,6 +31,8 @@ class Reducer(nn.Conv2d):
         keep: str = "area",
         absent: str = "zero",
     ) -> None:
+        COUNT.check("reducer: ", dim_in=dim_in, dim_out=dim_out, kernel=kernel)
+        NATURAL.check("reducer: ", stride=stride, padding=padding)
         super().__init__(dim_in, dim_out, kernel, stride, padding)
         if keep not in ("area", "occupied"):
             raise ValueError(f"keep must be 'area' or 'occupied', got {keep!r}")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pointmix.counting import BATCH_NORM, Macs, linear_macs
+from pointmix.ranges import COUNT, POSITIVE
 
 
 class LinearNorm(nn.Module):
@@ -18,6 +19,7 @@ class LinearNorm(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False) -> None:
         super().__init__()
+        COUNT.check(dim_in=dim_in, dim_out=dim_out)
         self.linear = nn.Linear(dim_in, dim_out, bias=bias)
         self.norm = nn.BatchNorm1d(dim_out)
 
@@ -41,7 +43,11 @@ class Residual(nn.Module):
 
     def __init__(self, dim: int, *, ratio: float) -> None:
         super().__init__()
+        COUNT.check(dim=dim)
+        POSITIVE.check(ratio=ratio)
         hidden = int(dim * ratio)
+        if hidden < 1:
+            raise ValueError(f"ratio {ratio} of {dim} channels leaves none for the hidden layer")
         self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:

@@ -14,6 +14,7 @@ from pointmix.layouts.plan import Plan, with_offsets
 from pointmix.nn.block import Block
 from pointmix.nn.norm import Sets
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Stage(nn.Module):
         shifted: bool = False,
     ) -> None:
         super().__init__()
+        COUNT.check(folds=folds, centers=centers)
         self.reducer, self.blocks = reducer, nn.ModuleList(blocks)
         self.folds, self.centers, self.planning = folds, centers, dict(planning or {})
         self.offsets, self.shifted = offsets, shifted

@@ -113,7 +113,7 @@ def repeated(index: Int[Tensor, "M k"], count: Int[Tensor, "M"]) -> Int[Tensor, 
 def _nearest(what, pos, ptr, query_pos, query_ptr, k):
     """Neighbors (M, k) and the size of each query's set (M,)."""
     pos, query_pos = checked(what, pos, ptr), checked(f"{what}, queries", query_pos, query_ptr, empty=True)
-    if k != int(k) or k < 1:
+    if not math.isfinite(k) or k != int(k) or k < 1:
         raise ValueError(f"{what}: k must be a whole number of at least 1, got {k}")
     if pos.shape[1] != query_pos.shape[1] or pos.dtype != query_pos.dtype or pos.device != query_pos.device:
         raise ValueError(

@@ -125,7 +125,7 @@ def wanted(what: str, ptr: Int[Tensor, "B+1"], number: int | None, ratio: float 
     if (number is None) == (ratio is None):
         raise ValueError(f"{what}: give either number or ratio, got number={number}, ratio={ratio}")
     if number is not None:
-        if number != int(number) or number < 1:
+        if not math.isfinite(number) or number != int(number) or number < 1:
             raise ValueError(f"{what}: number must be a whole number of at least 1, got {number}")
         return size.clamp(max=int(number))
     if not 0 < ratio <= 1:

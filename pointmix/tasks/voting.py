@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pointmix.pointset import PointSet
+from pointmix.ranges import COUNT, NATURAL, POSITIVE
 
 
 class Voting(nn.Module):
@@ -30,8 +31,11 @@ class Voting(nn.Module):
 
     def __init__(self, model: nn.Module, *, votes: int = 10, low: float = 2 / 3, high: float = 3 / 2, seed: int = 0):
         super().__init__()
-        if votes < 1 or not 0 < low <= high:
-            raise ValueError(f"voting needs votes >= 1 and factors 0 < low <= high, got {votes} and {low} to {high}")
+        COUNT.check(votes=votes)
+        POSITIVE.check(low=low, high=high)
+        NATURAL.check(seed=seed)
+        if low > high:
+            raise ValueError(f"voting needs factors from low to high, got {low} to {high}")
         self.model, self.votes, self.low, self.high, self.seed = model, votes, low, high, seed
 
     def forward(self, points: PointSet) -> Float[Tensor, "B K"]:

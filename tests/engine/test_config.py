@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import fields
+from typing import Annotated, get_args, get_origin
 
 import pytest
 import yaml
 
 from pointmix.data.images import DataConfig
+from pointmix.data.points import PointDataConfig
 from pointmix.engine.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
 from pointmix.engine.flags import parse
 from pointmix.engine.images import MixConfig, TrainImagesConfig
-from pointmix.engine.points import TrainPointsConfig
+from pointmix.engine.points import SmoothConfig, TrainPointsConfig
+from pointmix.ranges import hints, range_of
 
 
 def test_plain_form_is_yaml_and_parses_back(tmp_path):
@@ -70,6 +75,36 @@ def test_a_kind_of_data_must_say_what_follows_from_it():
         with pytest.raises(NotImplementedError):
             getattr(RunConfig(), method)(**args)
     assert RunConfig().more_tests(None) == {}
+
+
+SECTIONS = [ModelConfig, OptimConfig, MixConfig, SmoothConfig, DataConfig, PointDataConfig]
+
+
+def bare_numbers(hint):
+    """Numbers in an annotation that have no range."""
+    if get_origin(hint) is Annotated:
+        return []
+    return [hint] if hint in (int, float) else [n for part in get_args(hint) for n in bare_numbers(part)]
+
+
+@pytest.mark.parametrize("kind", [RunConfig, TrainImagesConfig, TrainPointsConfig, *SECTIONS])
+def test_every_number_has_a_range_that_is_checked(kind):
+    given = {"root": "DIR"} if kind is PointDataConfig else {}
+    for name, hint in hints(kind).items():
+        assert not bare_numbers(hint), f"{kind.__name__}.{name} needs a range, such as Annotated[int, COUNT]"
+        if (allowed := range_of(hint)) is None:
+            continue
+        bad = [math.nan, math.inf, True, "1", allowed.low - 1 if math.isfinite(allowed.low) else math.nan]
+        bad += [0.5] * allowed.whole + [allowed.low] * allowed.above + [allowed.high] * allowed.below
+        for value in bad:
+            several = get_origin(hint) is tuple or "tuple" in str(hint)
+            with pytest.raises(ValueError, match=rf"(^|\.){name} must be .*, got"):
+                kind(**given, **{name: (value, value) if several else value})
+
+
+def test_sections_are_walked_over_above():
+    found = {type(getattr(kind(), f.name)) for kind in (TrainImagesConfig, TrainPointsConfig) for f in fields(kind)}
+    assert {kind for kind in found if dataclasses.is_dataclass(kind)} == set(SECTIONS)
 
 
 def test_run_folder(tmp_path):

@@ -96,8 +96,22 @@ def test_the_same_model_keeps_the_kwargs_of_the_file(tmp_path):
         (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
         (["--epochs", "3", "--config"], "config"),
         (["--data.source=digits", "--data.root", "DIR"], "data.root DIR: data.source is digits, which come inside"),
-        (["--data.hflip", "2"], "data.hflip 2"),
-        (["--optim.sched", "plateau"], "optim.sched plateau is not taken; expected cosine"),
+        (["--data.hflip", "2"], "data.hflip must be from 0 to 1, got 2.0"),
+        (["--optim.clip_grad", "-1"], "optim.clip_grad must be above 0, got -1.0"),
+        (["--optim.ema_decay", "5"], "optim.ema_decay must be at least 0 and below 1, got 5.0"),
+        (["--optim.warmup_epochs=-3"], "optim.warmup_epochs must be at least 0, got -3.0"),
+        (["--mix.mixup=-1"], "mix.mixup must be at least 0, got -1.0"),
+        (["--save_every_seconds=-1"], "save_every_seconds must be at least 0, got -1.0"),
+        (["--optim.betas=[0.9, 1.0]"], "optim.betas must be at least 0 and below 1, got"),
+        (["--optim.lr=nan"], "optim.lr"),
+        (["--optim.lr=inf"], "optim.lr"),
+        (["--seed=-1"], "seed must be from 0 to 4294967295, got -1"),
+        (["--seeds", "1", "-1"], r"seeds must be from 0 to 4294967295, got \(1, -1\)"),
+        (["--epochs=true"], "epochs"),
+        (["--optim.sched", "plateau"], "optim.sched 'plateau' is not known; expected one of cosine, tanh, step,"),
+        (["--optim.sched", "cosin"], r"optim.sched 'cosin' is not known; did you mean cosine\?"),
+        (["--optim.opt", "adamx"], "optim.opt 'adamx' is not known; did you mean adamax or"),
+        (["--optim.opt=sgd", "--optim.betas=[0.9,0.99]"], "optim.betas are .*, and sgd does not take two; expected"),
     ],
 )
 def test_wrong_flags_give_one_line(argv, names):
@@ -127,6 +141,8 @@ def test_help_explains_every_key(capsys):
     for line in ("Alpha of mixup; 0 is off.", "Weight decay; none on biases", "Samples a step and process."):
         assert line in text
     assert "default: 0.05" in text
+    assert "null does not clip. [above 0] (type: Optional[float]" in text
+    assert "0 is off. [at least 0] (type: float" in text
 
 
 def test_clouds_have_flags_of_their_own(capsys):

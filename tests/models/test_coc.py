@@ -128,13 +128,13 @@ def test_a_coarser_stem():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(heads=(2, 2)), r"heads \(2, 2\) and head_dim .* each of 4 stages"),
+        (dict(heads=(2, 2)), r"heads has 2 values for 4 stages: \(2, 2\)"),
         (dict(dims=(8, 8)), r"dims has 2 values for 4 stages: \(8, 8\)"),
         (dict(folds=(8, 4, 2)), "folds has 3 values for 4 stages"),
         (dict(centers=(2,) * 5), "centers has 5 values for 4 stages"),
-        (dict(folds=(0, 1, 1, 1)), "folds and centers must be at least 1"),
-        (dict(depths=(1, 0, 1, 1)), "depths, .* must be at least 1"),
-        (dict(coord_mode="middle"), "coord_mode must be 'inclusive' or 'exclusive', got 'middle'"),
+        (dict(folds=(0, 1, 1, 1)), "folds must be at least 1, got"),
+        (dict(depths=(1, 0, 1, 1)), "depths must be at least 1, got"),
+        (dict(coord_mode="middle"), "coord_mode must be one of inclusive, exclusive, got 'middle'"),
         (dict(global_pool="max"), "global_pool must be 'avg' or '', got 'max'"),
         (dict(denominator="sum"), "denominator must be one of"),
         (dict(keep="few"), "keep must be 'area' or 'occupied', got 'few'"),

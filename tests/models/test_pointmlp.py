@@ -183,9 +183,9 @@ def test_all_points_equal_is_no_noise():
     [
         (dict(pre_blocks=(1,)), r"pre_blocks has 1 values for 2 stages: \(1,\)"),
         (dict(pos_blocks=(1, 1, 1)), "pos_blocks has 3 values for 2 stages"),
-        (dict(order="sorted"), "order must be 'canonical' or 'given', got 'sorted'"),
-        (dict(coc_head_dim="mean"), "coc_head_dim must be 'max', 'min' or None, got 'mean'"),
-        (dict(neighbors=0), "neighbors and coord_dims must be at least 1 and in_chans 0, got 0, 3, 0"),
+        (dict(order="sorted"), "order must be one of canonical, given, got 'sorted'"),
+        (dict(coc_head_dim="mean"), "coc_head_dim must be one of None, max, min, got 'mean'"),
+        (dict(neighbors=0), "neighbors must be at least 1, got 0"),
         (dict(pretrained=True), "pointmlp_coc: no weights are hosted.*load_reference"),
     ],
 )

@@ -392,7 +392,7 @@ def test_curvature_is_learned_where_something_bends():
         (dict(top_geometry=None), "top_geometry must be one of .*, got None"),
         (dict(lift="up"), "lift must be one of .*proper.*released.*, got 'up'"),
         (dict(alpha="fixed"), "alpha must be one of .*free.*softplus.*, got 'fixed'"),
-        (dict(curvature=0.0), "must be a positive number .*, got 0.0"),
+        (dict(curvature=0.0), "must be above 0, got 0.0"),
     ],
 )
 def test_bad_settings_are_named(kwargs, message):

@@ -84,5 +84,5 @@ def test_compiles_without_a_break():
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("initial", [0, -1.0, math.nan, math.inf, -math.inf])
 def test_initial_must_be_positive(initial, learned):
-    with pytest.raises(ValueError, match=f"initial must be a positive number.*got {initial}"):
+    with pytest.raises(ValueError, match=f"initial must be above 0, got {initial}"):
         Curvature(initial, learned=learned)

@@ -53,7 +53,7 @@ def test_a_masked_image_is_the_image_painted_with_zeros():
         (dict(kernel=2, stride=3, padding=0), "kernel 2, stride 3, padding 0"),
         (dict(kernel=3, stride=0, padding=0), "stride 0"),
         (dict(kernel=3, stride=2, padding=3), "padding 3"),
-        (dict(kernel=3, stride=2, padding=-1), "padding -1"),
+        (dict(kernel=3, stride=2, padding=-1), "padding must be at least 0, got -1"),
         (dict(kernel=3, stride=2, padding=1, keep="some"), "keep must be 'area' or 'occupied', got 'some'"),
         (dict(kernel=3, stride=2, padding=1, absent="no"), "absent must be 'zero' or 'nearest', got 'no'"),
     ],

@@ -150,6 +150,8 @@ POS, PTR = torch.randn(8, 3), torch.tensor([0, 3, 8])
 BAD = [
     ((POS, PTR, POS, PTR, 0), "k must be a whole number of at least 1, got 0"),
     ((POS, PTR, POS, PTR, 1.5), "k must be"),
+    ((POS, PTR, POS, PTR, float("inf")), "k must be"),
+    ((POS, PTR, POS, PTR, float("nan")), "k must be"),
     ((POS, PTR, POS[:, :2], PTR, 1), "must be alike, got D=3 .* D=2"),
     ((POS, PTR, POS.double(), PTR, 1), "must be alike"),
     ((POS, PTR, POS, torch.tensor([0, 8]), 1), "2 sets of points but 1 sets of queries"),

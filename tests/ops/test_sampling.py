@@ -130,6 +130,8 @@ def test_seeded_start():
         ({"number": 3, "ratio": 0.5}, "give either number or ratio"),
         ({"number": 0}, "at least 1, got 0"),
         ({"number": 2.5}, "whole number"),
+        ({"number": float("inf")}, "whole number"),
+        ({"number": float("nan")}, "whole number"),
         ({"ratio": 0.0}, r"ratio must be in \(0, 1\], got 0.0"),
         ({"ratio": 1.5}, "ratio must be"),
         ({"number": 2, "start": torch.zeros(3, dtype=torch.int64), "seed": 1}, "either start or seed"),

@@ -49,7 +49,14 @@ def test_seeded_and_independent_of_the_batch():
     torch.testing.assert_close(alone, first)
 
 
-@pytest.mark.parametrize("given", [{"votes": 0}, {"low": 0.0}, {"low": 2.0, "high": 1.0}])
-def test_bad_settings(given):
-    with pytest.raises(ValueError, match="voting needs"):
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"votes": 0}, "votes must be at least 1, got 0"),
+        ({"low": 0.0}, "low must be above 0, got 0.0"),
+        ({"low": 2.0, "high": 1.0}, "voting needs"),
+    ],
+)
+def test_bad_settings(given, message):
+    with pytest.raises(ValueError, match=message):
         Voting(Extent(), **given)

@@ -1,0 +1,138 @@
+"""Which numbers a setting may be: said where it is declared, checked in one way.
+
+The fields of a configuration carry their ranges as annotations, `lr: Annotated[float, POSITIVE] = 1e-3`, and
+`check_fields` compares a configuration with its annotations. Constructors name theirs: `COUNT.check(heads=heads)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends. NaN, infinity and booleans are in no range.
+
+    Args:
+        low, high: the ends, which belong to it.
+        above, below: leave `low` or `high` out.
+        whole: whole numbers only.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    whole: bool = False
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above else 'at least'} {self.low:.10g}"
+        high = f"{'below' if self.below else 'at most'} {self.high:.10g}"
+        if math.isfinite(self.low) and math.isfinite(self.high) and not (self.above or self.below):
+            return f"from {self.low:.10g} to {self.high:.10g}"
+        ends = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
+        return " and ".join(ends) or f"a {'whole' if self.whole else 'finite'} number"
+
+    def expected(self, value: Any) -> str | None:
+        """What was expected instead of this value; None if it is in the range."""
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
+            return f"a {'whole ' if self.whole else ''}number" + (f" {self}" if self != Range(whole=self.whole) else "")
+        over_low = value > self.low if self.above else value >= self.low
+        under_high = value < self.high if self.below else value <= self.high
+        return None if over_low and under_high and math.isfinite(value) else str(self)
+
+    def check(self, where: str = "", /, **settings: Any) -> None:
+        """Refuse settings of which a number is not in the range; of several each.
+
+        Raises:
+            ValueError: one line with `where` and the setting's name, what was expected, and its value.
+        """
+        for name, value in settings.items():
+            for number in value if isinstance(value, Iterable) and not isinstance(value, str) else (value,):
+                if (expected := self.expected(number)) is not None:
+                    raise ValueError(f"{where}{name} must be {expected}, got {value!r}")
+
+
+COUNT = Range(1, whole=True)
+NATURAL = Range(0, whole=True)
+SEED = Range(0, 2**32 - 1, whole=True)  # what NumPy takes
+POSITIVE = Range(0, above=True)
+NONNEGATIVE = Range(0)
+FINITE = Range()
+SHARE = Range(0, 1)
+PART = Range(0, 1, below=True)  # a share that is not all
+SOME = Range(0, 1, above=True)  # a share that is not nothing
+
+
+def check_choice(where: str = "", /, *, known: Sequence[Any], **settings: Any) -> None:
+    """Refuse settings that are not among the known ones.
+
+    Raises:
+        ValueError: one line that names the setting, those known and what it is.
+    """
+    for name, value in settings.items():
+        if not any(value is one or (type(value) is type(one) and value == one) for one in known):
+            raise ValueError(f"{where}{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def check_fields(config: Any, section: str = "") -> None:
+    """Compare the fields of a dataclass with their annotations: ranges of numbers, choices, kinds of values.
+
+    Args:
+        config: dataclasses, dictionaries and Any among its fields are left alone.
+        section: what stands before a field's name in messages, as "optim.".
+
+    Raises:
+        ValueError: one line that names the field, what was expected, and its value.
+    """
+    for name, hint in hints(type(config)).items():
+        if (expected := _expected(hint, value := getattr(config, name))) is not None:
+            raise ValueError(f"{section}{name} must be {expected}, got {value!r}")
+
+
+@cache
+def hints(kind: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, with their ranges."""
+    found = get_type_hints(kind, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
+
+
+def range_of(hint: Any) -> Range | None:
+    """The first range in an annotation."""
+    if get_origin(hint) is Annotated:
+        return next((note for note in hint.__metadata__ if isinstance(note, Range)), None)
+    return next((found for part in get_args(hint) if (found := range_of(part)) is not None), None)
+
+
+def _expected(hint: Any, value: Any) -> str | None:
+    """What an annotation expects instead of a value; None if the value is as it says."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return range_of(hint).expected(value)
+    if origin in (Union, UnionType):
+        if value is None and type(None) in parts:
+            return None
+        real = [part for part in parts if part is not type(None)]
+        alike = [part for part in real if (get_origin(part) is tuple) == isinstance(value, list | tuple)]
+        texts = [_expected(part, value) for part in alike or real]
+        return None if None in texts else " or ".join(dict.fromkeys(texts))
+    if origin is Literal:
+        return None if value in parts else f"one of {', '.join(parts)}"
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return "a list"
+        each = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        if len(each) != len(value):
+            return f"{len(each)} values"
+        return next((text for part, one in zip(each, value, strict=True) if (text := _expected(part, one))), None)
+    if hint is bool:
+        return None if isinstance(value, bool) else "true or false"
+    return None if hint is not str or isinstance(value, str | os.PathLike) else "a text"
