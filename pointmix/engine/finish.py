@@ -8,21 +8,19 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 import pointmix
 from pointmix.engine import checkpoint
 from pointmix.engine.config import as_plain
 from pointmix.engine.report import draw_curves, show_result
-from pointmix.engine.run import Run, all_skipped, evaluate_run, model_info, numbers
+from pointmix.engine.run import Run, all_skipped, evaluate_run, load_best, model_info, numbers
 from pointmix.explain.confusion import draw_confusion
 
 
 def finish(run: Run) -> dict[str, Any]:
     """Test the chosen weights and write the files of the run folder."""
     at, cfg, accelerator, out = run.at, run.cfg, run.accelerator, run.out
-    accelerator.wait_for_everyone()  # the main process may still be writing the best weights
-    checkpoint.load_weights(run.model, load_file(out / checkpoint.BEST), source=out / checkpoint.BEST)
+    load_best(run)
     test = evaluate_run(run, run.model, run.splits.test)
     more = {name: evaluate_run(run, net, run.splits.test) for name, net in cfg.more_tests(run.model).items()}
     metrics = {
