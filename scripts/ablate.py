@@ -206,10 +206,10 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:
-        saved = previous_state(cfg, out, processes=1, mmap=True)
+        found = previous_state(cfg, out, processes=1, quick=True)
     except ValueError as e:
         raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
-    return None if saved is None else finished_metrics(cfg, out, saved)
+    return None if found is None else finished_metrics(cfg, out, found[0])
 
 
 def ablate(argv: list[str]) -> list[str]:

@@ -160,7 +160,7 @@ class BatchLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.batch_sampler.load_state_dict(state)
-        self.given = state["batch"]
+        self.given = self.batch_sampler.start
 
     def __iter__(self) -> Iterator[tuple[Any, Int[Tensor, " B"]]]:
         self.given = getattr(self.batch_sampler, "start", 0)

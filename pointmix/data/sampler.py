@@ -50,17 +50,31 @@ class EpochBatches:
         return {**whole, "epoch": self.epoch, "batch": self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next iteration where `state` says.
+        """Begin the next iteration where `state` says; raises what `place` raises."""
+        self.epoch, self.start = self.place(state)
+
+    def place(self, state: dict[str, int]) -> tuple[int, int]:
+        """The epoch and the batch of a state, which may be of another global batch: the samples are the same.
 
         Raises:
-            ValueError: when the state belongs to other data, another global batch or another seed.
+            ValueError: when the state belongs to other data or another seed, or lies within a global batch.
         """
-        for key, ours in self.state_dict().items():
+        ours = self.state_dict()
+        for key in ours:
             if key not in state:
                 raise ValueError(f"state of the training data has no {key!r}; it has {sorted(state)}")
-            if key not in ("epoch", "batch") and state[key] != ours:
-                raise ValueError(f"state of the training data has {key} {state[key]}, but this run has {ours}")
-        self.epoch, self.start = state["epoch"], state["batch"]
+            if type(state[key]) is not int or state[key] < 0:
+                raise ValueError(f"state of the training data has {key} {state[key]!r}, expected a whole number")
+            if key in ("images", "seed") and state[key] != ours[key]:
+                raise ValueError(f"state of the training data has {key} {state[key]}, but this run has {ours[key]}")
+        batch, rest = divmod(state["batch"] * state["global_batch"], ours["global_batch"])
+        if rest or batch > len(self):
+            where = f"after {state['batch']} batches of {state['global_batch']}"
+            raise ValueError(
+                f"state of the training data lies {where}, within a batch of this run; expected a multiple of "
+                f"global_batch {ours['global_batch']} up to {len(self)} batches"
+            )
+        return state["epoch"], batch
 
 
 class PartBatches:

@@ -1,46 +1,48 @@
-"""Files of a run: the state from which training goes on, and weights that stand alone.
+"""Files of a run: how each is written, and weights that stand alone. The states of training are in `states`.
 
-Nothing here is a trusted pickle: states are read with `weights_only=True`, weights are safetensors. A file is written
-beside its place, fsynced and renamed, so that a kill or a full disk leaves the previous one whole.
+A file is written beside its place, fsynced and renamed, so that a kill or a full disk leaves the previous one whole.
+Weights are safetensors, with a digest of all that the file says.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-LAST = "checkpoint/last.pt"
-BEST = "checkpoint/model-best.safetensors"
 FINAL = "model.safetensors"
+DIGEST = "digest"  # key of a file's metadata; its value begins with SHA256
+SHA256 = "sha256:"
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
     """Open a file beside `path` for writing; on success it takes the place of `path`, on failure `path` stays.
+
+    Args:
+        named: gives the name that the file takes in place of `path`'s, once all is written.
 
     Raises:
         OSError: if writing failed; the message says that the previous file is whole.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(beside, path if named is None else path.with_name(named()))
     except (OSError, RuntimeError) as e:
         cause: BaseException = e
         while not isinstance(cause, OSError) and cause.__context__ is not None:
@@ -63,47 +65,14 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode())
 
 
-def plain(value: Any) -> Any:
-    """`value` with numpy arrays as tensors and numpy scalars as numbers, so that `weights_only` can read it back."""
-    if isinstance(value, dict):
-        return {plain(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(v) for v in value)
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def save_state(path: str | Path, state: dict[str, Any]) -> None:
-    """Write a training state of tensors and plain values atomically.
-
-    Raises:
-        OSError: if writing failed; the previous file is whole.
-    """
-    with replacing(path) as file:
-        torch.save(plain(state), file)
-
-
-def load_state(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read what `save_state` wrote, onto the CPU; with `mmap` tensors stay in the file until somebody looks at them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a training state.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
-        raise
-    except Exception as e:  # a file of another kind can break the reader in any way
-        raise ValueError(f"{path} is not a training state: {(str(e).splitlines() or ['it is empty'])[0]}") from e
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path} is not a training state: expected a dict with the key 'model'")
-    return state
-
-
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | Path) -> None:
-    """Load weights that must fit the model exactly.
+    """Load weights that must fit the model exactly; raises what `fit_weights` raises."""
+    fit_weights(model, weights, source=source)
+    model.load_state_dict(weights)
+
+
+def fit_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | Path) -> None:
+    """See that weights fit the model exactly.
 
     Raises:
         ValueError: one line naming the first tensor that is missing, left over or of another shape.
@@ -118,42 +87,50 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | 
     for key in weights:
         if key not in own:
             raise ValueError(f"{source} holds another model: {key} is not in the model, expected {len(own)} tensors")
-    model.load_state_dict(weights)
-
-
-def rng_state() -> dict[str, Any]:
-    """The states of python's, numpy's and torch's global random generators, as plain values and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    state = {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the global random generators where `rng_state` found them."""
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def save_model(path: str | Path, model: nn.Module, info: dict[str, Any]) -> None:
     """Write weights with what is needed to use them: `info` goes into the file's metadata, each value as JSON.
 
-    `info` has name, kwargs, classes and in_chans, and may have more.
+    `info` has name, kwargs, classes and in_chans, and may have more. Equal weights and info give equal files.
     """
-    weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    metadata = {k: json.dumps(v) for k, v in info.items()}
+    parts = weights_file(model, info)
     with replacing(path) as file:
-        file.write(safetensors.torch.save(weights, metadata | {"format": "pt"}))
+        for part in parts:
+            file.write(part)
+
+
+def weights_file(model: nn.Module, info: dict[str, Any]) -> list[bytes | memoryview]:
+    """What `save_model` writes, in two parts: a header, which has a digest of all else, and the tensors."""
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    metadata = {k: json.dumps(v) for k, v in info.items()} | {"format": "pt"}
+    metadata[DIGEST] = content_digest(weights, metadata)
+    raw = memoryview(safetensors.torch.save(weights))
+    end = 8 + int.from_bytes(raw[:8], "little")
+    # The library orders metadata by a hash that differs between processes, so its header is written anew.
+    header = json.dumps({"__metadata__": dict(sorted(metadata.items()))} | json.loads(bytes(raw[8:end]))).encode()
+    header += b" " * (-len(header) % 8)
+    return [len(header).to_bytes(8, "little") + header, raw[end:]]
+
+
+def content_digest(weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """A digest of names, kinds, shapes and bytes of all tensors and of all metadata but the digest itself."""
+    sha = hashlib.sha256(json.dumps(sorted((k, v) for k, v in metadata.items() if k != DIGEST)).encode())
+    for key, tensor in sorted(weights.items()):
+        sha.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return SHA256 + sha.hexdigest()
+
+
+def check_digest(weights: dict[str, Tensor], metadata: dict[str, str], *, source: str | Path) -> None:
+    """Compare weights and metadata with the digest that the metadata has; files of other programs have none.
+
+    Raises:
+        ValueError: they are not what was written; one line.
+    """
+    marks = [k for k, v in metadata.items() if k == DIGEST or v.startswith(SHA256)]  # either may be what is damaged
+    if marks and (marks != [DIGEST] or metadata[DIGEST] != content_digest(weights, metadata)):
+        raise ValueError(f"{source} is damaged: it is not what was written (its digest differs)")
 
 
 def load_run(
@@ -167,7 +144,7 @@ def load_run(
 
     Raises:
         FileNotFoundError: if there is no such file, or the folder has no model.safetensors yet.
-        ValueError: if the file was not written by a run, or does not fit the model it names.
+        ValueError: if the file was not written by a run, is damaged, or does not fit the model it names.
     """
     import pointmix
 
@@ -184,10 +161,11 @@ def load_run(
             weights = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as e:
         raise ValueError(f"{file} is not a safetensors file: {e}") from e
+    check_digest(weights, metadata, source=file)
     missing = [k for k in ("name", "kwargs", "classes", "in_chans") if k not in metadata]
     if missing:
         raise ValueError(f"{file} was not written by a run: its metadata has no {missing[0]!r}")
-    info = {k: json.loads(v) for k, v in metadata.items() if k != "format"} | {"path": str(file)}
+    info = {k: json.loads(v) for k, v in metadata.items() if k not in ("format", DIGEST)} | {"path": str(file)}
     info["kwargs"] |= kwargs or {}
     kwargs = {k: v for k, v in info["kwargs"].items() if k not in ("pretrained", "checkpoint_path")}  # fetch nothing
     given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}

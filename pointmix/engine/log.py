@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class Log:
         self.on, self.epochs, self.updates_per_epoch, self.shares = on, epochs, updates_per_epoch, shares
         self.console = Console(quiet=not on, highlight=False)
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step) if on and SummaryWriter else None
+        self.hook_before = threading.excepthook
+        if self.writer is not None:
+            threading.excepthook = self._thread_failed
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -64,19 +68,14 @@ class Log:
         rate, waits = self.samples / passed, self.waited / passed
         self.samples, self.waited, self.since = 0, 0.0, now
         self.bar.update(self.task, rate=rate, loss=loss, lr=lr, waits=waits)
-        if self.writer is not None:
-            points = {"loss": loss, "lr": lr, "samples_per_second": rate, "share_waiting_for_data": waits}
-            for name, value in points.items():
-                self.writer.add_scalar(f"train/{name}", value, step)
+        points = {"loss": loss, "lr": lr, "samples_per_second": rate, "share_waiting_for_data": waits}
+        self._record({f"train/{name}": value for name, value in points.items()}, step)
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An entry of the history: one line, and tensorboard's validation curves."""
         looks = {look: entry[look] for look in ("val", "test") if entry.get(look)}
-        if self.writer is not None:
-            for look, found in looks.items():
-                for name, value in found.items():
-                    self.writer.add_scalar(f"{look}/{name}", value, entry["step"])
-            self.writer.flush()
+        scores = {f"{look}/{name}": value for look, found in looks.items() for name, value in found.items()}
+        self._record(scores, entry["step"], flush=True)
         self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()  # evaluation is not training time
         seen = "".join(f"{look} loss {m['loss']:.4f}  {in_percent(m, self.shares)}  " for look, m in looks.items())
         self.note(
@@ -91,8 +90,33 @@ class Log:
     def close(self) -> None:
         """Take the bar away and close tensorboard's files."""
         self.bar.stop()
+        threading.excepthook = self.hook_before
         if self.writer is not None:
-            self.writer.close()
+            try:
+                self.writer.close()
+            except Exception as e:
+                self._lose(e)
+
+    def _record(self, values: dict[str, float], step: int, *, flush: bool = False) -> None:
+        try:
+            if self.writer is not None:
+                for name, value in values.items():
+                    self.writer.add_scalar(name, value, step)
+                if flush:
+                    self.writer.flush()
+        except Exception as e:  # it raises again what its thread met
+            self._lose(e)
+
+    def _lose(self, error: Exception) -> None:
+        """Training goes on without tensorboard's curves."""
+        self.writer = None
+        why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        self.note(f"warning: tensorboard's files cannot be written any more: {why}")
+
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        """Tensorboard's own thread gives its error to the next call too, so it need not print a traceback."""
+        if not type(args.thread).__module__.startswith("tensorboard"):
+            self.hook_before(args)
 
 
 def in_percent(metrics: dict[str, Any], shares: dict[str, str]) -> str:

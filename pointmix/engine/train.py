@@ -1,7 +1,7 @@
 """The training loop: one process or many, exactly resumable.
 
 All that decides how training goes on (weights, average, optimizer, schedule, scaler, random states, place in the data)
-is in one file, written between optimizer steps. The data and evaluation leave the random states as they
+is in one file, written between optimizer steps, see `states`. The data and evaluation leave the random states as they
 are: augmentation has seeds of its own.
 """
 
@@ -11,8 +11,9 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from rich.console import Console
 
-from pointmix.engine import checkpoint
+from pointmix.data.loader import seed_all
+from pointmix.engine import checkpoint, states
 from pointmix.engine.config import RunConfig, as_plain, run_folder
-from pointmix.engine.finish import finish
+from pointmix.engine.finish import PICTURES, draw_pictures, finish, missing_pictures
+from pointmix.engine.lock import RunLock, lock
 from pointmix.engine.log import Log
 from pointmix.engine.report import show_result, start_lines
 from pointmix.engine.run import (
@@ -34,7 +38,7 @@ from pointmix.engine.run import (
     evaluate_run,
     finished_metrics,
     last_good,
-    model_info,
+    load_best,
     numbers,
     previous_state,
     restore_run,
@@ -67,22 +71,43 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
     """
     out = Path(run_folder(cfg))
     accelerator = build_accelerator(cfg)
-    saved = previous_state(cfg, out, processes=accelerator.num_processes)
+    with _locked(out, accelerator) as held:
+        return _train(cfg, out, accelerator, held, recipe)
+
+
+def _train(
+    cfg: RunConfig, out: Path, accelerator: Accelerator, held: RunLock | None, recipe: str | None
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        if not accelerator.is_main_process:
+            warnings.simplefilter("ignore")  # one process tells what is damaged
+        found = previous_state(cfg, out, processes=accelerator.num_processes)
+        metrics = None if found is None else finished_metrics(cfg, out, found[0])
     accelerator.wait_for_everyone()  # nobody writes before all have read
-    if saved is not None and (metrics := finished_metrics(cfg, out, saved)) is not None:
+    if metrics is not None:
+        if missing_pictures(metrics, out):
+            run = build_run(cfg, out, accelerator)
+            restore_run(run, *found)
+            load_best(run)
+            if accelerator.is_main_process:
+                draw_pictures(run, metrics)
         if accelerator.is_main_process:
             console = Console(highlight=False)
             console.print(f"{out} is finished; --restart true trains anew", markup=False, soft_wrap=True)
             show_result(metrics, out, console=console)
         return metrics
     run = build_run(cfg, out, accelerator)
-    if saved is not None:
-        restore_run(run, saved)
+    run.lock = held
+    if found is not None:
+        restore_run(run, *found)
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").unlink(missing_ok=True)  # that of a shorter or an earlier run
-        for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.FINAL) if cfg.restart else ():
-            (out / name).unlink(missing_ok=True)  # else this run, once resumed, could go on from the earlier one's
+        for name in ("metrics.json", *PICTURES):
+            (out / name).unlink(missing_ok=True)  # that of a shorter or an earlier run
+        if cfg.restart:  # else this run, once resumed, could go on from the earlier one's
+            states.discard(out / states.FOLDER)
+            (out / checkpoint.FINAL).unlink(missing_ok=True)
+        for folder in (out, out / states.FOLDER):
+            states.sweep(folder)
         text = yaml.safe_dump(as_plain(cfg) | {"restart": False}, sort_keys=False)  # used again, it must not delete
         checkpoint.write_text(out / "config.yaml", text)
     log = Log(
@@ -96,14 +121,36 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
         on=accelerator.is_main_process,
     )
     log.note(start_lines(run, recipe))
-    if saved is not None:
+    parts = None if found is None else found[0]["processes"]
+    if parts is not None:
         log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
+        if len(parts) != accelerator.num_processes:
+            log.note(
+                f"it was saved by {len(parts)} processes and goes on with {accelerator.num_processes}: the samples of "
+                "each step stay the same; dropout, mixing and BatchNorm's statistics differ"
+            )
+    del found  # the weights in it
     try:
         with _caught_signals() as caught:
-            _fit(run, log, saved, caught)
+            _fit(run, log, parts, caught)
     finally:
         log.close()
     return finish(run)
+
+
+@contextmanager
+def _locked(out: Path, accelerator: Accelerator) -> Iterator[RunLock | None]:
+    """The lock on the run folder, held by the main process; where it is refused, all processes end."""
+    with ExitStack() as stack:
+        held, refused = None, None
+        try:
+            if accelerator.is_main_process:
+                held = stack.enter_context(lock(out))
+        except OSError as e:
+            refused = str(e)
+        if any(refusals := gather_object([refused])):
+            raise OSError(next(filter(None, refusals)))
+        yield held
 
 
 def build_accelerator(cfg: RunConfig) -> Accelerator:
@@ -122,20 +169,20 @@ def build_accelerator(cfg: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) -> None:
+def _fit(run: Run, log: Log, parts: list[dict[str, Any]] | None, caught: list[int]) -> None:
+    """Steps and validations to the end; `parts` is what each process saved, of a run that goes on."""
     at, cfg, accelerator = run.at, run.cfg, run.accelerator
-    parts = saved["processes"][accelerator.process_index] if saved is not None else None
     last_save = time.monotonic()
     started = time.perf_counter() - at.seconds
     while at.step < run.last_step or not at.history or at.history[-1]["step"] < at.step:  # steps or validation to do
         run.splits.set_epoch(at.epoch)
         batches: Iterator[Any] = iter(())
         if at.update < run.updates_per_epoch:  # else the epoch was stopped after its last step
-            if parts is not None and parts["loader"] is not None:
-                run.splits.train.load_state_dict(parts["loader"])
+            if parts is not None and parts[0]["loader"] is not None:  # the same in all processes
+                run.splits.train.load_state_dict(parts[0]["loader"])
             batches = iter(run.splits.train)
         if parts is not None:
-            checkpoint.set_rng_state(parts["rng"])
+            _set_random_states(run, parts)
             parts = None
         run.wrapped.train()
         recent: list[torch.Tensor] = []  # losses that still lie on the device
@@ -180,10 +227,21 @@ def _fit(run: Run, log: Log, saved: dict[str, Any] | None, caught: list[int]) ->
             raise _stopped(run, caught)
 
 
+def _set_random_states(run: Run, parts: list[dict[str, Any]]) -> None:
+    accelerator = run.accelerator
+    if len(parts) == accelerator.num_processes:
+        states.set_rng_state(parts[accelerator.process_index]["rng"])
+        return
+    words = (run.cfg.seed, run.at.step, accelerator.process_index)  # no process has what another one drew
+    seed_all(*words)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(torch.initial_seed())
+
+
 def _stopped(run: Run, caught: list[int]) -> Stopped:
     name = signal.Signals(caught[0]).name if caught else "a signal to another process"
     without = ", without --restart," if run.cfg.restart else ""
-    last = run.out / checkpoint.LAST
+    last = run.out / states.FOLDER
     note = f"stopped by {name} at step {run.at.step}; the same command{without} goes on from {last}"
     return Stopped(caught[0] if caught else signal.SIGTERM, note)
 
@@ -235,7 +293,7 @@ def _take_losses(run: Run, recent: list[torch.Tensor]) -> None:
 
 
 def _validate(run: Run, log: Log) -> None:
-    """Validate, add to the history, and keep the best weights so far, or the newest where nothing tells the best."""
+    """Validate, add to the history, and note the best entry so far, or the newest where nothing tells the best."""
     at, select = run.at, run.cfg.select
     loaders = {"val": run.splits.val} | ({"test": run.splits.test} if select == "test" else {})
     looks = {k: None if v is None else numbers(evaluate_run(run, run.chosen, v)) for k, v in loaders.items()}
@@ -253,9 +311,7 @@ def _validate(run: Run, log: Log) -> None:
     log.epoch(entry)
     key = run.task.select_by
     if at.best is None or entry.get(select) is None or entry[select][key] > at.best[select][key]:
-        at.best = entry
-        if run.accelerator.is_main_process:
-            checkpoint.save_model(run.out / checkpoint.BEST, run.chosen, model_info(run))
+        at.best = entry  # save_run, which comes next, writes the weights
 
 
 def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:

@@ -18,7 +18,7 @@ from pointmix.data.normalize import ByteImage, join_bytes, to_bytes
 from pointmix.data.partial import MaskedTransform, hide, partial_points, put_mask, random_mask, read_mask
 from pointmix.data.source import BadMask, UnreadableImage
 from pointmix.data.transforms import eval_transform, train_transform
-from pointmix.engine import checkpoint
+from pointmix.engine import states
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.images import MixConfig, TrainImagesConfig
 from pointmix.engine.train import train
@@ -307,7 +307,7 @@ def test_a_run_on_partial_images_goes_on_exactly_where_it_stopped(tmp_path):
         torch.set_num_threads(before)
     last = [metrics["history"][-1] for metrics in (straight, resumed)]
     assert last[0]["val"] == last[1]["val"] and last[0]["train_loss"] == last[1]["train_loss"]
-    states = [checkpoint.load_state(tmp_path / name / checkpoint.LAST)["model"] for name in ("straight", "stopped")]
+    states = [states.load_state(tmp_path / name / states.FOLDER)[0]["model"] for name in ("straight", "stopped")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 

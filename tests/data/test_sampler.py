@@ -40,12 +40,23 @@ def test_state_goes_on_in_the_middle_and_then_starts_the_next_epoch_whole():
     assert list(other) == whole
 
 
+def test_another_number_of_processes_goes_on_with_the_same_samples():
+    whole = [sum(pair, []) for pair in zip(*[iter(EpochBatches(size=70, batch_size=8, seed=1))] * 2, strict=True)]
+    state = EpochBatches(size=70, batch_size=8, seed=1).state_dict() | {"batch": 4}
+    parts = [EpochBatches(size=70, batch_size=4, seed=1, rank=rank, world_size=4) for rank in range(4)]
+    for part in parts:
+        part.load_state_dict(state)
+    assert [sum(batches, []) for batches in zip(*parts, strict=True)] == whole[2:]
+
+
 def test_state_of_other_data_is_refused():
     state = EpochBatches(size=64, batch_size=8, seed=1).state_dict()
     with pytest.raises(ValueError, match="images 64, but this run has 65"):
         EpochBatches(size=65, batch_size=8, seed=1).load_state_dict(state)
-    with pytest.raises(ValueError, match="global_batch 8, but this run has 16"):
-        EpochBatches(size=64, batch_size=8, seed=1, world_size=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="lies after 3 batches of 8, within a batch of this run; expected a multiple"):
+        EpochBatches(size=64, batch_size=8, seed=1, world_size=2).load_state_dict(state | {"batch": 3})
+    with pytest.raises(ValueError, match="has epoch -1, expected a whole number"):
+        EpochBatches(size=64, batch_size=8, seed=1).load_state_dict(state | {"epoch": -1})
     with pytest.raises(ValueError, match="no 'seed'"):
         EpochBatches(size=64, batch_size=8, seed=1).load_state_dict({"images": 64, "global_batch": 8})
 

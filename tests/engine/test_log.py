@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import shutil
+import threading
 from types import SimpleNamespace
+
+import pytest
 
 from pointmix.engine import log as log_module
 from pointmix.engine.log import Log, in_percent
@@ -59,6 +63,20 @@ def test_the_share_of_the_time_spent_waiting(tmp_path, monkeypatch):
     log.close()
     share, rate = "train/share_waiting_for_data", "train/samples_per_second"
     assert (points[share, 2], points[share, 4]) == (0.25, 0.5) and (points[rate, 2], points[rate, 4]) == (4, 8)
+
+
+@pytest.mark.skipif(log_module.SummaryWriter is None, reason="tensorboard is not installed")
+def test_a_run_goes_on_when_its_curves_cannot_be_written(tmp_path, capsys):
+    hook = threading.excepthook
+    log = Log(tmp_path / "run", epochs=2, updates_per_epoch=4, total_steps=8, step=0, **OF, on=True)
+    shutil.rmtree(tmp_path / "run")
+    for step in range(1, 4):
+        log.point(step, 2.0, 0.001)
+        log.epoch(ENTRY)
+    log.close()
+    out, err = capsys.readouterr()
+    assert out.count("warning: tensorboard's files cannot be written any more: No such file or directory") == 1
+    assert out.count("epoch 1/2") == 3 and err == "" and threading.excepthook is hook
 
 
 def test_shares_in_percent():

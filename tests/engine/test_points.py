@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from pointmix.data.points import PointDataConfig
-from pointmix.engine import checkpoint, load_run
+from pointmix.engine import load_run, states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, OptimConfig, as_plain
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig
@@ -65,7 +65,7 @@ def config(scans, tmp_path):
 
 
 def state(cfg):
-    return checkpoint.load_state(f"{cfg.out}/{checkpoint.LAST}")
+    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
 
 
 def assert_same(a, b):

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from pointmix.engine import checkpoint
+from pointmix.engine import states
 from pointmix.engine.config import as_plain
 from pointmix.engine.train import train
 
@@ -41,7 +41,7 @@ def test_two_processes_equal_one(tiny_config, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("test top-1") == 1  # one process speaks
 
-    states = [checkpoint.load_state(f"{cfg.out}/{checkpoint.LAST}") for cfg in (one, two)]
+    states = [states.load_state(f"{cfg.out}/{states.FOLDER}")[0] for cfg in (one, two)]
     assert len(states[1]["processes"]) == 2
     for part in ("model", "ema"):
         for key, value in states[0][part].items():

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pointmix.engine import checkpoint
+from pointmix.engine import states
 from pointmix.engine import train as engine
 from pointmix.engine.config import as_plain
 from pointmix.engine.train import Stopped, train
@@ -52,7 +52,7 @@ def child(cfg, *, die=0, pause=0.0):
 
 
 def state(cfg):
-    return checkpoint.load_state(f"{cfg.out}/{checkpoint.LAST}")
+    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
 
 
 def equal(a, b, path=""):
@@ -100,7 +100,7 @@ def test_killed_from_outside_at_any_moment(straight, tmp_path):
     cfg = dataclasses.replace(straight, out=str(tmp_path / "killed"), save_every_steps=1)
     process = child(cfg, pause=0.05)
     deadline = time.monotonic() + 120
-    while not (Path(cfg.out) / checkpoint.LAST).exists():
+    while not states.list_states(Path(cfg.out) / states.FOLDER):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.001)
     time.sleep(0.13)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.engine.checkpoint import LAST, load_state
 from pointmix.engine.config import OptimConfig
+from pointmix.engine.states import FOLDER, load_state
 from pointmix.engine.train import train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -17,7 +17,7 @@ def test_the_schedule_ends_with_the_steps(tiny_config):
     metrics = train(cfg)
     assert metrics["steps"] == 10 and metrics["epochs"] == pytest.approx(10 / 7)
     assert [entry["step"] for entry in metrics["history"]] == [7, 10]
-    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{LAST}")["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{FOLDER}")[0]["progress"]["curve"]]
     assert rates[:6] == sorted(rates[:6])  # warm-up is one epoch of 7 steps, then comes the cosine
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] == pytest.approx(1e-5, rel=1e-3)
@@ -26,7 +26,7 @@ def test_the_schedule_ends_with_the_steps(tiny_config):
 def test_cool_down_is_inside_the_steps(tiny_config):
     cfg = tiny_config(steps=21, optim={"min_lr": 1e-5, "lr": 0.01, "cooldown_epochs": 1}, log_every=1)
     assert train(cfg)["steps"] == 21
-    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{LAST}")["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{FOLDER}")[0]["progress"]["curve"]]
     assert rates[-8:] == pytest.approx([1e-5] * 8) and rates[-9] > 2e-5
 
 
@@ -36,7 +36,7 @@ def test_a_run_in_steps_goes_on_where_it_stopped(tiny_config, tmp_path):
     train(whole)
     train(parts)
     train(tiny_config(steps=10, out=str(tmp_path / "parts")))
-    a, b = (load_state(f"{cfg.out}/{LAST}")["model"] for cfg in (whole, parts))
+    a, b = (load_state(f"{cfg.out}/{FOLDER}")[0]["model"] for cfg in (whole, parts))
     assert all(torch.equal(a[key], b[key]) for key in a)
     with pytest.raises(ValueError, match="steps was 10 and is now 12"):
         train(tiny_config(steps=12))
@@ -53,5 +53,5 @@ def test_by_default_the_warm_up_moves_within_its_first_epoch(tiny_config):
     default = {"sched_on_updates": OptimConfig().sched_on_updates, "warmup_epochs": OptimConfig().warmup_epochs}
     metrics = train(tiny_config(optim=default, epochs=20, max_steps=6, log_every=1))
     assert metrics["steps"] == 6
-    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{LAST}")["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{FOLDER}")[0]["progress"]["curve"]]
     assert rates == sorted(rates) and len(set(rates)) == 6  # an epoch has 7 steps

@@ -14,7 +14,7 @@ from torch import nn
 
 import pointmix
 from pointmix.data.images import ImageSplits
-from pointmix.engine import checkpoint, load_run, run
+from pointmix.engine import checkpoint, load_run, run, states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, as_plain
 from pointmix.engine.train import Stopped, train
@@ -23,7 +23,7 @@ no_pictures = pytest.mark.usefixtures("no_pictures")
 
 
 def last(cfg):
-    return checkpoint.load_state(f"{cfg.out}/{checkpoint.LAST}")
+    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
 
 
 def test_run_folder_holds_everything(tiny_config, tmp_path, capsys, monkeypatch):
@@ -153,7 +153,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config, monkeypatch):
         return loss
 
     monkeypatch.setattr(engine, "train_step", spoil)
-    with pytest.raises(FloatingPointError, match="weights are not finite at step 6; .* of step 3"):
+    with pytest.raises(FloatingPointError, match="weight head.weight is not finite at step 6; .* of step 3"):
         train(cfg)
     assert last(cfg)["progress"]["step"] == 3
 
@@ -192,7 +192,7 @@ def test_changed_configuration_is_refused(tiny_config, tmp_path):
 def test_restart_leaves_nothing_from_which_a_run_could_go_on(tiny_config, monkeypatch):
     cfg = tiny_config(max_steps=3)
     train(cfg)
-    files = [Path(cfg.out, name) for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.FINAL, "metrics.json")]
+    files = [Path(cfg.out, name) for name in (states.FOLDER, checkpoint.FINAL, "metrics.json")]
     assert all(file.exists() for file in files)
     monkeypatch.setattr(engine, "train_step", lambda run, group: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -237,8 +237,8 @@ def test_checkpoint_of_another_model_names_the_tensor(tiny_config):
     train(cfg)
     state = last(cfg)
     state["model"]["head.weight"] = torch.zeros(3, 24)
-    checkpoint.save_state(f"{cfg.out}/{checkpoint.LAST}", state)
-    with pytest.raises(ValueError, match=r"last.pt holds another model: head.weight has shape \(3, 24\), exp"):
+    states.save_state(Path(cfg.out, states.FOLDER), state)
+    with pytest.raises(ValueError, match=r"state1-step1-.*.pt holds another model: head.weight has shape \(3, 24\)"):
         train(dataclasses.replace(cfg, max_steps=2))
 
 

@@ -1,0 +1,232 @@
+"""The states of a run, from which training goes on: the last two, and the best weights that each of them names.
+
+The folder `checkpoint` of a run holds
+
+    state<n>-step<step>-<digest>.pt            the n-th save, which names its best weights
+    best-step<step>-<digest>.safetensors       the best weights of that step
+
+where a digest is the start of the file's SHA-256. A save writes the best weights, if they are new, then the state: its
+rename is the moment from which it counts. Then it removes what neither this state nor the one before names. Reading
+takes the newest state that is as it was written, together with its best weights. States are read with
+`weights_only=True`, so no pickle is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from pointmix.engine.checkpoint import replacing, weights_file
+
+FOLDER = "checkpoint"
+STATE = re.compile(r"state(\d+)-step(\d+)-([0-9a-f]{16})\.pt")
+BEST = re.compile(r"best-step(\d+)-([0-9a-f]{16})\.safetensors")
+DIGITS = 16  # of a digest that stand in a name
+
+
+class Saved(NamedTuple):
+    """A state in its folder: its number, its file's name and that of its best weights."""
+
+    number: int
+    file: str
+    best: str | None
+
+
+class _Digested:
+    """Passes on what is written and digests it on the way, so that nothing is read again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.sha.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_best(folder: Path, model: nn.Module, info: dict[str, Any], *, step: int) -> str:
+    """Write the best weights of a run as `checkpoint.save_model` does; returns the file's name.
+
+    Raises:
+        OSError: if writing failed.
+    """
+    parts, sha = weights_file(model, info), hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    name = f"best-step{step}-{sha.hexdigest()[:DIGITS]}.safetensors"
+    with replacing(folder / name) as file:
+        for part in parts:
+            file.write(part)
+    return name
+
+
+def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = None) -> Saved:
+    """Write the next state, of tensors and plain values, and remove all but it and the one `before`.
+
+    Args:
+        folder: of the states.
+        state: has progress, with the step, and best_file, the name of its best weights, or None.
+        before: the state that the run goes on from; None for the first.
+
+    Raises:
+        OSError: if writing failed; the states before are whole.
+    """
+    number = 1 if before is None else before.number + 1
+    begin, written = f"state{number}-step{state['progress']['step']}", []
+
+    def name() -> str:
+        return f"{begin}-{written[0].sha.hexdigest()[:DIGITS]}.pt"
+
+    try:
+        with replacing(folder / f"{begin}.pt", named=name) as file:
+            written.append(_Digested(file))
+            torch.save(plain(state), written[0])
+    except OSError as e:
+        raise OSError(f"{e}; {before.file}, the state before, is whole" if before else str(e)) from e
+    saved = Saved(number, name(), state["best_file"])
+    keep = {*saved, *(before or ())}
+    for path in folder.iterdir():
+        if path.name not in keep and (STATE.fullmatch(path.name) or BEST.fullmatch(path.name)):
+            path.unlink(missing_ok=True)
+    return saved
+
+
+def load_state(folder: str | Path, *, quick: bool = False) -> tuple[dict[str, Any], Saved]:
+    """The newest state that is as it was written, onto the CPU. A damaged one that is newer is named in a warning.
+
+    Args:
+        quick: read no tensor, so that digests are not checked; for a look, not to go on from.
+
+    Raises:
+        FileNotFoundError: there is no state.
+        ValueError: none is whole; one line.
+    """
+    folder, bad = Path(folder), []
+    for path in list_states(folder):
+        try:
+            if not quick:
+                check_file(path)
+            state = _read(path, mmap=quick)
+            if state["best_file"] is not None and not quick:
+                check_file(folder / str(state["best_file"]))
+        except (ValueError, OSError) as e:
+            bad.append(f"{e}")
+            continue
+        if bad:
+            warnings.warn(f"{'; '.join(bad)}: going on from the state before, {path.name}", stacklevel=2)
+        return state, Saved(int(STATE.fullmatch(path.name)[1]), path.name, state["best_file"])
+    if not bad:
+        raise FileNotFoundError(f"no state of a run in {folder}")
+    raise ValueError(f"no state in {folder} is whole: {'; '.join(bad)}")
+
+
+def list_states(folder: Path) -> list[Path]:
+    """The files of the states, newest first."""
+    found = {path: match for path in folder.glob("state*.pt") if (match := STATE.fullmatch(path.name))}
+    return sorted(found, key=lambda path: int(found[path][1]), reverse=True)
+
+
+def check_file(path: Path) -> None:
+    """Compare a file with the digest in its name.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written; one line.
+    """
+    match = STATE.fullmatch(path.name) or BEST.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is no name of a state or its weights")
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    if not sha.hexdigest().startswith(match[match.lastindex]):
+        raise ValueError(f"{path} is damaged: it is not what was written (its digest differs)")
+
+
+def best_step(name: str | None) -> int | None:
+    """The step of best weights, by their file's name."""
+    match = BEST.fullmatch(name or "")
+    return int(match[1]) if match else None
+
+
+def discard(folder: Path) -> None:
+    """Remove all states at once: a kill in between leaves none to go on from."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half written."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of pickles that it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except Exception as e:  # a file of another kind can break the reader in any way
+        why = (str(e).splitlines() or ["it is empty"])[0]
+        why = "it holds more than tensors and plain values" if isinstance(e, pickle.UnpicklingError) else why
+        raise ValueError(f"{path} is not a training state: {why}") from e
+    for key in ("config", "model", "progress", "best_file"):
+        if not isinstance(state, dict) or key not in state:
+            raise ValueError(f"{path} is not a training state: expected a dict with the key {key!r}")
+    return state
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy arrays as tensors and numpy scalars as numbers, so that `weights_only` can read it back."""
+    if isinstance(value, dict):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(v) for v in value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def rng_state() -> dict[str, Any]:
+    """The states of python's, numpy's and torch's global random generators, as plain values and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put the global random generators where `rng_state` found them."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,66 @@
+"""A run's results are written before its pictures, and no picture can cost them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pointmix.engine import finish
+from pointmix.engine.train import train
+
+SHORT = dict(epochs=1, max_steps=1)
+
+
+def drawn(cfg):
+    return sorted(path.name for path in Path(cfg.out).glob("*.png"))
+
+
+def test_a_picture_that_fails_is_a_warning_and_is_drawn_by_the_same_command(tiny_config, monkeypatch):
+    def fails(*args, **kwargs):
+        assert json.loads(Path(cfg.out, "metrics.json").read_text())["steps"] == 1  # which is there by now
+        raise RuntimeError("no\nfont")
+
+    cfg = tiny_config(**SHORT)
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "draw_curves", fails)
+        with pytest.warns(UserWarning, match="^curves.png was not drawn, .* again: RuntimeError: no font$"):
+            metrics = train(cfg)
+    assert drawn(cfg) == ["clusters.png"] and metrics["pictures"] == ["curves.png", "clusters.png"]
+    weights = Path(cfg.out, "model.safetensors").read_bytes()
+    before = Path(cfg.out, "clusters.png").read_bytes()
+    again = train(cfg)  # as after a kill between the results and the pictures
+    assert json.dumps(again) == json.dumps(metrics)
+    assert drawn(cfg) == ["clusters.png", "curves.png"]
+    Path(cfg.out, "clusters.png").unlink()
+    train(cfg)
+    assert Path(cfg.out, "clusters.png").read_bytes() == before  # of the chosen weights, and the same samples
+    assert Path(cfg.out, "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_run_is_not_built_again(tiny_config, monkeypatch):
+    cfg = tiny_config(**SHORT)
+    train(cfg)
+    monkeypatch.setattr("pointmix.engine.train.build_run", None)
+    assert train(cfg)["steps"] == 1
+
+
+def test_a_network_without_clusters_draws_none_and_says_so(tiny_config, capsys):
+    cfg = tiny_config(kwargs={"cluster": False}, **SHORT)
+    metrics = train(cfg)
+    assert "no clusters.png: coc_tiny clusters in none of its blocks" in capsys.readouterr().out
+    assert drawn(cfg) == ["curves.png"] == metrics["pictures"]
+
+
+def test_pictures_of_a_shorter_run_do_not_stay(tiny_config, monkeypatch):
+    cfg = tiny_config(**SHORT)
+    train(cfg)
+
+    def killed(*args):
+        assert drawn(cfg) == []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pointmix.engine.train._fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(epochs=1, max_steps=2))

@@ -1,0 +1,98 @@
+"""One run in one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pointmix.engine import train as engine
+from pointmix.engine.lock import LOCK, lock
+from pointmix.engine.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Holds the lock and has a forked child, as a run with data workers has, which outlives it.
+HOLDER = """
+import os, sys, time, importlib.util
+spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+with module.lock(module.Path(sys.argv[2])):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(ROOT / "pointmix" / "engine" / "lock.py"), str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_second_run_is_refused_and_a_kill_gives_the_folder_back(tmp_path, holder, tiny_config):
+    cfg = tiny_config()
+    with pytest.raises(OSError, match=rf"another run writes to {cfg.out} \(process {holder.pid}\); wait") as e:
+        train(cfg)
+    assert "\n" not in str(e.value) and os.listdir(cfg.out) == [LOCK]
+    holder.kill()
+    holder.wait()
+    with lock(Path(cfg.out)):  # although the forked child still lives
+        pass
+
+
+def test_the_same_process_is_refused_too(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with lock(tmp_path / "run"):
+        with pytest.raises(OSError, match=rf"another run writes to .*link \(process {os.getpid()}\)"):
+            with lock(tmp_path / "link"):
+                pass
+        (tmp_path / "run" / "file").write_text("")
+    with lock(tmp_path / "link"):
+        pass
+    assert sorted(os.listdir(tmp_path / "run")) == ["file", LOCK]
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path, tiny_config):
+    with pytest.raises(ValueError, match="adamm"):
+        train(tiny_config(optim={"opt": "adamm"}))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()  # the user's own folder stays
+    with pytest.raises(ValueError, match="adamm"):
+        train(tiny_config(optim={"opt": "adamm"}))
+    assert os.listdir(tmp_path / "run") == [LOCK]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_folder_that_is_removed_under_a_run_is_told(tiny_config, monkeypatch, at):
+    """At a save, and after the last one."""
+    cfg, step = tiny_config(max_steps=3, save_every_steps=2), engine.train_step
+    finish = engine.finish
+
+    def removing(run, group):
+        if run.at.step + 1 == at == 2:
+            shutil.rmtree(run.out)
+        return step(run, group)
+
+    monkeypatch.setattr(engine, "train_step", removing)
+    monkeypatch.setattr(engine, "finish", lambda run: shutil.rmtree(run.out) or finish(run))
+    with pytest.raises(OSError, match=f"the run folder {cfg.out} was removed or replaced while the run wrote to it"):
+        train(cfg)
+    assert not Path(cfg.out).exists()
+    monkeypatch.undo()
+    assert train(dataclasses.replace(cfg, max_steps=1))["steps"] == 1
