@@ -126,10 +126,9 @@ def completed(file: Path, base: Path | None) -> str | None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as e:
-        raise ValueError(f"{file} is no YAML: {' '.join(str(e).split())}") from e
+    from pointmix.engine.recipes import load_yaml
+
+    found = load_yaml(file.read_text(encoding="utf-8"), str(file))
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
     return found

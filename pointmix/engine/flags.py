@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from typing import Any, TypeVar
 
 from pointmix.engine.config import RunConfig
+from pointmix.engine.recipes import read_settings
 from pointmix.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -51,14 +53,20 @@ def parse_recipe(
         if known.seeds is not None:
             plain = known.seeds == ["null"]
             flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
-        files = [f"--config={name}" for name in known.config]
-        told = ", ".join(known.config) or f"defaults of {prog}"
+        files = [_as_flag(name, kind) for name in known.config]
+        for name, file in zip(known.config, files, strict=True):
+            try:
+                parser.parse_args([file], defaults=False)
+            except (ArgumentError, TypeError) as e:
+                what = "the configuration" if "\n" in name else name
+                raise ValueError(f"{what}: {' '.join(str(e).split())}") from e
+        told = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
         given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
         if kind.root_source and given.get("data.root") and given.get("data.source") is None:
             flags.insert(0, f"--data.source={kind.root_source}")
             told += f" (data.source {kind.root_source}, as data.root is given)"
         elif embedded is not None and not files and given.get("data.source") in (None, kind().data.source):
-            files, told = [f"--config={embedded}"], embedded
+            files, told = [_as_flag(embedded, kind)], embedded
         before, after = (parser.parse_args([*files, *more]) for more in ([], _without_print(flags)))
         if before.model.name != after.model.name:
             files.append("--model.kwargs={}")
@@ -68,6 +76,11 @@ def parse_recipe(
     except (ArgumentError, TypeError, OSError) as e:
         raise ValueError(" ".join(str(e).split())) from e
     return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)}), told
+
+
+def _as_flag(name: str, kind: type[RunConfig]) -> str:
+    """The settings of a file as text, which jsonargparse takes in place of the file."""
+    return "--config=" + json.dumps(read_settings(name, kind), default=str)
 
 
 def _hint(kind: type[RunConfig], key: str) -> Any:

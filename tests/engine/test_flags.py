@@ -120,7 +120,10 @@ def test_wrong_flags_give_one_line(argv, names):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text, names", [("optim: {speed: 3}", "speed"), ("spede: 3", "spede"), ("a: [", "config")])
+@pytest.mark.parametrize(
+    "text, names",
+    [("optim: {speed: 3}", "speed"), ("spede: 3", "spede"), ("a: [", "c.yaml cannot be read as YAML")],
+)
 def test_wrong_files_give_one_line(tmp_path, text, names):
     file = tmp_path / "c.yaml"
     file.write_text(text)

@@ -1,51 +1,78 @@
-"""The learning rates that recipes come to: a change of the defaults must not move them."""
-
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
-from pointmix.engine.flags import parse
+from pointmix.engine import flags
 from pointmix.engine.images import TrainImagesConfig
-from pointmix.engine.points import TrainPointsConfig
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# optimizer, learning rate at a total batch, epochs of warm-up, cool-down and schedule, whether it moves at every step
-IN1K = ("adamw", 1e-3, 1024, 5, 10, 300, False)
-CIFAR = ("nmuon", 0.006, 128, 1, 0, 8, True)
-MINI = ("nmuon", 0.006, 128, 0.3, 0, 4, True)
-RECIPES = {
-    **{f"image/coc_{size}_in1k": IN1K for size in ("tiny", "small", "medium")},
-    **{f"image/fec_{size}_in1k": IN1K for size in ("small", "base", "large")},
-    **{f"image/hcformer_{size}_in1k": IN1K for size in ("nano", "tiny", "small", "medium")},
-    "image/coc_digits": ("adamw", 0.003, 64, 2, 0, 30, True),
-    "image/coc_cifar10": CIFAR,
-    "image/hcformer_cifar10": CIFAR,
-    "image/coc_cifar10_partial": (*CIFAR[:5], 6, True),
-    **{f"ablations/cifar10/{name}": MINI for name in ("coc", "fec", "hcformer")},
-    "points/coc_shapes": ("nmuon", 0.06, 128, 1, 0, 13, True),
-    "points/coc_tiny_small": ("nmuon", 0.03, 128, 10, 0, 250, True),
-    "points/pointmlp_elite_small": ("nmuon", 0.02, 128, 6, 0, 60, True),
-    "points/pointmlp_coc_modern": ("adamw", 0.002, 32, 10, 0, 250, False),
-    "points/pointmlp_coc_scanobjectnn": ("momentum", 0.01, 32, 0, 0, 250, False),
-    "points/pointmlp_elite_scanobjectnn": ("momentum", 0.01, 32, 0, 0, 200, False),
-    "points/pointmlp_modelnet40": ("momentum", 0.1, 32, 0, 0, 300, False),
-}
+from pointmix.engine.recipes import load_yaml, read_settings
 
 
-def test_no_recipe_is_missing_here():
-    files = [*CONFIGS.glob("image/*.yaml"), *CONFIGS.glob("points/*.yaml"), *CONFIGS.glob("ablations/cifar10/*.yaml")]
-    assert {str(file.relative_to(CONFIGS).with_suffix("")) for file in files} == RECIPES.keys()
+@pytest.fixture
+def parse(tmp_path):
+    def of(text, *argv):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text) if isinstance(text, str) else file.write_bytes(text)
+        return flags.parse([f"--config={file}", *argv], TrainImagesConfig)
+
+    return of
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_learning_rate_and_schedule(name):
-    kind = TrainPointsConfig if name.startswith("points") else TrainImagesConfig
-    cfg = parse([f"--config={CONFIGS}/{name}.yaml", "--data.root=DIR"][: 1 + (name != "image/coc_digits")], kind)
-    optim = cfg.optim
-    opt, lr, base, *schedule = RECIPES[name]
-    for batch in (16, 128, 1024):
-        assert optim.scaled_lr(batch) == pytest.approx(lr * batch / base, rel=1e-12)
-    found = [optim.warmup_epochs, optim.cooldown_epochs, cfg.epochs, optim.sched_on_updates]
-    assert (optim.opt, optim.sched, found) == (opt, "cosine", schedule)
+@pytest.mark.parametrize("word", ["no", "off", "false", "'no'"])
+def test_what_yaml_takes_for_false_is_what_was_meant(parse, word):
+    assert parse(f"precision: {word}").precision == "no"
+    policy = "off" if word == "'no'" else word
+    cfg = parse(f"data: {{auto_augment: {policy}, cache: off}}\noptim: {{clip_grad: no}}")
+    assert (cfg.data.auto_augment, cfg.data.cache, cfg.optim.clip_grad) == (None, False, None)
+    assert parse("data: {cache: yes}\nrestart: on").data.cache is True
+    with pytest.raises(ValueError, match="epochs"):
+        parse("epochs: no")
+
+
+@pytest.mark.parametrize("text", ["", "# a remark\n", "---\n", "optim:\n"])
+def test_an_empty_file_holds_no_settings(parse, text):
+    assert parse(text) == TrainImagesConfig()
+    assert parse(text, "--epochs=3").epochs == 3
+
+
+def test_numbers_as_people_write_them(parse):
+    cfg = parse("optim: {lr: 1e-4, min_lr: 1.0E-7, weight_decay: .5}\nmodel: {kwargs: {layer_scale: 1e-1, name: e5}}")
+    assert (cfg.optim.lr, cfg.optim.min_lr, cfg.optim.weight_decay) == (1e-4, 1e-7, 0.5)
+    assert cfg.model.kwargs == {"layer_scale": 0.1, "name": "e5"}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "recipe.yaml cannot be read as YAML: 'epochs' stands twice, .* line 3"),
+        ("model: {kwargs: {a: {b: 1, b: 2}}}", "'b' stands twice, again in line 1"),
+        ("? [1, 2]\n: 3\n", "a key is a list or a mapping in line 1"),
+        ("- 1\n", r"recipe.yaml holds no settings, expected lines such as epochs: 300, got '\[1\]'"),
+        ("words", "recipe.yaml holds no settings"),
+        ("a: b: c", "recipe.yaml cannot be read as YAML: mapping values"),
+        ("a: !!python/object/apply:os.getcwd []", "recipe.yaml cannot be read as YAML: could not determine"),
+        ("[" * 5000, "recipe.yaml cannot be read as YAML"),
+        (b"\xff\xfe\x00", "recipe.yaml is no text"),
+        ("spede: 3", "recipe.yaml: .*spede"),
+        ("optim: {spede: 3}", "recipe.yaml: .*spede"),
+        ("epochs: many", "recipe.yaml: .*epochs"),
+        ("epochs: .inf", "epochs"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line_that_names_it(parse, text, message):
+    with pytest.raises(ValueError, match=message) as e:
+        parse(text)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "", "/dev/null", "."])
+def test_no_such_file(name):
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        read_settings(name, TrainImagesConfig)
+    with pytest.raises(ValueError, match="no configuration file"):
+        flags.parse([f"--config={name}"], TrainImagesConfig)
+
+
+def test_settings_as_text():
+    assert read_settings("epochs: 3\nprecision: no\n", TrainImagesConfig) == {"epochs": 3, "precision": "no"}
+    assert flags.parse(["--config=epochs: 3\nseed: 1"], TrainImagesConfig).epochs == 3
+    assert load_yaml("a: &x [1, 2]\nb: *x\nc: {<<: {d: 1}, d: 2}", "text") == {"a": [1, 2], "b": [1, 2], "c": {"d": 2}}

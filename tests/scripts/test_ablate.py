@@ -173,7 +173,7 @@ def test_a_change_needs_a_base(script, tmp_path, capsys):
     assert "it is a change to a recipe; give that as --base" in capsys.readouterr().err
     change.write_text("model: [")
     assert script.main([str(change)]) == 2
-    assert "row.yaml is no YAML" in capsys.readouterr().err
+    assert "row.yaml cannot be read as YAML" in capsys.readouterr().err
 
 
 def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, tmp_path, capsys, in_process):
@@ -217,7 +217,7 @@ def test_a_change_to_a_base_is_written_once_all_flags_are_known(
     assert script.main([*argv, flag]) == 2 and names in capsys.readouterr().err
     assert not out.exists()
     monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: 1.0)
-    monkeypatch.setattr("pointmix.engine.seeds.train", lambda cfg: {})
+    monkeypatch.setattr("pointmix.engine.seeds.train", lambda cfg, recipe: {})
     assert script.main(argv) == 1  # as nothing was trained
     found = yaml.safe_load((out / "narrow.yaml").read_text())
     assert found["name"] == "narrow" and found["model"]["kwargs"]["head_dim"] == 4

@@ -1,0 +1,90 @@
+"""Settings in YAML files: YAML 1.1 as PyYAML reads it, without what it passes over or takes for something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from pointmix.ranges import hints
+
+FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # 1e-4, which PyYAML takes for text
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, and reads 1e-4 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            where = f"in line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, f"a key is a list or a mapping {where}")
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice, again {where}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+
+
+def load_yaml(text: str, what: str) -> Any:
+    """The value that a YAML text stands for; None for an empty one.
+
+    Args:
+        text: YAML of plain values.
+        what: what to call it in messages, as its file's name.
+
+    Raises:
+        ValueError: it is no YAML, asks for objects, or has a key twice; one line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
+    except (yaml.YAMLError, RecursionError) as e:
+        raise ValueError(f"{what} cannot be read as YAML: {' '.join(str(e).split())}") from e
+
+
+def read_settings(name: str, kind: type) -> dict[str, Any]:
+    """The settings in a YAML file, or in YAML text of several lines, for a dataclass of settings.
+
+    Where a setting that is no switch is false, `no` or `off` was written, which YAML takes for false: that is the
+    choice "no" where there is one, else null. An empty file holds no settings.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no settings.
+    """
+    if "\n" in name:
+        text, name = name, "the configuration"
+    elif Path(name).is_file():
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as e:
+            raise ValueError(f"{name} is no text: {e}") from e
+    else:
+        raise FileNotFoundError(f"no configuration file {name!r}")
+    found = load_yaml(text, name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(found)[:80]!r}")
+    return _meant(found, kind)
+
+
+def _meant(found: dict[str, Any], kind: type) -> dict[str, Any]:
+    known, meant = hints(kind), {}
+    for key, value in found.items():
+        hint = known.get(key)
+        if dataclasses.is_dataclass(hint):
+            value = {} if value is None else _meant(value, hint) if isinstance(value, dict) else value
+        elif value is False and hint is not None and bool not in (hint, *get_args(hint)):
+            if get_origin(hint) is Literal and "no" in get_args(hint):
+                value = "no"
+            elif type(None) in get_args(hint):
+                value = None
+        meant[key] = value
+    return meant
