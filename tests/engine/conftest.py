@@ -9,6 +9,7 @@ from pointmix.data.images import DataConfig
 from pointmix.engine import finish
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.images import MixConfig, TrainImagesConfig
+from tests.engine.forks import Forks
 
 # Two stages of one block: drop-path acts in the second.
 TINY = dict(
@@ -25,6 +26,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Trains in processes that can be killed."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture
