@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()  # not inference_mode: what a model caches here must serve training too
@@ -45,28 +47,36 @@ def evaluate(
     return task.summarize(reduce(total))
 
 
-def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int) -> None:
-    """Try one blank image, before hours of work.
+def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int, alone: bool = False) -> None:
+    """Try one blank image, before hours of work; `alone` as in `try_input`.
 
     Raises:
         ValueError: if the model cannot take it; one line.
     """
     blank = torch.zeros(1, in_chans, img_size, img_size)
-    try_input(model, name, blank, what=f"images of {in_chans}x{img_size}x{img_size}")
+    try_input(model, name, blank, what=f"images of {in_chans}x{img_size}x{img_size}", alone=alone)
 
 
 @torch.no_grad()
-def try_input(model: nn.Module, name: str, blank: Any, *, what: str) -> None:
-    """Try one input.
+def try_input(model: nn.Module, name: str, blank: Any, *, what: str, alone: bool = False) -> None:
+    """Try one input, `alone` also in training, where it will be all of a batch.
 
     Raises:
-        ValueError: if the model cannot take it; one line that says `what` it was.
+        ValueError: if the model cannot take it; one line that says `what` it was, or that batch_size is too small.
     """
     was_training, device = model.training, next(model.parameters()).device
+    blank = blank.to(device)
     try:
-        model.eval()(blank.to(device))
+        model.eval()(blank)
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(f"{name} does not take {what}: {why}") from e
     finally:
         model.train(was_training)
+    if alone and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        try:
+            copy.deepcopy(model).train()(blank)  # a copy, as its running means move
+        except ValueError as e:
+            if "more than 1 value per channel" not in str(e):  # torch's words
+                raise
+            raise ValueError(f"batch_size must be at least 2 for {name}, whose BatchNorm is over a batch, got 1") from e

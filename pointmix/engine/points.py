@@ -71,7 +71,8 @@ class TrainPointsConfig(RunConfig):
         number, channels, dims = self.data.points, splits.model_kwargs["in_chans"], splits.model_kwargs["coord_dims"]
         points = torch.linspace(-1, 1, number * dims).view(dims, number).t().contiguous()  # (N, D)
         blank = PointSet.from_points(points, points.new_zeros(number, channels))
-        try_input(model, self.model.name, blank, what=f"clouds of {number} points in {dims}-D with {channels} features")
+        what = f"clouds of {number} points in {dims}-D with {channels} features"
+        try_input(model, self.model.name, blank, what=what, alone=self.batch_size == 1)
 
     def draw_clusters(self, model: nn.Module, splits: PointSplits, path: Path) -> None:
         from pointmix.explain.clouds import draw_clouds

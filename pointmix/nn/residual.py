@@ -24,6 +24,9 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(dim_out)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        if self.training and len(x) == 1:
+            what = "batch normalization needs more than 1 value per channel in training"
+            raise ValueError(f"{what}; expected a batch_size of at least 2, and no last batch of one (drop_last)")
         return self.norm(self.linear(x))
 
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:

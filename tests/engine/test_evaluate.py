@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+import pointmix
+from pointmix import PointSet
 from pointmix.engine import evaluate
-from pointmix.engine.evaluate import check_input
+from pointmix.engine.config import ModelConfig
+from pointmix.engine.evaluate import check_input, try_input
+from pointmix.engine.train import train
 from pointmix.tasks import Classify
 
 
@@ -66,3 +72,29 @@ def test_images_that_a_model_cannot_take_are_refused_in_one_line():
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(Table(), [], task=Classify(7))
+
+
+@pytest.mark.parametrize("name, size", [("resnet10t", 32), ("pointmlp_elite", None)])
+def test_a_network_with_batch_norm_refuses_batches_of_one_before_training(name, size):
+    model = pointmix.create_model(name, num_classes=3)
+    blank = PointSet.from_points(torch.rand(20, 3)) if size is None else torch.zeros(1, 3, size, size)
+    before = copy.deepcopy(model.state_dict())
+    try_input(model, name, blank, what="it")
+    with pytest.raises(ValueError, match=f"batch_size must be at least 2 for {name}, whose BatchNorm is over a batch"):
+        try_input(model, name, blank, what="it", alone=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("name, size", [("resnet10t", 64), ("coc_tiny", 32)])
+def test_a_batch_of_one_with_several_values_per_channel_is_taken(name, size):
+    model = pointmix.create_model(name, num_classes=3)
+    check_input(model, name, in_chans=3, img_size=size, alone=True)
+
+
+def test_a_run_with_batches_of_one_names_batch_size_before_its_first_step(tiny_config, monkeypatch):
+    mix = {"mixup": 0, "cutmix": 0}
+    cfg = tiny_config(data={"img_size": 32}, model=ModelConfig("resnet10t"), mix=mix, batch_size=1)
+    monkeypatch.setattr("pointmix.engine.train._fit", None)
+    with pytest.raises(ValueError, match="batch_size must be at least 2 for resnet10t"):
+        train(cfg)

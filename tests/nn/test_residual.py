@@ -53,3 +53,10 @@ def test_training_normalizes_over_the_batch():
     y = layer(torch.randn(100, 5, dtype=torch.float64))
     torch.testing.assert_close(y.mean(0), torch.zeros(7, dtype=torch.float64), rtol=0, atol=1e-6)
     assert (layer.norm.running_mean != 0).all()
+
+
+def test_a_batch_of_one_is_named_in_training():
+    layer = LinearNorm(3, 4)
+    with pytest.raises(ValueError, match="more than 1 value .* expected a batch_size of at least 2, and no last batch"):
+        layer(torch.randn(1, 3))
+    assert layer(torch.randn(2, 3)).shape == (2, 4) and layer.eval()(torch.randn(1, 3)).shape == (1, 4)
