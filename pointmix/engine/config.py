@@ -15,6 +15,7 @@ from torch import nn
 from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, check_fields
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")  # timm's, without plateau
+ENDLESS = ("step", "multistep", "none")  # whose learning rates do not depend on the length of the run
 
 
 @dataclass(frozen=True)
@@ -206,17 +207,39 @@ def as_plain(cfg: Any) -> dict[str, Any]:
 
 
 def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
-    """Say which key of an earlier configuration (`as_plain`) differs first now, FREE_KEYS apart; None if none does.
+    """Say which key of an earlier configuration (`as_plain`) differs first now; None if none does.
+
+    FREE_KEYS may differ, and what `growing` names may be larger now.
 
     A key that the earlier one does not have, because an earlier version wrote it, had its default (but see BEFORE).
     """
     old = _flat(as_plain(type(cfg)())) | BEFORE | _flat(old)
     new = _flat(as_plain(cfg))
     for key in [*new, *(k for k in old if k not in new)]:
-        if key in FREE_KEYS or old.get(key) == new.get(key):
+        before, now = old.get(key), new.get(key)
+        if key in FREE_KEYS or before == now or (key in growing(cfg) and _is_less(before, now)):
             continue
-        return f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        why = f" (the {cfg.optim.sched} schedule depends on it" if key in ("epochs", "steps") else ""
+        longer = "; a larger optim.cooldown_epochs makes the run longer)" if growing(cfg) else ")"
+        return f"{key} was {before!r} and is now {now!r}" + (why and why + longer)
     return None
+
+
+def growing(cfg: RunConfig) -> tuple[str, ...]:
+    """Keys that make a run longer and leave the learning rates before as they were."""
+    if cfg.optim.sched in ENDLESS:
+        return ("epochs", "steps")
+    return ("optim.cooldown_epochs",) if cfg.steps is None else ()
+
+
+def is_longer(old: dict[str, Any], cfg: RunConfig) -> bool:
+    """Whether a configuration makes a run longer than an earlier one (`as_plain`) did."""
+    old, new = _flat(old), _flat(as_plain(cfg))
+    return any(_is_less(old.get(key), new[key]) for key in growing(cfg))
+
+
+def _is_less(before: Any, now: Any) -> bool:
+    return isinstance(before, int | float) and isinstance(now, int | float) and before < now
 
 
 def _check_known(key: str, value: str, known: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 
 import pointmix
 from pointmix.engine import checkpoint, states
-from pointmix.engine.config import RunConfig, as_plain, changed_key
+from pointmix.engine.config import RunConfig, as_plain, changed_key, is_longer
 from pointmix.engine.evaluate import evaluate
 from pointmix.engine.lock import RunLock
 from pointmix.engine.validate import check_state
@@ -279,6 +279,8 @@ def finished_metrics(cfg: RunConfig, out: Path, state: dict[str, Any]) -> dict[s
             raise ValueError("it holds no metrics of a run")
     except ValueError as e:
         warnings.warn(f"{path} is damaged and is written anew: {e}", stacklevel=2)
+        return None
+    if is_longer(state["config"], cfg):
         return None
     wanted = min(state["total_steps"], cfg.max_steps or state["total_steps"])
     done = metrics.get("steps") == state["progress"]["step"] >= wanted

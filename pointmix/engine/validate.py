@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pointmix.engine import states
 from pointmix.engine.checkpoint import fit_weights
+from pointmix.engine.config import is_longer
 
 if TYPE_CHECKING:
     from pointmix.engine.run import Run
@@ -56,7 +57,7 @@ def _check_parts(run: Run, state: dict[str, Any], source: str | Path) -> None:
         _expect((state[key] is None) == (own is None), f"{key} is {what}")
     total = state["total_steps"]
     _expect(_count(total), f"total_steps is {total!r}, expected a number of steps")
-    if total != run.total_steps:
+    if total != run.total_steps and not (total < run.total_steps and is_longer(state["config"], run.cfg)):
         raise ValueError(f"{source} is of other data: {total} steps in all, now {run.total_steps}")
     networks: list[tuple[str, nn.Module | None]] = [("model", run.model), ("ema", run.ema and run.ema.module)]
     for name, own in networks:

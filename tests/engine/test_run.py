@@ -55,3 +55,42 @@ def test_by_default_the_warm_up_moves_within_its_first_epoch(tiny_config):
     assert metrics["steps"] == 6
     rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{FOLDER}")[0]["progress"]["curve"]]
     assert rates == sorted(rates) and len(set(rates)) == 6  # an epoch has 7 steps
+
+
+def weights(cfg):
+    return load_state(f"{cfg.out}/{FOLDER}")[0]["model"]
+
+
+@pytest.mark.parametrize(
+    "optim, short, long",
+    [
+        ({"sched": "none"}, {"epochs": 1}, {"epochs": 2}),
+        ({"sched": "none"}, {"steps": 8}, {"steps": 11}),
+        ({"sched": "step", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
+        ({"sched": "cosine", "cooldown_epochs": 0, "warmup_epochs": 0}, {"epochs": 1}, {"cooldown_epochs": 1}),
+    ],
+)
+def test_a_finished_run_is_made_longer_where_its_schedule_allows_it(tiny_config, tmp_path, optim, short, long):
+    def longer(**more):
+        cooldown = {k: v for k, v in long.items() if k == "cooldown_epochs"}
+        top = {k: v for k, v in long.items() if k not in cooldown}
+        return tiny_config(optim=optim | cooldown, **{**short, **top, **more})
+
+    assert train(tiny_config(optim=optim, **short))["steps"] in (7, 8)
+    metrics = train(longer())
+    assert metrics["steps"] in (14, 11) and metrics["history"][-1]["step"] == metrics["steps"]
+    straight = longer(out=str(tmp_path / "straight"))
+    train(straight)
+    assert all(torch.equal(a, b) for a, b in zip(*(weights(cfg).values() for cfg in (longer(), straight)), strict=True))
+    assert train(longer()) == metrics  # finished now
+    with pytest.raises(ValueError, match="is of another configuration: "):
+        train(tiny_config(optim=optim, **short))  # shorter again
+
+
+def test_a_schedule_that_ends_says_how_to_go_on(tiny_config):
+    train(tiny_config(epochs=1))
+    message = r"epochs was 1 and is now 2 \(the cosine schedule depends on it; a larger optim.cooldown_epochs makes the"
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(epochs=2))
+    with pytest.raises(ValueError, match=r"steps was None and is now 20 \(the cosine schedule depends on it\); give"):
+        train(tiny_config(epochs=1, steps=20))
