@@ -17,6 +17,7 @@ from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pixels import check_finite, checked_pixels
+from pointmix.precision import near_origin
 from pointmix.rgbd import rgbd_points
 from pointmix.tracing import traced
 
@@ -371,11 +372,33 @@ class PointSet:
         return PointSet(self.pos[index], self.feat[index], ptr, layout)
 
     def to(self, *args: Any, **kwargs: Any) -> PointSet:
-        """Move or cast as `Tensor.to` does; integer tensors follow the device only."""
-        device = torch.empty(0, device=self.feat.device).to(*args, **kwargs).device
+        """Move or cast as `Tensor.to` does; integer tensors follow the device only.
+
+        Clouds far from the origin, such as those in map coordinates, are moved to it before their positions lose
+        digits, see `pointmix.precision.near_origin`.
+        """
+        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
         return pytree.tree_map_only(
-            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device), self
+            Tensor,
+            lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device),
+            self._near_origin(like.dtype),
         )
+
+    def in_type(self, dtype: torch.dtype) -> PointSet:
+        """The set as a network computes with it whose weights are `dtype`: features in this type, positions in it or in
+        single precision if that is more. Clouds far from the origin are moved to it first, as by `to`."""
+        wide = torch.promote_types(dtype, torch.float32)
+        if self.pos.dtype == wide == self.feat.dtype == dtype:
+            return self
+        points = self._near_origin(dtype)
+        return replace(points, pos=points.pos.to(wide), feat=points.feat.to(dtype))
+
+    def _near_origin(self, dtype: torch.dtype) -> PointSet:
+        """The same points, such that a cast to `dtype` keeps the positions of a cloud apart."""
+        if not isinstance(self.layout, Cloud) or not dtype.is_floating_point:
+            return self
+        pos = near_origin(self.pos, self.ptr, dtype)
+        return self if pos is self.pos else replace(self, pos=pos)
 
     def __repr__(self) -> str:
         count = self.ptr.diff().tolist()

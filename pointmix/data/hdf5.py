@@ -102,14 +102,14 @@ class CloudFiles:
         return f"{self.paths[place]}[{row}]"
 
     def read(self, index: int) -> PointSet:
-        """One cloud, float32.
+        """One cloud: positions in double precision where the file has it, all else float32.
 
         Raises:
             UnreadableCloud: if it cannot be read or a number is not finite.
         """
         place, row = self._place(index)
         rows = self._rows(place, row) if self._cached is None else [array[row] for array in self._cached[place]]
-        xyz = np.array(rows[0], dtype=np.float32)
+        xyz = np.array(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
         feat = np.zeros((len(xyz), 0), dtype=np.float32)
         if len(rows) > 1:
             kind = rows[1].dtype

@@ -11,6 +11,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
+from pointmix.models.inputs import as_points
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
@@ -128,17 +129,12 @@ class PointBackbone(nn.Module):
     # ---- forward ------------------------------------------------------------------------------------------------
 
     def as_points(self, x: Input) -> PointSet:
-        """The input with its coordinates as features."""
-        if self._is_map(x) and x.shape[1] == self.in_chans and (self.coord_dims == 2 or not self.coords):
-            return PointSet.from_batch(x, coord_mode=self.coord_mode, coords=self.coords)
-        if not isinstance(x, PointSet):
-            x = PointSet.from_batch(x, coord_mode=self.coord_mode)
-        if x.feat.shape[1] != self.in_chans:
-            raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
-        if self.coords and x.pos.shape[1] != self.coord_dims:
-            raise ValueError(
-                f"positions have {x.pos.shape[1]} dimensions, the model takes {self.coord_dims} (coord_dims)"
-            )
+        """The input with its coordinates as features, in the precision of the weights."""
+        dims = self.coord_dims if self.coords else None
+        fit = dict(dtype=self.stages[0].reducer.weight.dtype, in_chans=self.in_chans, coord_dims=dims)
+        if self._is_map(x):
+            return as_points(x, **fit, coord_mode=self.coord_mode, coords=self.coords)
+        x = as_points(x, **fit, coord_mode=self.coord_mode)
         if self.layout == "cloud" or isinstance(x.layout, Cloud):
             order = canonical_order(x.pos, x.feat, x.ptr)
             x = PointSet(x.pos[order], x.feat[order], x.ptr, Cloud(self.sampling))
