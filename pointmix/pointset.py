@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.arrays import as_tensor
 from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask
 from pointmix.layouts.cloud import Cloud
@@ -153,16 +154,23 @@ class PointSet:
         Args:
             xyz: floating point positions (or an array) in any number of dimensions, in any unit.
             feat: features of each point, such as colors or normals; none by default, for the positions are input
-                to every model anyway. Those of an array get torch's default precision, in which models compute.
+                to every model anyway. Bytes and unsigned 16-bit integers become [0, 1]. Those of an array get torch's
+                default precision, in which models compute.
 
         Raises:
             ValueError: if shapes or dtypes do not fit, there is no point, or a number is not finite.
         """
         usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
-        xyz = torch.as_tensor(xyz)
+        xyz = as_tensor(xyz)
         if feat is None:
             feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
-        feat = feat if isinstance(feat, Tensor) else torch.as_tensor(feat).to(usual)
+        values = as_tensor(feat)
+        if not values.is_floating_point() and values.dtype not in (torch.bool, torch.uint8, torch.uint16):
+            raise ValueError(
+                f"from_points: pos and feat must be floating point, got {xyz.dtype}, {values.dtype}; only bytes and "
+                "unsigned 16-bit integers have a known range and become [0, 1]"
+            )
+        feat = as_floats(values) if isinstance(feat, Tensor) else as_floats(values).to(usual)
         feat = feat[:, None] if feat.ndim == 1 else feat
         if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
             raise ValueError(

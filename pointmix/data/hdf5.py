@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pointmix.data.source import UnreadableImage
+from pointmix.images import full_color
 from pointmix.pointset import PointSet
 
 FEATURES = {"rgb": 3, "normal": 3}  # key -> channels
@@ -48,7 +49,8 @@ class CloudFiles:
         paths: the files. Shapes, types and labels are checked here, coordinates when they are read.
         classes: names in the order of the labels. None: those in the files' attribute `classes` (joined by commas),
             else the labels themselves, which must then be 0 to the last without a gap.
-        features: what becomes `feat`: "none", "rgb" (unsigned integers become [0, 1]) or "normal".
+        features: what becomes `feat`: "none", "rgb" (in [0, 1], by the type or else the range of the whole file, see
+            `pointmix.images.full_color`) or "normal".
         first: read this many points of each cloud, the first ones. None: all.
         cache: read everything now and keep it in memory.
 
@@ -56,6 +58,7 @@ class CloudFiles:
         classes, targets: names, and labels (n,) int64.
         points: points of each cloud in the files; the least number if they differ.
         written: names in the files' attribute, or None.
+        full: of each file, what its features are divided by.
 
     Raises:
         FileNotFoundError: if a file is not there.
@@ -74,12 +77,13 @@ class CloudFiles:
     ) -> None:
         self.paths, self.features, self.first = [str(path) for path in paths], features, first
         self._open: tuple[int, dict[int, list[h5py.Dataset]]] = (-1, {})  # process, file -> what is read of it
-        labels, sizes, written = [], [], set()
+        labels, sizes, written, self.full = [], [], set(), []
         for path in self.paths:
             with _opened(path) as file:
                 label, points = _checked(file, path, features)
                 labels.append(label)
                 sizes.append(points)
+                self.full.append(_full(file, features))
                 joined = file.attrs.get("classes")
                 written.add(joined.decode() if isinstance(joined, bytes) else joined)
         self.points = min(sizes)
@@ -112,8 +116,7 @@ class CloudFiles:
         xyz = np.array(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
         feat = np.zeros((len(xyz), 0), dtype=np.float32)
         if len(rows) > 1:
-            kind = rows[1].dtype
-            feat = rows[1].astype(np.float32) / (np.iinfo(kind).max if kind.kind == "u" else 1)
+            feat = (rows[1].astype(np.float64) / self.full[place]).astype(np.float32)
         for key, values in (("data", xyz), (self.features, feat)):
             if not np.isfinite(values).all():
                 bad = int((~np.isfinite(values)).any(1).sum())
@@ -176,7 +179,8 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
         raise ValueError(f"{path}: data must be (n, N, 3) floating point, got {data.shape} {data.dtype}")
     if label.shape not in ((len(data),), (len(data), 1)) or label.dtype.kind not in "iu":
         raise ValueError(f"{path}: label must be ({len(data)},) integers, got {label.shape} {label.dtype}")
-    if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in "fu"):
+    kinds = "fui" if features == "rgb" else "fu"
+    if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in kinds):
         found = file[features]
         raise ValueError(f"{path}: {features} must be {data.shape} numbers, got {found.shape} {found.dtype}")
     if "mask" in file and file["mask"].shape != data.shape[:2]:
@@ -185,6 +189,16 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
         return label[:].reshape(-1).astype(np.int64), data.shape[1]
     except OSError as error:
         raise ValueError(f"{path}: label cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _full(file: h5py.File, features: str) -> float:
+    """What brings the features of a file to [0, 1]; 1 for those that have no range, such as normals in floats."""
+    if features == "none" or (features != "rgb" and file[features].dtype.kind != "u"):
+        return 1.0
+    try:
+        return full_color(file[features])
+    except ValueError as error:
+        raise ValueError(f"{file.filename}: {features}: {error}") from error
 
 
 def _class_names(classes: Sequence[str] | None, targets: Int[np.ndarray, " n"], where: str) -> list[str]:
