@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pointmix.data.names import read_names
 from pointmix.data.source import UnreadableImage
 from pointmix.images import full_color
 from pointmix.pointset import PointSet
@@ -262,12 +263,11 @@ def open_modelnet40(
     root = next((p for p in (Path(root, "modelnet40_ply_hdf5_2048"), Path(root)) if p.is_dir()), None) or Path(root)
     listed, names = root / f"{split}_files.txt", root / "shape_names.txt"
     if listed.is_file():
-        paths = [root / Path(line.strip()).name for line in listed.read_text().splitlines() if line.strip()]
+        paths = [root / Path(line).name for line in read_names(listed)]
     else:
         paths = sorted(root.glob(f"ply_data_{split}*.h5"))
     if not paths:
         raise FileNotFoundError(f"no {root}/ply_data_{split}*.h5, nor any file named in {listed}")
     if classes is None:
-        lines = [line.strip() for line in names.read_text().splitlines() if line.strip()] if names.is_file() else []
-        classes = lines or MODELNET40
+        classes = (read_names(names) if names.is_file() else []) or MODELNET40
     return CloudFiles(paths, classes=classes, features=features, first=first, cache=cache)
