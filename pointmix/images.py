@@ -41,6 +41,7 @@ def as_channels_last(
     if isinstance(image, np.ndarray):
         values = as_tensor(image if image.ndim == 3 else image[..., None])  # (H, W, C)
     elif isinstance(image, Tensor):
+        check_channels_first(image.shape)
         values = image[None] if image.ndim == 2 else image
         values = values.movedim(0, -1)  # (C, H, W) -> (H, W, C)
     else:
@@ -48,6 +49,15 @@ def as_channels_last(
     if values.ndim != 3 or values.numel() == 0:
         raise ValueError(f"expected an image with two sides and channels, got shape {tuple(image.shape)}")
     return as_floats(values, mean=mean, std=std)
+
+
+def check_channels_first(shape: Sequence[int]) -> None:
+    """Refuse the shape of an image, or of a batch of them, that has its colors last: images are not 3 or 4 pixels wide
+    while they have 32 channels and more."""
+    if len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) >= 32:
+        raise ValueError(
+            f"a tensor {tuple(shape)} looks like H x W x C, expected C x H x W: permute its axes, or give an array"
+        )
 
 
 def as_floats(

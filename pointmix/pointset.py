@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from pointmix.arrays import as_tensor
 from pointmix.files import is_image, read_cloud, read_image
-from pointmix.images import as_channels_last, as_floats, as_mask
+from pointmix.images import as_channels_last, as_floats, as_mask, check_channels_first
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
@@ -25,7 +26,6 @@ from pointmix.tracing import traced
 if TYPE_CHECKING:
     from os import PathLike
 
-    import numpy as np
     from PIL import Image
 
     ImageLike = Tensor | np.ndarray | Image.Image
@@ -39,7 +39,7 @@ class PointSet:
         pos: (N, D) floating point positions. On a lattice D = 2, rows then columns, each in [-0.5, 0.5] over the
             whole lattice.
         feat: (N, C) floating point features.
-        ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1], at least one.
+        ptr: (B + 1,) int64, or a list; set b owns the points ptr[b] to ptr[b + 1], at least one.
         layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or `Cloud` (anywhere).
 
     Raises:
@@ -53,8 +53,15 @@ class PointSet:
     layout: Grid | SparseGrid | Cloud = Cloud()
 
     def __post_init__(self) -> None:
+        if isinstance(self.feat, (np.ndarray, list)):
+            raise ValueError("PointSet: feat must be a tensor; from_points takes arrays")
         if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
             return
+        if isinstance(self.ptr, (list, tuple)):
+            object.__setattr__(self, "ptr", as_tensor(self.ptr).to(self.feat.device))
+        if not (isinstance(self.pos, Tensor) and isinstance(self.ptr, Tensor)):
+            kinds = f"{type(self.pos).__name__} and {type(self.ptr).__name__}"
+            raise ValueError(f"PointSet: pos and ptr must be tensors, got {kinds}; from_points takes arrays")
         if self.pos.ndim != 2 or self.feat.ndim != 2 or self.pos.shape[0] != self.feat.shape[0]:
             raise ValueError(
                 f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(self.pos.shape)} "
@@ -67,9 +74,11 @@ class PointSet:
         if self.ptr.device.type == "cpu" and not traced(self.ptr):
             ends = self.ptr[[0, -1]].tolist()
             if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
+                shown = f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
+                if len(self.ptr) == len(self.feat):
+                    shown += "; for a batch vector, the set of each point, it is a 0 and then its bincount().cumsum(0)"
                 raise ValueError(
-                    f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got "
-                    f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
+                    f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got {shown}"
                 )
         if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
             raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
@@ -131,6 +140,7 @@ class PointSet:
         those of `from_image`.
         """
         if isinstance(images, Tensor) and images.ndim == 4 and masks is None and images.is_floating_point():
+            check_channels_first(images.shape)
             if images.numel() == 0:
                 raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
             points = cls.from_batch(images, coord_mode=coord_mode)

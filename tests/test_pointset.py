@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -37,6 +38,12 @@ def half(height: int, width: int) -> torch.Tensor:
         (dict(ptr=torch.tensor([0, 3])), r"ptr must rise from 0 to 4 with a point in every set, got \[0, 3\]"),
         (dict(ptr=torch.tensor([1, 4])), r"ptr must rise from 0 to 4"),
         (dict(ptr=torch.tensor([0, 2, 2, 4])), r"ptr must rise from 0 to 4 .* got \[0, 2, 2, 4\]"),
+        (dict(ptr=torch.tensor([0, 0, 1, 1])), r"got \[0, 0, 1, 1\]; for a batch vector, .* bincount\(\).cumsum\(0\)"),
+        (dict(ptr=[0.0, 4.0]), r"ptr must be .* got \(2,\) torch.float32"),
+        (dict(ptr=["a"]), "expected numbers in a regular shape"),
+        (dict(ptr=None), "pos and ptr must be tensors, got Tensor and NoneType"),
+        (dict(pos=np.ones((4, 2))), "pos and ptr must be tensors, got ndarray and Tensor; from_points takes arrays"),
+        (dict(feat=np.ones((4, 2))), "feat must be a tensor; from_points takes arrays"),
         (dict(feat=torch.ones(4, 5, dtype=torch.int64)), "must be floating point"),
         (dict(layout=Grid((2, 3))), "1 grids of 2x3 have 6 points, got 4"),
         (
@@ -50,6 +57,14 @@ def test_fields_must_fit(fields, message):
     PointSet(**good)
     with pytest.raises(ValueError, match=message):
         PointSet(**good | fields)
+
+
+def test_ptr_may_be_a_list():
+    pos, feat, batch = torch.rand(4, 2), torch.rand(4, 5), torch.tensor([0, 0, 0, 1])
+    expected = PointSet(pos, feat, torch.tensor([0, 3, 4]))
+    assert_same(PointSet(pos, feat, [0, 3, 4]), expected)
+    assert_same(PointSet(pos, feat, (0, 3, 4)), expected)
+    assert [0, *batch.bincount().cumsum(0).tolist()] == [0, 3, 4]  # as the message says
 
 
 # ---- views ------------------------------------------------------------------------------------------------------

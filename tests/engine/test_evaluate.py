@@ -66,3 +66,16 @@ def test_images_that_a_model_cannot_take_are_refused_in_one_line():
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(Table(), [], task=Classify(7))
+
+
+def test_images_that_fit_into_no_memory_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"^images of 3x99999999x99999999 do not fit into memory$"):
+        check_input(nn.Conv2d(3, 4, 7), "net", in_chans=3, img_size=99_999_999)
+
+    def explode(*_):
+        torch.empty(10**17)
+
+    net = nn.Conv2d(3, 4, 7)
+    net.register_forward_hook(explode)
+    with pytest.raises(ValueError, match=r"^net does not take images of 3x9x9: they need more memory than there is$"):
+        check_input(net, "net", in_chans=3, img_size=9)
