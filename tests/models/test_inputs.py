@@ -15,7 +15,7 @@ SMALL = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), folds=(2, 1), center
 @pytest.mark.parametrize(
     "x, message",
     [
-        (torch.rand(3, 32, 32), r"0 channels, .* 3: a tensor \(3, 32, 32\) .* One image becomes a batch with x\[None\]"),
+        (torch.rand(3, 32, 32), r"0 channels, .*: a tensor \(3, 32, 32\) .* One image becomes a batch with x\[None\]"),
         (torch.rand(2, 32, 40, 3), "32 channels, .* 3; 32x40x3 looks like H x W x C, expected C x H x W"),
         (PointSet.from_image(torch.rand(30, 40, 3)), "30 channels, .* 3; 30x40x3 looks like H x W x C"),
         (torch.rand(2, 4, 32, 32), "the input has 4 channels, the model takes 3$"),
