@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.arrays import as_tensor
+from pointmix.fields import check_fields, checked_points
 from pointmix.files import is_image, read_cloud, read_image
 from pointmix.images import as_channels_last, as_floats, as_mask, check_channels_first
 from pointmix.layouts.cloud import Cloud
@@ -21,7 +22,6 @@ from pointmix.layouts.sparse import SparseGrid
 from pointmix.pixels import check_finite, checked_pixels
 from pointmix.precision import near_origin
 from pointmix.rgbd import rgbd_points
-from pointmix.tracing import traced
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -59,29 +59,7 @@ class PointSet:
             return
         if isinstance(self.ptr, (list, tuple)):
             object.__setattr__(self, "ptr", as_tensor(self.ptr).to(self.feat.device))
-        if not (isinstance(self.pos, Tensor) and isinstance(self.ptr, Tensor)):
-            kinds = f"{type(self.pos).__name__} and {type(self.ptr).__name__}"
-            raise ValueError(f"PointSet: pos and ptr must be tensors, got {kinds}; from_points takes arrays")
-        if self.pos.ndim != 2 or self.feat.ndim != 2 or self.pos.shape[0] != self.feat.shape[0]:
-            raise ValueError(
-                f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(self.pos.shape)} "
-                f"and {tuple(self.feat.shape)}"
-            )
-        if self.ptr.ndim != 1 or self.ptr.numel() < 2 or self.ptr.dtype != torch.int64:
-            raise ValueError(
-                f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
-            )
-        if self.ptr.device.type == "cpu" and not traced(self.ptr):
-            ends = self.ptr[[0, -1]].tolist()
-            if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
-                shown = f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
-                if len(self.ptr) == len(self.feat):
-                    shown += "; for a batch vector, the set of each point, it is a 0 and then its bincount().cumsum(0)"
-                raise ValueError(
-                    f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got {shown}"
-                )
-        if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
-            raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
+        check_fields(self.pos, self.feat, self.ptr)
         self.layout.check(self.feat.shape[0], self.num_sets)
 
     # ---- construction -------------------------------------------------------------------------------------------
@@ -170,27 +148,8 @@ class PointSet:
         Raises:
             ValueError: if shapes or dtypes do not fit, there is no point, or a number is not finite.
         """
-        usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
-        xyz = as_tensor(xyz)
-        if feat is None:
-            feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
-        values = as_tensor(feat)
-        if not values.is_floating_point() and values.dtype not in (torch.bool, torch.uint8, torch.uint16):
-            raise ValueError(
-                f"from_points: pos and feat must be floating point, got {xyz.dtype}, {values.dtype}; only bytes and "
-                "unsigned 16-bit integers have a known range and become [0, 1]"
-            )
-        feat = as_floats(values) if isinstance(feat, Tensor) else as_floats(values).to(usual)
-        feat = feat[:, None] if feat.ndim == 1 else feat
-        if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
-            raise ValueError(
-                "from_points: expected positions (N, D) and features (N, C) of at least one point, got "
-                f"{tuple(xyz.shape)} and {tuple(feat.shape)}"
-            )
-        points = cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
-        check_finite(points.pos, "from_points: xyz", "points")
-        check_finite(points.feat, "from_points: feat", "points")
-        return points
+        xyz, feat = checked_points(xyz, feat)
+        return cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
 
     @classmethod
     def from_rgbd(
@@ -401,6 +360,11 @@ class PointSet:
             lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device),
             self._near_origin(like.dtype),
         )
+
+    def pin_memory(self) -> PointSet:
+        """The same in memory from which a GPU copies by itself, so that `to(device, non_blocking=True)` does not wait;
+        torch's loader asks for it."""
+        return pytree.tree_map_only(Tensor, lambda t: t.pin_memory(), self)
 
     def in_type(self, dtype: torch.dtype) -> PointSet:
         """The set as a network computes with it whose weights are `dtype`: features in this type, positions in it or in

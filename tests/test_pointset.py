@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils.data._utils.pin_memory import pin_memory as pin_batch
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import Cloud
@@ -210,6 +211,29 @@ def test_to_casts_floats_and_leaves_integers(ragged):
     both = ragged.to("meta", torch.bfloat16)
     assert both.feat.dtype == torch.bfloat16 and both.layout.cell.is_meta
     assert_same(ragged.to("cpu"), ragged)
+
+
+@pytest.mark.parametrize("kind", ["grid", "sparse", "free"])
+def test_pinned_is_every_tensor(kind, monkeypatch):
+    """On machines without a GPU nothing can be pinned, so copies stand for pinned memory."""
+    pinned = []
+
+    def pin(tensor: torch.Tensor, *_) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    points = KINDS[kind]()
+    for found in (points.pin_memory(), pin_batch((points, torch.arange(2), []))[0]):
+        leaves = pytree.tree_leaves(found)
+        assert_same(found, points)
+        assert len(leaves) >= 3 and all(any(leaf is tensor for tensor in pinned) for leaf in leaves)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned_memory_is_pinned(ragged):
+    assert all(t.is_pinned() for t in pytree.tree_leaves(ragged.pin_memory()))
+    assert_same(ragged.pin_memory().to("cuda", non_blocking=True).to("cpu"), ragged)
 
 
 # ---- pytree, compile, export ------------------------------------------------------------------------------------
