@@ -355,10 +355,9 @@ class PointSet:
         digits, see `pointmix.precision.near_origin`.
         """
         like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
+        points = self._near_origin(like.dtype)
         return pytree.tree_map_only(
-            Tensor,
-            lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device),
-            self._near_origin(like.dtype),
+            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device), points
         )
 
     def pin_memory(self) -> PointSet:
@@ -367,8 +366,8 @@ class PointSet:
         return pytree.tree_map_only(Tensor, lambda t: t.pin_memory(), self)
 
     def in_type(self, dtype: torch.dtype) -> PointSet:
-        """The set as a network computes with it whose weights are `dtype`: features in this type, positions in it or in
-        single precision if that is more. Clouds far from the origin are moved to it first, as by `to`."""
+        """What a network with weights of `dtype` computes with: features in this type, positions in it or in single
+        precision if that is more. Clouds far from the origin are moved to it first, as by `to`."""
         wide = torch.promote_types(dtype, torch.float32)
         if self.pos.dtype == wide == self.feat.dtype == dtype:
             return self
@@ -377,10 +376,8 @@ class PointSet:
 
     def _near_origin(self, dtype: torch.dtype) -> PointSet:
         """The same points, such that a cast to `dtype` keeps the positions of a cloud apart."""
-        if not isinstance(self.layout, Cloud) or not dtype.is_floating_point:
-            return self
-        pos = near_origin(self.pos, self.ptr, dtype)
-        return self if pos is self.pos else replace(self, pos=pos)
+        free = isinstance(self.layout, Cloud) and dtype.is_floating_point
+        return replace(self, pos=near_origin(self.pos, self.ptr, dtype)) if free else self
 
     def __repr__(self) -> str:
         count = self.ptr.diff().tolist()
