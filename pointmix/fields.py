@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,9 +11,6 @@ from pointmix.arrays import as_tensor
 from pointmix.images import as_floats
 from pointmix.pixels import check_finite
 from pointmix.tracing import traced
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def check_fields(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"]) -> None:
@@ -44,7 +40,7 @@ def checked_points(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
     """Positions and features of one cloud as tensors. Arguments and errors: `PointSet.from_points`."""
     usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
-    xyz = as_tensor(xyz)
+    xyz = as_tensor(np.asarray(xyz) if isinstance(xyz, (list, tuple)) else xyz)  # in double precision, as arrays are
     if feat is None:
         feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
     values = as_tensor(feat)

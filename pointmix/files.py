@@ -54,9 +54,9 @@ def read_cloud(
     .npz, .h5: positions under pos or xyz, or, as in a .npy, under points or data; features under feat, colors (or rgb)
     and normals, in this order. What has one more axis in front holds many clouds, and `index` chooses one.
 
-    Positions keep double precision, others are single; features are single, bytes and unsigned 16-bit integers in
-    [0, 1]. What the file or `columns` says is colors is in [0, 1] whatever its type, as `full_color` of
-    `pointmix.images` finds for the file: integers and floats up to 255 are divided by it.
+    Positions keep double precision, integers that need it get it, others are single; features are single, bytes and
+    unsigned 16-bit integers in [0, 1]. What the file or `columns` says is colors is in [0, 1] whatever its type, as
+    `pointmix.images.full_color` finds for the file: integers and floats up to 255 are divided by it.
     Arguments and errors: `PointSet.from_file`, and
 
     Args:
@@ -131,13 +131,17 @@ def read_depth(path: str | Path) -> np.ndarray:
 
 
 def _floats(name: str, value: np.ndarray) -> Tensor:
-    """Floats of any size; bytes and 16-bit unsigned features in [0, 1]."""
+    """Floats of any size; bytes and 16-bit unsigned features in [0, 1]. Integers that single precision cannot hold are
+    double."""
     if value.dtype.kind not in "uifb":
         raise ValueError(f"{name} are {value.dtype}, expected numbers")
     value = as_tensor(np.array(value))
     if name != "positions" and value.dtype in (torch.uint8, torch.uint16):
         return as_floats(value)
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+    if value.dtype in (torch.float32, torch.float64):
+        return value
+    double = value.double()
+    return double if (double.float().double() != double).any() else double.float()
 
 
 def _ply(path: Path, index: int | None) -> Found:

@@ -78,8 +78,8 @@ def as_floats(
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and len(value) not in (1, values.shape[-1]):
             raise ValueError(f"{name} has {len(value)} values for {values.shape[-1]} channels")
-    values = values if mean is None else values - values.new_tensor(mean)
-    return values if std is None else values / values.new_tensor(std)
+    values = values if mean is None else values - values.new_tensor([float(m) for m in mean])
+    return values if std is None else values / values.new_tensor([float(s) for s in std])
 
 
 def full_color(colors: np.ndarray | h5py.Dataset) -> float:

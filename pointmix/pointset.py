@@ -330,7 +330,7 @@ class PointSet:
         Raises:
             ValueError: if the index does not fit, names a point twice, or leaves a set without a point.
         """
-        index = torch.as_tensor(index, device=self.feat.device)
+        index = as_tensor(index).to(self.feat.device)
         if index.dtype == torch.bool:
             if index.shape != (len(self.feat),):
                 raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")

@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 IMAGE, MASK, DEPTH = RNG.random((4, 5, 3)), np.eye(4, 5), 1 + RNG.random((4, 5))
 XYZ, VALUES = RNG.random((6, 3)), RNG.random((6, 2)).astype(np.float32)
 ROWS, COLS = np.arange(6), np.arange(6) % 4
+MEAN = np.array([0.1, 0.2, 0.3])
 K = np.array([[2.0, 0, 1.5], [0, 4, 1], [0, 0, 1]])
 
 
@@ -52,6 +53,8 @@ BUILD: dict[str, Callable[[Callable], PointSet]] = {
     "from_pixels": lambda f: PointSet.from_pixels(f(VALUES), f(ROWS), f(COLS), (6, 4)),
     "from_rgbd": lambda f: PointSet.from_rgbd(IMAGE, f(DEPTH), f(K)),
     "from_image": lambda f: PointSet.from_image(f(IMAGE)),
+    "mean and std": lambda f: PointSet.from_image(IMAGE, mean=f(MEAN), std=f(MEAN)),
+    "subset": lambda f: PointSet.from_image(IMAGE).subset(f(ROWS)),
     "from_image with mask": lambda f: PointSet.from_image(IMAGE, f(MASK)),
     "from_rgbd with mask": lambda f: PointSet.from_rgbd(f(IMAGE), DEPTH, mask=f(MASK)),
 }

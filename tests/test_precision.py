@@ -85,6 +85,13 @@ def test_gradients_pass():
     assert torch.equal(pos.grad, torch.ones_like(pos))
 
 
+def test_integers_and_lists_keep_them_as_well(tmp_path):
+    grid = (on_the_map() * 1000).round().long()  # in millimeters
+    np.save(tmp_path / "a.npy", grid.numpy())
+    for points in (PointSet.from_file(tmp_path / "a.npy"), PointSet.from_points(on_the_map().tolist())):
+        assert heights(points.to(torch.float32)) == HEIGHTS
+
+
 # ---- training, prediction, pictures ---------------------------------------------------------------------------------
 
 
