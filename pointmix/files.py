@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -14,12 +15,17 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from pointmix.images import as_floats
+from pointmix.arrays import as_tensor
+from pointmix.images import as_floats, full_color, upright
 from pointmix.pixels import check_finite
 
 POSITIONS = ("pos", "xyz", "points", "data")  # names of arrays; the first that is there counts
 FEATURES = (("feat", "features"), ("colors", "color", "rgb"), ("normals", "normal"))  # one of each group, in this order
 KINDS = {"rgb": "colors", "normal": "normals"}  # what to ask for -> what it is called in messages
+PLY_NAMES = {  # what -> spellings, the first that is complete counts
+    "colors": (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")),
+    "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
+}
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 Found = tuple[np.ndarray, list[tuple[str, np.ndarray]]]  # positions (N, D) and named features (N,) or (N, C)
@@ -42,12 +48,15 @@ def read_cloud(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
     """Positions and features of the cloud in a file.
 
-    .ply: vertices with x, y, z; the features are colors (red, green, blue), then normals (nx, ny, nz), if any.
+    .ply: vertices with x, y, z; the features are colors (red, green, blue; r, g, b; or diffuse_red and so on), then
+    normals (nx, ny, nz or normal_x and so on), if any. A warning names what else there is.
     .npy: (N, 2) or (N, 3) positions; of wider rows the first three columns, the rest are features.
     .npz, .h5: positions under pos or xyz, or, as in a .npy, under points or data; features under feat, colors (or rgb)
     and normals, in this order. What has one more axis in front holds many clouds, and `index` chooses one.
 
-    Positions keep double precision, others are single; features are single, bytes and 16-bit colors in [0, 1].
+    Positions keep double precision, integers that need it get it, others are single; features are single, bytes and
+    unsigned 16-bit integers in [0, 1]. What the file or `columns` says is colors is in [0, 1] whatever its type, as
+    `pointmix.images.full_color` finds for the file: integers and floats up to 255 are divided by it.
     Arguments and errors: `PointSet.from_file`, and
 
     Args:
@@ -112,7 +121,7 @@ def read_depth(path: str | Path) -> np.ndarray:
         if Path(path).suffix.lower() == ".npy":
             return np.load(path, allow_pickle=False)
         with Image.open(path) as image:
-            depth = np.array(image)
+            depth = np.array(upright(image))
     except Exception as e:
         raise ValueError(f"cannot read depth {path}: {_reason(e)}") from e
     if depth.ndim != 2 or depth.dtype.itemsize < 2:
@@ -122,13 +131,17 @@ def read_depth(path: str | Path) -> np.ndarray:
 
 
 def _floats(name: str, value: np.ndarray) -> Tensor:
-    """Floats of any size; bytes and 16-bit unsigned features in [0, 1]."""
+    """Floats of any size; bytes and 16-bit unsigned features in [0, 1]. Integers that single precision cannot hold are
+    double."""
     if value.dtype.kind not in "uifb":
         raise ValueError(f"{name} are {value.dtype}, expected numbers")
-    value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    value = as_tensor(np.array(value))
     if name != "positions" and value.dtype in (torch.uint8, torch.uint16):
         return as_floats(value)
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+    if value.dtype in (torch.float32, torch.float64):
+        return value
+    double = value.double()
+    return double if (double.float().double() != double).any() else double.float()
 
 
 def _ply(path: Path, index: int | None) -> Found:
@@ -138,16 +151,23 @@ def _ply(path: Path, index: int | None) -> Found:
     if "vertex" not in ply:
         raise ValueError(f"expected an element 'vertex', found {[e.name for e in ply.elements]}")
     vertex = ply["vertex"].data
-    names = vertex.dtype.names
+    names = {name.lower(): name for name in vertex.dtype.names}
 
-    def columns(*keys: str) -> np.ndarray:
-        return np.stack([vertex[key] for key in keys], axis=1)
+    def columns(keys: Sequence[str]) -> np.ndarray:
+        return np.stack([vertex[names.pop(key)] for key in keys], axis=1)
 
     if not {"x", "y", "z"} <= set(names):
-        raise ValueError(f"expected vertices with x, y and z, found {', '.join(names)}")
-    groups = {"colors": ("red", "green", "blue"), "normals": ("nx", "ny", "nz")}
-    features = [(name, columns(*keys)) for name, keys in groups.items() if set(keys) <= set(names)]
-    return columns("x", "y", "z"), features
+        raise ValueError(f"expected vertices with x, y and z, found {', '.join(names.values())}")
+    pos, features = columns("xyz"), []
+    for what, spellings in PLY_NAMES.items():
+        keys = next((keys for keys in spellings if set(keys) <= set(names)), None)
+        if keys is not None:
+            values = columns(keys)
+            features.append((what, _in_unit(values, values) if what == "colors" else values))
+    unread = [*names.values(), *(f"element {e.name}" for e in ply.elements if e.name != "vertex")]
+    if unread:  # without the path, so that Python shows it once for files alike
+        warnings.warn(f"not read from .ply files: {', '.join(unread)}", stacklevel=2)
+    return pos, features
 
 
 def _npy(path: Path, index: int | None) -> Found:
@@ -189,7 +209,8 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
         value = arrays[key]
         if value.shape[: pos.ndim - 1] != pos.shape[:-1] or value.ndim > pos.ndim:
             raise ValueError(f"{key} is {value.shape}, which does not go with {name} {pos.shape}")
-        return value[index or 0] if pos.ndim == 3 else value[...]
+        part = value[index or 0] if pos.ndim == 3 else value[...]
+        return _in_unit(part, value) if key in FEATURES[1] else part
 
     found, features = one(name), []
     if name in ("points", "data") and found.shape[1] > 3:  # further columns are colors, normals and the like
@@ -205,11 +226,19 @@ def _of_kind(found: list[tuple[str, np.ndarray]], wanted: str, columns: str | No
     kinds = dict(zip(FEATURES[1] + FEATURES[2], ["rgb"] * 3 + ["normal"] * 2, strict=True))
     right = [(name, value) for name, value in found if kinds.get(name, columns) == wanted]
     if len(right) == 1 and right[0][1].shape[1:] == (3,):
-        return right
+        (name, value), named = right[0], right[0][0] in kinds
+        return [(name, value if wanted != "rgb" or named else _in_unit(value, value))]
     has = ", ".join(f"{name} {value.shape}" for name, value in found) or "positions alone"
     unnamed = columns is None and any(name not in kinds for name, _ in found)
     hint = f"; if that is what has no name, say so with columns {wanted}" if unnamed else ""
     raise ValueError(f"expected {KINDS[wanted]} of 3 channels, found {has}{hint}")
+
+
+def _in_unit(colors: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Colors in [0, 1], by the range of all that the file has."""
+    if colors.dtype.kind not in "uifb":
+        return colors  # refused later, with its name
+    return colors.astype(np.float64) / full_color(whole)
 
 
 def _reason(e: Exception) -> str:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+
+from pointmix.arrays import as_tensor
+
+if TYPE_CHECKING:
+    import h5py
+
+ORIENTATION = ExifTags.Base.Orientation
+PART = 256  # rows of colors that are looked at together
 
 
 def as_channels_last(
@@ -25,14 +34,14 @@ def as_channels_last(
         ValueError: on another shape or dtype, an empty image, or as many means as there are not channels.
     """
     if isinstance(image, Image.Image):
+        image = upright(image)
         if image.mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
             image = image.convert("RGBA" if image.mode == "PA" else "RGB")
         image = np.array(image)
     if isinstance(image, np.ndarray):
-        image = image if image.ndim == 3 else image[..., None]
-        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # tensors know this machine's order only
-        values = torch.from_numpy(np.ascontiguousarray(image))  # (H, W, C)
+        values = as_tensor(image if image.ndim == 3 else image[..., None])  # (H, W, C)
     elif isinstance(image, Tensor):
+        check_channels_first(image.shape)
         values = image[None] if image.ndim == 2 else image
         values = values.movedim(0, -1)  # (C, H, W) -> (H, W, C)
     else:
@@ -42,10 +51,20 @@ def as_channels_last(
     return as_floats(values, mean=mean, std=std)
 
 
+def check_channels_first(shape: Sequence[int]) -> None:
+    """Refuse the shape of an image, or of a batch of them, that has its colors last: images are not 3 or 4 pixels wide
+    while they have 32 channels and more."""
+    if len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) >= 32:
+        raise ValueError(
+            f"a tensor {tuple(shape)} looks like H x W x C, expected C x H x W: permute its axes, or give an array"
+        )
+
+
 def as_floats(
     values: Tensor, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Float[Tensor, "*N C"]:
-    """Pixel values as floats: unsigned integers over their largest value; then (value - mean) / std per channel.
+    """Pixel values or other features as floats: bytes and 16-bit unsigned integers over their largest value, floats as
+    they are; then (value - mean) / std per channel.
 
     Raises:
         ValueError: on another dtype, or as many means as there are not channels.
@@ -55,12 +74,53 @@ def as_floats(
     elif values.dtype in (torch.uint8, torch.uint16):
         values = values.float() / torch.iinfo(values.dtype).max
     elif not values.is_floating_point():
-        raise ValueError(f"expected pixels as bytes, 16-bit integers or floats, got {values.dtype}")
+        raise ValueError(f"expected bytes, 16-bit integers or floats, got {values.dtype}")
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and len(value) not in (1, values.shape[-1]):
             raise ValueError(f"{name} has {len(value)} values for {values.shape[-1]} channels")
-    values = values if mean is None else values - values.new_tensor(mean)
-    return values if std is None else values / values.new_tensor(std)
+    values = values if mean is None else values - values.new_tensor([float(m) for m in mean])
+    return values if std is None else values / values.new_tensor([float(s) for s in std])
+
+
+def full_color(colors: np.ndarray | h5py.Dataset) -> float:
+    """The value that is full color, among values that are known to be colors; divided by it they are in [0, 1].
+
+    Types that are made for colors decide by themselves: 255 for bytes, 65535 for unsigned 16-bit integers. Other
+    integers and floats decide by the largest of all values: up to 1 they are in [0, 1], up to 255 bytes, up to 65535
+    16-bit values. Floats with a negative value were normalized by somebody and are kept.
+
+    Args:
+        colors: of a whole file, so that a dark cloud is not taken for one in other units; read in parts.
+
+    Raises:
+        ValueError: if the values are in none of these ranges.
+    """
+    kind = colors.dtype
+    if kind.kind == "b" or kind in (np.uint8, np.uint16):
+        return 1.0 if kind.kind == "b" else float(np.iinfo(kind).max)
+    low, high = 0.0, 0.0
+    for start in range(0, len(colors), PART):
+        try:
+            part = np.asarray(colors[start : start + PART], dtype=np.float64)
+        except OSError:  # damaged, as reading the cloud itself will say
+            continue
+        part = part[np.isfinite(part)]
+        low, high = min(low, part.min(initial=0)), max(high, part.max(initial=0))
+    if kind.kind == "f" and (low < 0 or high <= 1 + 1e-3):  # rounding may leave a little more than 1
+        return 1.0
+    full = next((float(most) for most in (1, 255, 65535) if 0 <= low and high <= most), None)
+    if full is None:
+        raise ValueError(f"colors are from {low:g} to {high:g}, expected up to 1, 255 or 65535, none negative")
+    return full
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as viewers show it, turned by its EXIF orientation; itself where it has none that can be read."""
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) != 1
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
@@ -69,7 +129,7 @@ def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> B
     Raises:
         ValueError: if the size differs, the mask holds NaN, or no pixel is visible.
     """
-    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu":  # of any size, 64 bits too
         mask = mask != 0
     if isinstance(mask, Tensor) and not mask.is_floating_point():
         mask = mask.bool()

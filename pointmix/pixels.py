@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.arrays import as_tensor
 from pointmix.images import as_floats
 
 
@@ -30,9 +31,9 @@ def checked_pixels(
     std: Sequence[float] | None,
 ) -> tuple[Float[Tensor, "N C"], Int[Tensor, "N"], Int[Tensor, "N"]]:
     """Values as floats and their cells as int64. Arguments and errors: `PointSet.from_pixels`."""
-    values = torch.as_tensor(values)
+    values = as_tensor(values)
     values = values[:, None] if values.ndim == 1 else values
-    rows, cols = (torch.as_tensor(i, device=values.device) for i in (rows, cols))
+    rows, cols = (as_tensor(i).to(values.device) for i in (rows, cols))
     if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
         raise ValueError(
             "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "

@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.arrays import as_tensor
+from pointmix.fields import check_fields, checked_points
 from pointmix.files import is_image, read_cloud, read_image
-from pointmix.images import as_channels_last, as_floats, as_mask
+from pointmix.images import as_channels_last, as_floats, as_mask, check_channels_first
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pixels import check_finite, checked_pixels
+from pointmix.precision import near_origin
 from pointmix.rgbd import rgbd_points
-from pointmix.tracing import traced
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    import numpy as np
     from PIL import Image
 
     ImageLike = Tensor | np.ndarray | Image.Image
@@ -37,7 +39,7 @@ class PointSet:
         pos: (N, D) floating point positions. On a lattice D = 2, rows then columns, each in [-0.5, 0.5] over the
             whole lattice.
         feat: (N, C) floating point features.
-        ptr: (B + 1,) int64; set b owns the points ptr[b] to ptr[b + 1], at least one.
+        ptr: (B + 1,) int64, or a list; set b owns the points ptr[b] to ptr[b + 1], at least one.
         layout: where the points sit: `Grid` (every cell of a lattice), `SparseGrid` (some cells) or `Cloud` (anywhere).
 
     Raises:
@@ -51,26 +53,13 @@ class PointSet:
     layout: Grid | SparseGrid | Cloud = Cloud()
 
     def __post_init__(self) -> None:
+        if isinstance(self.feat, (np.ndarray, list)):
+            raise ValueError("PointSet: feat must be a tensor; from_points takes arrays")
         if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
             return
-        if self.pos.ndim != 2 or self.feat.ndim != 2 or self.pos.shape[0] != self.feat.shape[0]:
-            raise ValueError(
-                f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(self.pos.shape)} "
-                f"and {tuple(self.feat.shape)}"
-            )
-        if self.ptr.ndim != 1 or self.ptr.numel() < 2 or self.ptr.dtype != torch.int64:
-            raise ValueError(
-                f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(self.ptr.shape)} {self.ptr.dtype}"
-            )
-        if self.ptr.device.type == "cpu" and not traced(self.ptr):
-            ends = self.ptr[[0, -1]].tolist()
-            if ends != [0, len(self.feat)] or self.ptr.diff().min() < 1:
-                raise ValueError(
-                    f"PointSet: ptr must rise from 0 to {len(self.feat)} with a point in every set, got "
-                    f"{self.ptr.tolist() if len(self.ptr) < 9 else ends}"
-                )
-        if not (self.pos.is_floating_point() and self.feat.is_floating_point()):
-            raise ValueError(f"PointSet: pos and feat must be floating point, got {self.pos.dtype}, {self.feat.dtype}")
+        if isinstance(self.ptr, (list, tuple)):
+            object.__setattr__(self, "ptr", as_tensor(self.ptr).to(self.feat.device))
+        check_fields(self.pos, self.feat, self.ptr)
         self.layout.check(self.feat.shape[0], self.num_sets)
 
     # ---- construction -------------------------------------------------------------------------------------------
@@ -129,6 +118,7 @@ class PointSet:
         those of `from_image`.
         """
         if isinstance(images, Tensor) and images.ndim == 4 and masks is None and images.is_floating_point():
+            check_channels_first(images.shape)
             if images.numel() == 0:
                 raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
             points = cls.from_batch(images, coord_mode=coord_mode)
@@ -152,26 +142,14 @@ class PointSet:
         Args:
             xyz: floating point positions (or an array) in any number of dimensions, in any unit.
             feat: features of each point, such as colors or normals; none by default, for the positions are input
-                to every model anyway. Those of an array get torch's default precision, in which models compute.
+                to every model anyway. Bytes and unsigned 16-bit integers become [0, 1]. Those of an array get torch's
+                default precision, in which models compute.
 
         Raises:
             ValueError: if shapes or dtypes do not fit, there is no point, or a number is not finite.
         """
-        usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
-        xyz = torch.as_tensor(xyz)
-        if feat is None:
-            feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
-        feat = feat if isinstance(feat, Tensor) else torch.as_tensor(feat).to(usual)
-        feat = feat[:, None] if feat.ndim == 1 else feat
-        if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
-            raise ValueError(
-                "from_points: expected positions (N, D) and features (N, C) of at least one point, got "
-                f"{tuple(xyz.shape)} and {tuple(feat.shape)}"
-            )
-        points = cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
-        check_finite(points.pos, "from_points: xyz", "points")
-        check_finite(points.feat, "from_points: feat", "points")
-        return points
+        xyz, feat = checked_points(xyz, feat)
+        return cls(xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device))
 
     @classmethod
     def from_rgbd(
@@ -352,7 +330,7 @@ class PointSet:
         Raises:
             ValueError: if the index does not fit, names a point twice, or leaves a set without a point.
         """
-        index = torch.as_tensor(index, device=self.feat.device)
+        index = as_tensor(index).to(self.feat.device)
         if index.dtype == torch.bool:
             if index.shape != (len(self.feat),):
                 raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")
@@ -371,11 +349,35 @@ class PointSet:
         return PointSet(self.pos[index], self.feat[index], ptr, layout)
 
     def to(self, *args: Any, **kwargs: Any) -> PointSet:
-        """Move or cast as `Tensor.to` does; integer tensors follow the device only."""
-        device = torch.empty(0, device=self.feat.device).to(*args, **kwargs).device
+        """Move or cast as `Tensor.to` does; integer tensors follow the device only.
+
+        Clouds far from the origin, such as those in map coordinates, are moved to it before their positions lose
+        digits, see `pointmix.precision.near_origin`.
+        """
+        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
+        points = self._near_origin(like.dtype)
         return pytree.tree_map_only(
-            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device), self
+            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device), points
         )
+
+    def pin_memory(self) -> PointSet:
+        """The same in memory from which a GPU copies by itself, so that `to(device, non_blocking=True)` does not wait;
+        torch's loader asks for it."""
+        return pytree.tree_map_only(Tensor, lambda t: t.pin_memory(), self)
+
+    def in_type(self, dtype: torch.dtype) -> PointSet:
+        """What a network with weights of `dtype` computes with: features in this type, positions in it or in single
+        precision if that is more. Clouds far from the origin are moved to it first, as by `to`."""
+        wide = torch.promote_types(dtype, torch.float32)
+        if self.pos.dtype == wide == self.feat.dtype == dtype:
+            return self
+        points = self._near_origin(dtype)
+        return replace(points, pos=points.pos.to(wide), feat=points.feat.to(dtype))
+
+    def _near_origin(self, dtype: torch.dtype) -> PointSet:
+        """The same points, such that a cast to `dtype` keeps the positions of a cloud apart."""
+        free = isinstance(self.layout, Cloud) and dtype.is_floating_point
+        return replace(self, pos=near_origin(self.pos, self.ptr, dtype)) if free else self
 
     def __repr__(self) -> str:
         count = self.ptr.diff().tolist()

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from pointmix.images import as_channels_last, as_mask
+from pointmix.arrays import as_tensor
+from pointmix.images import as_channels_last, as_mask, upright
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.pixels import check_finite
 
@@ -61,14 +62,13 @@ def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H
     if not (np.isfinite(depth_scale) and depth_scale > 0):
         raise ValueError(f"from_rgbd: depth_scale must be positive (units a meter), got {depth_scale}")
     if not isinstance(depth, Tensor):
-        depth = np.asarray(depth)
+        depth = np.asanyarray(upright(depth) if isinstance(depth, Image.Image) else depth)
         if depth.dtype.kind not in "uif":
             raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
-        depth = torch.from_numpy(depth.astype(np.float64)) / (depth_scale if depth.dtype.kind in "ui" else 1.0)
-    elif depth.is_complex() or depth.dtype == torch.bool:
+        depth = as_tensor(depth)
+    if depth.is_complex() or depth.dtype == torch.bool:
         raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
-    else:
-        depth = depth.double() / (1.0 if depth.is_floating_point() else depth_scale)
+    depth = depth.double() / (1.0 if depth.is_floating_point() else depth_scale)
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):  # one channel, first or last
         depth = depth.squeeze(0 if depth.shape[0] == 1 else 2)
     if depth.ndim != 2:
@@ -94,9 +94,9 @@ def has_depth(z: Float[Tensor, "H W"], mask: ImageLike | None = None) -> Bool[Te
 def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float, float]:
     """fx, fy, cx, cy and skew, in pixels."""
     try:
-        given = torch.as_tensor(intrinsics).double().cpu()
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f"from_rgbd: intrinsics must be numbers: {str(e).splitlines()[0]}") from e
+        given = as_tensor(intrinsics).double().cpu()
+    except ValueError as e:
+        raise ValueError(f"from_rgbd: intrinsics must be numbers: {e}") from e
     if given.shape == (4,):
         (fx, fy, cx, cy), skew, valid = given.tolist(), 0.0, True
     elif given.shape == (3, 3):

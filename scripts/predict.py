@@ -4,6 +4,8 @@ python scripts/predict.py --run RUN cat.jpg dog.png
 python scripts/predict.py --run RUN cat.jpg --mask cat_mask.png --clusters clusters.png
 python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
 python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
+
+A file that cannot be used is named on stderr and the others go on; the exit code is then 2.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 from pointmix._main import exit_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from pointmix import PointSet
+
+    Read = Callable[[str], Tensor | PointSet]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -56,29 +62,43 @@ def predict(args: argparse.Namespace) -> None:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
     device = pick_device(args.device)
     model, info = open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
-    inputs, classes = (images if "img_size" in info["data"] else clouds)(args, model, info), info["classes"]
+    read, classes = (images if "img_size" in info["data"] else clouds)(args, model, info), info["classes"]
 
     table = Table("file", "class", "probability")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
-    for path, x in zip(args.files, inputs, strict=True):
-        with torch.inference_mode():
-            logits = model(x.to(device))[0].float()
-        if not torch.isfinite(logits).all():
-            raise ValueError(f"the output for {path} is not finite; are the weights whole?")
+    done, inputs = [], []  # the files with a prediction, and what is drawn of them
+    for path in args.files:
+        try:
+            x = read(path)
+            with torch.inference_mode():
+                logits = model(x.to(device))[0].float()
+            if not torch.isfinite(logits).all():
+                raise ValueError(f"the output for {path} is not finite; are the weights whole?")
+        except (ValueError, OSError, ImportError, MemoryError) as e:
+            why = " ".join(str(e).split()) or "it needs more memory than there is"
+            why = why if path in why else f"{path}: {why}"
+            if len(args.files) == 1:
+                raise ValueError(why) from e
+            print(f"error: {why}", file=sys.stderr)
+            continue
+        done.append(path)
+        inputs += [x] if args.clusters else []
         best = logits.softmax(0).topk(min(args.topk, len(logits)))
         for rank, (chance, label) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
             table.add_row(Text(path if rank == 0 else ""), Text(classes[label]), f"{chance:.1%}")
         table.add_section()
-    Console().print(table)
-
-    if args.clusters:
-        draw(args, model, info, [x.to(device) for x in inputs])
+    if done:
+        Console().print(table)
+    if done and args.clusters:
+        draw(args, model, info, [x.to(device) for x in inputs], names=[Path(path).name for path in done])
         print(f"clusters in {args.clusters}")
+    if failed := len(args.files) - len(done):
+        raise ValueError(f"{failed} of {len(args.files)} files have no prediction")
 
 
-def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> list[Tensor | PointSet]:
-    """Each file as the network takes it, (1, C, S, S) or with a mask the visible pixels."""
+def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> Read:
+    """What makes of a file what the network takes, (1, C, S, S) or with a mask the visible pixels."""
     import pointmix
     from pointmix.data.partial import read_mask
     from pointmix.inference import data_config, masked_image, read_image, whole_image
@@ -91,33 +111,40 @@ def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> 
         if given and not hasattr(model, "explain"):
             ours = ", ".join(pointmix.list_models())
             raise ValueError(f"{flag} needs a model of points ({ours}); {info['name']} takes whole images only")
+    if args.mask and not Path(args.mask).is_file():
+        raise FileNotFoundError(f"no mask file {args.mask}")
+    mode = getattr(model, "coord_mode", "inclusive")
 
-    mode, inputs = getattr(model, "coord_mode", "inclusive"), []
-    for path in args.files:
+    def read(path: str) -> Tensor | PointSet:
         image = read_image(path, cfg.in_chans)
-        if args.mask:
-            try:
-                mask = read_mask(args.mask, (image.height, image.width))
-                inputs.append(masked_image(image, mask, cfg, coord_mode=mode))
-            except ValueError as e:
-                raise ValueError(f"{path} with mask: {e}") from e
-        else:
-            inputs.append(whole_image(image, cfg)[None])  # (1, C, S, S)
-    return inputs
+        if not args.mask:
+            return whole_image(image, cfg)[None]  # (1, C, S, S)
+        try:
+            return masked_image(image, read_mask(args.mask, (image.height, image.width)), cfg, coord_mode=mode)
+        except ValueError as e:
+            raise ValueError(f"{path} with mask: {e}") from e
+
+    return read
 
 
-def clouds(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> list[PointSet]:
-    """Each file as the network takes it."""
+def clouds(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> Read:
+    """What makes of a file what the network takes."""
     from pointmix.clouds import read_for, seen_by
 
     if args.mask:
         raise ValueError(f"--mask {args.mask} is of images, {info['path']} takes clouds")
     seen = seen_by(info)
-    return [seen(read_for(info, path, index=args.index, columns=args.columns)) for path in args.files]
+    return lambda path: seen(read_for(info, path, index=args.index, columns=args.columns))
 
 
-def draw(args: argparse.Namespace, model: nn.Module, info: dict[str, Any], inputs: list[Tensor | PointSet]) -> None:
-    """Draw the clusters of all files."""
+def draw(
+    args: argparse.Namespace,
+    model: nn.Module,
+    info: dict[str, Any],
+    inputs: list[Tensor | PointSet],
+    names: list[str],
+) -> None:
+    """Draw the clusters of all files that could be read."""
     import torch
 
     from pointmix import PointSet
@@ -126,7 +153,7 @@ def draw(args: argparse.Namespace, model: nn.Module, info: dict[str, Any], input
 
     together = PointSet.cat(inputs) if isinstance(inputs[0], PointSet) else torch.cat(inputs)
     if "img_size" not in info["data"]:
-        draw_clouds(model, together, args.clusters, titles=[Path(f).name for f in args.files], max_sets=len(inputs))
+        draw_clouds(model, together, args.clusters, titles=names, max_sets=len(inputs))
         return
     cfg = data_config(info)
     look = {"mean": cfg.mean, "std": cfg.std, "classes": info["classes"]}

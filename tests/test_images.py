@@ -16,6 +16,11 @@ def test_tensor_is_channels_first_and_array_channels_last():
     assert torch.equal(as_channels_last(values.permute(1, 2, 0).numpy()), values.permute(1, 2, 0))
 
 
+@pytest.mark.parametrize("shape", [(4, 40, 3), (31, 40, 3), (64, 31, 3), (64, 64, 1), (64, 64, 2), (3, 224, 224)])
+def test_images_may_be_narrow_or_have_many_channels(shape):
+    assert as_channels_last(torch.rand(shape)).shape == (*shape[1:], shape[0])
+
+
 def test_two_sides_make_one_channel():
     values = torch.rand(4, 5)
     assert torch.equal(as_channels_last(values), values[..., None])
@@ -86,6 +91,8 @@ def test_mean_and_std_per_channel_or_for_all():
         (np.zeros((1, 2, 3, 4), np.float32), {}, r"two sides and channels, got shape"),
         (torch.rand(5), {}, r"two sides and channels, got shape \(5,\)"),
         (np.zeros(5, np.float32), {}, "two sides and channels"),
+        (torch.rand(224, 224, 3), {}, r"\(224, 224, 3\) looks like H x W x C, expected C x H x W: permute its axes"),
+        (torch.rand(32, 40, 4), {}, "looks like H x W x C"),
         (torch.rand(3, 0, 4), {}, r"two sides and channels, got shape \(3, 0, 4\)"),
         (torch.zeros(3, 2, 2, dtype=torch.int64), {}, "bytes, 16-bit integers or floats, got torch.int64"),
         (np.zeros((2, 2, 3), complex), {}, "bytes, 16-bit integers or floats, got torch.complex128"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils.data._utils.pin_memory import pin_memory as pin_batch
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import Cloud
@@ -37,6 +39,12 @@ def half(height: int, width: int) -> torch.Tensor:
         (dict(ptr=torch.tensor([0, 3])), r"ptr must rise from 0 to 4 with a point in every set, got \[0, 3\]"),
         (dict(ptr=torch.tensor([1, 4])), r"ptr must rise from 0 to 4"),
         (dict(ptr=torch.tensor([0, 2, 2, 4])), r"ptr must rise from 0 to 4 .* got \[0, 2, 2, 4\]"),
+        (dict(ptr=torch.tensor([0, 0, 1, 1])), r"got \[0, 0, 1, 1\]; for a batch vector, .* bincount\(\).cumsum\(0\)"),
+        (dict(ptr=[0.0, 4.0]), r"ptr must be .* got \(2,\) torch.float32"),
+        (dict(ptr=["a"]), "expected numbers in a regular shape"),
+        (dict(ptr=None), "pos and ptr must be tensors, got Tensor and NoneType"),
+        (dict(pos=np.ones((4, 2))), "pos and ptr must be tensors, got ndarray and Tensor; from_points takes arrays"),
+        (dict(feat=np.ones((4, 2))), "feat must be a tensor; from_points takes arrays"),
         (dict(feat=torch.ones(4, 5, dtype=torch.int64)), "must be floating point"),
         (dict(layout=Grid((2, 3))), "1 grids of 2x3 have 6 points, got 4"),
         (
@@ -50,6 +58,14 @@ def test_fields_must_fit(fields, message):
     PointSet(**good)
     with pytest.raises(ValueError, match=message):
         PointSet(**good | fields)
+
+
+def test_ptr_may_be_a_list():
+    pos, feat, batch = torch.rand(4, 2), torch.rand(4, 5), torch.tensor([0, 0, 0, 1])
+    expected = PointSet(pos, feat, torch.tensor([0, 3, 4]))
+    assert_same(PointSet(pos, feat, [0, 3, 4]), expected)
+    assert_same(PointSet(pos, feat, (0, 3, 4)), expected)
+    assert [0, *batch.bincount().cumsum(0).tolist()] == [0, 3, 4]  # as the message says
 
 
 # ---- views ------------------------------------------------------------------------------------------------------
@@ -195,6 +211,29 @@ def test_to_casts_floats_and_leaves_integers(ragged):
     both = ragged.to("meta", torch.bfloat16)
     assert both.feat.dtype == torch.bfloat16 and both.layout.cell.is_meta
     assert_same(ragged.to("cpu"), ragged)
+
+
+@pytest.mark.parametrize("kind", ["grid", "sparse", "free"])
+def test_pinned_is_every_tensor(kind, monkeypatch):
+    """On machines without a GPU nothing can be pinned, so copies stand for pinned memory."""
+    pinned = []
+
+    def pin(tensor: torch.Tensor, *_) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    points = KINDS[kind]()
+    for found in (points.pin_memory(), pin_batch((points, torch.arange(2), []))[0]):
+        leaves = pytree.tree_leaves(found)
+        assert_same(found, points)
+        assert len(leaves) >= 3 and all(any(leaf is tensor for tensor in pinned) for leaf in leaves)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned_memory_is_pinned(ragged):
+    assert all(t.is_pinned() for t in pytree.tree_leaves(ragged.pin_memory()))
+    assert_same(ragged.pin_memory().to("cuda", non_blocking=True).to("cpu"), ragged)
 
 
 # ---- pytree, compile, export ------------------------------------------------------------------------------------

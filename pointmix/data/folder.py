@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tarfile
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pointmix.data.names import is_litter
 from pointmix.data.shards import open_shards
 from pointmix.data.source import Source
 
@@ -46,6 +48,9 @@ def _name_pair(dataset: Any, index: int) -> str:
 def open_folder(folder: str | Path) -> Source:
     """An image folder FOLDER/CLASS/**/image.jpg; a class is a folder right below FOLDER.
 
+    Hidden files and folders, and what else is no data (see `names.LITTER`), are passed over; folders that would have
+    been classes are named in a warning.
+
     Raises:
         FileNotFoundError: when FOLDER does not exist.
         ValueError: when it holds no class folder, or one without any image.
@@ -53,11 +58,23 @@ def open_folder(folder: str | Path) -> Source:
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
+    class Folder(ImageFolder):
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            return classes, {name: label for label, name in enumerate(classes)}
+
+    def is_image(path: str) -> bool:
+        return path.lower().endswith(IMG_EXTENSIONS) and not is_litter(path[len(str(folder)) :])
+
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no folder {folder}; expected {folder}/CLASS/*.jpg")
-    if not any(entry.is_dir() for entry in os.scandir(folder)):
+    below = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = [name for name in below if not is_litter(name)]
+    if not classes:
         raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
-    files = ImageFolder(str(folder), allow_empty=True)
+    if len(classes) < len(below):
+        ignored = _listed([name for name in below if is_litter(name)])
+        warnings.warn(f"{folder}: {ignored} passed over, no class", stacklevel=2)
+    files = Folder(str(folder), is_valid_file=is_image, allow_empty=True)
     counts = np.bincount(files.targets, minlength=len(files.classes)) if files.targets else np.zeros(len(files.classes))
     empty = [name for name, count in zip(files.classes, counts, strict=True) if not count]
     if empty:
@@ -80,8 +97,13 @@ def open_tar(path: str | Path) -> Source:
     except (tarfile.TarError, ValueError, AssertionError) as error:
         raise ValueError(f"cannot read images from {path}: {error or 'no image in it'}") from error
     classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.get)
-    targets = reader.targets.astype(np.int64)
-    return Source(classes, targets, partial(_read_stream, reader), partial(_name_stream, reader))
+    kept = [i for i, (member, *_) in enumerate(reader.samples) if not is_litter(member.path)]
+    if not kept:
+        raise ValueError(f"cannot read images from {path}: no image in it")
+    reader.samples = reader.samples[kept]
+    used, targets = np.unique(reader.targets[kept], return_inverse=True)  # a class may be hidden, too
+    classes = [classes[label] for label in used]
+    return Source(classes, targets.astype(np.int64), partial(_read_stream, reader), partial(_name_stream, reader))
 
 
 def open_local(root: str, split: str | None) -> Source:
@@ -98,10 +120,11 @@ def open_local(root: str, split: str | None) -> Source:
     for name in names:
         path = Path(root, name)
         if path.is_dir():
-            return open_tar(path) if any(path.glob("*.tar")) else open_folder(path)
+            tars = [tar for tar in path.glob("*.tar") if not is_litter(tar.name)]
+            return open_tar(path) if tars else open_folder(path)
         if path.with_name(name + ".tar").is_file():
             return open_tar(path.with_name(name + ".tar"))
-    there = _listed(sorted(entry.name for entry in os.scandir(root))) or "nothing"
+    there = _listed(sorted(e.name for e in os.scandir(root) if not is_litter(e.name))) or "nothing"
     raise FileNotFoundError(f"{root} has no {' or '.join(names)} (nor .tar); it has {there}")
 
 

@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pointmix.data.names import read_names
 from pointmix.data.source import UnreadableImage
+from pointmix.images import full_color
 from pointmix.pointset import PointSet
 
 FEATURES = {"rgb": 3, "normal": 3}  # key -> channels
@@ -48,7 +50,8 @@ class CloudFiles:
         paths: the files. Shapes, types and labels are checked here, coordinates when they are read.
         classes: names in the order of the labels. None: those in the files' attribute `classes` (joined by commas),
             else the labels themselves, which must then be 0 to the last without a gap.
-        features: what becomes `feat`: "none", "rgb" (unsigned integers become [0, 1]) or "normal".
+        features: what becomes `feat`: "none", "rgb" (in [0, 1], by the type or else the range of the whole file, see
+            `pointmix.images.full_color`) or "normal".
         first: read this many points of each cloud, the first ones. None: all.
         cache: read everything now and keep it in memory.
 
@@ -56,6 +59,7 @@ class CloudFiles:
         classes, targets: names, and labels (n,) int64.
         points: points of each cloud in the files; the least number if they differ.
         written: names in the files' attribute, or None.
+        full: of each file, what its features are divided by.
 
     Raises:
         FileNotFoundError: if a file is not there.
@@ -74,12 +78,13 @@ class CloudFiles:
     ) -> None:
         self.paths, self.features, self.first = [str(path) for path in paths], features, first
         self._open: tuple[int, dict[int, list[h5py.Dataset]]] = (-1, {})  # process, file -> what is read of it
-        labels, sizes, written = [], [], set()
+        labels, sizes, written, self.full = [], [], set(), []
         for path in self.paths:
             with _opened(path) as file:
                 label, points = _checked(file, path, features)
                 labels.append(label)
                 sizes.append(points)
+                self.full.append(_full(file, features))
                 joined = file.attrs.get("classes")
                 written.add(joined.decode() if isinstance(joined, bytes) else joined)
         self.points = min(sizes)
@@ -102,18 +107,17 @@ class CloudFiles:
         return f"{self.paths[place]}[{row}]"
 
     def read(self, index: int) -> PointSet:
-        """One cloud, float32.
+        """One cloud: positions in double precision where the file has it, all else float32.
 
         Raises:
             UnreadableCloud: if it cannot be read or a number is not finite.
         """
         place, row = self._place(index)
         rows = self._rows(place, row) if self._cached is None else [array[row] for array in self._cached[place]]
-        xyz = np.array(rows[0], dtype=np.float32)
+        xyz = np.array(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
         feat = np.zeros((len(xyz), 0), dtype=np.float32)
         if len(rows) > 1:
-            kind = rows[1].dtype
-            feat = rows[1].astype(np.float32) / (np.iinfo(kind).max if kind.kind == "u" else 1)
+            feat = (rows[1].astype(np.float64) / self.full[place]).astype(np.float32)
         for key, values in (("data", xyz), (self.features, feat)):
             if not np.isfinite(values).all():
                 bad = int((~np.isfinite(values)).any(1).sum())
@@ -176,7 +180,8 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
         raise ValueError(f"{path}: data must be (n, N, 3) floating point, got {data.shape} {data.dtype}")
     if label.shape not in ((len(data),), (len(data), 1)) or label.dtype.kind not in "iu":
         raise ValueError(f"{path}: label must be ({len(data)},) integers, got {label.shape} {label.dtype}")
-    if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in "fu"):
+    kinds = "fui" if features == "rgb" else "fu"
+    if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in kinds):
         found = file[features]
         raise ValueError(f"{path}: {features} must be {data.shape} numbers, got {found.shape} {found.dtype}")
     if "mask" in file and file["mask"].shape != data.shape[:2]:
@@ -185,6 +190,16 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
         return label[:].reshape(-1).astype(np.int64), data.shape[1]
     except OSError as error:
         raise ValueError(f"{path}: label cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _full(file: h5py.File, features: str) -> float:
+    """What brings the features of a file to [0, 1]; 1 for those that have no range, such as normals in floats."""
+    if features == "none" or (features != "rgb" and file[features].dtype.kind != "u"):
+        return 1.0
+    try:
+        return full_color(file[features])
+    except ValueError as error:
+        raise ValueError(f"{file.filename}: {features}: {error}") from error
 
 
 def _class_names(classes: Sequence[str] | None, targets: Int[np.ndarray, " n"], where: str) -> list[str]:
@@ -248,12 +263,11 @@ def open_modelnet40(
     root = next((p for p in (Path(root, "modelnet40_ply_hdf5_2048"), Path(root)) if p.is_dir()), None) or Path(root)
     listed, names = root / f"{split}_files.txt", root / "shape_names.txt"
     if listed.is_file():
-        paths = [root / Path(line.strip()).name for line in listed.read_text().splitlines() if line.strip()]
+        paths = [root / Path(line).name for line in read_names(listed)]
     else:
         paths = sorted(root.glob(f"ply_data_{split}*.h5"))
     if not paths:
         raise FileNotFoundError(f"no {root}/ply_data_{split}*.h5, nor any file named in {listed}")
     if classes is None:
-        lines = [line.strip() for line in names.read_text().splitlines() if line.strip()] if names.is_file() else []
-        classes = lines or MODELNET40
+        classes = (read_names(names) if names.is_file() else []) or MODELNET40
     return CloudFiles(paths, classes=classes, features=features, first=first, cache=cache)

@@ -27,7 +27,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import resize
 
 from pointmix.data.source import BadMask, Source, UnreadableImage, decode
-from pointmix.images import as_mask
+from pointmix.images import as_mask, upright
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
@@ -161,7 +161,7 @@ def partial_points(images: Float[Tensor, "B C+1 H W"], *, coord_mode: str = "inc
 
 
 def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
-    """A mask file of `size` (H, W): true where any color is not zero.
+    """A mask file of `size` (H, W), that of the upright image: true where any color is not zero.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -171,6 +171,7 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
         raise FileNotFoundError(f"no mask file {path}")
     try:
         with Image.open(path) as image:
+            image = upright(image)
             if image.mode in ("LA", "RGBA", "PA"):
                 image = image.convert("L" if image.mode == "LA" else "RGB")  # opacity does not count
             mask = np.array(image)

@@ -53,7 +53,8 @@ class PointDataConfig:
             in every evaluation) or fps (farthest points).
         features: what the points carry besides their positions: none, rgb (in [0, 1]) or normal, where the files have
             it.
-        normalize: none (positions as they are in the file), unit_sphere or unit_cube, for each cloud.
+        normalize: none (positions as they are in the file; those in double precision far from the origin, such as map
+            coordinates, are moved to it, see `pointmix.precision`), unit_sphere or unit_cube, for each cloud.
         scale: range of the random factor of the positions; 1, 1 for off.
         scale_per_axis: draw a factor for each axis, instead of one for all.
         shift: largest random shift along each axis, in the unit of the positions.
@@ -192,8 +193,14 @@ def thin_out(points: PointSet, *, number: int, how: str) -> PointSet:
     return PointSet(points.pos[index], points.feat[index], torch.tensor([0, len(index)]))
 
 
+def in_single(points: PointSet) -> PointSet:
+    """Positions and features as float32, only now that nothing needs more digits; see `PointSet.in_type`."""
+    return points.in_type(torch.float32)
+
+
 def eval_transform(cfg: PointDataConfig, *, keep: float = 1.0) -> T.Transform:
-    """What every cloud goes through: fewer points, then normalization; then all but the share `keep` may get lost."""
+    """What every cloud goes through: fewer points, normalization, single precision; then all but the share `keep` may
+    get lost."""
     lost = [] if keep == 1 else [partial(T.drop, share=1 - keep)]
     return T.compose(_fixed_steps(cfg) + lost)
 
@@ -223,7 +230,7 @@ def _fixed_steps(cfg: PointDataConfig) -> list[T.Transform]:
         steps.append(partial(thin_out, number=cfg.points, how=cfg.sampling))
     if cfg.normalize != "none":
         steps.append({"unit_sphere": T.unit_sphere, "unit_cube": T.unit_cube}[cfg.normalize])
-    return steps
+    return [*steps, in_single]
 
 
 def _open(cfg: PointDataConfig, split: str) -> CloudFiles:

@@ -1,5 +1,7 @@
 """WebDataset shards (KEY.jpg beside KEY.cls in tar files), read in any order rather than streamed.
 
+What belongs together has the same path up to the first dot of its name; hidden files are passed over.
+
 Streaming shuffles within a buffer, a worker at a time, so an epoch would depend on the number of workers. Shards on a
 disk need none of that: their headers are scanned once, and an image is then a seek and a read.
 """
@@ -15,26 +17,55 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pointmix.data.names import is_litter, read_names
 from pointmix.data.source import Source
 
 IMAGE_ENDS = ("jpg", "jpeg", "png", "webp")
+LABEL_BYTES = 64  # more than any number has
 
 
 def _scan(shard: Path) -> list[tuple[str, int, int, int]]:
     """(key, label, offset, size) of every image of a shard; bytes from the start of the file."""
-    images: dict[str, tuple[int, int]] = {}
+    samples: dict[str, dict[str, tuple[int, int]]] = {}  # key -> end of the name -> place
     labels: dict[str, int] = {}
     with tarfile.open(shard) as tar:
         for member in tar:
-            key, _, end = member.name.rpartition(".")
-            if end.lower() in IMAGE_ENDS:
-                images[key] = (member.offset_data, member.size)
-            elif end == "cls":
-                labels[key] = int(tar.extractfile(member).read())
-    lost = sorted(images.keys() - labels.keys())
-    if lost:
+            if not member.isfile() or is_litter(member.name):
+                continue
+            folder, slash, name = member.name.rpartition("/")
+            start, _, end = name.partition(".")
+            key, end = folder + slash + start, end.lower()
+            sample = samples.setdefault(key, {})
+            if end in sample:
+                raise ValueError(f"{member.name} is there twice, expected a key of its own for each sample")
+            sample[end] = member.offset_data, member.size
+            if end == "cls":
+                labels[key] = _label(member.name, tar.extractfile(member).read(LABEL_BYTES))
+    images = {key: place for key, sample in samples.items() if (place := _image(key, sample)) is not None}
+    if lost := sorted(images.keys() - labels.keys()):
         raise ValueError(f"{lost[0]} has no label: expected {lost[0]}.cls beside the image")
+    if lost := sorted(labels.keys() - images.keys()):
+        raise ValueError(f"{lost[0]} has no image: expected one such as {lost[0]}.jpg beside the label")
     return [(key, labels[key], *place) for key, place in images.items()]
+
+
+def _image(key: str, sample: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
+    """Where the one image of a sample is: KEY.jpg and the like, else KEY.ANYTHING.jpg."""
+    found = [end for end in sample if end.rpartition(".")[2] in IMAGE_ENDS]
+    plain = [end for end in found if "." not in end]
+    if len(plain or found) > 1:
+        raise ValueError(
+            f"{key} has {len(plain or found)} images ({', '.join((plain or found)[:3])}), expected one; "
+            "a key ends at the first dot"
+        )
+    return sample[(plain or found)[0]] if found else None
+
+
+def _label(name: str, content: bytes) -> int:
+    try:
+        return int(content.decode("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{name} holds {content[:20]!r}, expected a number") from error
 
 
 def _read(shards: list[str], shard: np.ndarray, place: np.ndarray, index: int) -> Image.Image:
@@ -53,9 +84,10 @@ def open_shards(root: str, split: str) -> Source:
 
     Raises:
         FileNotFoundError: when there is no such shard.
-        ValueError: when one is damaged, or an image has no label.
+        ValueError: when one is damaged, has a name twice, or a sample has no label, no image or more than one.
     """
-    shards = sorted(path for path in Path(root).rglob("*.tar") if split in path.relative_to(root).as_posix())
+    paths = {path: path.relative_to(root) for path in Path(root).rglob("*.tar")}
+    shards = sorted(path for path, name in paths.items() if split in name.as_posix() and not is_litter(name))
     if not root or not shards:
         raise FileNotFoundError(f"no *{split}*.tar below data.root {root!r}")
     rows, owner = [], []
@@ -71,7 +103,7 @@ def open_shards(root: str, split: str) -> Source:
     keys, labels, offsets, sizes = zip(*rows, strict=True)
     targets, place = np.asarray(labels, dtype=np.int64), np.stack([offsets, sizes], axis=1)  # (N,), (N, 2)
     names = os.path.join(root, "classes.txt")
-    classes = Path(names).read_text().splitlines() if os.path.exists(names) else list(map(str, range(max(labels) + 1)))
+    classes = read_names(names) if os.path.exists(names) else list(map(str, range(max(labels) + 1)))
     if targets.min() < 0 or targets.max() >= len(classes):
         raise ValueError(f"{root} {split} has labels {min(labels)} to {max(labels)}, for {len(classes)} classes")
     paths, owners = [str(shard) for shard in shards], np.asarray(owner)

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, UnidentifiedImageError
 
+from pointmix.images import upright
+
 MODES = {1: "L", 3: "RGB"}  # channels -> the form that Pillow converts to
 MASKED_MODES = {1: "LA", 3: "RGBA"}  # the same with a mask
 
@@ -40,7 +42,7 @@ class BadMask(UnreadableImage):
 
 
 def decode(source: Source, index: int, mode: str) -> Image.Image:
-    """Read one image completely, as 'L' or 'RGB' bytes, or with its mask as 'LA' or 'RGBA'.
+    """Read one image completely, as 'L' or 'RGB' bytes, or with its mask as 'LA' or 'RGBA', upright.
 
     Gray values wider than a byte: 16-bit files keep their upper byte, 32-bit files too when they hold more than 255,
     and floats count as 0 to 255. What lies beyond is cut.
@@ -50,6 +52,7 @@ def decode(source: Source, index: int, mode: str) -> Image.Image:
     """
     try:
         with source.read(index) as image:
+            image = upright(image)
             if image.mode == "F" or image.mode.startswith("I"):  # convert() alone would cut all at 255
                 image = _as_bytes(np.asarray(image), wide=image.mode.startswith("I;16"))
             return image.convert(mode)  # decodes, and copies, so that the file can be closed

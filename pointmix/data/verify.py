@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pointmix.data.hdf5 import CloudFiles, UnreadableCloud
+from pointmix.data.names import is_litter
 
 
 def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str]:
@@ -63,7 +64,7 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
                 (name, root / target)
                 for name in zipped.namelist()
                 for end, target in wanted.items()
-                if PurePosixPath(name).match(end) and not name.startswith("__MACOSX")
+                if PurePosixPath(name).match(end) and not is_litter(name)
             ]
             if not found:
                 raise ValueError(f"{archive} holds none of {', '.join(wanted)}")

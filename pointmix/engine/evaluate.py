@@ -53,8 +53,12 @@ def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int, al
     Raises:
         ValueError: if the model cannot take it; one line.
     """
-    blank = torch.zeros(1, in_chans, img_size, img_size)
-    try_input(model, name, blank, what=f"images of {in_chans}x{img_size}x{img_size}", alone=alone)
+    what = f"images of {in_chans}x{img_size}x{img_size}"
+    try:
+        blank = torch.zeros(1, in_chans, img_size, img_size)
+    except RuntimeError as e:
+        raise ValueError(f"{what} do not fit into memory") from e
+    try_input(model, name, blank, what=what, alone=alone)
 
 
 @torch.no_grad()
@@ -70,6 +74,8 @@ def try_input(model: nn.Module, name: str, blank: Any, *, what: str, alone: bool
         model.eval()(blank)
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
+        if isinstance(e, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in why:
+            why = "they need more memory than there is"
         raise ValueError(f"{name} does not take {what}: {why}") from e
     finally:
         model.train(was_training)

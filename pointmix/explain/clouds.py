@@ -83,7 +83,8 @@ def draw_clouds(
     points = points if points.num_sets <= max_sets else PointSet.cat(points.unbind()[:max_sets])
     if titles is not None and len(titles) < points.num_sets:
         raise ValueError(f"draw_clouds: {points.num_sets} sets but {len(titles)} titles")
-    points = points.to(next(model.parameters()).device)
+    weight = next(model.parameters())
+    points = points.in_type(weight.dtype).to(weight.device)  # as the model sees it, so that marks lie among the points
     with evaluating(model):
         if hasattr(model, "explain"):
             seen = [(_title(a), a) for a in _shown(model.explain(points))]

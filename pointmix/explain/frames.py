@@ -61,7 +61,7 @@ def draw_frames(
     seen = []  # clouds that know their pixels
     for rgb, depth, mask in frames:
         cloud = PointSet.from_rgbd(rgb, depth, intrinsics, mask, depth_scale=depth_scale, mean=mean, std=std)
-        cloud = cloud if transform is None else transform(cloud)
+        cloud = (cloud if transform is None else transform(cloud)).in_type(next(model.parameters()).dtype)
         visible = has_depth(as_meters(depth, depth_scale), mask)  # (H, W)
         layout = SparseGrid(visible.nonzero().to(cloud.ptr.device), cloud.ptr.new_tensor([visible.shape]))
         seen.append(replace(cloud, layout=layout))

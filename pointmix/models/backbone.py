@@ -11,6 +11,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
+from pointmix.models.inputs import as_points
 from pointmix.nn.block import Block
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
@@ -44,7 +45,7 @@ class PointBackbone(nn.Module):
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         layer_scale: initial factor of every residual branch.
-        global_pool: "avg", or "" for the classifier on every point.
+        global_pool: "avg", or "" for the classifier on every point, see `forward`.
         plain: build on the plain twins of the ops, for tests and benchmarks.
         pyramid: dense tasks: normalize every stage's output and return all four maps instead of logits.
 
@@ -129,17 +130,12 @@ class PointBackbone(nn.Module):
     # ---- forward ------------------------------------------------------------------------------------------------
 
     def as_points(self, x: Input) -> PointSet:
-        """The input with its coordinates as features."""
-        if self._is_map(x) and x.shape[1] == self.in_chans and (self.coord_dims == 2 or not self.coords):
-            return PointSet.from_batch(x, coord_mode=self.coord_mode, coords=self.coords)
-        if not isinstance(x, PointSet):
-            x = PointSet.from_batch(x, coord_mode=self.coord_mode)
-        if x.feat.shape[1] != self.in_chans:
-            raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
-        if self.coords and x.pos.shape[1] != self.coord_dims:
-            raise ValueError(
-                f"positions have {x.pos.shape[1]} dimensions, the model takes {self.coord_dims} (coord_dims)"
-            )
+        """The input with its coordinates as features, in the precision of the weights."""
+        dims = self.coord_dims if self.coords else None
+        fit = dict(dtype=self.stages[0].reducer.weight.dtype, in_chans=self.in_chans, coord_dims=dims)
+        if self._is_map(x):
+            return as_points(x, **fit, coord_mode=self.coord_mode, coords=self.coords)
+        x = as_points(x, **fit, coord_mode=self.coord_mode)
         if self.layout == "cloud" or isinstance(x.layout, Cloud):
             order = canonical_order(x.pos, x.feat, x.ptr)
             x = PointSet(x.pos[order], x.feat[order], x.ptr, Cloud(self.sampling))
@@ -167,21 +163,25 @@ class PointBackbone(nn.Module):
         norm = self.norm[stage] if self.pyramid else self.norm
         return points if isinstance(norm, nn.Identity) else points.with_feat(norm(points.feat, Sets.of(points)))
 
-    def forward_head(self, x: Input, pre_logits: bool = False) -> Float[Tensor, "B K"]:
-        """Mean over the points of each set, then the classifier."""
+    def forward_head(self, x: Input, pre_logits: bool = False) -> Float[Tensor, "B K"] | Input:
+        """Mean over the points of each set, then the classifier; without pooling the classifier on every point."""
         points = x if isinstance(x, PointSet) else PointSet.from_batch(x)
-        x = points.feat
-        if self.global_pool == "avg":
-            x = Sets.of(points).mean(x)
-        x = self.head_drop(x)
-        return x if pre_logits else self.head(x)
+        feat = self.head_drop(Sets.of(points).mean(points.feat) if self.global_pool else points.feat)
+        feat = feat if pre_logits else self.head(feat)
+        if self.global_pool:
+            return feat
+        points = points.with_feat(feat)
+        return points if isinstance(x, PointSet) else points.to_image()
 
-    def forward(self, x: Input) -> Float[Tensor, "B K"] | list[Input]:
-        """Logits (B, num_classes) of images (B, C, H, W), clouds (B, N, D) or a PointSet; the four maps of a
-        pyramid."""
+    def forward(self, x: Input) -> Float[Tensor, "B K"] | Input | list[Input]:
+        """Logits (B, num_classes) of images (B, C, H, W), clouds (B, N, D) or a PointSet; the four maps of a pyramid.
+
+        Without pooling the logits of every point: a map (B, num_classes, H', W') of an image batch (unless it runs as a
+        cloud), else a PointSet that has them as features.
+        """
         if self.pyramid:
             return self.forward_features(x)
-        return self.forward_head(self._features(x, as_map=False))
+        return self.forward_head(self._features(x, as_map=self._is_map(x) and not self.global_pool))
 
     def explain(self, x: Input) -> list[Assignment]:
         """What every block clusters when the model sees `x`."""

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pointmix.counting import Macs, Size
 from pointmix.layouts.cloud import Cloud, canonical_order
+from pointmix.models.inputs import as_points
 from pointmix.models.registry import build
 from pointmix.nn.group_cluster import GroupCluster
 from pointmix.nn.grouper import Groups
@@ -203,13 +204,8 @@ class PointMLP(nn.Module):
         Raises:
             ValueError: if it has other channels or dimensions than the model.
         """
-        x = x if isinstance(x, PointSet) else PointSet.from_batch(x)
-        if x.feat.shape[1] != self.in_chans:
-            raise ValueError(f"the input has {x.feat.shape[1]} channels, the model takes {self.in_chans}")
-        if x.pos.shape[1] != self.coord_dims:
-            raise ValueError(
-                f"positions have {x.pos.shape[1]} dimensions, the model takes {self.coord_dims} (coord_dims)"
-            )
+        dtype = self.stem.linear.weight.dtype
+        x = as_points(x, dtype=dtype, in_chans=self.in_chans, coord_dims=self.coord_dims)
         feat = torch.cat([x.feat, x.pos.to(x.feat.dtype)], dim=1)
         if self.order == "given":
             return PointSet(x.pos, feat, x.ptr)

@@ -98,3 +98,16 @@ def test_a_run_with_batches_of_one_names_batch_size_before_its_first_step(tiny_c
     monkeypatch.setattr("pointmix.engine.train._fit", None)
     with pytest.raises(ValueError, match="batch_size must be at least 2 for resnet10t"):
         train(cfg)
+
+
+def test_images_that_fit_into_no_memory_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"^images of 3x99999999x99999999 do not fit into memory$"):
+        check_input(nn.Conv2d(3, 4, 7), "net", in_chans=3, img_size=99_999_999)
+
+    def explode(*_):
+        torch.empty(10**17)
+
+    net = nn.Conv2d(3, 4, 7)
+    net.register_forward_hook(explode)
+    with pytest.raises(ValueError, match=r"^net does not take images of 3x9x9: they need more memory than there is$"):
+        check_input(net, "net", in_chans=3, img_size=9)

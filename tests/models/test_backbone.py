@@ -50,9 +50,23 @@ def test_features_then_head_is_forward():
 
 
 def test_without_pooling_every_point_has_logits():
-    model = model_of(global_pool="")
-    points = masked()
-    assert model(points).shape == (len(model.forward_features(points).feat), 5)
+    model, pooled = model_of(global_pool=""), model_of()
+    pooled.load_state_dict(model.state_dict())
+    points, images = masked(), torch.rand(2, 3, 40, 56)
+    logits, features = model(points), model.forward_features(points)
+    assert logits.num_sets == 2 and torch.equal(logits.ptr, features.ptr) and torch.equal(logits.pos, features.pos)
+    torch.testing.assert_close(logits.feat, model.head(features.feat))
+    torch.testing.assert_close(torch.stack([s.feat.mean(0) for s in logits.unbind()]), pooled(points))
+    cloud = model(points.as_cloud())
+    assert isinstance(cloud, PointSet) and cloud.num_sets == 2 and cloud.feat.shape[1] == 5
+    logits = model(images)
+    assert logits.shape == (2, 5, 2, 2)
+    torch.testing.assert_close(logits.mean((2, 3)), pooled(images))
+    features = model.forward_features(images)
+    torch.testing.assert_close(model.forward_head(features), logits)
+    assert torch.equal(model.forward_head(features, pre_logits=True), features)
+    model.reset_classifier(0)
+    assert torch.equal(model(images), features)
 
 
 def test_dropout_before_the_classifier():
@@ -176,7 +190,7 @@ def test_reset_classifier():
     model.reset_classifier(0)
     torch.testing.assert_close(model(images), model.forward_features(images).mean((2, 3)))
     model.reset_classifier(3, global_pool="")
-    assert model(torch.rand(2, 3, 64, 96, dtype=torch.float64)).shape == (2 * 2 * 3, 3)  # every point has logits
+    assert model(torch.rand(2, 3, 64, 96, dtype=torch.float64)).shape == (2, 3, 2, 3)  # every point has logits
     with pytest.raises(ValueError, match="global_pool must be 'avg' or '', got 'max'"):
         model.reset_classifier(3, global_pool="max")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -154,6 +155,42 @@ def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, messa
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "run, files, bad",
+    [
+        ("run", ["a.png", "none.png", "text.png", "b.png"], {"none.png": "no image", "text.png": "cannot read image"}),
+        ("clouds", ["one.npz", "nan.npy", "text.npy"], {"nan.npy": "NaN .* at 1 of 30 points", "text.npy": "cannot"}),
+        ("clouds", ["a.png", "one.npz"], {"a.png": "is an image"}),
+        ("run", ["none.png", "text.png"], {"none.png": "no image", "text.png": "cannot read image"}),
+    ],
+)
+def test_a_bad_file_does_not_end_the_others(main, folder, capsys, monkeypatch, run, files, bad):
+    monkeypatch.chdir(folder)
+    cloud = np.load("many.npy")[0]
+    cloud[7, 1] = np.nan
+    np.save("nan.npy", cloud)
+    assert main(["--run", run, *files, "--topk", "1", "--device", "cpu", "--clusters", "some.png"]) == 2
+    captured = capsys.readouterr()
+    good = [file for file in files if file not in bad]
+    rows = [line for line in captured.out.splitlines() if "%" in line]
+    assert [file for row in rows for file in files if file in row] == good
+    lines = captured.err.splitlines()
+    assert lines.pop() == f"error: {len(bad)} of {len(files)} files have no prediction"
+    for line, (file, why) in zip(lines, bad.items(), strict=True):
+        assert line.startswith("error: ") and file in line and re.search(why, line)
+    assert Path("some.png").exists() == bool(good)
+    Path("some.png").unlink(missing_ok=True)
+
+
+def test_a_file_that_fits_into_no_memory_is_named(main, folder, capsys, monkeypatch):
+    def explode(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(inference, "whole_image", explode)
+    assert main(["--run", str(folder / "run"), str(folder / "a.png")]) == 2
+    assert capsys.readouterr().err == f"error: {folder / 'a.png'}: it needs more memory than there is\n"
 
 
 def test_a_mask_needs_a_model_of_points(main, folder, capsys):
