@@ -96,7 +96,7 @@ def scale(
     feat = points.feat
     if normals is not None:
         old = _vectors("scale", points, normals)
-        new = old / drawn.to(widened(feat.dtype))
+        new = old / drawn.to(old.dtype)
         length, now = (torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in (old, new))
         feat = _with_vectors(feat, new * (length / _nonzero(now)), normals)
     return _moved(points, _wide(points) * drawn, labels, feat)
@@ -296,7 +296,7 @@ def _vectors(what: str, points: PointSet, channels: tuple[int, int]) -> Float[Te
             f"{what}: channels {first} to {end} are no vectors in {points.pos.shape[1]} dimensions; the points have "
             f"{points.feat.shape[1]} channels"
         )
-    return points.feat[:, first:end]
+    return points.feat[:, first:end].to(widened(points.feat.dtype))
 
 
 def _with_vectors(
