@@ -123,13 +123,14 @@ def apart(*command: str) -> float:
     return json.loads(done.stdout)
 
 
-def partly(images, share: float = 1 / 4, *, block: bool = False):
-    """Images of which a random share of the 4x4 patches is visible, or a square with a quarter of each, as points."""
+def partly(images, share: float = 1 / 4, *, block: bool = False, patch: int = 4):
+    """Images of which a random share of the patches of `patch` pixels a side is visible, or a square with a quarter of
+    each, as points."""
     import torch
 
     import pointmix
 
-    side = images.shape[-1] // 4
+    side = images.shape[-1] // patch
     masks = torch.zeros(len(images), side, side, dtype=torch.bool)
     for mask in masks:
         if block:
@@ -137,7 +138,7 @@ def partly(images, share: float = 1 / 4, *, block: bool = False):
             mask[top : top + side // 2, left : left + side // 2] = True
         else:
             mask.view(-1)[torch.randperm(side**2)[: int(side**2 * share)]] = True
-    return pointmix.PointSet.from_images(list(images), masks.repeat_interleave(4, 1).repeat_interleave(4, 2))
+    return pointmix.PointSet.from_images(list(images), masks.repeat_interleave(patch, 1).repeat_interleave(patch, 2))
 
 
 def copy_task(device: str) -> tuple[Callable[[], object], int]:

@@ -6,10 +6,11 @@ python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batc
 Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the tensor of M x L x D and keep
 the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)", a
 random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
-cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; and timm models
-of like size; "(channels last)", a timm model in the layout that convolutions are often faster in.
+cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; "(tenth)" and
+"(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels last)", a timm model in the
+layout that convolutions are often faster in.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
-step, each also as a ratio to the row's reference (plain over plain, quarter over full, else the first row), and the
+step, each also as a ratio to the row's reference (plain over plain, a part over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
 """
 
@@ -26,9 +27,9 @@ from common import added, apart, finish, in_turns, partly, relieve, save, show
 
 DEFAULT = (
     "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
-    "coc_tiny (quarter occupied)", "coc_small", "coc_small (plain)", "coc_small (literal)", "fec_small",
-    "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)", "hcformer_tiny (literal)", "hcformer_tiny (quarter)",
-    "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
+    "coc_tiny (quarter occupied)", "coc_tiny (tenth)", "coc_tiny (tenth occupied)", "coc_small", "coc_small (plain)",
+    "coc_small (literal)", "fec_small", "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)",
+    "hcformer_tiny (literal)", "hcformer_tiny (quarter)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 
 
@@ -41,12 +42,15 @@ def build(name: str, args: argparse.Namespace, share: float = 0.25, **kwargs):
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
-    kwargs |= {"(plain)": {"plain": True}, "(quarter occupied)": {"keep": "occupied"}}.get(variant, {})
+    kwargs |= {"plain": True} if variant == "(plain)" else {}
+    kwargs |= {"keep": "occupied"} if variant.endswith("occupied)") else {}
     model = pointmix.create_model(base, **kwargs).to(args.device)
     model = LiteralBackbone(model) if variant == "(literal)" else model
     x = torch.randn(args.batch, 3, args.size, args.size)
     if variant.startswith("(quarter"):
         x = partly(x, share, block=variant == "(quarter block)")
+    if variant.startswith("(tenth"):
+        x = partly(x, 0.1, patch=1)
     if variant == "(channels last)":
         model, x = (t.to(memory_format=torch.channels_last) for t in (model, x))
     return model, x.to(args.device)
@@ -94,7 +98,7 @@ def reference(name: str, names: list[str]) -> str:
     """What a row is compared with."""
     base, _, variant = name.partition(" ")
     plain = f"{base} (plain)"
-    if variant.startswith("(quarter") and base in names:
+    if variant.startswith(("(quarter", "(tenth")) and base in names:
         return base
     return plain if not variant and plain in names else names[0]
 

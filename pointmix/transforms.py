@@ -7,7 +7,7 @@ Given per-point labels (N, ...) as well, a transform returns both, the labels st
     augment = compose([partial(scale, factor=(0.8, 1.25)), shuffle])
 
 Random numbers come from `generator`, or from torch's own on the CPU, so the same seed gives the same result on every
-device. Positions are transformed about the origin.
+device. Positions are transformed about the origin, in float32 where they are of a half precision.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor
 
 from pointmix.layouts.cloud import Cloud
+from pointmix.ops.precision import widened
 from pointmix.ops.ragged import offsets
 from pointmix.ops.scatter import segment_mean
 from pointmix.pointset import PointSet
@@ -50,7 +51,8 @@ def _run(points: PointSet, labels: Tensor | None = None, *, steps: tuple[Transfo
 def unit_sphere(points: PointSet, labels: Tensor | None = None) -> Any:
     """Each set about its mean, with the farthest point at distance 1. Sets of one place become zeros."""
     _check_free(points, "unit_sphere")
-    pos = points.pos - _spread(segment_mean(points.pos, points.batch, points.num_sets), points)
+    pos = _wide(points)
+    pos = pos - _spread(segment_mean(pos, points.batch, points.num_sets), points)
     largest = _largest(torch.linalg.vector_norm(pos, dim=1, keepdim=True), points)  # (B, 1)
     return _moved(points, pos / _spread(_nonzero(largest), points), labels)
 
@@ -58,9 +60,10 @@ def unit_sphere(points: PointSet, labels: Tensor | None = None) -> Any:
 def unit_cube(points: PointSet, labels: Tensor | None = None) -> Any:
     """Each set about the middle of its bounding box, whose longest side becomes 1: all within -0.5 to 0.5."""
     _check_free(points, "unit_cube")
-    high, low = _largest(points.pos, points), -_largest(-points.pos, points)  # (B, D)
+    pos = _wide(points)
+    high, low = _largest(pos, points), -_largest(-pos, points)  # (B, D)
     longest = (high - low).amax(dim=1, keepdim=True)
-    pos = (points.pos - _spread((high + low) / 2, points)) / _spread(_nonzero(longest), points)
+    pos = (pos - _spread((high + low) / 2, points)) / _spread(_nonzero(longest), points)
     return _moved(points, pos, labels)
 
 
@@ -93,10 +96,10 @@ def scale(
     feat = points.feat
     if normals is not None:
         old = _vectors("scale", points, normals)
-        new = old / drawn.to(feat.dtype)
+        new = old / drawn.to(old.dtype)
         length, now = (torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in (old, new))
         feat = _with_vectors(feat, new * (length / _nonzero(now)), normals)
-    return _moved(points, points.pos * drawn, labels, feat)
+    return _moved(points, _wide(points) * drawn, labels, feat)
 
 
 def shift(
@@ -107,7 +110,7 @@ def shift(
         raise ValueError(f"shift: most must be at least 0, got {most}")
     _check_free(points, "shift")
     drawn = (2 * _rand(points, (points.num_sets, points.pos.shape[1]), generator) - 1) * most
-    return _moved(points, points.pos + _spread(drawn, points), labels)
+    return _moved(points, _wide(points) + _spread(drawn, points), labels)
 
 
 def rotate(
@@ -143,15 +146,15 @@ def rotate(
     angle = torch.deg2rad(low + (high - low) * _rand(points, (points.num_sets,), generator))
     if axis == "any":
         draw = torch.randn(points.num_sets, 3, generator=generator, device=_device(generator))
-        direction = torch.nn.functional.normalize(draw.to(points.pos))
+        direction = torch.nn.functional.normalize(draw.to(_wide(points)))
     else:
-        direction = torch.eye(3).to(points.pos)[AXES.index(axis)].expand(points.num_sets, 3)
+        direction = torch.eye(3).to(_wide(points))[AXES.index(axis)].expand(points.num_sets, 3)
     matrix = _spread(_rotation(direction, angle)[:, :dims, :dims], points)  # (N, D, D)
     feat = points.feat
     if vectors is not None:
-        turned = (matrix.to(feat.dtype) * _vectors("rotate", points, vectors)[:, None]).sum(dim=2)
+        turned = (matrix.to(widened(feat.dtype)) * _vectors("rotate", points, vectors)[:, None]).sum(dim=2)
         feat = _with_vectors(feat, turned, vectors)
-    return _moved(points, (matrix * points.pos[:, None]).sum(dim=2), labels, feat)
+    return _moved(points, (matrix * _wide(points)[:, None]).sum(dim=2), labels, feat)
 
 
 def jitter(
@@ -166,8 +169,8 @@ def jitter(
     if not (0 <= sigma < math.inf and clip >= 0):
         raise ValueError(f"jitter: sigma and clip must be at least 0, got {sigma} and {clip}")
     _check_free(points, "jitter")
-    noise = torch.randn(points.pos.shape, generator=generator, device=_device(generator)).to(points.pos)
-    return _moved(points, points.pos + (sigma * noise).clamp(-clip, clip), labels)
+    noise = torch.randn(points.pos.shape, generator=generator, device=_device(generator)).to(_wide(points))
+    return _moved(points, _wide(points) + (sigma * noise).clamp(-clip, clip), labels)
 
 
 # ---- which points ---------------------------------------------------------------------------------------------------
@@ -216,7 +219,8 @@ def crop(
         raise ValueError(f"crop: radius must be at least 0, got {radius}")
     drawn = _rand(points, (points.num_sets,), generator).double() * points.ptr.diff()
     center = points.ptr[:-1] + torch.minimum(drawn.long(), points.ptr.diff() - 1)
-    away = points.pos - _spread(points.pos[center], points)  # (N, D)
+    pos = _wide(points)
+    away = pos - _spread(pos[center], points)  # (N, D)
     distance = torch.linalg.vector_norm(away, dim=1) if shape == "sphere" else away.abs().amax(dim=1)
     index = (distance <= radius).nonzero().squeeze(1)
     count = torch.bincount(points.batch[index], minlength=points.num_sets)
@@ -236,6 +240,11 @@ def _check_free(points: PointSet, what: str) -> None:
         raise ValueError(f"{what}: these points sit on a lattice; points.as_cloud() takes them off it")
 
 
+def _wide(points: PointSet) -> Float[Tensor, "N D"]:
+    """The positions with the range and the digits that sums and squares of them need."""
+    return points.pos.to(widened(points.pos.dtype))
+
+
 def _spread(values: Shaped[Tensor, "B *K"], points: PointSet) -> Shaped[Tensor, "N *K"]:
     """To each point what its set has; a single set's goes to all by broadcasting."""
     return values if points.num_sets == 1 else values[points.batch]
@@ -246,7 +255,7 @@ def _device(generator: Generator | None) -> torch.device | str:
 
 
 def _rand(points: PointSet, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
-    return torch.rand(shape, generator=generator, device=_device(generator)).to(points.pos)
+    return torch.rand(shape, generator=generator, device=_device(generator)).to(_wide(points))
 
 
 def _random_order(points: PointSet, generator: Generator | None) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
@@ -270,7 +279,7 @@ def _moved(
     points: PointSet, pos: Float[Tensor, "N D"], labels: Tensor | None, feat: Float[Tensor, "N C"] | None = None
 ) -> Any:
     layout = Cloud(points.layout.sampling)  # not nested: what was farthest no longer is
-    moved = PointSet(pos, points.feat if feat is None else feat, points.ptr, layout)
+    moved = PointSet(pos.to(points.pos.dtype), points.feat if feat is None else feat, points.ptr, layout)
     return moved if labels is None else (moved, _checked(labels, points))
 
 
@@ -287,13 +296,13 @@ def _vectors(what: str, points: PointSet, channels: tuple[int, int]) -> Float[Te
             f"{what}: channels {first} to {end} are no vectors in {points.pos.shape[1]} dimensions; the points have "
             f"{points.feat.shape[1]} channels"
         )
-    return points.feat[:, first:end]
+    return points.feat[:, first:end].to(widened(points.feat.dtype))
 
 
 def _with_vectors(
     feat: Float[Tensor, "N C"], vectors: Float[Tensor, "N D"], channels: tuple[int, int]
 ) -> Float[Tensor, "N C"]:
-    return torch.cat([feat[:, : channels[0]], vectors, feat[:, channels[1] :]], dim=1)
+    return torch.cat([feat[:, : channels[0]], vectors.to(feat.dtype), feat[:, channels[1] :]], dim=1)
 
 
 def _largest(x: Float[Tensor, "N C"], points: PointSet) -> Float[Tensor, "B C"]:

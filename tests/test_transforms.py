@@ -57,6 +57,23 @@ def test_positions_features_and_labels_stay_together(clouds, name):
     assert torch.equal(alone.pos, out.pos) and torch.equal(alone.ptr, out.ptr)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_half_precision_is_transformed_in_float32(name):
+    """1,000 points at 100 add up to more than float16 holds, so does the sum of two corners."""
+    pos = torch.cat([100 + torch.randn(1000, 3), torch.tensor([[40_000.0, 40_000, 3], [35_000, 4, 40_000]])]).half()
+    normals = torch.nn.functional.normalize(torch.randn(1002, 3))
+    transform, results = EVERY[name], []
+    if name in ("scale", "rotate"):
+        transform = partial(transform, **{"normals" if name == "scale" else "vectors": (0, 3)})
+    for half in (True, False):
+        torch.manual_seed(3)
+        points = PointSet.from_points(pos if half else pos.float(), normals.half() if half else normals.half().float())
+        results.append(transform(points))
+    found, expected = results
+    assert found.pos.dtype == found.feat.dtype == torch.float16 and found.pos.isfinite().all()
+    assert torch.equal(found.pos, expected.pos.half()) and torch.equal(found.feat, expected.feat.half())
+
+
 @pytest.mark.parametrize("name", RANDOM)
 def test_the_seed_decides(clouds, name):
     step = EVERY[name]

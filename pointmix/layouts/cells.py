@@ -1,4 +1,5 @@
-"""Integer work on cells of lattices: coarse cells, the cells that a kernel covers, points window by window.
+"""Integer work on cells of lattices: coarse cells, who takes the points of those that go, the cells that a kernel
+covers, points window by window.
 
 A batch of B lattices of `size` (B, 2) has N points, set b those from ptr[b] to ptr[b + 1], on cells (N, 2), at most one
 a cell. Where there are no more than TABLE cells a point they are looked up in a table, which is several times faster
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pointmix.layouts.windows import around, window_bounds
 from pointmix.ops.choice import untraced
+from pointmix.ops.neighbors import knn
 from pointmix.ops.ragged import offsets, set_of
 from pointmix.ops.scatter import segment_sum
 
@@ -46,6 +48,29 @@ def coarse_cells(
     return new, offsets(torch.bincount(new_batch, minlength=len(coarse))), count, parent
 
 
+def adopted(
+    cell: Int[Tensor, "N 2"],
+    ptr: Int[Tensor, "B+1"],
+    size: Int[Tensor, "B 2"],
+    stride: int,
+    new: Int[Tensor, "N' 2"],
+    new_ptr: Int[Tensor, "B+1"],
+    count: Int[Tensor, "N'"],
+    parent: Int[Tensor, "N"],
+) -> tuple[Int[Tensor, "N'"], Int[Tensor, "N"]]:
+    """`count` and `parent` of `coarse_cells`, where the nearest cell that stays (the first of equals) takes the points
+    of one that does not."""
+    gone = (parent < 0).nonzero().squeeze(1)
+    if len(gone) == 0:
+        return count, parent
+    coarse, batch = -(-size // stride), set_of(ptr, len(cell))
+    key, number, held = unique(key_of(divided(cell[gone], stride), batch[gone], coarse), number_of(coarse))
+    batch, lost = from_key(key, coarse)
+    lost_ptr = offsets(torch.bincount(batch, minlength=len(coarse)))
+    near = knn(new.double(), new_ptr, lost.double(), lost_ptr, 1).squeeze(1)
+    return count.index_add(0, near, held), parent.index_copy(0, gone, near.index_select(0, number))
+
+
 def kernel_cells(
     cell: Int[Tensor, "N 2"],
     ptr: Int[Tensor, "B+1"],
@@ -67,12 +92,19 @@ def kernel_cells(
     if absent == "zero" and cells <= TABLE * len(cell) and (fast := untraced("kernel_cells", cell)):
         return fast(cell, ptr, size, new, new_ptr, stride, kernel, padding)
     new_batch = set_of(new_ptr, len(new))
-    source = torch.arange(kernel, device=cell.device) - padding
-    source = (new * stride)[:, None] + torch.cartesian_prod(source, source)  # (N', K, 2)
-    outside = ((source < 0) | (source >= size[new_batch][:, None])).any(-1)
+    source, outside = covered(new, size[new_batch], stride, kernel, padding)
     query = key_of(source, new_batch[:, None], size)
     index = find(query, outside, key_of(cell, set_of(ptr, len(cell)), size), cells)
-    return _nearest(index, outside, kernel, len(cell)) if absent == "nearest" else index
+    return nearest_slot(index, outside, kernel, len(cell)) if absent == "nearest" else index
+
+
+def covered(
+    new: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], stride: int, kernel: int, padding: int
+) -> tuple[Int[Tensor, "N K 2"], Bool[Tensor, "N K"]]:
+    """The cells under the kernel of each coarse cell, row-major, and which of them lie outside the lattice."""
+    source = torch.arange(kernel, device=new.device) - padding
+    source = (new * stride)[:, None] + torch.cartesian_prod(source, source)
+    return source, ((source < 0) | (source >= size[:, None])).any(-1)
 
 
 def window_order(
@@ -155,7 +187,7 @@ def find(
     return table.index_select(0, query.masked_fill(absent, cells).flatten()).view(query.shape)
 
 
-def _nearest(
+def nearest_slot(
     index: Int[Tensor, "N K"], outside: Bool[Tensor, "N K"], kernel: int, none: int
 ) -> Int[Tensor, "N K"]:
     """Slots that are `none`, save those outside, as the nearest of their kernel that is not; the first of equals."""

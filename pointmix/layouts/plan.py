@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.layouts.top import Taps, Top, share_of
+from pointmix.layouts.top import Taps, Top, share_of, shared_out
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops import ragged
 from pointmix.ops.choice import untraced
+from pointmix.ops.precision import widened
 from pointmix.ops.scatter import segment_sum
 
 
@@ -78,7 +79,7 @@ class EvenPlan:
         return x.reshape(-1, x.shape[-1])
 
     def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
-        return self.pooling.to(x.dtype) @ x
+        return shared_out(x, self.pooling)
 
     def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "S 1 C"]:
         return x.unsqueeze(1)
@@ -159,7 +160,7 @@ class IndexPlan:
         return x.flatten(0, 1).index_select(0, self.place)
 
     def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
-        mean = self.pooling.to(x.dtype) @ x  # (R, M, C)
+        mean = shared_out(x, self.pooling)  # (R, M, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
 
     def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "R 1 C"]:
@@ -205,11 +206,11 @@ def plan_windows(
         order: the points window by window.
         counts: the number of points of each window, at least one.
         members: which centers each point lies around, in that order.
-        dtype: of the pooling weights.
+        dtype: of the pooling weights, which are float32 for half precision.
         distinct: a center around which lie the same points as around an earlier one does not exist.
     """
-    fast = untraced("window_rows", counts) if dtype in (torch.float32, torch.float64) else None
-    found = (fast or _window_rows)(counts, members, distinct, counts.new_empty(0, dtype=dtype))
+    like = counts.new_empty(0, dtype=widened(dtype))
+    found = (untraced("window_rows", counts) or _window_rows)(counts, members, distinct, like)
     slot, valid, place, pooling, row_window, window, center_valid = found
     row_window = None if len(row_window) == len(counts) else row_window
     packed = PackedPlan(ragged.offsets(counts), window, members, center_valid)

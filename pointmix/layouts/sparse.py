@@ -10,7 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.cells import coarse_cells, divided, find, kernel_cells, key_of, number_of, unique, window_order
+from pointmix.layouts.cells import (
+    adopted,
+    coarse_cells,
+    covered,
+    divided,
+    find,
+    kernel_cells,
+    key_of,
+    nearest_slot,
+    number_of,
+    unique,
+    window_order,
+)
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
 from pointmix.layouts.windows import around, check_options, reflected, reflection
@@ -62,28 +74,47 @@ class SparseGrid:
         """The strided convolution of `Grid.reduce` at the coarse cells that are kept; absent cells count as zero.
 
         keep="occupied" keeps every coarse cell that holds a point. keep="area" keeps the fullest ones, as many as
-        the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask;
-        kernels that overlap still read most of the rest. Both keep all cells of a full lattice. absent="nearest" reads,
-        in place of an absent cell of the lattice, the nearest one that the same kernel has, so that a network trained
-        on whole images meets what it knows.
+        the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask. Both
+        keep all cells of a full lattice. Kernels that overlap still read most of the points of cells that go; of
+        kernels that do not, the nearest cell that stays takes them, see `_read_once`. absent="nearest" reads, in place
+        of an absent cell of the lattice, the nearest one that the same kernel has, so that a network trained on whole
+        images meets what it knows.
         """
         cell, new_ptr, count, parent = coarse_cells(self.cell, ptr, self.size, stride, keep=keep)
-        inside, own = slice(None), pos
-        if keep == "area":  # points whose coarse cell stays
-            inside = parent >= 0
-            own, parent = pos[inside], parent[inside]
         kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
-        if kernel == stride and padding == 0 and absent == "zero":  # every point is read once
-            row, col = torch.sub(self.cell, divided(self.cell, stride), alpha=stride)[inside].unbind(1)
-            slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
-            rows = feat.new_zeros(len(cell) * kernel**2, feat.shape[1]).index_copy_(0, slot, feat[inside])
+        if kernel == stride and padding == 0:
+            own = parent
+            count, parent = adopted(self.cell, ptr, self.size, stride, cell, new_ptr, count, parent)
+            rows = self._read_once(feat, parent, cell, new_ptr, kernel, absent, alone=parent is own)
         else:
             shape = {"stride": stride, "kernel": kernel, "padding": padding, "absent": absent}
             index = kernel_cells(self.cell, ptr, self.size, cell, new_ptr, **shape)
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
+            if keep == "area":  # points whose coarse cell stays
+                pos, parent = pos[parent >= 0], parent[parent >= 0]
         feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
-        pos = segment_sum(own, parent, len(cell)) / count[:, None]
+        pos = segment_sum(pos, parent, len(cell)) / count[:, None]
         return pos, feat, new_ptr, SparseGrid(cell, -(-self.size // stride))
+
+    def _read_once(
+        self, feat, parent, cell, new_ptr, kernel: int, absent: str, alone: bool
+    ) -> Float[Tensor, "N'*K C"]:
+        """What kernels without overlap read: each point where it lies, or, of another cell, at the kernel's nearest
+        edge; where several points meet, their mean. `alone` says that none do."""
+        corner = cell.index_select(0, parent) * kernel
+        row, col = (self.cell - corner).clamp_(0, kernel - 1).unbind(1)
+        slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
+        slots = len(cell) * kernel**2
+        if alone:
+            rows = feat.new_zeros(slots, feat.shape[1]).index_copy_(0, slot, feat)
+        else:
+            rows = segment_mean(feat, slot, slots)
+        if absent == "nearest":
+            index = slot.new_full((slots,), slots).index_copy_(0, slot, slot).view(len(cell), -1)
+            _, outside = covered(cell, self.size[set_of(new_ptr, len(cell))], kernel, kernel, 0)
+            index = nearest_slot(index, outside, kernel, slots)
+            rows = F.pad(rows, (0, 0, 0, 1)).index_select(0, index.flatten())
+        return rows
 
     def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.layouts.windows import sides_of
+from pointmix.ops.precision import in_float32, widened
 from pointmix.ops.scatter import segment_sum
 
 
@@ -82,7 +83,7 @@ class EvenTop:
         return rows.mean(1)
 
     def pool(self, rows: Float[Tensor, "S L C"]) -> Float[Tensor, "B G C"]:
-        return self.pooling.to(rows.dtype) @ rows.reshape(self.batch, -1, rows.shape[-1])
+        return shared_out(rows.reshape(self.batch, -1, rows.shape[-1]), self.pooling)
 
     def split(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "B K C"]:
         return x.view(self.batch, -1, x.shape[-1])
@@ -150,11 +151,11 @@ class IndexTop:
         )
 
     def mean(self, rows: Float[Tensor, "R L C"]) -> Float[Tensor, "S C"]:
-        mean = (self.share.to(rows.dtype) @ rows).squeeze(1)  # (R, C)
+        mean = shared_out(rows, self.share).squeeze(1)  # (R, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, len(self.place))
 
     def pool(self, rows: Float[Tensor, "R L C"]) -> Float[Tensor, "B G C"]:
-        return segment_sum(self.pooling.to(rows.dtype) @ rows, self.row_set, len(self.slot))
+        return segment_sum(shared_out(rows, self.pooling), self.row_set, len(self.slot))
 
     def split(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "B K C"]:
         return F.embedding(self.slot, x)
@@ -164,8 +165,15 @@ class IndexTop:
 
 
 def share_of(count: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N"]:
-    """One over a count; past 65504 points the count itself is infinite in half precision, and its share would be 0."""
-    return (1 / count.to(torch.promote_types(dtype, torch.float32))).to(dtype)
+    """One over a count; in float32 for half precision, in which large counts are infinite and their shares lose digits.
+    """
+    return 1 / count.to(widened(dtype))
+
+
+@in_float32
+def shared_out(x: Float[Tensor, "*R L C"], share: Float[Tensor, "*R M L"]) -> Float[Tensor, "*R M C"]:
+    """Sums of points, each with its share."""
+    return share.to(x.dtype) @ x
 
 
 Top = EvenTop | IndexTop

@@ -37,7 +37,8 @@ class PointBackbone(nn.Module):
         coords: append the points' coordinates to the input.
         coord_dims: how many coordinates a point has, 2 in images.
         coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
-        keep: which cells of a partial image later reducers keep, see `Reducer`.
+        keep: which cells of a partial image reducers keep, see `Reducer`: "area" as many as its points fill, so that
+            the cost follows the points however they are scattered; "occupied" all that hold one.
         absent: what reducers read where a partial image has no point, see `Reducer`. A network trained on whole images
             keeps working on partial ones with keep="occupied", absent="nearest", which are no part of its weights.
         layout: "given" leaves lattices as they are, "cloud" runs their pixels as free points.

@@ -11,6 +11,7 @@ from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.mlp import mlp, mlp_plain
+from pointmix.ops.precision import autocast_dtype
 from pointmix.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
 
 
@@ -94,8 +95,6 @@ class Block(nn.Module):
 
 
 def _for_products(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-    """What autocast would make of the argument of each of several products, made once; it leaves float64 alone."""
-    device = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return x
-    return x.to(torch.get_autocast_dtype(device))
+    """What autocast would make of the argument of each of several products, made once; mixers leave float16 alone."""
+    dtype = autocast_dtype(x)
+    return x if dtype in (None, torch.float16) else x.to(dtype)

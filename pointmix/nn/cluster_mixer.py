@@ -17,6 +17,7 @@ from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
 from pointmix.ops.context import context_soft
+from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.ops.similarity import cosine, negative_distance
 from pointmix.ranges import COUNT, POSITIVE, check_choice
@@ -94,6 +95,7 @@ class ClusterMixer(nn.Module):
         if offsets is not None:
             self.offsets = nn.Sequential(nn.Linear(offsets, 16), nn.GELU(), nn.Linear(16, heads, bias=False))
 
+    @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
         rows = plan.split(x)
         pooled = plan.pool(rows)  # (S, M, C)
@@ -172,6 +174,7 @@ class ClusterMixer(nn.Module):
         """Length of each point's query in each head."""
         return query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads)
 
+    @without_float16
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the center that has most of each point, counted over all windows, and the point's weight there."""
         rows = plan.split(x)

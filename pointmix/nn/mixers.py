@@ -12,6 +12,7 @@ from pointmix.nn.norm import Sets
 from pointmix.ops.choice import fused, without_gradient
 from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
 from pointmix.ops.context import context_cluster, nearest
+from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.ranges import COUNT, NATURAL, check_choice
 
@@ -51,6 +52,7 @@ class ContextCluster(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
+    @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
         rules = {"denominator": self.denominator, "unweighted": self.unweighted}
         weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
@@ -96,6 +98,7 @@ class ContextCluster(nn.Module):
             c = update_centers(q, c, self.alpha, self.beta, **rules, **layout_of(plan))
         return q, v, c, cv
 
+    @without_float16
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
         rows, layout = plan.split(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pointmix.ops.precision import widened
 from pointmix.ops.scatter import segment_sum
 from pointmix.pointset import PointSet
 from pointmix.ranges import COUNT, POSITIVE
@@ -40,10 +41,12 @@ class Sets:
         return cls(points.num_sets, even, None, None)
 
     def mean(self, x: Float[Tensor, "N *C"]) -> Float[Tensor, "B *C"]:
-        """Mean over the points of each set."""
+        """Mean over the points of each set, which half precision could not always sum up."""
+        wide = widened(x.dtype)
         if self.even:
-            return x.view(self.number, self.even, *x.shape[1:]).mean(1)
-        return segment_sum(x, self.batch, self.number) / self.count.view(-1, *[1] * (x.ndim - 1))
+            return x.view(self.number, self.even, *x.shape[1:]).mean(1, dtype=wide).to(x.dtype)
+        total = segment_sum(x.to(wide), self.batch, self.number)
+        return (total / self.count.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
 
     def spread(self, x: Float[Tensor, "B *C"]) -> Float[Tensor, "N *C"]:
         """What belongs to the set of each point."""
@@ -66,7 +69,7 @@ class PointNorm(nn.Module):
             y = x.view(sets.number, sets.even, 1, -1).permute(0, 3, 1, 2)  # (B, C, L, 1), channels last in memory
             y = torch.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
             return y.permute(0, 2, 3, 1).reshape(x.shape)
-        x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        x32 = x.to(widened(x.dtype))
         x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]
         var = sets.mean(torch.linalg.vector_norm(x32, dim=1).square()) / x.shape[1]  # (B,) over points and channels
         x32 = x32 * sets.spread(torch.rsqrt(var + self.eps))[:, None]

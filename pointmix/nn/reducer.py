@@ -15,8 +15,9 @@ class Reducer(nn.Conv2d):
     Args:
         dim_in, dim_out: channels.
         kernel, stride, padding: as of a square convolution.
-        keep: which cells of a partial lattice stay: "area" as many as the points fill, "occupied" all with a point.
-            A kernel that does not overlap its neighbors' keeps all, as nobody else would read their points.
+        keep: which cells of a partial lattice stay: "area" the fullest, as many as the points fill, so that the cost
+            follows the points; "occupied" all with a point. Kernels that do not overlap read the points of a cell that
+            goes at the nearest cell that stays.
         absent: what a kernel reads at an absent cell of a lattice: "zero", or "nearest", the nearest point it has.
     """
 
@@ -45,8 +46,7 @@ class Reducer(nn.Conv2d):
             )
         if stride > 16:
             raise ValueError(f"reducer needs a stride of at most 16, got {stride}")
-        self.absent = absent
-        self.keep = "occupied" if kernel == stride else keep
+        self.keep, self.absent = keep, absent
 
     def forward(self, points: PointSet) -> PointSet:
         pos, feat, ptr, layout = points.layout.reduce(

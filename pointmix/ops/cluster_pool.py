@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.ops.precision import in_float32, widened
 from pointmix.ops.ragged import spans
 from pointmix.ops.scatter import segment_sum
 from pointmix.ops.similarity import length
@@ -52,7 +53,7 @@ def cluster_pool(
         center_valid: false for centers that no point joins. Each set needs one that is true.
     """
     center = nearest_center(x, pooled, wq, bq, ptr, center_ptr, even=even, center_valid=center_valid)
-    wide = torch.promote_types(x.dtype, torch.float32)  # a center may have thousands of points
+    wide = widened(x.dtype)  # a center may have thousands of points
     number = segment_sum(torch.ones_like(x[:, 0], dtype=wide), center, pooled.shape[0])
     mean = (segment_sum(x.to(wide), center, pooled.shape[0]) + pooled) / (1 + number)[:, None]
     return F.linear(mean.to(x.dtype), wv, bv)
@@ -76,7 +77,7 @@ def cluster_pool_plain(
     for lo, hi, first, last in spans(ptr, center_ptr):
         q, v = F.linear(x[lo:hi], wq, bq), F.linear(x[lo:hi], wv, bv)
         c, cv = F.linear(pooled[first:last], wq, bq), F.linear(pooled[first:last], wv, bv)
-        cos = F.normalize(q, dim=-1, eps=1e-12) @ F.normalize(c, dim=-1, eps=1e-12).t()  # (N, K)
+        cos = (q / length(q)[:, None]) @ (c / length(c)[:, None]).t()  # (N, K)
         if center_valid is not None:
             cos = torch.where(center_valid[first:last], cos, -2.0)
         member = F.one_hot(cos.argmax(1), last - first).to(v.dtype)  # (N, K)
@@ -85,6 +86,7 @@ def cluster_pool_plain(
 
 
 @torch.no_grad()
+@in_float32
 def nearest_center(
     x: Float[Tensor, "N C"],
     pooled: Float[Tensor, "K C"],

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.choice import fused
+from pointmix.ops.precision import in_float32
 from pointmix.ops.scatter import segment_sum
 from pointmix.ops.similarity import cosine, length
 
@@ -33,6 +34,7 @@ DENOMINATORS = ("weights", "count")
 NO_KERNEL = "{}: only a kernel takes windows by ptr, and none takes these; see `pointmix.ops.choice.fused`"
 
 
+@in_float32
 def assign_hard(
     q: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],
@@ -114,6 +116,11 @@ def cluster_hard(
         return kernel(q, v, c, cv, alpha, beta, denominator=denominator, unweighted=unweighted, **layout)
     if ptr is not None:
         raise ValueError(NO_KERNEL.format("cluster_hard"))
+    return _hard(q, v, c, cv, alpha, beta, row_window, valid, center_valid, denominator, unweighted)
+
+
+@in_float32
+def _hard(q, v, c, cv, alpha, beta, row_window, valid, center_valid, denominator, unweighted):
     member, weight = _joined(q, c, alpha, beta, row_window, center_valid)
     a, entry, total = _weights(member, weight, valid, denominator, unweighted)
     g = _aggregate(entry, total, v, cv, row_window)  # (S, E, M, D)
@@ -137,7 +144,7 @@ def cluster_hard_plain(
     """The plain twin of `cluster_hard`: every sum of the equations over an explicit tensor of M x L x D."""
     q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
     c, center_valid = of_rows(c, row_window), of_rows(center_valid, row_window)
-    cos = F.normalize(c, dim=-1, eps=1e-12) @ F.normalize(q, dim=-1, eps=1e-12).transpose(-1, -2)
+    cos = (c / length(c)[..., None]) @ (q / length(q)[..., None]).transpose(-1, -2)
     s = torch.sigmoid(alpha * cos + beta)  # (R, E, M, L)
     if center_valid is not None:
         s = torch.where(center_valid[:, None, :, None], s, -1.0)
@@ -155,6 +162,7 @@ def cluster_hard_plain(
     return o.transpose(1, 2)
 
 
+@in_float32
 def assign_soft(
     q: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],
@@ -217,6 +225,11 @@ def cluster_soft(
             return kernel(q, v, c, cv, alpha, bias, similarity=similarity, **layout)
     if ptr is not None:
         raise ValueError(NO_KERNEL.format("cluster_soft"))
+    return _soft(q, v, c, cv, alpha, bias, similarity, row_window, valid, center_valid)
+
+
+@in_float32
+def _soft(q, v, c, cv, alpha, bias, similarity, row_window, valid, center_valid):
     layout = {"row_window": row_window, "center_valid": center_valid}
     a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
     a = a if valid is None else a * valid[:, None, None]
@@ -254,6 +267,7 @@ def cluster_soft_plain(
     return (a[..., None] * of_rows(g, row_window)[:, :, :, None]).sum(2).transpose(1, 2)  # (R, L, E, D)
 
 
+@in_float32
 def update_centers(
     q: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],

@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.clustering import first_largest, of_rows, of_windows, row_sum, soft_weights
+from pointmix.ops.precision import in_float32
 from pointmix.ops.similarity import length
 
 
+@in_float32
 def context_cluster(
     x: Float[Tensor, "R L C"],
     pooled: Float[Tensor, "S M C"],
@@ -74,6 +76,7 @@ def context_cluster(
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
 
 
+@in_float32
 def context_soft(
     x: Float[Tensor, "R L C"],
     pooled: Float[Tensor, "S M C"],
@@ -127,6 +130,7 @@ def keys(
     return key, (c * bq).sum(-1).flatten(1)
 
 
+@in_float32
 def nearest(
     x: Float[Tensor, "R L C"],
     pooled: Float[Tensor, "S M C"],

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
+from pointmix.ops.precision import autocast_dtype, widened
 
 CACHED = 2**19  # numbers of the hidden layer that a piece has on a CPU: 2 MiB of float32
 NARROW = 128  # channels up to which reading the hidden layer back takes longer than computing it again
@@ -43,9 +44,7 @@ def mlp(
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
     """`mlp_plain` in pieces. Follows autocast; a compiler and float16 get the plain form."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
+    if (dtype := autocast_dtype(x)) is not None:
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
     # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
@@ -85,7 +84,7 @@ class _Pieces(torch.autograd.Function):
     def backward(ctx, dy):
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
         need_x, need_w1, need_b1, need_w2, _, need_scale, need_plus, *_ = ctx.needs_input_grad
-        wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
+        wide = widened(x.dtype)  # of sums over many pieces
         dx = torch.empty_like(x)
         dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2.t()))
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
 from pointmix.ops.mlp import add_product, piece_of
+from pointmix.ops.precision import autocast_dtype, widened
 from pointmix.ops.similarity import least_length, length
 
 
@@ -25,9 +26,8 @@ def query_length(
 ) -> Float[Tensor, "N E"]:
     """`query_length_plain`, whose backward pass computes the queries again, which are wider than all else that a
     mixer's gradient needs. Follows autocast; a compiler gets the plain form."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        x, w, b = (t.to(torch.get_autocast_dtype(device)) for t in (x, w, b))
+    if (dtype := autocast_dtype(x)) is not None:
+        x, w, b = (t.to(dtype) for t in (x, w, b))
     if torch.compiler.is_compiling():
         return query_length_plain(x, w, b, heads)
     return _QueryLength.apply(x, w, b, heads)
@@ -48,7 +48,7 @@ class _QueryLength(torch.autograd.Function):
         x, w, b, size = ctx.saved_tensors
         heads = size.shape[1]
         grad = torch.where(size > least_length(x.dtype), grad / size, 0)
-        wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype  # of sums over many pieces
+        wide = widened(x.dtype)  # of sums over many pieces
         dx, dw, db = torch.empty_like(x), torch.zeros_like(w, dtype=wide), torch.zeros_like(b, dtype=wide)[:, None]
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
         for part in _pieces(x, w):

@@ -288,6 +288,17 @@ def test_a_quarter_of_the_patches_is_a_quarter_of_the_points_in_every_stage(seed
         assert plan.pooling.numel() <= plan.slot.numel() * 4
 
 
+@pytest.mark.parametrize("name", ["coc_tiny", "fec_small", "hcformer_tiny"])
+def test_a_tenth_of_the_pixels_is_a_tenth_of_the_points_in_every_stage(name):
+    model = pointmix.create_model(name, depths=(1, 1, 1, 1)).eval()
+    mask = torch.zeros(224 * 224, dtype=torch.bool)
+    mask[torch.randperm(len(mask))[:5018]] = True
+    points = PointSet.from_image(torch.randn(3, 224, 224), mask.view(224, 224))
+    with torch.no_grad():
+        found = model.forward_intermediates(points, intermediates_only=True)
+    assert [len(p.feat) for p in found] == [314, 79, 20, 5]
+
+
 def operations(run: Callable[[], torch.Tensor]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()

@@ -78,6 +78,22 @@ def test_rows(counts, dtype, distinct):
     check(fields, torch.arange(len(members)), counts, members, dtype, distinct=distinct)
 
 
+@pytest.mark.parametrize("density", [0.0, 0.15, 0.5, 1.0])
+@pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
+def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, sizes):
+    cell, ptr, size = lattices(density, sizes)
+    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 2, keep="area")
+    total, taken = check(cells.adopted, cell, ptr, size, 2, new, new_ptr, count, parent)
+    assert torch.equal(total, torch.bincount(taken, minlength=len(new)))
+    assert torch.equal(taken[parent >= 0], parent[parent >= 0])
+    for b in range(len(sizes)):
+        kept = new[new_ptr[b] : new_ptr[b + 1]]
+        for n in range(int(ptr[b]), int(ptr[b + 1])):
+            if parent[n] < 0:
+                away = (kept - cell[n] // 2).square().sum(1)
+                assert taken[n] == new_ptr[b] + away.argmin()
+
+
 def test_large_lattices_are_not_tabled():
     """A lattice of 10^12 cells costs what its two points cost."""
     cell, ptr, size = torch.tensor([[3, 5], [10**6 - 1, 10**6 - 1]]), torch.tensor([0, 2]), torch.tensor([[10**6] * 2])

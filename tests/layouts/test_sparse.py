@@ -22,6 +22,20 @@ def present(points: PointSet) -> list[torch.Tensor]:
     return [m[0].bool() for m in maps]
 
 
+def moved(image: torch.Tensor, mask: torch.Tensor, kept: torch.Tensor, stride: int) -> tuple[torch.Tensor, ...]:
+    """The image and mask with the points of cells that are not kept at the nearest pixel of the nearest cell that is;
+    where several meet, their mean."""
+    total, number = torch.zeros_like(image), torch.zeros(mask.shape, dtype=image.dtype)
+    for at in mask.nonzero():
+        cell = at // stride
+        if not kept[tuple(cell)]:
+            cell = kept.nonzero()[(kept.nonzero() - cell).square().sum(1).argmin()]
+        row, col = at.clamp(cell * stride, cell * stride + stride - 1).tolist()
+        total[:, row, col] += image[(slice(None), *at)]
+        number[row, col] += 1
+    return total / number.clamp(min=1), number > 0
+
+
 def random_mask(height: int, width: int, density: float) -> torch.Tensor:
     mask = torch.rand(height, width) < density
     mask[height // 2, width // 3] = True
@@ -41,11 +55,13 @@ def test_reduce_is_a_convolution_with_zeros_for_absent_cells(kernel, stride, pad
     for image, mask, part in zip(images, masks, out.unbind(), strict=True):
         height, width = (-(-side // stride) for side in mask.shape)
         assert part.layout.size.tolist() == [[height, width]]
+        occupied = F.max_pool2d(mask[None].float(), stride, ceil_mode=True)[0].bool()  # (H', W')
+        if (kernel, padding) == (stride, 0):
+            image, mask = moved(image, mask, present(part)[0], stride)
         wide = F.pad(image * mask, (padding, kernel + stride, padding, kernel + stride))
         dense = F.conv2d(wide, weight, bias, stride)[..., :height, :width]
         at = part.layout.cell.T
         torch.testing.assert_close(part.feat, dense[:, at[0], at[1]].T)
-        occupied = F.max_pool2d(mask[None].float(), stride, ceil_mode=True)[0].bool()  # (H', W')
         assert occupied[at[0], at[1]].all()
         if keep == "occupied":
             assert torch.equal(present(part)[0], occupied)
@@ -58,6 +74,8 @@ def test_absent_nearest_reads_the_nearest_present_cell_of_the_kernel(kernel, str
     points = PointSet.from_image(image, mask)
     weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     out = reduce(points, weight, bias, stride, padding, keep, absent="nearest")
+    if (kernel, padding) == (stride, 0):
+        image, mask = moved(image, mask, present(out)[0], stride)
     slots = torch.cartesian_prod(torch.arange(kernel), torch.arange(kernel))
     for (row, col), feat in zip(out.layout.cell.tolist(), out.feat, strict=True):
         cells = slots + torch.tensor([row, col]) * stride - padding  # (K, 2)
@@ -132,6 +150,29 @@ def test_reduced_positions_are_means_of_present_points(keep):
         torch.testing.assert_close(pos, points.pos[(parent == cell).all(1)].mean(0))
 
 
+def test_a_cell_lies_at_the_mean_of_the_points_it_takes():
+    """One pixel in each of nine cells fills less than one cell; the one that stays takes them all."""
+    mask = torch.zeros(12, 12, dtype=torch.bool)
+    mask[::4, ::4] = True
+    points = PointSet.from_image(torch.randn(1, 12, 12, dtype=torch.float64), mask)
+    for keep, cells in (("occupied", 9), ("area", 1)):
+        out = reduce(points, torch.ones(1, 1, 4, 4, dtype=torch.float64), None, 4, 0, keep)
+        assert len(out.feat) == cells
+        torch.testing.assert_close(out.pos.mean(0), points.pos.mean(0))
+
+
+def test_points_of_cells_that_go_have_gradients():
+    points = PointSet.from_images(torch.randn(2, 2, 8, 8).double(), [random_mask(8, 8, 0.2), random_mask(8, 8, 0.3)])
+    weight = torch.randn(3, 2, 2, 2, dtype=torch.float64)
+
+    def run(feat):
+        return reduce(points.with_feat(feat), weight, None, 2, 0, "area").feat
+
+    feat = points.feat.requires_grad_()
+    assert torch.autograd.gradcheck(run, feat, fast_mode=True)
+    assert (torch.autograd.grad(run(feat).square().sum(), feat)[0] != 0).any(1).all()  # every point is read
+
+
 @pytest.mark.parametrize("stride", [2, 3])
 @pytest.mark.parametrize("keep", ["occupied", "area"])
 def test_pooled_features_are_means_of_present_points(keep, stride, ragged):
@@ -144,21 +185,24 @@ def test_pooled_features_are_means_of_present_points(keep, stride, ragged):
             torch.testing.assert_close(mean, part.feat[inside].mean(0))
 
 
+@pytest.mark.parametrize("absent", ["zero", "nearest"])
+@pytest.mark.parametrize("kernel, padding", [(3, 1), (2, 0)])
 @pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_order_of_points_does_not_matter(keep, ragged, shuffle):
-    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
-    one, other = (reduce(p, weight, None, 2, 1, keep) for p in (ragged, shuffle(ragged)[0]))
+def test_order_of_points_does_not_matter(keep, kernel, padding, absent, ragged, shuffle):
+    weight = torch.randn(4, 3, kernel, kernel, dtype=torch.float64)
+    one, other = (reduce(p, weight, None, 2, padding, keep, absent) for p in (ragged, shuffle(ragged)[0]))
     assert torch.equal(one.layout.cell, other.layout.cell) and torch.equal(one.ptr, other.ptr)
     torch.testing.assert_close(one.feat, other.feat)
     torch.testing.assert_close(one.pos, other.pos)
 
 
+@pytest.mark.parametrize("kernel, padding", [(3, 1), (2, 0)])
 @pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_sets_do_not_see_each_other(keep, ragged):
-    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
-    together = reduce(ragged, weight, None, 2, 1, keep).unbind()
+def test_sets_do_not_see_each_other(keep, kernel, padding, ragged):
+    weight = torch.randn(4, 3, kernel, kernel, dtype=torch.float64)
+    together = reduce(ragged, weight, None, 2, padding, keep).unbind()
     for part, alone in zip(together, ragged.unbind(), strict=True):
-        alone = reduce(alone, weight, None, 2, 1, keep)
+        alone = reduce(alone, weight, None, 2, padding, keep)
         assert torch.equal(part.layout.cell, alone.layout.cell)
         torch.testing.assert_close(part.feat, alone.feat)
 

@@ -179,7 +179,7 @@ def test_means_of_more_points_than_half_precision_counts(dtype, rows):
     over = IndexTop.of(members, valid, row_window, torch.zeros(1, dtype=torch.int64), 1, dtype)
     x = torch.ones(rows, slots, 1, dtype=dtype)
     for mean in (over.mean(x), over.pool(x)[0]):
-        torch.testing.assert_close(mean, torch.ones(1, 1, dtype=dtype), rtol=0.01, atol=0)
+        torch.testing.assert_close(mean, torch.ones(1, 1, dtype=dtype), rtol=torch.finfo(dtype).eps, atol=0)
 
 
 def test_clouds_have_no_table():

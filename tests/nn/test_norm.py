@@ -79,3 +79,11 @@ def test_sets_mean_and_spread(kind, ragged):
     mean = torch.stack([s.feat.mean(0) for s in points.unbind()])
     torch.testing.assert_close(sets.mean(points.feat), mean)
     assert torch.equal(sets.spread(mean), mean[points.batch])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [[(265, 265)], [(265, 265), (9, 3)]], ids=["even", "uneven"])
+def test_means_of_more_points_than_half_precision_counts(sizes, dtype):
+    points = PointSet.from_images([torch.full((1, *size), 100.0) for size in sizes])
+    mean = Sets.of(points).mean(points.feat.to(dtype))
+    assert mean.dtype == dtype and mean.flatten().tolist() == [100.0] * len(sizes)

@@ -30,13 +30,13 @@ def test_is_a_convolution_with_its_weights_and_start():
     torch.testing.assert_close(reducer(PointSet.from_images(x)).to_image(), conv(x))
 
 
-def test_a_kernel_without_overlap_keeps_every_occupied_cell():
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_scattered_pixels_keep_the_cells_they_fill_or_every_occupied_one(kernel):
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[::4, ::4] = True  # one pixel in each of four patches
     points = PointSet.from_image(torch.randn(3, 8, 8), mask)
-    assert len(Reducer(3, 5, kernel=4, stride=4, padding=0)(points).feat) == 4
-    assert len(Reducer(3, 5, kernel=5, stride=4, padding=0)(points).feat) == 1
-    assert len(Reducer(3, 5, kernel=5, stride=4, padding=0, keep="occupied")(points).feat) == 4
+    for keep, number in (("area", 1), ("occupied", 4)):
+        assert len(Reducer(3, 5, kernel=kernel, stride=4, padding=0, keep=keep)(points).feat) == number
 
 
 def test_a_masked_image_is_the_image_painted_with_zeros():

@@ -114,6 +114,25 @@ def test_low_precision_is_close(dtype):
     assert all(t.grad.isfinite().all() and t.grad.any() for t in tensors)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_float16_is_computed_in_float32(rule, autocast):
+    """Centers that are not there, and sums over a cluster of more than float16 holds."""
+    tensors, heads, options = case(windows=2, points=3000, gone=True)
+    x, *rest = (t.detach().half() for t in tensors)
+    expected = fast(100 * x.float(), *(t.float() for t in rest), heads=heads, **options, **rule)
+    if autocast:
+        (x, rest), kind = (x.float(), [t.float() for t in rest]), torch.float32
+        size = length(F.linear(100 * x, *rest[1:3]).chunk(2, dim=-1)[0].unflatten(-1, (heads, -1)))
+        with torch.autocast("cpu", torch.float16):
+            found = context_cluster(100 * x, rest[0], size, *rest[1:], heads=heads, **options, **rule)
+    else:
+        found, kind = fast(100 * x, *rest, heads=heads, **options, **rule), torch.float16
+    assert found.dtype == kind
+    close = (found.float() - expected).abs().amax(-1) < 2e-3 * expected.abs().max()
+    assert close.float().mean() > 0.99
+
+
 def test_zero_vectors():
     """A query without a length is like nothing: its weight is that of a cosine of zero."""
     tensors, heads, _ = case()

@@ -50,10 +50,23 @@ def test_no_points(backend, op):
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_keeps_the_dtype(backend, op, dtype):
     out = op(torch.ones(6, 2, dtype=dtype), INDEX, 5)
     assert out.dtype == dtype and out[4].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_and_counted_in_float32(backend, dtype):
+    """1,000 points of 100 add up to more than float16 holds, and 70,000 points are more than it counts."""
+    index = torch.cat([torch.zeros(1000), torch.ones(70_000)]).long()
+    x = torch.cat([torch.full((1000,), 100.0), torch.ones(70_000)]).to(dtype)
+    assert segment_mean(x, index, 2).tolist() == [100, 1]
+    assert segment_sum(x[:400], index[:400], 2).tolist() == [torch.tensor(40_000.0, dtype=dtype), 0]
+    logits = torch.randn(71_000).to(dtype)
+    torch.testing.assert_close(
+        segment_softmax(logits, index, 2), segment_softmax(logits.float(), index, 2).to(dtype), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("op", [segment_sum, segment_mean])
