@@ -24,8 +24,11 @@ from pointmix.data.points import resolve as resolve_points
 from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
 from pointmix.models import create_model
 from pointmix.models.weights import load_reference
+from pointmix.opening import open_image
 from pointmix.pointset import PointSet
 
 
@@ -133,12 +136,11 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no image, or holds NaN or infinite values.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no image file {path}")
+    regular_file(path, "image file")
     try:
-        return decode(Source([], np.zeros(0, int), lambda _: Image.open(path), str), 0, MODES[in_chans])
+        return decode(Source([], np.zeros(0, int), lambda _: open_image(path), str), 0, MODES[in_chans])
     except (UnreadableImage, OSError) as e:
-        raise ValueError(f"cannot read image {path}: {' '.join(str(e).split())}") from e
+        raise ValueError(f"cannot read image {path}: {one_line(e)}") from e
 
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:

@@ -16,7 +16,10 @@ import numpy as np
 from PIL import Image
 
 from pointmix.data.source import Source
+from pointmix.messages import one_line
+from pointmix.opening import open_image
 
+MOST_DIGITS = 32  # of a label, with spaces
 IMAGE_ENDS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -24,12 +27,17 @@ def _scan(shard: Path) -> list[tuple[str, int, int, int]]:
     """(key, label, offset, size) of every image of a shard; bytes from the start of the file."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
-    with tarfile.open(shard) as tar:
+    with tarfile.open(shard, "r:") as tar:  # not compressed: images are found by their place in the file
         for member in tar:
             key, _, end = member.name.rpartition(".")
+            wanted = end.lower() in IMAGE_ENDS or end == "cls"
+            if wanted and (not member.isreg() or member.issparse()):  # a sparse file grows without bounds when read
+                raise ValueError(f"{member.name} is not a plain file")
             if end.lower() in IMAGE_ENDS:
                 images[key] = (member.offset_data, member.size)
             elif end == "cls":
+                if member.size > MOST_DIGITS:
+                    raise ValueError(f"{member.name} has {member.size} bytes, expected the number of a class")
                 labels[key] = int(tar.extractfile(member).read())
     lost = sorted(images.keys() - labels.keys())
     if lost:
@@ -41,7 +49,7 @@ def _read(shards: list[str], shard: np.ndarray, place: np.ndarray, index: int) -
     offset, size = place[index].tolist()
     with open(shards[shard[index]], "rb") as file:  # opened anew: a shared position would mix up the workers
         file.seek(offset)
-        return Image.open(io.BytesIO(file.read(size)))
+        return open_image(io.BytesIO(file.read(size)))
 
 
 def _name(shards: list[str], shard: np.ndarray, keys: list[str], index: int) -> str:
@@ -63,7 +71,7 @@ def open_shards(root: str, split: str) -> Source:
         try:
             found = _scan(shard)
         except (tarfile.TarError, ValueError, OSError) as error:
-            raise ValueError(f"cannot read shard {shard}: {error}") from error
+            raise ValueError(f"cannot read shard {shard}: {one_line(error)}") from error
         rows += found
         owner += [number] * len(found)
     if not rows:
