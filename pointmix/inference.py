@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from safetensors import SafetensorError
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
@@ -27,7 +25,7 @@ from pointmix.engine.checkpoint import load_run
 from pointmix.limits import regular_file
 from pointmix.messages import one_line
 from pointmix.models import create_model
-from pointmix.models.weights import load_reference
+from pointmix.models.weights import load_reference, read_tensors
 from pointmix.opening import open_image
 from pointmix.pointset import PointSet
 
@@ -97,13 +95,13 @@ def open_model(
 
 
 def _load_timm(network: nn.Module, checkpoint: str) -> None:
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no checkpoint file {checkpoint}")
+    regular_file(checkpoint, "checkpoint file")
+    of_jax = Path(checkpoint).suffix == ".npz"  # the network itself knows what is what in it
+    tensors = {} if of_jax else read_tensors(checkpoint)
     try:
-        load_checkpoint(network, checkpoint, weights_only=True)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
-        why = " ".join(str(e).split())[:300]
-        raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {why}") from e
+        load_checkpoint(network, checkpoint) if of_jax else network.load_state_dict(tensors)
+    except Exception as e:  # what does not fit can fail in any way
+        raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {one_line(e)}") from e
 
 
 def _class_names(number: int) -> list[str]:
