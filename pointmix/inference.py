@@ -124,7 +124,13 @@ def data_config(info: dict[str, Any]) -> DataConfig | PointDataConfig:
     unknown = sorted(set(info["data"]) - known)
     if unknown:
         raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
-    return resolve(DataConfig(**info["data"])) if of_images else resolve_points(PointDataConfig(**info["data"]))
+    data = info["data"] | {"download": False} if of_images else info["data"]  # no network unless asked for here
+    try:
+        return resolve(DataConfig(**data)) if of_images else resolve_points(PointDataConfig(**data))
+    except ValueError:
+        raise
+    except Exception as e:  # of settings that are no settings: any kind
+        raise ValueError(f"{info['path']}: its data settings make no sense: {one_line(e)}") from e
 
 
 def read_image(path: str | Path, in_chans: int) -> Image.Image:
