@@ -126,8 +126,12 @@ def completed(file: Path, base: Path | None) -> str | None:
 
 
 def read(file: Path) -> dict[str, Any]:
+    from pointmix.engine.yaml_size import check_yaml
+
     try:
-        found = yaml.safe_load(file.read_text())
+        text = file.read_text(encoding="utf-8")
+        check_yaml(text, str(file))
+        found = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ValueError(f"{file} is no YAML: {' '.join(str(e).split())}") from e
     if not isinstance(found, dict):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import TypeVar
 
 from pointmix.engine.config import RunConfig
+from pointmix.engine.yaml_size import check_yaml
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -36,6 +38,8 @@ def parse(argv: list[str], kind: type[Config], *, prog: str = "train", default_c
             plain = known.seeds == ["null"]
             flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
         named = known.config or ([default_config] if default_config is not None else [])
+        for name in named:
+            check_yaml(Path(name).read_text(encoding="utf-8"), name)
         files = [f"--config={name}" for name in named]
         settings = [flag for flag in flags if not flag.startswith("--print_config")]  # which would print and exit
         if parser.parse_args([*files, *settings]).model.name != parser.parse_args(files).model.name:
