@@ -20,7 +20,7 @@ setup(
         "h5py>=3.16",  # its wheels bring HDF5 2.0.0; CVE-2026-26200 is of those before 1.14.4-2
         "huggingface_hub>=0.26",
         "jaxtyping>=0.2.34",
-        "jsonargparse[signatures]>=4.49",
+        "jsonargparse[signatures]>=4.51",  # the first that can be told not to make classes that a configuration names
         "matplotlib>=3.8",
         "numba>=0.60; platform_machine != 'ARM64'",  # no wheel for Windows on ARM; torch's own forms are taken there
         "numpy>=1.26",

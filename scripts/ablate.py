@@ -126,7 +126,7 @@ def completed(file: Path, base: Path | None) -> str | None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    from pointmix.engine.yaml_size import check_yaml
+    from pointmix.engine.yaml_check import check_yaml
 
     try:
         text = file.read_text(encoding="utf-8")

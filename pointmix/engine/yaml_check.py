@@ -1,4 +1,4 @@
-"""YAML that stays small when it is read: aliases and nesting can make much of little."""
+"""Configurations in YAML that hold values only, and stay small when they are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ DEEPEST = 50  # levels; deeper ones end in Python's limit of recursion
 
 
 def check_yaml(text: str, what: str) -> None:
-    """Refuse YAML that stands for more values than the limit YAML_VALUES allows once its aliases are written out, or
-    is nested too deeply. Text that is no YAML is left to whoever reads it.
+    """Refuse YAML that stands for more values than the limit YAML_VALUES allows once its aliases are written out, is
+    nested too deeply, or names a class to be made. Text that is no YAML is left to whoever reads it.
 
     Args:
         what: what to call it in messages.
@@ -37,6 +37,8 @@ def check_yaml(text: str, what: str) -> None:
                     above.append((event.anchor, values))
                 elif event.anchor:
                     sizes[event.anchor] = 1
+                if getattr(event, "value", None) == "class_path":  # jsonargparse would import what it names
+                    raise ValueError(f"{what} names a class under class_path, expected values only")
                 values += 1
             if len(above) > DEEPEST:
                 raise ValueError(f"{what} is nested more than {DEEPEST} levels deep")
