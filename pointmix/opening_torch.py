@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickletools
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from pointmix.limits import regular_file
 from pointmix.messages import one_line
+
+LONGEST_NAME = 300  # characters of a type's name with its module
 
 
 class Aside:
@@ -84,15 +88,33 @@ def _not_by_torch(path: Path) -> str | None:
         return "it is a pointer to the file, left by Git LFS; fetch the file itself with git lfs pull"
     if head[8:9] == b"{":
         return "it is a safetensors file; give it a name that ends in .safetensors"
-    if not head.startswith(b"PK"):
-        return None if head.startswith(b"\x80") or head[257:262] == b"ustar" else "it was not written by torch.save"
     try:
-        with zipfile.ZipFile(path) as archive:
-            held = sum(info.file_size for info in archive.infolist())
+        if head.startswith(b"PK"):
+            size = path.stat().st_size
+            with zipfile.ZipFile(path) as archive:
+                held = sum(info.file_size for info in archive.infolist())
+                if held > size:  # torch compresses nothing
+                    return f"it is a file of {size} bytes that claims to hold {held}"
+                for name in archive.namelist():
+                    if name.endswith("data.pkl"):
+                        _check_names(io.BytesIO(archive.read(name)))
+        elif head.startswith(b"\x80"):
+            with open(path, "rb") as file:
+                for _ in range(5):  # of torch before 1.6: a mark, two versions, the content, and what tensors follow
+                    _check_names(file)
+        elif head[257:262] != b"ustar":
+            return "it was not written by torch.save"
     except Exception as e:
         return f"it is damaged or cut off: {one_line(e)}"
-    size = path.stat().st_size
-    return f"it is a file of {size} bytes that claims to hold {held}" if held > size else None
+    return None
+
+
+def _check_names(file: IO[bytes]) -> None:
+    """Look through a pickle without running it; torch takes minutes to say that it does not know a type whose name is
+    very long."""
+    for operation, argument, _ in pickletools.genops(file):
+        if operation.name == "GLOBAL" and len(argument) > LONGEST_NAME:
+            raise ValueError(f"it names a type with {len(argument)} characters")
 
 
 def _why(error: Exception) -> str:
