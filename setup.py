@@ -17,21 +17,21 @@ setup(
     packages=find_packages(include=["pointmix*"]),
     install_requires=[
         "accelerate>=1.0",
-        "h5py>=3.9",
+        "h5py>=3.16",  # its wheels bring HDF5 2.0.0; CVE-2026-26200 is of those before 1.14.4-2
         "huggingface_hub>=0.26",
         "jaxtyping>=0.2.34",
-        "jsonargparse[signatures]>=4.49",
+        "jsonargparse[signatures]>=4.51",  # the first that can be told not to make classes that a configuration names
         "matplotlib>=3.8",
         "numba>=0.60; platform_machine != 'ARM64'",  # no wheel for Windows on ARM; torch's own forms are taken there
         "numpy>=1.26",
-        "pillow>=10.0",
+        "pillow>=12.3",  # memory written out of bounds by crafted images; the last for Python 3.10
         "pyyaml>=6.0",
         "rich>=13.0",
         "safetensors>=0.4",
         "scikit-learn>=1.4",
-        "timm>=1.0.21",
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "timm>=1.0.28",  # GHSA-pqww-w348-m542: a pickle in a folder of tar files
+        "torch>=2.10",  # CVE-2026-24747: crafted checkpoints broke out of weights_only
+        "torchvision>=0.25",
     ],
     extras_require={
         "points": ["torch-cluster>=1.6", "torch-scatter>=2.1"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from pointmix.arrays import as_tensor
 from pointmix.images import as_floats, full_color, upright
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
+from pointmix.opening import check_numbers, check_ply, check_read, open_image, open_npz, read_npy
 from pointmix.pixels import check_finite
 
 POSITIONS = ("pos", "xyz", "points", "data")  # names of arrays; the first that is there counts
@@ -75,8 +77,7 @@ def read_cloud(
         raise ValueError(f"{path}: unknown kind of file, expected one of {', '.join([*READERS, *IMAGES])}")
     if mask is not None:
         raise ValueError(f"{path}: masks are of images, a cloud has none (got {mask})")
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    regular_file(path)
     try:
         pos, found = read(path, index)
         if features is not None:
@@ -91,7 +92,8 @@ def read_cloud(
     except ImportError:
         raise
     except Exception as e:  # decoders raise many kinds on damaged bytes
-        raise ValueError(f"cannot read {path}: {_reason(e)}") from e
+        reason = one_line(e).removeprefix(f"{path} ")
+        raise ValueError(f"cannot read {path}: {reason}") from e
     return pos, feat
 
 
@@ -115,15 +117,14 @@ def read_depth(path: str | Path) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or is a picture in bytes or colors.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no depth file {path}")
+    regular_file(path, "depth file")
     try:
         if Path(path).suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        with Image.open(path) as image:
+            return read_npy(path)
+        with open_image(path) as image:
             depth = np.array(upright(image))
     except Exception as e:
-        raise ValueError(f"cannot read depth {path}: {_reason(e)}") from e
+        raise ValueError(f"cannot read depth {path}: {one_line(e)}") from e
     if depth.ndim != 2 or depth.dtype.itemsize < 2:
         kind = f"{'x'.join(map(str, depth.shape))} {depth.dtype}"
         raise ValueError(f"{path}: expected a depth image of one channel with 16 bits or floats, got {kind}")
@@ -145,7 +146,9 @@ def _floats(name: str, value: np.ndarray) -> Tensor:
 
 
 def _ply(path: Path, index: int | None) -> Found:
-    ply = _library("plyfile", path).PlyData.read(str(path))
+    plyfile = _library("plyfile", path)
+    check_ply(path)
+    ply = plyfile.PlyData.read(str(path))
     if index not in (None, 0):
         raise ValueError(f"a .ply file holds one cloud, got index {index}")
     if "vertex" not in ply:
@@ -171,18 +174,19 @@ def _ply(path: Path, index: int | None) -> Found:
 
 
 def _npy(path: Path, index: int | None) -> Found:
-    return _of_arrays({"data": np.load(path, allow_pickle=False)}, index)
+    return _of_arrays({"data": read_npy(path)}, index)
 
 
 def _npz(path: Path, index: int | None) -> Found:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not a whole .npz archive")
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         return _of_arrays(arrays, index)
 
 
 def _h5(path: Path, index: int | None) -> Found:
-    with _library("h5py", path).File(path, "r") as file:
+    _library("h5py", path)
+    from pointmix.opening_hdf5 import open_hdf5
+
+    with open_hdf5(path) as file:
         return _of_arrays(file, index)
 
 
@@ -196,7 +200,7 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
     name = next((key for key in POSITIONS if key in arrays), None)
     if name is None:
         raise ValueError(f"expected positions under one of {', '.join(POSITIONS)}, found {', '.join(arrays) or 'none'}")
-    pos = arrays[name]
+    pos = check_numbers(name, arrays[name])
     if pos.ndim not in (2, 3):
         raise ValueError(f"expected {name} as (N, D), or (n, N, D) for n clouds, got {pos.shape}")
     clouds = len(pos) if pos.ndim == 3 else 1
@@ -206,9 +210,10 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
         raise ValueError(f"index must be from 0 to {clouds - 1}, got {index}")
 
     def one(key: str) -> np.ndarray:
-        value = arrays[key]
+        value = check_numbers(key, arrays[key])
         if value.shape[: pos.ndim - 1] != pos.shape[:-1] or value.ndim > pos.ndim:
             raise ValueError(f"{key} is {value.shape}, which does not go with {name} {pos.shape}")
+        check_read(value, value.shape[1:] if pos.ndim == 3 else value.shape, key)
         part = value[index or 0] if pos.ndim == 3 else value[...]
         return _in_unit(part, value) if key in FEATURES[1] else part
 
@@ -239,10 +244,6 @@ def _in_unit(colors: np.ndarray, whole: np.ndarray) -> np.ndarray:
     if colors.dtype.kind not in "uifb":
         return colors  # refused later, with its name
     return colors.astype(np.float64) / full_color(whole)
-
-
-def _reason(e: Exception) -> str:
-    return " ".join(str(e).split()) or type(e).__name__
 
 
 def _library(name: str, path: Path) -> ModuleType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from safetensors import SafetensorError
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
@@ -24,8 +22,11 @@ from pointmix.data.points import resolve as resolve_points
 from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
 from pointmix.models import create_model
-from pointmix.models.weights import load_reference
+from pointmix.models.weights import load_reference, read_tensors
+from pointmix.opening import open_image
 from pointmix.pointset import PointSet
 
 
@@ -94,13 +95,13 @@ def open_model(
 
 
 def _load_timm(network: nn.Module, checkpoint: str) -> None:
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no checkpoint file {checkpoint}")
+    regular_file(checkpoint, "checkpoint file")
+    of_jax = Path(checkpoint).suffix == ".npz"  # the network itself knows what is what in it
+    tensors = {} if of_jax else read_tensors(checkpoint)
     try:
-        load_checkpoint(network, checkpoint, weights_only=True)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
-        why = " ".join(str(e).split())[:300]
-        raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {why}") from e
+        load_checkpoint(network, checkpoint) if of_jax else network.load_state_dict(tensors)
+    except Exception as e:  # what does not fit can fail in any way
+        raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {one_line(e)}") from e
 
 
 def _class_names(number: int) -> list[str]:
@@ -123,7 +124,13 @@ def data_config(info: dict[str, Any]) -> DataConfig | PointDataConfig:
     unknown = sorted(set(info["data"]) - known)
     if unknown:
         raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
-    return resolve(DataConfig(**info["data"])) if of_images else resolve_points(PointDataConfig(**info["data"]))
+    data = info["data"] | {"download": False} if of_images else info["data"]  # no network unless asked for here
+    try:
+        return resolve(DataConfig(**data)) if of_images else resolve_points(PointDataConfig(**data))
+    except ValueError:
+        raise
+    except Exception as e:  # of settings that are no settings: any kind
+        raise ValueError(f"{info['path']}: its data settings make no sense: {one_line(e)}") from e
 
 
 def read_image(path: str | Path, in_chans: int) -> Image.Image:
@@ -133,12 +140,11 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no image, or holds NaN or infinite values.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no image file {path}")
+    regular_file(path, "image file")
     try:
-        return decode(Source([], np.zeros(0, int), lambda _: Image.open(path), str), 0, MODES[in_chans])
+        return decode(Source([], np.zeros(0, int), lambda _: open_image(path), str), 0, MODES[in_chans])
     except (UnreadableImage, OSError) as e:
-        raise ValueError(f"cannot read image {path}: {' '.join(str(e).split())}") from e
+        raise ValueError(f"cannot read image {path}: {one_line(e)}") from e
 
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from pointmix.arrays import as_tensor
 from pointmix.images import as_floats
+
+LONGEST_SIDE = 1 << 24  # in single precision, neighbors on a longer one would have the same position
 
 
 def check_finite(values: Float[Tensor, "*N C"], what: str, unit: str = "pixels") -> None:
@@ -45,7 +48,12 @@ def checked_pixels(
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise ValueError(f"from_pixels: {name} must be integers, got {index.dtype}")
     rows, cols = rows.long(), cols.long()
-    height, width = size
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if not 1 <= min(height, width) <= max(height, width) <= LONGEST_SIDE:
+        raise ValueError(f"from_pixels: size must be two whole numbers from 1 to {LONGEST_SIDE}, got {size!r}")
     outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
     if outside.any():
         i = int(outside.nonzero()[0])

@@ -57,6 +57,7 @@ def predict(args: argparse.Namespace) -> None:
     from rich.text import Text
 
     from pointmix.inference import open_model, pick_device
+    from pointmix.messages import one_line
 
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
@@ -86,7 +87,7 @@ def predict(args: argparse.Namespace) -> None:
         inputs += [x] if args.clusters else []
         best = logits.softmax(0).topk(min(args.topk, len(logits)))
         for rank, (chance, label) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            table.add_row(Text(path if rank == 0 else ""), Text(classes[label]), f"{chance:.1%}")
+            table.add_row(Text(path if rank == 0 else ""), Text(one_line(classes[label])), f"{chance:.1%}")
         table.add_section()
     if done:
         Console().print(table)

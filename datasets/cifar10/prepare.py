@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -50,20 +50,23 @@ def prepare(root: Path, archive: Path | None) -> None:
     """
     import pointmix._torchvision  # noqa: F401, I001  (first: it lets torchvision import beside any torch)
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_md5
+    from torchvision.datasets.utils import check_md5, download_url
 
     for split in COUNTS:
         if (root / split).exists():
             raise FileExistsError(f"{root / split} is there already; remove it to write it anew")
     with tempfile.TemporaryDirectory() as scratch:
-        if archive is not None:
-            if not archive.is_file():
-                raise FileNotFoundError(f"no file {archive}; expected {CIFAR10.filename} from {CIFAR10.url}")
-            if not check_md5(archive, CIFAR10.tgz_md5):
-                raise ValueError(f"{archive} is not {CIFAR10.filename}: its MD5 sum should be {CIFAR10.tgz_md5}")
-            shutil.copyfile(archive, Path(scratch, CIFAR10.filename))  # found there, it is not downloaded
+        if archive is None:
+            archive = Path(scratch, CIFAR10.filename)
+            download_url(CIFAR10.url, scratch, CIFAR10.filename)
+        if not archive.is_file():
+            raise FileNotFoundError(f"no file {archive}; expected {CIFAR10.filename} from {CIFAR10.url}")
+        if not check_md5(archive, CIFAR10.tgz_md5):
+            raise ValueError(f"{archive} is not {CIFAR10.filename}: its MD5 sum should be {CIFAR10.tgz_md5}")
+        with tarfile.open(archive) as tar:
+            tar.extractall(scratch, filter="data")  # nothing outside of the folder, no links, no devices
         for split in COUNTS:
-            dataset = CIFAR10(scratch, train=split == "train", download=True)
+            dataset = CIFAR10(scratch, train=split == "train")  # which checks the sum of each file before it reads it
             write_split(root, split, dataset.classes, (dataset[i] for i in range(len(dataset))))
             print(f"{root / split}: {len(dataset)} images of {len(dataset.classes)} classes")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tarfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,15 @@ from PIL import Image
 from pointmix.data.names import is_litter
 from pointmix.data.shards import open_shards
 from pointmix.data.source import Source
+from pointmix.messages import one_line
+from pointmix.opening import open_image
 
 TEST_NAMES = ("val", "validation", "test")  # tried in this order
 STREAMS = ("tfds", "hfids")
 
 
 def _read_path(samples: list[tuple[str, int]], index: int) -> Image.Image:
-    return Image.open(samples[index][0])
+    return open_image(samples[index][0])
 
 
 def _name_path(samples: list[tuple[str, int]], index: int) -> str:
@@ -30,7 +31,7 @@ def _name_path(samples: list[tuple[str, int]], index: int) -> str:
 
 
 def _read_stream(reader: Any, index: int) -> Image.Image:
-    return Image.open(reader[index][0])
+    return open_image(reader[index][0])
 
 
 def _name_stream(reader: Any, index: int) -> str:
@@ -93,9 +94,11 @@ def open_tar(path: str | Path) -> Source:
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
     try:
-        reader = ReaderImageInTar(str(path), cache_tarfiles=False)  # an open tar file must not be shared by workers
-    except (tarfile.TarError, ValueError, AssertionError) as error:
-        raise ValueError(f"cannot read images from {path}: {error or 'no image in it'}") from error
+        # An open tar file must not be shared by workers. The cache of what is in it would be a pickle in the data's
+        # folder, which anybody may have put there.
+        reader = ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
+    except Exception as error:  # of a damaged file: many kinds
+        raise ValueError(f"cannot read images from {path}: {one_line(str(error)) or 'no image in it'}") from error
     classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.get)
     kept = [i for i, (member, *_) in enumerate(reader.samples) if not is_litter(member.path)]
     if not kept:

@@ -19,6 +19,8 @@ from torch import Tensor
 from pointmix.data.names import read_names
 from pointmix.data.source import UnreadableImage
 from pointmix.images import full_color
+from pointmix.opening import check_read
+from pointmix.opening_hdf5 import open_hdf5
 from pointmix.pointset import PointSet
 
 FEATURES = {"rgb": 3, "normal": 3}  # key -> channels
@@ -80,13 +82,16 @@ class CloudFiles:
         self._open: tuple[int, dict[int, list[h5py.Dataset]]] = (-1, {})  # process, file -> what is read of it
         labels, sizes, written, self.full = [], [], set(), []
         for path in self.paths:
-            with _opened(path) as file:
+            with open_hdf5(path) as file:
                 label, points = _checked(file, path, features)
                 labels.append(label)
                 sizes.append(points)
                 self.full.append(_full(file, features))
                 joined = file.attrs.get("classes")
-                written.add(joined.decode() if isinstance(joined, bytes) else joined)
+                joined = joined.decode() if isinstance(joined, bytes) else joined
+                if not isinstance(joined, str | None):
+                    raise ValueError(f"{path}: the attribute classes must be text, names joined by commas")
+                written.add(joined)
         self.points = min(sizes)
         self.targets: Int[np.ndarray, " n"] = np.concatenate(labels)
         self.starts = np.cumsum([0, *map(len, labels)])
@@ -127,7 +132,7 @@ class CloudFiles:
     def on_object(self, index: int) -> Bool[Tensor, "N"] | None:
         """Which points of a cloud are on the object rather than background, or None in a file without `mask`."""
         place, row = self._place(index)
-        with _opened(self.paths[place]) as file:
+        with open_hdf5(self.paths[place]) as file:
             return torch.from_numpy(file["mask"][row, : self.first] != -1) if "mask" in file else None
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -143,6 +148,8 @@ class CloudFiles:
 
     def _whole(self, place: int) -> list[np.ndarray]:
         try:
+            for array in self._arrays(place):
+                check_read(array, array.shape, f"{self.paths[place]}: {array.name}")
             return self._rows(place, slice(None))
         except UnreadableCloud as error:
             raise ValueError(f"{self.paths[place]} cannot be read to its end: {error}") from error
@@ -153,18 +160,9 @@ class CloudFiles:
             files = {}
             self._open = (os.getpid(), files)
         if place not in files:
-            file = _opened(self.paths[place])
+            file = open_hdf5(self.paths[place])
             files[place] = [file[key] for key in ("data", self.features) if key != "none"]
         return files[place]
-
-
-def _opened(path: str) -> h5py.File:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        return h5py.File(path, "r", locking=False)  # nobody writes into it: many readers, network disks
-    except OSError as error:
-        raise ValueError(f"{path} is no whole HDF5 file: {str(error).splitlines()[0]}") from error
 
 
 def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray, " n"], int]:
@@ -175,6 +173,8 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
             raise ValueError(f"{path} has no key {key!r}; it has {', '.join(sorted(file)) or 'none'}")
         if not isinstance(file[key], h5py.Dataset):
             raise ValueError(f"{path}: {key} is a group, expected an array")
+        shape = file[key].shape or ()
+        check_read(file[key], shape if key == "label" else shape[1:], f"{path}: {key}")
     data, label = file["data"], file["label"]
     if data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape or data.dtype.kind != "f":
         raise ValueError(f"{path}: data must be (n, N, 3) floating point, got {data.shape} {data.dtype}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,8 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from pointmix.data.sampler import EpochBatches, Key, PartBatches
 from pointmix.data.source import BadMask, Source, UnreadableImage, decode
@@ -64,6 +67,7 @@ class ImageSet(Dataset):
     """
 
     what = "images"
+    reading: Int[Tensor, "W"] | None = None  # the index that each worker read last, in shared memory
 
     def __init__(
         self,
@@ -95,6 +99,8 @@ class ImageSet(Dataset):
         failed: list[Failure] = []
         for step in range(min(MAX_TRIES, len(self)) if self.seed is not None else 1):
             index = int(self.indices[(position + step) % len(self)])
+            if self.reading is not None and (worker := get_worker_info()) is not None:
+                self.reading[worker.id] = index
             try:
                 image = self.read(index)
                 seed_all(*((index,) if self.seed is None else (self.seed, epoch, index)))
@@ -146,6 +152,10 @@ class BatchLoader(DataLoader):
             persistent_workers=workers > 0,
             generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the caller's numbers
         )
+        if workers:
+            dataset.reading = torch.zeros(workers, dtype=torch.int64).share_memory_()
+            # Else torch would raise when a worker dies wherever this process is then, not where it asks for a batch.
+            signal_handling._SIGCHLD_handler_set = True
         self.strict = strict
         self.given = 0  # batches of the epoch that the caller has seen
         self.failed: dict[str, str] = {}  # file -> reason
@@ -154,6 +164,20 @@ class BatchLoader(DataLoader):
         """Begin this epoch next. The epoch that a loaded state is in goes on where the state left it."""
         if epoch != self.batch_sampler.epoch:
             self.batch_sampler.epoch, self.batch_sampler.start, self.given = epoch, 0, 0
+
+    def _batches(self) -> Iterator[tuple[Any, Int[Tensor, " B"], list[Failure]]]:
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, OSError, EOFError) as e:  # what comes of a dead worker: it holds the batches it has sent
+            workers = getattr(self._iterator, "_workers", [])
+            wait([worker.sentinel for worker in workers], timeout=1)
+            died = [(number, worker.exitcode) for number, worker in enumerate(workers) if worker.exitcode]
+            if not died:
+                raise
+            names = ", ".join(self.dataset.source.name(int(self.dataset.reading[number])) for number, _ in died)
+            how = f"was killed by {signal.Signals(-died[0][1]).name}" if died[0][1] < 0 else "died"
+            what = f"the worker process that read {names} {how}; is the file damaged, or memory too small?"
+            raise ChildProcessError(what) from e
 
     def state_dict(self) -> dict[str, int]:
         return {**self.batch_sampler.state_dict(), "batch": self.given}
@@ -165,7 +189,7 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator[tuple[Any, Int[Tensor, " B"]]]:
         self.given = getattr(self.batch_sampler, "start", 0)
         training = self.dataset.seed is not None
-        for images, targets, failed in super().__iter__():
+        for images, targets, failed in self._batches():
             self.failed.update((file, reason) for file, reason, _ in failed)
             if fatal := [reason for _, reason, fatal in failed if fatal]:
                 raise BadMask(fatal[0])

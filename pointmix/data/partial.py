@@ -30,6 +30,9 @@ from pointmix.data.source import BadMask, Source, UnreadableImage, decode
 from pointmix.images import as_mask, upright
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.layouts.sparse import SparseGrid
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
+from pointmix.opening import open_image
 from pointmix.pointset import PointSet
 
 if TYPE_CHECKING:
@@ -167,16 +170,15 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no image, has another size, holds NaN or hides every pixel.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no mask file {path}")
+    regular_file(path, "mask file")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image = upright(image)
             if image.mode in ("LA", "RGBA", "PA"):
                 image = image.convert("L" if image.mode == "LA" else "RGB")  # opacity does not count
             mask = np.array(image)
-    except OSError as e:
-        raise ValueError(f"cannot read mask {path}: {' '.join(str(e).split())}") from e
+    except Exception as e:  # Pillow's decoders raise many kinds on damaged bytes
+        raise ValueError(f"cannot read mask {path}: {one_line(e)}") from e
     try:
         return as_mask(mask if mask.dtype.kind == "f" else mask != 0, size)
     except ValueError as e:

@@ -19,28 +19,37 @@ from PIL import Image
 
 from pointmix.data.names import is_litter, read_names
 from pointmix.data.source import Source
+from pointmix.messages import one_line
+from pointmix.opening import open_image
 
+MOST_DIGITS = 32  # of a label, with spaces
 IMAGE_ENDS = ("jpg", "jpeg", "png", "webp")
-LABEL_BYTES = 64  # more than any number has
 
 
 def _scan(shard: Path) -> list[tuple[str, int, int, int]]:
     """(key, label, offset, size) of every image of a shard; bytes from the start of the file."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}  # key -> end of the name -> place
     labels: dict[str, int] = {}
-    with tarfile.open(shard) as tar:
+    with tarfile.open(shard, "r:") as tar:  # not compressed: images are found by their place in the file
         for member in tar:
-            if not member.isfile() or is_litter(member.name):
+            if is_litter(member.name):
                 continue
             folder, slash, name = member.name.rpartition("/")
             start, _, end = name.partition(".")
             key, end = folder + slash + start, end.lower()
+            wanted = end.rpartition(".")[2] in (*IMAGE_ENDS, "cls")
+            if wanted and (not member.isreg() or member.issparse()):  # a sparse file grows without bounds when read
+                raise ValueError(f"{member.name} is not a plain file")
+            if not member.isfile():
+                continue
             sample = samples.setdefault(key, {})
             if end in sample:
                 raise ValueError(f"{member.name} is there twice, expected a key of its own for each sample")
             sample[end] = member.offset_data, member.size
             if end == "cls":
-                labels[key] = _label(member.name, tar.extractfile(member).read(LABEL_BYTES))
+                if member.size > MOST_DIGITS:
+                    raise ValueError(f"{member.name} has {member.size} bytes, expected the number of a class")
+                labels[key] = _label(member.name, tar.extractfile(member).read())
     images = {key: place for key, sample in samples.items() if (place := _image(key, sample)) is not None}
     if lost := sorted(images.keys() - labels.keys()):
         raise ValueError(f"{lost[0]} has no label: expected {lost[0]}.cls beside the image")
@@ -72,7 +81,7 @@ def _read(shards: list[str], shard: np.ndarray, place: np.ndarray, index: int) -
     offset, size = place[index].tolist()
     with open(shards[shard[index]], "rb") as file:  # opened anew: a shared position would mix up the workers
         file.seek(offset)
-        return Image.open(io.BytesIO(file.read(size)))
+        return open_image(io.BytesIO(file.read(size)))
 
 
 def _name(shards: list[str], shard: np.ndarray, keys: list[str], index: int) -> str:
@@ -95,7 +104,7 @@ def open_shards(root: str, split: str) -> Source:
         try:
             found = _scan(shard)
         except (tarfile.TarError, ValueError, OSError) as error:
-            raise ValueError(f"cannot read shard {shard}: {error}") from error
+            raise ValueError(f"cannot read shard {shard}: {one_line(error)}") from error
         rows += found
         owner += [number] * len(found)
     if not rows:

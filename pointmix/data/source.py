@@ -11,6 +11,7 @@ from jaxtyping import Int
 from PIL import Image, UnidentifiedImageError
 
 from pointmix.images import upright
+from pointmix.messages import one_line
 
 MODES = {1: "L", 3: "RGB"}  # channels -> the form that Pillow converts to
 MASKED_MODES = {1: "LA", 3: "RGBA"}  # the same with a mask
@@ -61,8 +62,7 @@ def decode(source: Source, index: int, mode: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise UnreadableImage("holds no image that Pillow knows") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
-        reason = str(error).splitlines()
-        raise UnreadableImage(reason[0] if reason else type(error).__name__) from error
+        raise UnreadableImage(one_line(error)) from error
 
 
 def _as_bytes(gray: np.ndarray, *, wide: bool) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from pointmix.data.hdf5 import CloudFiles, UnreadableCloud
 from pointmix.data.names import is_litter
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
 
 
 def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str]:
@@ -56,8 +59,7 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
     Raises:
         FileNotFoundError, ValueError: if there is no such archive, it is damaged, or none of these is in it.
     """
-    if not archive.is_file():
-        raise FileNotFoundError(f"no file {archive}")
+    regular_file(archive)
     try:
         with zipfile.ZipFile(archive) as zipped:
             found = [
@@ -68,6 +70,10 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
             ]
             if not found:
                 raise ValueError(f"{archive} holds none of {', '.join(wanted)}")
+            root.mkdir(parents=True, exist_ok=True)
+            asked = sum(zipped.getinfo(name).file_size for name, path in found if not path.exists())
+            if asked > (left := shutil.disk_usage(root).free):  # zipfile writes no more of a member than it declares
+                raise ValueError(f"{archive} unpacks to {asked} bytes, {left} are free in {root}")
             for name, path in found:
                 if path.exists():
                     continue
@@ -76,5 +82,5 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
                 with zipped.open(name) as member, open(beside, "wb") as file:
                     shutil.copyfileobj(member, file, 1 << 20)  # checks the sum in the archive, too
                 beside.replace(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is no whole zip file: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # or encrypted
+        raise ValueError(f"{archive} is no whole zip file: {one_line(error)}") from error

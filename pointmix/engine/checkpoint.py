@@ -19,6 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from pointmix.engine.info import FETCHING, check_kwargs, read_info
+from pointmix.limits import parameters_at_most, regular_file
+from pointmix.messages import one_line
+
 FINAL = "model.safetensors"
 DIGEST = "digest"  # key of a file's metadata; its value, JSON as all of them are, begins with SHA256
 SHA256 = '"sha256:'
@@ -155,23 +159,28 @@ def load_run(
         if seeds := sorted(found.parent.name for found in path.glob(f"seed*/{FINAL}")):
             what = f"{path} holds a run for each of several seeds, expected one of them: {', '.join(seeds)}"
         raise FileNotFoundError(what)
+    regular_file(file)
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             weights = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as e:
-        raise ValueError(f"{file} is not a safetensors file: {e}") from e
+    except Exception as e:  # SafetensorError, and others of a header that makes no sense
+        raise ValueError(f"{file} is not a safetensors file: {one_line(e)}") from e
     check_digest(weights, metadata, source=file)
-    missing = [k for k in ("name", "kwargs", "classes", "in_chans") if k not in metadata]
-    if missing:
-        raise ValueError(f"{file} was not written by a run: its metadata has no {missing[0]!r}")
-    info = {k: json.loads(v) for k, v in metadata.items() if k not in ("format", DIGEST)} | {"path": str(file)}
+    size = sum(weight.numel() for weight in weights.values())
+    try:
+        info = read_info({k: v for k, v in metadata.items() if k != DIGEST}) | {"path": str(file)}
+        check_kwargs(info["kwargs"], values=size)
+    except ValueError as e:
+        raise ValueError(f"{file} was not written by a run: {e}") from e
     info["kwargs"] |= kwargs or {}
-    kwargs = {k: v for k, v in info["kwargs"].items() if k not in ("pretrained", "checkpoint_path")}  # fetch nothing
+    kwargs = {k: v for k, v in info["kwargs"].items() if k not in FETCHING}
     given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
     try:
-        model = pointmix.create_model(info["name"], **kwargs | given)
-    except (TypeError, RuntimeError) as e:
-        raise ValueError(f"{file}: cannot create {info['name']} with {kwargs}: {e}") from e
+        with parameters_at_most(len(weights), size):
+            model = pointmix.create_model(info["name"], **kwargs | given)
+    except Exception as e:  # of arguments that make no sense: any kind
+        what = one_line(f"{info['name']} with {kwargs}: {e}", 1000)
+        raise ValueError(f"{file}: cannot create {what}") from e
     load_weights(model, weights, source=file)
     return model.to(device).eval(), info

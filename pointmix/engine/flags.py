@@ -38,7 +38,9 @@ def parse_recipe(
     """
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    # Else a configuration could name any class in model.kwargs, to be imported and called.
+    no_classes = {"validate_subclass_spec_in_any": False, "instantiate_subclass_spec_in_any": False}
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, **no_classes)
     parser = ArgumentParser(prog=prog, description=kind.__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)

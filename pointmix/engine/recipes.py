@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
+from pointmix.engine.yaml_check import check_yaml
 from pointmix.ranges import hints
 
 FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # 1e-4, which PyYAML takes for text
@@ -40,8 +41,9 @@ def load_yaml(text: str, what: str) -> Any:
         what: what to call it in messages, as its file's name.
 
     Raises:
-        ValueError: it is no YAML, asks for objects, or has a key twice; one line.
+        ValueError: it is no YAML, asks for objects, has a key twice or is too large; one line.
     """
+    check_yaml(text, what)
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
     except (yaml.YAMLError, RecursionError) as e:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from pointmix.limits import regular_file
+from pointmix.messages import one_line
+from pointmix.opening_torch import load_torch
+
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")  # of the weights; the first counts
+PREFIXES = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")  # of data-parallel, Lightning, compiled networks
 
 # stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
 _FEC_RULES = [
@@ -63,9 +69,9 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
     """Load an authors' checkpoint into one of our models, in place.
 
     Args:
-        model: the variant that was trained, with as many classes.
+        model: the variant that was trained, with as many classes; compiled or not.
         source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model`,
-            `net` or `state_dict_ema`. Prefixes `module.` are taken off.
+            `net` or `state_dict_ema`. Prefixes `module.`, `model.` and `_orig_mod.` are taken off.
 
     A PointMLP gives the authors' own numbers where it samples as theirs do, from the first point as given: build it
     with order="given".
@@ -74,11 +80,15 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
         The model.
 
     Raises:
-        ValueError: if a tensor has no place here, has another shape, or one of ours is missing; the model is then as
-            it was.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, a tensor has no place here, has another shape, or one of ours is
+            missing; the model is then as it was.
     """
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
-    tensors = _tensors(source, where)
+    given, model = model, getattr(model, "_orig_mod", model)
+    try:
+        tensors, where = read_tensors(source), "the state dict" if isinstance(source, Mapping) else source
+    except ValueError as e:
+        raise ValueError(f"load_reference: {e}") from e
     target = model.state_dict()
     found: dict[str, Tensor] = {}
     filled: dict[str, int] = {}  # numbers read for each of our tensors
@@ -89,6 +99,9 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
             unused.append(key)
             continue
         place = target[name] if part is None else target[name].chunk(part[1])[part[0]]
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            wrong.append(f"{key} is {value.dtype} {value.layout}, expected plain numbers")
+            continue
         if value.ndim > place.ndim and _sides(value) == _sides(place):  # a 1x1 convolution is a linear map
             value = value.reshape(place.shape)
         if value.shape != place.shape:
@@ -102,34 +115,46 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
         problems = wrong[:3]
         problems += [f"no place for {_some(unused)}"] if unused else []
         problems += [f"nothing for {_some(missing)}"] if missing else []
-        raise ValueError(f"load_reference: {where} does not fit {type(model).__name__}: " + "; ".join(problems))
+        raise ValueError(
+            one_line(f"load_reference: {where} does not fit {type(model).__name__}: " + "; ".join(problems), 1000)
+        )
     model.load_state_dict(found)
-    return model
+    return given
 
 
-def _tensors(source: Mapping | str | os.PathLike, where: str) -> dict[str, Tensor]:
-    if not isinstance(source, Mapping):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"load_reference: no file {path}")
-        try:
-            if path.suffix == ".safetensors":
-                source = load_file(path)
-            else:
-                with torch.serialization.safe_globals([argparse.Namespace]):  # timm's trainer saves its arguments too
-                    source = torch.load(path, "cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"load_reference: {path} is not a readable checkpoint: {error}".splitlines()[0]) from error
-    if not isinstance(source, Mapping):
-        raise ValueError(f"load_reference: {where} holds a {type(source).__name__}, expected a state dict")
-    for name in ("state_dict_ema", "state_dict", "model", "net"):
-        if isinstance(source.get(name), Mapping):
-            source = source[name]
-            break
-    tensors = {k.removeprefix("module."): v for k, v in source.items() if isinstance(v, Tensor)}
+def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their names in the network; see `load_reference` for what it may be.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, holds no tensors, or two of one name.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    found = source if isinstance(source, Mapping) else _read(source)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{where} holds a {type(found).__name__}, expected a state dict")
+    while inner := [found[name] for name in CONTAINERS if isinstance(found.get(name), Mapping)]:
+        found = inner[0]
+    tensors: dict[str, Tensor] = {}
+    for key, value in found.items():
+        if not isinstance(value, Tensor):
+            continue
+        name = PREFIXES.sub("", key) if isinstance(key, str) else ""
+        if not name or name in tensors:
+            more = f"; {name} is there already" if name else ""
+            raise ValueError(f"{where} has a tensor under {one_line(repr(key), 80)}, expected a name{more}")
+        tensors[name] = value
     if not tensors:
-        raise ValueError(f"load_reference: {where} holds no tensors, expected a state dict")
+        raise ValueError(f"{where} holds no tensors, expected a state dict")
     return tensors
+
+
+def _read(path: str | os.PathLike) -> Any:
+    path = regular_file(path)
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else load_torch(path)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {one_line(error)}") from error
 
 
 def _sides(x: Tensor) -> list[int]:

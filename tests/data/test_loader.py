@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import pointmix.data.folder as folder_module
 from pointmix.data.images import DataConfig, ImageSplits, build_data
 from pointmix.data.source import UnreadableImage
 
@@ -174,3 +177,20 @@ def test_state_is_plain_numbers(folder):
     assert torch.load(file, weights_only=True) == {
         "images": 30, "global_batch": 4, "seed": 0, "epoch": 0, "batch": 0
     }  # fmt: skip
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the workers would not inherit the patch")
+def test_a_worker_that_dies_names_the_file(folder, monkeypatch):
+    """No exception comes from a worker whose decoder crashes, or that is killed for want of memory."""
+    read = folder_module.open_image
+
+    def crash(path):
+        if path.endswith("cat/03.jpg"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(path)
+
+    monkeypatch.setattr(folder_module, "open_image", crash)
+    splits = build(folder, workers=2)
+    with pytest.raises(ChildProcessError, match="that read .*cat/03.jpg was killed by SIGKILL") as caught:
+        epoch_of(splits, 0)
+    assert "\n" not in str(caught.value)

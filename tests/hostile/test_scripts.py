@@ -1,0 +1,158 @@
+"""The scripts: one line on stderr and exit code 2, and no memory for what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+import pointmix
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SMALL = dict(depths=[1, 1, 1, 1], dims=[4, 4, 4, 4], heads=2, head_dim=2)
+BOMB, GROWTH = 256, 100  # MiB that each bomb asks for, and that refusing all of them may take
+
+
+def write_run(path: str, **info: object) -> None:
+    """Weights of a small network, with this metadata in place of the true ones."""
+    net = pointmix.create_model("coc_tiny", **SMALL, num_classes=2)
+    true = {"name": "coc_tiny", "kwargs": SMALL, "classes": ["a", "b"], "in_chans": 3, "img_size": 32}
+    true |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    Path(path).write_bytes(save(net.state_dict(), {key: json.dumps(value) for key, value in (true | info).items()}))
+
+
+def squeezed(path: str, name: str, head: bytes) -> None:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        with file.open(name, "w", force_zip64=True) as member:
+            member.write(head)
+            for _ in range(BOMB):
+                member.write(bytes(1 << 20))
+
+
+def write_bombs() -> list[str]:
+    """Small files that ask for much; the calls that read them."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1024, 1024, %d), }" % BOMB
+    header = header.ljust(117) + b"\n"
+    squeezed("a.npz", "pos.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    squeezed("a.pth", "x/data/0", b"")
+    with h5py.File("a.h5", "w") as file:
+        file.create_dataset("pos", (2**23, 3), "f8", chunks=(2**16, 3), compression="gzip")
+    ply = b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000000\n"
+    Path("a.ply").write_bytes(ply + b"".join(b"property float %c\n" % c for c in b"xyz") + b"end_header\n" + bytes(999))
+    Image.new("1", (12_000, 10_000)).save("a.png")
+    write_run("blocks.safetensors", kwargs=SMALL | {"depths": [10**9, 1, 1, 1]})
+    write_run("dims.safetensors", kwargs=SMALL | {"dims": [8192] * 4})
+    laughs = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
+    laughs += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+    Path("a.yaml").write_text(laughs)
+    clouds = [f"PointSet.from_file({name!r})" for name in ("a.npz", "a.h5", "a.ply", "a.png")]
+    runs = [f"load_run({name!r})" for name in ("blocks.safetensors", "dims.safetensors")]
+    return [*clouds, *runs, "load_torch('a.pth')", "read_mask('a.png', (8, 8))", "parse(['--config=a.yaml'], Config)"]
+
+
+MEASURE = """
+import json, resource, sys
+from PIL import Image
+Image.MAX_IMAGE_PIXELS = None  # no help from Pillow
+from pointmix import PointSet
+from pointmix.data.partial import read_mask
+from pointmix.engine.checkpoint import load_run
+from pointmix.engine.flags import parse
+from pointmix.engine.images import TrainImagesConfig as Config
+from pointmix.opening_torch import load_torch
+import h5py, plyfile, pointmix.models
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+for call in json.loads(sys.argv[1]):
+    try:
+        eval(call)
+        print("taken:", call)
+    except ValueError as e:
+        print("refused:", call, len(str(e).splitlines()))
+print(peak() - before)
+"""
+
+
+def test_refused_bombs_take_no_memory(folder):
+    calls = write_bombs()
+    assert max(path.stat().st_size for path in folder.iterdir()) < 20e6
+    env = os.environ | {"POINTMIX_MAX_ARRAY_BYTES": str(100 << 20)}
+    call = [sys.executable, "-c", MEASURE, json.dumps(calls)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, env=env)
+    *lines, growth = done.stdout.splitlines()
+    assert lines == [f"refused: {call} 1" for call in calls], done.stderr
+    assert int(growth) < GROWTH
+
+
+def main_of(name: str) -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location(f"hostile_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there for their module
+    spec.loader.exec_module(module)
+    return module.main
+
+
+CASES: list[tuple[str, list[str]]] = [
+    ("predict", ["--run", "run.safetensors", "huge.png"]),
+    ("predict", ["--run", "run.safetensors", "a.png", "--mask", "huge.png"]),
+    ("predict", ["--run", "run.safetensors", "pipe.png"]),
+    ("predict", ["--run", "run.safetensors", "\x1b[31m.png"]),
+    ("predict", ["--run", "blocks.safetensors", "a.png"]),
+    ("predict", ["--run", "deep.safetensors", "a.png"]),
+    ("predict", ["--run", "a.npy", "a.png"]),
+    ("predict", ["--run", "gone", "a.png"]),
+    ("predict", ["--model", "coc_tiny", "--checkpoint", "page.pth", "a.png"]),
+    ("predict", ["--model", "coc_tiny", "--checkpoint", "code.pth", "a.png"]),
+    ("predict", ["--model", "test_vit", "--checkpoint", "page.pth", "a.png"]),
+    ("predict", ["--model", "hf-hub:someone/model", "a.png"]),
+    ("predict", ["--run", "run.safetensors", "a.png", "--topk", "0"]),
+    ("predict", ["--run", "run.safetensors", "a.png", "--device", "toaster"]),
+    ("explain", ["huge.png", "--run", "run.safetensors"]),
+    ("explain", ["cloud.ply", "--model", "pointmlp"]),
+    ("describe", ["--model", "coc_gigantic"]),
+    ("evaluate", ["--run", "blocks.safetensors"]),
+    ("evaluate", ["--run", "run.safetensors", "--data.root", "gone"]),
+    ("train_image", ["--config", "laughs.yaml"]),
+    ("train_image", ["--config", "class.yaml"]),
+    ("train_points", ["--config", "laughs.yaml"]),
+    ("ablate", ["laughs.yaml", "--base", "laughs.yaml"]),
+]
+
+
+@pytest.mark.parametrize("script, argv", CASES, ids=lambda value: value if isinstance(value, str) else value[-1])
+def test_one_line_and_exit_code_2(script, argv, folder, refused, capsys):
+    Image.new("RGB", (8, 8)).save("a.png")
+    Image.new("1", (12_000, 10_000)).save("huge.png")
+    os.mkfifo("pipe.png")
+    np.save("a.npy", np.ones((6, 3)))
+    write_run("run.safetensors")
+    write_run("blocks.safetensors", kwargs=SMALL | {"depths": [10**9, 1, 1, 1]})
+    deep = {key: "[" * 9999 for key in ("name", "kwargs", "classes", "in_chans")}
+    Path("deep.safetensors").write_bytes(save({"w": torch.zeros(1)}, deep))
+    Path("page.pth").write_text("<html>\x1b[31m404</html>")
+    Path("code.pth").write_bytes(b"\x80\x02cos\nsystem\nX\x04\0\0\0echo\x85R.")
+    Path("cloud.ply").write_text("ply\nformat ascii 1.0\nelement vertex 1000000000000\nproperty float x\nend_header\n1")
+    Path("laughs.yaml").write_text("a: &a [1, 1]\nb: &b [*a, *a]\n" + "".join(f"c{i}: [*b]\n" for i in range(50_000)))
+    Path("class.yaml").write_text("model: {kwargs: {x: {class_path: this.Zen}}}")
+
+    def run() -> None:
+        code = main_of(script)(argv)
+        out, err = capsys.readouterr()
+        assert code == 2 and "Traceback" not in err, (code, err)
+        (line,) = [line for line in err.splitlines() if not line.startswith("warning: ")]
+        assert line.startswith("error: ") and line.isprintable()
+        raise ValueError(line)
+
+    refused(run)
