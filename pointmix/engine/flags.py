@@ -40,8 +40,9 @@ def parse(argv: list[str], kind: type[Config], *, prog: str = "train", default_c
             plain = known.seeds == ["null"]
             flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
         named = known.config or ([default_config] if default_config is not None else [])
-        for name in named:
-            check_yaml(Path(name).read_text(encoding="utf-8"), name)
+        for name in named:  # of a file, or YAML itself
+            of_file = "\n" not in name and Path(name).is_file()
+            check_yaml(Path(name).read_text(encoding="utf-8") if of_file else name, name if of_file else "--config")
         files = [f"--config={name}" for name in named]
         settings = [flag for flag in flags if not flag.startswith("--print_config")]  # which would print and exit
         if parser.parse_args([*files, *settings]).model.name != parser.parse_args(files).model.name:
