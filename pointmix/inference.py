@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pointmix.data.points import resolve as resolve_points
 from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
-from pointmix.limits import regular_file
+from pointmix.limits import check_limit, regular_file
 from pointmix.messages import one_line
 from pointmix.models import create_model
 from pointmix.models.weights import load_reference, read_tensors
@@ -99,7 +100,13 @@ def _load_timm(network: nn.Module, checkpoint: str) -> None:
     of_jax = Path(checkpoint).suffix == ".npz"  # the network itself knows what is what in it
     tensors = {} if of_jax else read_tensors(checkpoint)
     try:
-        load_checkpoint(network, checkpoint) if of_jax else network.load_state_dict(tensors)
+        if of_jax:
+            with zipfile.ZipFile(checkpoint) as archive:
+                held = sum(info.file_size for info in archive.infolist())
+            check_limit("ARRAY_BYTES", held, "the archive")
+            load_checkpoint(network, checkpoint)
+        else:
+            network.load_state_dict(tensors)
     except Exception as e:  # what does not fit can fail in any way
         raise ValueError(f"{checkpoint} does not fit {type(network).__name__}: {one_line(e)}") from e
 

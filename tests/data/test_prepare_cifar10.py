@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,22 @@ def test_errors_are_one_line(script, tmp_path, monkeypatch, capsys):
             script.main()
         text = capsys.readouterr().err
         assert left.value.code == 2 and message in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("name, linked", [("../out.txt", ""), ("/out.txt", ""), ("x", "../../out.txt")])
+def test_nothing_leaves_the_archive(script, tmp_path, monkeypatch, name, linked):
+    """Not even with the right sum, which is of MD5."""
+    from torchvision.datasets import CIFAR10
+
+    archive, info = tmp_path / "a.tar.gz", tarfile.TarInfo(name)
+    info.type, info.linkname = (tarfile.SYMTYPE, linked) if linked else (tarfile.REGTYPE, "")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(info)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    message = "Dataset not found" if name.startswith("/") else "cannot unpack .*a.tar.gz"  # a leading slash is dropped
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        script.prepare(tmp_path / "root", archive)
+    assert not list(tmp_path.rglob("out.txt")) and not Path("/out.txt").exists()
 
 
 def test_it_runs_from_the_repository_without_installing():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -61,6 +62,14 @@ def test_wanted_members_are_written_where_they_belong(tmp_path):
     (root / "main/a.h5").write_bytes(b"mine")
     extract(archive, root, {"main/a.h5": "main/a.h5"})
     assert (root / "main/a.h5").read_bytes() == b"mine"
+
+
+def test_an_archive_larger_than_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "x.zip", {"a.h5": bytes(1000)})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=999))
+    with pytest.raises(ValueError, match="x.zip unpacks to 1000 bytes, 999 are free in .*out"):
+        extract(archive, tmp_path / "out", {"a.h5": "a.h5"})
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_archives_that_will_not_do(tmp_path):

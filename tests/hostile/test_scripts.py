@@ -156,3 +156,11 @@ def test_one_line_and_exit_code_2(script, argv, folder, refused, capsys):
         raise ValueError(line)
 
     refused(run)
+
+
+def test_names_of_classes_are_shown_without_terminal_codes(folder, capsys):
+    Image.new("RGB", (8, 8)).save("a.png")
+    write_run("run.safetensors", classes=["\x1b[31mred", "blue"])
+    assert main_of("predict")(["--run", "run.safetensors", "a.png"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b[31mred" not in out and r"\x1b[31mred" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def test_files(case, folder, refused):
     Path("a.yaml").write_bytes(FILES[case])
     refused(lambda: parse(["--config=a.yaml"], TrainImagesConfig))
     assert "this" not in sys.modules  # importing it would print
+
+
+def test_a_class_in_a_flag_is_not_made():
+    spec = {"class_path": "decimal.Decimal", "init_args": {"value": "1"}}
+    found = parse([f"--model.kwargs={json.dumps({'x': spec})}"], TrainImagesConfig).model.kwargs["x"]
+    assert isinstance(found, dict) and found["class_path"] == "decimal.Decimal"
 
 
 FLAGS = """

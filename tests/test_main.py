@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from pointmix._main import exit_code
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, ImportError, ChildProcessError])
+def test_bad_input_is_one_line_without_terminal_codes(kind, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", None)  # restored at the end
+
+    def work() -> None:
+        warnings.warn("of\n\x1b[2Ja class", stacklevel=1)
+        raise kind("cannot read\n  \x1b[31mcat.png\x07")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert exit_code(work) == 2
+    assert capsys.readouterr().err == "warning: of \\x1b[2Ja class\nerror: cannot read \\x1b[31mcat.png\\x07\n"
+
+
+def test_mistakes_of_the_program_pass_through():
+    with pytest.raises(RuntimeError):
+        exit_code(lambda: (_ for _ in ()).throw(RuntimeError("bug")))
