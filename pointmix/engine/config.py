@@ -246,7 +246,8 @@ def _check_known(key: str, value: str, known: Sequence[str]) -> None:
     """Refuse a name that is not known, and say what is called like it."""
     if value not in known:
         like = difflib.get_close_matches(value, known, n=3)
-        expected = f"did you mean {' or '.join(like)}?" if like else f"expected one of {', '.join(known)}"
+        some = ", ".join(known) if len(known) < 12 else f"{len(known)} names, such as adamw, sgd and nmuon"
+        expected = f"did you mean {' or '.join(like)}?" if like else f"expected one of {some}"
         raise ValueError(f"{key} {value!r} is not known; {expected}")
 
 

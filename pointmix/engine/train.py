@@ -70,6 +70,9 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
         Stopped: SIGINT or SIGTERM; the state has been saved.
     """
     out = Path(run_folder(cfg))
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"the run folder is {out}, but {path} is a file; give another --out")
     accelerator = build_accelerator(cfg)
     with _locked(out, accelerator) as held:
         return _train(cfg, out, accelerator, held, recipe)
