@@ -133,6 +133,9 @@ class RunConfig:
     """Mixed precision: no (float32), bf16, or fp16 (GPU only)."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    deterministic: bool = False
+    """On a GPU, take only algorithms whose results are the same each time, some of which are slower; what has none is
+    refused. On a CPU results are the same anyway."""
     threads: Annotated[int, COUNT] | None = None
     """CPU threads a process computes with; null leaves torch's choice. Small networks are fastest with 1."""
     seed: Annotated[int, SEED] = 42
