@@ -133,6 +133,9 @@ class RunConfig:
     """Mixed precision: no (float32), bf16, or fp16 (GPU only)."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    deterministic: bool = False
+    """On a GPU, take only algorithms whose results are the same each time, some of which are slower; what has none is
+    refused. On a CPU results are the same anyway."""
     threads: Annotated[int, COUNT] | None = None
     """CPU threads a process computes with; null leaves torch's choice. Small networks are fastest with 1."""
     seed: Annotated[int, SEED] = 42
@@ -246,7 +249,8 @@ def _check_known(key: str, value: str, known: Sequence[str]) -> None:
     """Refuse a name that is not known, and say what is called like it."""
     if value not in known:
         like = difflib.get_close_matches(value, known, n=3)
-        expected = f"did you mean {' or '.join(like)}?" if like else f"expected one of {', '.join(known)}"
+        some = ", ".join(known) if len(known) < 12 else f"{len(known)} names, such as adamw, sgd and nmuon"
+        expected = f"did you mean {' or '.join(like)}?" if like else f"expected one of {some}"
         raise ValueError(f"{key} {value!r} is not known; {expected}")
 
 

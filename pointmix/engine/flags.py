@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from typing import Any, TypeVar
 
 from pointmix.engine.config import RunConfig
@@ -61,7 +62,7 @@ def parse_recipe(
                 parser.parse_args([file], defaults=False)
             except (ArgumentError, TypeError) as e:
                 what = "the configuration" if "\n" in name else name
-                raise ValueError(f"{what}: {' '.join(str(e).split())}") from e
+                raise ValueError(f"{what}: {_in_words(e)}") from e
         told = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
         given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
         if kind.root_source and given.get("data.root") and given.get("data.source") is None:
@@ -76,8 +77,18 @@ def parse_recipe(
             files.append("--name=null")
         found = parser.instantiate(parser.parse_args([*files, *flags]))
     except (ArgumentError, TypeError, OSError) as e:
-        raise ValueError(" ".join(str(e).split())) from e
+        raise ValueError(_in_words(e)) from e
     return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)}), told
+
+
+def _in_words(error: Exception) -> str:
+    """One line of what jsonargparse says, without Python's names for kinds of values."""
+    text = " ".join(str(error).split())
+    several = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
+    text = re.sub(several, r"expected one of \1, got \2", text)
+    text = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null").replace("typing.Literal", "one of ")
+    return re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
 
 
 def _as_flag(name: str, kind: type[RunConfig]) -> str:

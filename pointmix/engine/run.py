@@ -144,6 +144,8 @@ def create_run_model(cfg: RunConfig, splits: Any) -> nn.Module:
         raise ValueError(f"model.kwargs.{key} is set by the data ({given[key]}); leave it out")
     try:
         return pointmix.create_model(name, **given, **as_plain(cfg.model)["kwargs"])
+    except ValueError as e:
+        raise ValueError(str(e) if name in str(e) else f"model {name}: {e}") from e
     except (RuntimeError, TypeError, AssertionError) as e:
         if isinstance(e, TypeError) and any(f"'{key}'" in str(e) for key in given):
             ours = ", ".join(pointmix.list_models())

@@ -7,6 +7,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from pointmix.engine.config import RunConfig, run_folder
+from pointmix.engine.determinism import deterministic
 from pointmix.engine.run import build_run
 from pointmix.engine.train import build_accelerator, train_step
 
@@ -23,17 +24,18 @@ def seconds_per_step(cfg: RunConfig, *, seconds: float = 10.0) -> float:
     Raises:
         What `pointmix.engine.train.train` raises before its first step.
     """
-    run = build_run(cfg, Path(run_folder(cfg)), build_accelerator(cfg))
-    run.wrapped.train()
-    steps, started = 0, 0.0
-    for epoch in count():
-        run.splits.set_epoch(epoch)
-        batches = iter(run.splits.train)
-        while group := list(islice(batches, cfg.accum)):
-            train_step(run, group).item()  # waits for the device
-            steps, now = steps + 1, time.perf_counter()
-            if steps == WARM:
-                started = now
-            elif steps > WARM and now - started >= seconds:
-                return (now - started) / (steps - WARM)
+    with deterministic(cfg.deterministic):
+        run = build_run(cfg, Path(run_folder(cfg)), build_accelerator(cfg))
+        run.wrapped.train()
+        steps, started = 0, 0.0
+        for epoch in count():
+            run.splits.set_epoch(epoch)
+            batches = iter(run.splits.train)
+            while group := list(islice(batches, cfg.accum)):
+                train_step(run, group).item()  # waits for the device
+                steps, now = steps + 1, time.perf_counter()
+                if steps == WARM:
+                    started = now
+                elif steps > WARM and now - started >= seconds:
+                    return (now - started) / (steps - WARM)
     raise AssertionError("unreachable")

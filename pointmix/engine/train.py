@@ -28,6 +28,7 @@ from rich.console import Console
 from pointmix.data.loader import seed_all
 from pointmix.engine import checkpoint, states
 from pointmix.engine.config import RunConfig, as_plain, run_folder
+from pointmix.engine.determinism import deterministic
 from pointmix.engine.finish import PICTURES, draw_pictures, finish, missing_pictures
 from pointmix.engine.lock import RunLock, lock
 from pointmix.engine.log import Log
@@ -70,9 +71,13 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
         Stopped: SIGINT or SIGTERM; the state has been saved.
     """
     out = Path(run_folder(cfg))
-    accelerator = build_accelerator(cfg)
-    with _locked(out, accelerator) as held:
-        return _train(cfg, out, accelerator, held, recipe)
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"the run folder is {out}, but {path} is a file; give another --out")
+    with deterministic(cfg.deterministic):  # before CUDA starts
+        accelerator = build_accelerator(cfg)
+        with _locked(out, accelerator) as held:
+            return _train(cfg, out, accelerator, held, recipe)
 
 
 def _train(

@@ -82,6 +82,8 @@ def test_photographs_are_not_trained_with_the_digits_recipe(script, photographs,
         (["--data.root=images", "--model.name=resnet18"], "no folder images; expected one with train/CLASS"),
         (["--data.root=images", "--data.source=digits"], "data.root images: data.source is digits"),
         (["--batch_size=4000"], "4000"),
+        (['--model.kwargs={"heads": 0}'], "model coc_tiny: heads must be at least 1, got 0"),
+        (["--optim.clip_grad=-1"], "optim.clip_grad must be above 0, got -1.0"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
@@ -89,6 +91,15 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and names in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_a_run_folder_that_is_a_file(script, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("mine")
+    assert script.main([f"--out={tmp_path / out}"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: the run folder is {tmp_path / out}, but {tmp_path}/file is a file; give another --out\n"
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

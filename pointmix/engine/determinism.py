@@ -1,0 +1,46 @@
+"""Equal results of equal runs on a GPU, where torch's quickest algorithms add up in any order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it when CUDA starts
+FIXED = (":4096:8", ":16:8")  # with which its results are the same each time
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Within the block, torch takes only algorithms whose results are the same each time; afterwards all is as before.
+
+    Raises:
+        ValueError: CUDA has started with other settings, or an operation has no such algorithm; one line.
+    """
+    if not on:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flags, workspace = (cudnn.deterministic, cudnn.benchmark), os.environ.get(WORKSPACE)
+    if workspace not in FIXED:
+        if torch.cuda.is_initialized():
+            raise ValueError(f"deterministic true: CUDA has started; set {WORKSPACE}={FIXED[0]} before")
+        os.environ[WORKSPACE] = FIXED[0]
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as e:
+        if "does not have a deterministic implementation" not in str(e):
+            raise
+        raise ValueError(f"deterministic true: {str(e).split('. ')[0]}") from e
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.deterministic, cudnn.benchmark = flags
+        if workspace is None:
+            os.environ.pop(WORKSPACE, None)
+        else:
+            os.environ[WORKSPACE] = workspace
