@@ -103,8 +103,8 @@ def _check_progress(run: Run, state: dict[str, Any]) -> None:
             _expect(scored, f"progress.history has no {look} {select} at step {entry['step']}")
         last = entry["step"]
     _expect(last >= at["epoch"] * steps, f"progress.history ends at step {last}, though epoch {at['epoch']} has ended")
-    best = at["best"]
-    _expect(best in at["history"] if at["history"] else best is None, "progress.best is no entry of progress.history")
+    best, entries = at["best"], [repr(entry) for entry in at["history"]]  # repr, for NaN is not equal to itself
+    _expect(repr(best) in entries if entries else best is None, "progress.best is no entry of progress.history")
     kept = states.best_step(state["best_file"])
     expected = None if best is None else best["step"]
     _expect(kept == expected, f"the best weights are {state['best_file']}, expected those of step {expected}")

@@ -97,7 +97,8 @@ def test_the_state_itself_is_right(saved):
     cfg, run, (state, about) = saved
     check_state(run, state, source=about.file)
     diverged = copy.deepcopy(state)
-    diverged["progress"]["history"][0]["val"]["loss"] = float("inf")
+    for entry in (diverged["progress"]["history"][0], diverged["progress"]["best"]):
+        entry["val"]["loss"] = float("nan") + len(entry)
     check_state(run, diverged, source=about.file)
     assert state["progress"]["step"] == 10 and len(state["progress"]["history"]) == 1
 
