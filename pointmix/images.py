@@ -95,7 +95,7 @@ def full_color(colors: np.ndarray | h5py.Dataset) -> float:
     Raises:
         ValueError: if the values are in none of these ranges.
     """
-    kind = colors.dtype
+    kind = colors.dtype.newbyteorder("=")
     if kind.kind == "b" or kind in (np.uint8, np.uint16):
         return 1.0 if kind.kind == "b" else float(np.iinfo(kind).max)
     low, high = 0.0, 0.0

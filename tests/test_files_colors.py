@@ -139,6 +139,11 @@ def test_colors_in_no_known_range_are_refused(tmp_path, colors, message):
         CloudFiles([tmp_path / "a.h5"], features="rgb")
 
 
+def test_the_type_decides_in_any_byte_order():
+    for dtype in ("<u2", ">u2"):
+        assert full_color(np.array([[0, 200]], dtype=dtype)) == 65535
+
+
 def test_normalized_colors_are_kept():
     assert full_color(np.array([[-2.1, 2.6]])) == 1
     assert full_color(np.array([[0, 1.0000001], [np.nan, 0]])) == 1
