@@ -39,7 +39,7 @@ class OptimConfig:
     """Optimizer name, as timm knows it."""
     lr: Annotated[float, POSITIVE] = 1e-3
     """Learning rate at a total batch of `lr_base_batch`; see `lr_scale` for others."""
-    lr_base_batch: Annotated[int, COUNT] = 1024
+    lr_base_batch: Annotated[int, COUNT] = 256
     """Total batch (processes x batch_size x accum) for which `lr` is meant."""
     lr_scale: Literal["sqrt", "linear", "none"] = "sqrt"
     """How the learning rate follows the total batch: sqrt suits Adam-like optimizers, linear suits SGD and is what
