@@ -47,8 +47,9 @@ class Forks:
         return json.loads(self.server.stdout.readline())
 
     def close(self) -> None:
+        self.server.kill()  # it is idle; the end of its input may not reach it, for forked data workers hold it open
+        self.server.wait()
         self.server.stdin.close()
-        self.server.wait(30)
         self.server.stdout.close()
 
 
