@@ -307,8 +307,8 @@ def test_a_run_on_partial_images_goes_on_exactly_where_it_stopped(tmp_path):
         torch.set_num_threads(before)
     last = [metrics["history"][-1] for metrics in (straight, resumed)]
     assert last[0]["val"] == last[1]["val"] and last[0]["train_loss"] == last[1]["train_loss"]
-    states = [states.load_state(tmp_path / name / states.FOLDER)[0]["model"] for name in ("straight", "stopped")]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    weights = [states.load_state(tmp_path / name / states.FOLDER)[0]["model"] for name in ("straight", "stopped")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_other_networks_are_refused(tmp_path):
