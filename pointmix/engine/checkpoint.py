@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 FINAL = "model.safetensors"
-DIGEST = "digest"  # key of a file's metadata; its value begins with SHA256
-SHA256 = "sha256:"
+DIGEST = "digest"  # key of a file's metadata; its value, JSON as all of them are, begins with SHA256
+SHA256 = '"sha256:'
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def content_digest(weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
     for key, tensor in sorted(weights.items()):
         sha.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode())
         sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return SHA256 + sha.hexdigest()
+    return f'{SHA256}{sha.hexdigest()}"'
 
 
 def check_digest(weights: dict[str, Tensor], metadata: dict[str, str], *, source: str | Path) -> None:

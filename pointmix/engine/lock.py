@@ -39,10 +39,11 @@ def lock(folder: Path) -> Iterator[RunLock]:
     """Hold the lock of a run folder, which is made if there is none. A folder that stays empty goes again.
 
     Raises:
-        OSError: another process holds it; one line that names the folder and the process.
+        OSError: another process holds it, or it is no folder; one line that names the folder and the process.
     """
     path, new = (folder / LOCK).resolve(), not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    if not new and not folder.is_dir():
+        raise NotADirectoryError(f"the run folder {folder} is a file; give another --out")
     if path in _held:
         raise OSError(_refusal(folder, os.getpid()))
     file = _locked(folder, path)
@@ -59,6 +60,7 @@ def lock(folder: Path) -> Iterator[RunLock]:
 
 def _locked(folder: Path, path: Path) -> BinaryIO:
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)
         try:
             # A record lock, not flock: forked data workers do not inherit it, so it ends with this process alone.
@@ -78,7 +80,6 @@ def _locked(folder: Path, path: Path) -> BinaryIO:
             file.write(f"{os.getpid()}\n".encode())
             return file
         file.close()
-        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _refusal(folder: Path, holder: int | str) -> str:

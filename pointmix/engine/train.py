@@ -130,9 +130,10 @@ def _train(
     if parts is not None:
         log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
         if len(parts) != accelerator.num_processes:
+            by = f"{len(parts)} process{'es' if len(parts) > 1 else ''}"
             log.note(
-                f"it was saved by {len(parts)} processes and goes on with {accelerator.num_processes}: the samples of "
-                "each step stay the same; dropout, mixing and BatchNorm's statistics differ"
+                f"it was saved by {by} and goes on with {accelerator.num_processes}: the samples of each step stay the "
+                "same; dropout, mixing and BatchNorm's statistics differ"
             )
     del found  # the weights in it
     try:

@@ -129,7 +129,8 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
         from pointmix.engine.images import TrainImagesConfig
         from pointmix.engine.points import TrainPointsConfig
 
-        finish.draw_curves, finish._draw_clusters = lambda *args, **kwargs: None, lambda *args: None
+        for name in ("draw_curves", "draw_confusion", "_draw_clusters"):
+            setattr(finish, name, lambda *args, **kwargs: None)
         kill = job["kill"] if job["kill"].get("rank", 0) == rank else {}
         watch = Watch(kill, log if rank == 0 else None)
         checkpoint.open = watch.open
@@ -151,11 +152,14 @@ def serve() -> None:
     import torch
     from sklearn.datasets import load_digits
 
-    import pointmix.engine.points  # noqa: F401
-    import pointmix.engine.seeds  # noqa: F401
+    import pointmix.engine.points
+    import pointmix.engine.seeds
 
-    load_digits()
     torch.set_num_threads(1)
+    load_digits()
+    with torch.no_grad():  # what is compiled on the first call is then there in each fork
+        pointmix.create_model("pointmlp", dim=8, neighbors=4).eval()(torch.rand(1, 64, 3))
+        pointmix.create_model("coc_tiny", in_chans=1).eval()(torch.rand(1, 1, 8, 8))
     with tempfile.TemporaryDirectory() as folder:
         for line in iter(sys.stdin.readline, ""):
             print(json.dumps(answer(json.loads(line), Path(folder))), flush=True)

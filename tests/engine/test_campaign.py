@@ -97,8 +97,7 @@ def test_killed_at_any_moment(config, forks, tmp_path, kind, ranks):
         while code == -9:
             kill = None
             if sum(killed.values()) < KILLS:
-                event = kinds.pop(0)
-                kinds.append(event)
+                event = kinds[0]
                 if event == "seconds":
                     kill = {"seconds": rng.uniform(0.1, 3)}
                 else:
@@ -109,6 +108,7 @@ def test_killed_at_any_moment(config, forks, tmp_path, kind, ranks):
             if code == -9:
                 assert kill is not None, ended["out"]
                 killed[event] += 1
+                kinds.append(kinds.pop(0))  # else it stays the next: what is past in this run comes in another
         assert ended["codes"] == [0] * ranks, ended["out"]
         assert_same_end(straight, cfg)
     print(f"{kind}, {ranks} processes, {folder} runs killed at", dict(killed))
@@ -125,8 +125,8 @@ def test_a_flipped_bit_is_never_trained_on(tiny_config, tmp_path):
     newest, (_, saved) = states.list_states(folder)[0], states.load_state(folder)
     for path in (newest, folder / saved.best):
         whole = path.read_bytes()
-        every = range(0, 8 * len(whole), 8) if "POINTMIX_KILLS" in os.environ else range(0, 8 * len(whole), 800)
-        for bit in (begin + rng.randrange(8) for begin in every):
+        apart = 100 if "POINTMIX_KILLS" in os.environ else 5000
+        for bit in range(rng.randrange(apart), 8 * len(whole), apart):
             with open(path, "r+b", buffering=0) as file:
                 os.pwrite(file.fileno(), bytes([whole[bit // 8] ^ 1 << bit % 8]), bit // 8)
                 with pytest.raises(ValueError, match="is damaged"):

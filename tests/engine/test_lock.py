@@ -77,6 +77,12 @@ def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path, tiny_config):
     assert os.listdir(tmp_path / "run") == [LOCK]
 
 
+def test_a_file_in_place_of_the_folder(tmp_path, tiny_config):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(OSError, match=f"the run folder {tmp_path}/run is a file; give another --out"):
+        train(tiny_config())
+
+
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("at", [2, 3])
 def test_a_folder_that_is_removed_under_a_run_is_told(tiny_config, monkeypatch, at):

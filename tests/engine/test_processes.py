@@ -41,13 +41,13 @@ def test_two_processes_equal_one(tiny_config, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("test top-1") == 1  # one process speaks
 
-    saved = [states.load_state(f"{cfg.out}/{states.FOLDER}")[0] for cfg in (one, two)]
-    assert len(saved[1]["processes"]) == 2
+    found = [states.load_state(f"{cfg.out}/{states.FOLDER}")[0] for cfg in (one, two)]
+    assert len(found[1]["processes"]) == 2
     for part in ("model", "ema"):
-        for key, value in saved[0][part].items():
-            torch.testing.assert_close(saved[1][part][key], value, rtol=0, atol=1e-6)
-    history = saved[1]["progress"]["history"]
+        for key, value in found[0][part].items():
+            torch.testing.assert_close(found[1][part][key], value, rtol=0, atol=1e-6)
+    history = found[1]["progress"]["history"]
     assert [e["val"]["top1"] for e in history] == [e["val"]["top1"] for e in expected["history"]]
     assert [e["train_loss"] for e in history] == pytest.approx([e["train_loss"] for e in expected["history"]], abs=1e-5)
-    with pytest.raises(ValueError, match="is of another total batch: .* was 8 x 1 x 2 and now 8 x 1 x 1"):
+    with pytest.raises(ValueError, match="another total batch: .* was 8 x 1 x 2 and now 8 x 1 x 1"):
         train(two)

@@ -40,7 +40,7 @@ CHANGES = {
     "history": (lambda s: s["progress"]["history"].clear(), "history ends at step 0, though epoch 1 has ended"),
     "history's step": (lambda s: s["progress"]["history"][0].update(step=11), "has step 11 after 0, of 10"),
     "history's entry": (lambda s: s["progress"]["history"][0].pop("lr"), "an entry without step, train_loss"),
-    "history's number": (lambda s: s["progress"]["history"][0]["val"].update(loss=float("nan")), "not finite, at"),
+    "history's number": (lambda s: s["progress"]["history"][0].update(train_loss=float("nan")), "not finite, at step"),
     "history's score": (lambda s: s["progress"]["history"][0]["val"].pop("top1"), "has no val top1 at step 7"),
     "best": (lambda s: s["progress"].update(best={"step": 7}), "progress.best is no entry of progress.history"),
     "no best": (lambda s: s["progress"].update(best=None), "progress.best is no entry of progress.history"),
@@ -96,6 +96,10 @@ def saved(tmp_path_factory):
 def test_the_state_itself_is_right(saved):
     cfg, run, (state, about) = saved
     check_state(run, state, source=about.file)
+    diverged = copy.deepcopy(state)
+    for entry in (diverged["progress"]["history"][0], diverged["progress"]["best"]):
+        entry["val"]["loss"] = float("nan") + len(entry)
+    check_state(run, diverged, source=about.file)
     assert state["progress"]["step"] == 10 and len(state["progress"]["history"]) == 1
 
 
