@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shlex
 import signal
 import statistics
@@ -91,7 +92,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     files = [Path(name) for name in argv[:first]]
     if not files:
         raise ValueError("no recipe; expected YAML files before all flags, such as configs/ablations/*.yaml")
-    if args.jobs < 1 or (args.minutes is not None and not args.minutes > 0):
+    if args.jobs < 1 or (args.minutes is not None and not 0 < args.minutes < math.inf):
         raise ValueError(f"--jobs and --minutes must be above 0, got {args.jobs} and {args.minutes}")
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, got {args.seeds}")

@@ -199,5 +199,5 @@ def test_settings_out_of_range():
         TrainPointsConfig(votes=0)
     with pytest.raises(ValueError, match="votes scale positions but not normals"):
         TrainPointsConfig(votes=2, data=PointDataConfig(features="normal"))
-    with pytest.raises(ValueError, match="data.points 0"):
+    with pytest.raises(ValueError, match="data.points must be at least 1, got 0"):
         TrainPointsConfig(data=PointDataConfig(points=0))
