@@ -15,6 +15,7 @@ from pointmix.arrays import as_tensor
 from pointmix.images import as_channels_last, as_mask, upright
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.pixels import check_finite
+from pointmix.ranges import POSITIVE
 
 if TYPE_CHECKING:
     ImageLike = Tensor | np.ndarray | Image.Image
@@ -59,8 +60,7 @@ def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H
     Raises:
         ValueError: on another shape or dtype, or a scale that is not positive.
     """
-    if not (np.isfinite(depth_scale) and depth_scale > 0):
-        raise ValueError(f"from_rgbd: depth_scale must be positive (units a meter), got {depth_scale}")
+    POSITIVE.check("from_rgbd: ", depth_scale=depth_scale)  # units a meter
     if not isinstance(depth, Tensor):
         depth = np.asanyarray(upright(depth) if isinstance(depth, Image.Image) else depth)
         if depth.dtype.kind not in "uif":

@@ -121,7 +121,7 @@ def test_half_precision_keeps_exact_positions():
         ({"depth": np.ones((3, 4, 3))}, r"depth must be \(H, W\), got \(3, 4, 3\)"),
         ({"depth": np.ones((3, 4), bool)}, "depth must be integers or floats, got bool"),
         ({"depth": torch.ones(3, 4, dtype=torch.bool)}, "depth must be integers or floats, got torch.bool"),
-        ({"depth_scale": 0}, "depth_scale must be positive"),
+        ({"depth_scale": 0}, "depth_scale must be above 0"),
         ({"mask": np.ones((2, 2))}, "mask is 2x2, the image is 3x4"),
         ({"rgb": torch.full((3, 3, 4), torch.nan)}, "NaN or infinite values at 12 of 12 pixels"),
         ({"intrinsics": (525, 525)}, r"\(fx, fy, cx, cy\) or 3x3, got shape \(2,\)"),

@@ -190,9 +190,6 @@ class RunConfig:
         return {}
 
 
-# What a key came to in configurations of versions that did not have it, where that is not its default now.
-BEFORE = {"optim.lr_scale": "linear"}
-
 # Keys that may differ when a run goes on, because they do not change what is trained. All others must be as they were.
 FREE_KEYS = frozenset(
     "name out restart seeds max_steps save_every_steps save_every_seconds log_every data.workers votes".split()
@@ -214,9 +211,9 @@ def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
 
     FREE_KEYS may differ, and what `growing` names may be larger now.
 
-    A key that the earlier one does not have, because an earlier version wrote it, had its default (but see BEFORE).
+    A key that the earlier one does not have, because an earlier version wrote it, had its default.
     """
-    old = _flat(as_plain(type(cfg)())) | BEFORE | _flat(old)
+    old = _flat(as_plain(type(cfg)())) | _flat(old)
     new = _flat(as_plain(cfg))
     for key in [*new, *(k for k in old if k not in new)]:
         before, now = old.get(key), new.get(key)

@@ -74,15 +74,20 @@ def read_settings(name: str, kind: type) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(found)[:80]!r}")
-    return _meant(found, kind)
+    try:
+        return _meant(found, kind)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
 
 
 def _meant(found: dict[str, Any], kind: type) -> dict[str, Any]:
     known, meant = hints(kind), {}
     for key, value in found.items():
         hint = known.get(key)
+        if dataclasses.is_dataclass(hint) and not isinstance(value, dict | None):
+            raise ValueError(f"{key} must be a section with keys of its own, got {value!r}")
         if dataclasses.is_dataclass(hint):
-            value = {} if value is None else _meant(value, hint) if isinstance(value, dict) else value
+            value = _meant(value or {}, hint)
         elif value is False and hint is not None and bool not in (hint, *get_args(hint)):
             if get_origin(hint) is Literal and "no" in get_args(hint):
                 value = "no"

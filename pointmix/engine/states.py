@@ -14,7 +14,6 @@ takes the newest state that is as it was written, together with its best weights
 from __future__ import annotations
 
 import hashlib
-import pickle
 import random
 import re
 import shutil
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from pointmix.engine.checkpoint import replacing, weights_file
+from pointmix.opening_torch import load_torch
 
 FOLDER = "checkpoint"
 STATE = re.compile(r"state(\d+)-step(\d+)-([0-9a-f]{16})\.pt")
@@ -182,15 +182,9 @@ def sweep(folder: Path) -> None:
 
 def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of pickles that it then refuses
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
-        raise
-    except Exception as e:  # a file of another kind can break the reader in any way
-        why = (str(e).splitlines() or ["it is empty"])[0]
-        why = "it holds more than tensors and plain values" if isinstance(e, pickle.UnpicklingError) else why
-        raise ValueError(f"{path} is not a training state: {why}") from e
+        state = load_torch(path, mmap=mmap)
+    except ValueError as e:
+        raise ValueError(f"{path} is not a training state: {e}") from e
     for key in ("config", "model", "progress", "best_file"):
         if not isinstance(state, dict) or key not in state:
             raise ValueError(f"{path} is not a training state: expected a dict with the key {key!r}")

@@ -50,9 +50,6 @@ def test_a_key_that_an_earlier_version_did_not_know_had_its_default():
         del old[key]
     del old["optim"]["decay_all"]
     assert changed_key(old, TrainImagesConfig()) is None
-    del old["optim"]["lr_scale"]  # which was linear then
-    assert changed_key(old, TrainImagesConfig()) == "optim.lr_scale was 'linear' and is now 'sqrt'"
-    old["optim"]["lr_scale"] = "sqrt"
     assert changed_key(old, TrainImagesConfig(select="last")) == "select was 'val' and is now 'last'"
     old["gone"] = 3
     assert changed_key(old, TrainImagesConfig()) == "gone was 3 and is now None"
