@@ -170,7 +170,7 @@ class BatchLoader(DataLoader):
             yield from super().__iter__()
         except (RuntimeError, OSError, EOFError) as e:  # what comes of a dead worker: it holds the batches it has sent
             workers = getattr(self._iterator, "_workers", [])
-            wait([worker.sentinel for worker in workers], timeout=1)
+            wait([worker.sentinel for worker in workers], timeout=10)
             died = [(number, worker.exitcode) for number, worker in enumerate(workers) if worker.exitcode]
             if not died:
                 raise

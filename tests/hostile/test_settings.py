@@ -11,7 +11,6 @@ import pytest
 from pointmix.data.images import DataConfig, resolve
 from pointmix.data.points import PointDataConfig
 from pointmix.data.points import resolve as resolve_points
-from pointmix.engine.config import OptimConfig
 from pointmix.engine.flags import parse
 from pointmix.engine.images import TrainImagesConfig
 from pointmix.limits import DEFAULTS, limit
@@ -79,7 +78,6 @@ RUNS: dict[str, dict[str, object]] = {
     "saved every 0 steps": {"save_every_steps": 0},
     "points every 0 steps": {"log_every": 0},
     "no threads": {"threads": 0},
-    "schedule of plateaus": {"optim": OptimConfig(sched="plateau")},
 }
 IMAGES: list[tuple[str, object]] = [
     *(("img_size", value) for value in (0, -1)),
