@@ -33,18 +33,8 @@ from pointmix.engine.finish import PICTURES, draw_pictures, finish, missing_pict
 from pointmix.engine.lock import RunLock, lock
 from pointmix.engine.log import Log
 from pointmix.engine.report import show_result, start_lines
-from pointmix.engine.run import (
-    Run,
-    build_run,
-    evaluate_run,
-    finished_metrics,
-    last_good,
-    load_best,
-    numbers,
-    previous_state,
-    restore_run,
-    save_run,
-)
+from pointmix.engine.resume import finished_metrics, last_good, load_best, previous_state, restore_run, save_run
+from pointmix.engine.run import Run, build_run, evaluate_run, numbers
 
 
 class Stopped(KeyboardInterrupt):

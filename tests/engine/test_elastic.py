@@ -11,7 +11,7 @@ import torch
 
 from pointmix.engine import states
 from pointmix.engine.lock import lock
-from pointmix.engine.run import previous_state
+from pointmix.engine.resume import previous_state
 
 SGD = {"opt": "sgd", "lr": 0.1}
 PLAIN = dict(kwargs={"drop_path_rate": 0.0}, mix={"mixup": 0.0, "cutmix": 0.0}, optim=SGD, epochs=2)

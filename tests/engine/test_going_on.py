@@ -11,7 +11,7 @@ import torch
 
 from pointmix.engine import states
 from pointmix.engine import train as engine
-from pointmix.engine.run import finished_metrics, previous_state
+from pointmix.engine.resume import finished_metrics, previous_state
 from pointmix.engine.train import train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
