@@ -61,9 +61,6 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
         Stopped: SIGINT or SIGTERM; the state has been saved.
     """
     out = Path(run_folder(cfg))
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(f"the run folder is {out}, but {path} is a file; give another --out")
     with deterministic(cfg.deterministic):  # before CUDA starts
         accelerator = build_accelerator(cfg)
         with _locked(out, accelerator) as held:
