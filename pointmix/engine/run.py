@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,16 +99,20 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
     )
     updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
     in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - optim.cooldown_epochs
-    if cfg.steps is not None and in_schedule <= optim.warmup_epochs:
+    warmup = optim.warmup(max(in_schedule, 0))
+    if cfg.steps is not None and in_schedule <= warmup:
         raise ValueError(
             f"steps {cfg.steps} are {cfg.steps / updates_per_epoch:.3g} epochs; expected more than the "
-            f"{optim.warmup_epochs + optim.cooldown_epochs:g} of warm-up and cool-down"
+            f"{warmup + optim.cooldown_epochs:g} of optim.warmup_epochs and optim.cooldown_epochs"
         )
+    if in_schedule <= warmup and accelerator.is_main_process:
+        why = f"epochs is {cfg.epochs} and optim.warmup_epochs {warmup:g}"
+        warnings.warn(f"all of the run is warm-up: {why}, expected a smaller one, or null", stacklevel=2)
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
         num_epochs=in_schedule,
-        warmup_epochs=optim.warmup_epochs,
+        warmup_epochs=warmup,
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=optim.cooldown_epochs,

@@ -113,3 +113,19 @@ def test_run_folder(tmp_path):
     shards = DataConfig(source="wds/", root=str(tmp_path / "shards"))
     assert run_folder(TrainImagesConfig(data=shards)) == "runs/coc_tiny-shards"
     assert run_folder(TrainPointsConfig()) == "runs/coc_tiny-shapes"
+
+
+@pytest.mark.parametrize(
+    "optim, message",
+    [
+        ({"sched": "step", "cooldown_epochs": 3}, "optim.cooldown_epochs is 3, and the step schedule has no cool-down"),
+        ({"sched": "none", "cooldown_epochs": 3}, "optim.cooldown_epochs is 3, and the none schedule has no cool-down"),
+        ({"sched": "none", "warmup_epochs": 2}, "optim.warmup_epochs is 2, and without a schedule"),
+    ],
+)
+def test_what_a_schedule_would_pass_over_is_refused(optim, message):
+    """timm's schedulers take these and do nothing with them."""
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**optim)
+    for sched in ("cosine", "tanh", "poly"):
+        OptimConfig(**optim | {"sched": sched})
