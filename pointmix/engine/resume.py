@@ -19,6 +19,11 @@ from pointmix.engine.config import RunConfig, as_plain, changed_key, is_longer
 from pointmix.engine.run import Progress, Run, model_info
 from pointmix.engine.validate import check_state
 
+# What is used of metrics.json when a finished run is met again, and of what kinds.
+WRITTEN = {"test": dict, "more_tests": dict, "shares": dict, "selected": dict, "model": dict}
+WRITTEN |= {"select": str, "select_by": str, "data": str, "steps": int, "parameters": int, "epochs": float}
+WRITTEN |= {"seconds": float, "classes": list, "pictures": list}
+
 
 def all_skipped(run: Run) -> list[tuple[str, str]]:
     """(file, reason) of every damaged sample that any process has met since the run began, whatever resumed it."""
@@ -115,7 +120,7 @@ def finished_metrics(cfg: RunConfig, out: Path, state: dict[str, Any]) -> dict[s
         return None
     try:
         metrics = json.loads(path.read_text())
-        if not isinstance(metrics, dict) or not isinstance(metrics.get("more_tests", {}), dict):
+        if not isinstance(metrics, dict) or not all(isinstance(metrics.get(k), kind) for k, kind in WRITTEN.items()):
             raise ValueError("it holds no metrics of a run")
     except ValueError as e:
         warnings.warn(f"{path} is damaged and is written anew: {e}", stacklevel=2)
@@ -123,9 +128,9 @@ def finished_metrics(cfg: RunConfig, out: Path, state: dict[str, Any]) -> dict[s
     if is_longer(state["config"], cfg):
         return None
     wanted = min(state["total_steps"], cfg.max_steps or state["total_steps"])
-    done = metrics.get("steps") == state["progress"]["step"] >= wanted
+    done = metrics["steps"] == state["progress"]["step"] >= wanted
     asked = cfg.more_tests(nn.Identity())
-    return metrics if done and metrics.get("more_tests", {}).keys() == asked.keys() else None
+    return metrics if done and metrics["more_tests"].keys() == asked.keys() else None
 
 
 def restore_run(run: Run, state: dict[str, Any], saved: states.Saved) -> None:
