@@ -79,16 +79,15 @@ class OptimConfig:
         takes = get_optimizer_info(self.opt.lower())
         if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
             raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
+
+    def unused(self) -> list[str]:
+        """Settings that the schedule passes over, a line for each."""
+        lines = []
         if self.sched in ENDLESS and self.cooldown_epochs:
-            raise ValueError(
-                f"optim.cooldown_epochs is {self.cooldown_epochs}, and the {self.sched} schedule has no cool-down; "
-                "expected 0"
-            )
+            lines.append(f"optim.cooldown_epochs {self.cooldown_epochs} is not used: {self.sched} has no cool-down")
         if self.sched == "none" and self.warmup_epochs:
-            raise ValueError(
-                f"optim.warmup_epochs is {self.warmup_epochs:g}, and without a schedule (optim.sched none) there is no "
-                "warm-up; expected null or 0"
-            )
+            lines.append(f"optim.warmup_epochs {self.warmup_epochs:g} is not used: optim.sched none has no warm-up")
+        return lines
 
     def warmup(self, epochs: float) -> float:
         """Epochs of warm-up in a schedule of so many epochs."""

@@ -18,7 +18,7 @@ from torch import nn
 
 import pointmix
 from pointmix.engine import states
-from pointmix.engine.config import RunConfig, as_plain
+from pointmix.engine.config import ENDLESS, RunConfig, as_plain
 from pointmix.engine.evaluate import evaluate
 from pointmix.engine.lock import RunLock
 
@@ -98,16 +98,20 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
         **options,
     )
     updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
-    in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - optim.cooldown_epochs
+    cooldown = 0 if optim.sched in ENDLESS else optim.cooldown_epochs
+    in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - cooldown
     warmup = optim.warmup(max(in_schedule, 0))
     if cfg.steps is not None and in_schedule <= warmup:
         raise ValueError(
             f"steps {cfg.steps} are {cfg.steps / updates_per_epoch:.3g} epochs; expected more than the "
-            f"{warmup + optim.cooldown_epochs:g} of optim.warmup_epochs and optim.cooldown_epochs"
+            f"{warmup + cooldown:g} of optim.warmup_epochs and optim.cooldown_epochs"
         )
-    if in_schedule <= warmup and accelerator.is_main_process:
+    told = optim.unused()
+    if in_schedule <= warmup:
         why = f"epochs is {cfg.epochs} and optim.warmup_epochs {warmup:g}"
-        warnings.warn(f"all of the run is warm-up: {why}, expected a smaller one, or null", stacklevel=2)
+        told.append(f"all of the run is warm-up: {why}, expected a smaller one, or null")
+    for line in told if accelerator.is_main_process else ():
+        warnings.warn(line, stacklevel=2)
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
@@ -115,7 +119,7 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
         warmup_epochs=warmup,
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
-        cooldown_epochs=optim.cooldown_epochs,
+        cooldown_epochs=cooldown,
         step_on_epochs=cfg.steps is None and not optim.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
     )

@@ -71,6 +71,13 @@ def test_a_run_that_is_all_warm_up_is_told(tiny_config):
         train(tiny_config(epochs=1, max_steps=1))
 
 
+def test_what_the_schedule_passes_over_is_told(tiny_config):
+    cfg = tiny_config(optim={"sched": "none", "warmup_epochs": 9, "cooldown_epochs": 9}, steps=3)
+    with pytest.warns(UserWarning, match="^optim.(warmup|cooldown)_epochs 9 is not used: ") as told:
+        assert train(cfg)["steps"] == 3
+    assert len({str(w.message) for w in told if "is not used" in str(w.message)}) == 2
+
+
 def weights(cfg):
     return load_state(f"{cfg.out}/{FOLDER}")[0]["model"]
 
@@ -78,7 +85,7 @@ def weights(cfg):
 @pytest.mark.parametrize(
     "optim, short, long",
     [
-        ({"sched": "none", "warmup_epochs": None}, {"epochs": 1}, {"epochs": 2}),
+        ({"sched": "none", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
         ({"sched": "none", "warmup_epochs": None}, {"steps": 8}, {"steps": 11}),
         ({"sched": "step", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
         ({"sched": "cosine", "cooldown_epochs": 0, "warmup_epochs": 0}, {"epochs": 1}, {"cooldown_epochs": 1}),
