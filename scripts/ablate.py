@@ -202,7 +202,7 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
     Raises:
         ValueError: its run folder is of another configuration.
     """
-    from pointmix.engine.run import finished_metrics, previous_state
+    from pointmix.engine.resume import finished_metrics, previous_state
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:

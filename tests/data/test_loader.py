@@ -16,6 +16,7 @@ import torch
 
 import pointmix.data.folder as folder_module
 from pointmix.data.images import DataConfig, ImageSplits, build_data
+from pointmix.data.loader import ImageSet
 from pointmix.data.source import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,3 +195,13 @@ def test_a_worker_that_dies_names_the_file(folder, monkeypatch):
     with pytest.raises(ChildProcessError, match="that read .*cat/03.jpg was killed by SIGKILL") as caught:
         epoch_of(splits, 0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the workers would not inherit the patch")
+def test_a_worker_that_dies_before_it_reads_names_no_file(folder, monkeypatch):
+    def die(self, keys):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ImageSet, "__getitems__", die)
+    with pytest.raises(ChildProcessError, match="that read nothing yet was killed by SIGKILL"):
+        epoch_of(build(folder, workers=1), 0)
