@@ -194,3 +194,12 @@ def test_a_worker_that_dies_names_the_file(folder, monkeypatch):
     with pytest.raises(ChildProcessError, match="that read .*cat/03.jpg was killed by SIGKILL") as caught:
         epoch_of(splits, 0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_fits_into_no_memory_is_named(folder, workers):
+    loader = build(folder, workers=workers).train
+    loader.dataset.transform = lambda _: np.empty(10**15)
+    with pytest.raises(MemoryError, match="a batch of 4 images does not fit; make batch_size or .* smaller") as caught:
+        next(iter(loader))
+    assert "\n" not in str(caught.value)

@@ -66,7 +66,6 @@ def write(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
 
 
-IMAGE, LABEL = member("a.png", png()), member("a.cls", b"0")
 SHARDS: dict[str, Callable[[], object]] = {
     "no shards": lambda: Path("s").mkdir(),
     "empty": lambda: write("s/train-0.tar", b""),
@@ -92,6 +91,15 @@ SHARDS: dict[str, Callable[[], object]] = {
     "a label of 8 GiB of nothing": lambda: write("s/train-0.tar", sparse("a.cls", 8**11 - 1)),
     "an image of 8 GiB of nothing": lambda: write("s/train-0.tar", sparse("a.png", 8**11 - 1)),
     "terminal codes in a name": lambda: shard(member("\x1b[31ma.png", png())),
+    "a pipe": lambda: (Path("s").mkdir(), os.mkfifo("s/train-0.tar")),
+    "names of classes in a pipe": lambda: (
+        shard(member("a.png", png()), member("a.cls", b"0")),
+        os.mkfifo("s/classes.txt"),
+    ),
+    "5 MB of names": lambda: (
+        shard(member("a.png", png()), member("a.cls", b"0")),
+        write("s/classes.txt", b"cat\n" * 1_300_000),
+    ),
 }
 
 
@@ -110,6 +118,8 @@ TARS: dict[str, Callable[[], object]] = {
     ),
     "cut": lambda: write("t/train.tar", tar("x.tar", member("cat/a.png", png(64)))[:700]),
     "a tar in it that is none": lambda: tar("t/train.tar", member("cat.tar", b"hello" * 300)),
+    "an image of 8 GiB of nothing": lambda: write("t/train.tar", sparse("cat/a.png", 8**11 - 1)),
+    "a pipe": lambda: (Path("t").mkdir(), os.mkfifo("t/train.tar")),
 }
 
 
@@ -221,6 +231,13 @@ SETS: dict[str, dict[str, object]] = {
     "labels below zero": {"label": np.array([-1, 0])},
     "labels with a gap": {"label": np.array([0, 5])},
     "mask of another size": {"mask": np.ones((2, 5))},
+    "mask as a group": {"mask": lambda f: f.create_group("mask")},
+    "mask in text": {"mask": np.full((2, 4), b"x")},
+    "mask in chunks of 10^10": {
+        "data": lambda f: f.create_dataset("data", (10**7, 1000, 3), "f4", chunks=(1, 1000, 3)),
+        "label": lambda f: f.create_dataset("label", (10**7,), "u1", chunks=(1024,)),
+        "mask": lambda f: f.create_dataset("mask", (10**7, 1000), "u1", chunks=(4 * 10**6, 1000)),
+    },
     "data as a group": {"data": lambda f: f.create_group("data")},
     "10^12 clouds": {
         "data": lambda f: f.create_dataset("data", (10**12, 4, 3), "f4", chunks=(64, 4, 3)),

@@ -11,7 +11,6 @@ import pytest
 from pointmix.data.images import DataConfig, resolve
 from pointmix.data.points import PointDataConfig
 from pointmix.data.points import resolve as resolve_points
-from pointmix.engine.config import OptimConfig
 from pointmix.engine.flags import parse
 from pointmix.engine.images import TrainImagesConfig
 from pointmix.limits import DEFAULTS, limit
@@ -64,7 +63,7 @@ def test_a_class_in_a_flag_is_not_made():
 FLAGS = """
 --config=gone.yaml --config=. --nonsense=1 --model.nonsense=1 --epochs=x --epochs=1.5 --batch_size=many --precision=fp8
 --seed=x --seeds=[a] --select=best --compile=perhaps --data.img_size=x --data.keep=x --data.in_chans=x --data.std=x
---data.root=somewhere --votes=2
+--data.scale=x --votes=2 --optim.sched=plateau
 """.split()
 RUNS: dict[str, dict[str, object]] = {
     "no epochs": {"epochs": 0},
@@ -79,7 +78,6 @@ RUNS: dict[str, dict[str, object]] = {
     "saved every 0 steps": {"save_every_steps": 0},
     "points every 0 steps": {"log_every": 0},
     "no threads": {"threads": 0},
-    "schedule of plateaus": {"optim": OptimConfig(sched="plateau")},
 }
 IMAGES: list[tuple[str, object]] = [
     *(("img_size", value) for value in (0, -1)),
