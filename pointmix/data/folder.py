@@ -159,6 +159,8 @@ def open_reader(*, name: str, root: str | None, split: str, input_key: str, targ
             dataset = create_dataset(name, root=root, split=split, download=download)
         except (RuntimeError, AssertionError) as error:  # not downloaded yet; or a name that timm does not know
             raise ValueError(f"data.source {name!r}: {error} (data.download true fetches a known set)") from error
+        if hasattr(dataset, "loader"):  # of files; torchvision's own lets them choose any decoder
+            dataset.loader = open_image
         targets = np.asarray([int(t) for t in dataset.targets], dtype=np.int64)
         return Source(list(dataset.classes), targets, partial(_read_pair, dataset), partial(_name_pair, dataset))
     if prefix != "hfds":

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.folder import open_source, open_tar
+from pointmix.data.folder import open_reader, open_source, open_tar
 from pointmix.data.hdf5 import CloudFiles, open_modelnet40, open_scanobjectnn
 from pointmix.data.images import DataConfig, build_data
 from pointmix.data.shards import open_shards
-from pointmix.data.source import decode
+from pointmix.data.source import UnreadableImage, decode
 from pointmix.data.verify import extract
 
 
@@ -129,6 +129,17 @@ def test_tar_files(case, folder, refused):
     assert "train.tar" in refused(lambda: open_tar("t/train.tar"))
 
 
+def test_image_folders_of_torchvision_choose_no_other_decoder(folder):
+    write("t/cat/0.png", png())
+    Image.new("RGB", (8, 8)).save("t/cat/1.png", "TGA")
+    Image.new("1", (12_000, 10_000)).save("t/cat/2.png")
+    source = open_reader(name="torch/image_folder", root="t", split="train", input_key="", target_key="", download=False)
+    assert decode(source, 0, "L").size == (8, 8)
+    for index, why in ((1, "holds no image"), (2, "the image of 12000 x 10000 has")):
+        with pytest.raises(UnreadableImage, match=why):
+            decode(source, index, "L")
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 
@@ -181,9 +192,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_bytes(b"hello"),
     "cut": lambda path: path.write_bytes(png(64)[:60]),
-    "120 megapixels": lambda path: path.write_bytes(
-        png().replace(b"\0\0\0\x08\0\0\0\x08", b"\0\x01\0\0\0\0\x07\x27", 1)
-    ),
+    "120 megapixels": lambda path: Image.new("1", (12_000, 10_000)).save(path),
     "a pipe": lambda path: os.mkfifo(path),
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a link to nothing": lambda path: path.symlink_to("gone"),
