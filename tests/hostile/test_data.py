@@ -133,7 +133,8 @@ def test_image_folders_of_torchvision_choose_no_other_decoder(folder):
     write("t/cat/0.png", png())
     Image.new("RGB", (8, 8)).save("t/cat/1.png", "TGA")
     Image.new("1", (12_000, 10_000)).save("t/cat/2.png")
-    source = open_reader(name="torch/image_folder", root="t", split="train", input_key="", target_key="", download=False)
+    unused = {"input_key": "", "target_key": "", "download": False}
+    source = open_reader(name="torch/image_folder", root="t", split="train", **unused)
     assert decode(source, 0, "L").size == (8, 8)
     for index, why in ((1, "holds no image"), (2, "the image of 12000 x 10000 has")):
         with pytest.raises(UnreadableImage, match=why):
