@@ -73,11 +73,13 @@ def main(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> None:
     from pointmix.data.images import build_test
-    from pointmix.engine.checkpoint import write_text
+    from pointmix.engine.checkpoint import check_place, write_text
     from pointmix.inference import data_config, open_model, pick_device
     from pointmix.messages import one_line
 
     args = parse(argv)
+    if args.out:
+        check_place(args.out)
     device = pick_device(args.device)
     runs = [*args.runs, *([args.run] if args.run is not None else [])]
     if bool(runs) == (args.model is not None) or (runs and args.checkpoint is not None):

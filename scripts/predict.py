@@ -56,9 +56,12 @@ def predict(args: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pointmix.engine.checkpoint import check_place
     from pointmix.inference import open_model, pick_device
     from pointmix.messages import is_out_of_memory, one_line
 
+    if args.clusters:
+        check_place(args.clusters)
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
     device = pick_device(args.device)
