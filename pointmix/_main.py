@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import torch
 
-from pointmix.messages import one_line
+from pointmix.messages import is_out_of_memory, one_line
 
 LONGEST = 4000  # characters of a message; only what a file made up is longer
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Do the work and return 0; 2 after a line on stderr for bad input, 128 and the signal's number if stopped.
+    """Do the work and return 0; 2 after a line on stderr for bad input or where memory does not suffice, 128 and the
+    signal's number if stopped.
 
     Errors of other kinds are mistakes of the program and pass through. Warnings become one line each.
     """
@@ -27,6 +28,11 @@ def exit_code(work: Callable[[], object]) -> int:
         return 128 + getattr(e, "signum", signal.SIGINT)
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print("error:", one_line(e, LONGEST), file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as e:
+        if not is_out_of_memory(e):
+            raise
+        print("error: not enough memory:", one_line(e), file=sys.stderr)
         return 2
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

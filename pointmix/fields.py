@@ -40,10 +40,10 @@ def checked_points(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
     """Positions and features of one cloud as tensors. Arguments and errors: `PointSet.from_points`."""
     usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
-    xyz = as_tensor(np.asarray(xyz) if isinstance(xyz, (list, tuple)) else xyz)  # in double precision, as arrays are
+    xyz = as_tensor(xyz, "from_points: xyz", double=True)
     if feat is None:
         feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
-    values = as_tensor(feat)
+    values = as_tensor(feat, "from_points: feat")
     if not values.is_floating_point() and values.dtype not in (torch.bool, torch.uint8, torch.uint16):
         raise ValueError(
             f"from_points: pos and feat must be floating point, got {xyz.dtype}, {values.dtype}; only bytes and "

@@ -51,10 +51,11 @@ def read_cloud(
     """Positions and features of the cloud in a file.
 
     .ply: vertices with x, y, z; the features are colors (red, green, blue; r, g, b; or diffuse_red and so on), then
-    normals (nx, ny, nz or normal_x and so on), if any. A warning names what else there is.
+    normals (nx, ny, nz or normal_x and so on), if any.
     .npy: (N, 2) or (N, 3) positions; of wider rows the first three columns, the rest are features.
     .npz, .h5: positions under pos or xyz, or, as in a .npy, under points or data; features under feat, colors (or rgb)
     and normals, in this order. What has one more axis in front holds many clouds, and `index` chooses one.
+    A warning names what else there is in the file.
 
     Positions keep double precision, integers that need it get it, others are single; features are single, bytes and
     unsigned 16-bit integers in [0, 1]. What the file or `columns` says is colors is in [0, 1] whatever its type, as
@@ -167,19 +168,17 @@ def _ply(path: Path, index: int | None) -> Found:
         if keys is not None:
             values = columns(keys)
             features.append((what, _in_unit(values, values) if what == "colors" else values))
-    unread = [*names.values(), *(f"element {e.name}" for e in ply.elements if e.name != "vertex")]
-    if unread:  # without the path, so that Python shows it once for files alike
-        warnings.warn(f"not read from .ply files: {', '.join(unread)}", stacklevel=2)
+    _name_unread(path, [*names.values(), *(f"element {e.name}" for e in ply.elements if e.name != "vertex")])
     return pos, features
 
 
 def _npy(path: Path, index: int | None) -> Found:
-    return _of_arrays({"data": read_npy(path)}, index)
+    return _of_arrays({"data": read_npy(path)}, path, index)
 
 
 def _npz(path: Path, index: int | None) -> Found:
     with open_npz(path) as arrays:
-        return _of_arrays(arrays, index)
+        return _of_arrays(arrays, path, index)
 
 
 def _h5(path: Path, index: int | None) -> Found:
@@ -187,7 +186,7 @@ def _h5(path: Path, index: int | None) -> Found:
     from pointmix.opening_hdf5 import open_hdf5
 
     with open_hdf5(path) as file:
-        return _of_arrays(file, index)
+        return _of_arrays(file, path, index)
 
 
 READERS: dict[str, Callable[[Path, int | None], Found]] = {
@@ -195,7 +194,7 @@ READERS: dict[str, Callable[[Path, int | None], Found]] = {
 }  # fmt: skip
 
 
-def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
+def _of_arrays(arrays: Mapping[str, np.ndarray], path: Path, index: int | None) -> Found:
     """One cloud of (N, D), or of many of one size (n, N, D), among named arrays."""
     name = next((key for key in POSITIONS if key in arrays), None)
     if name is None:
@@ -220,8 +219,16 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], index: int | None) -> Found:
     found, features = one(name), []
     if name in ("points", "data") and found.shape[1] > 3:  # further columns are colors, normals and the like
         found, features = found[:, :3], [("further columns", found[:, 3:])]
-    chosen = [next((key for key in group if key in arrays), None) for group in FEATURES]
-    return found, features + [(key, one(key)) for key in chosen if key is not None]
+    chosen = [key for group in FEATURES if (key := next((key for key in group if key in arrays), None)) is not None]
+    features += [(key, one(key)) for key in chosen]
+    _name_unread(path, [key for key in arrays if key not in (name, *chosen)])
+    return found, features
+
+
+def _name_unread(path: Path, names: Sequence[str]) -> None:
+    if names:  # without the path, so that Python shows it once for files alike
+        unread = one_line(", ".join(names))
+        warnings.warn(f"not read from {path.suffix.lower()} files: {unread}", stacklevel=2)
 
 
 def _of_kind(found: list[tuple[str, np.ndarray]], wanted: str, columns: str | None) -> list[tuple[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from pointmix.arrays import as_tensor
+from pointmix.limits import check_array
 
 if TYPE_CHECKING:
     import h5py
 
 ORIENTATION = ExifTags.Base.Orientation
-PART = 256  # rows of colors that are looked at together
+PART = 16 << 20  # bytes of colors that are looked at together
 
 
 def as_channels_last(
@@ -90,28 +92,38 @@ def full_color(colors: np.ndarray | h5py.Dataset) -> float:
     16-bit values. Floats with a negative value were normalized by somebody and are kept.
 
     Args:
-        colors: of a whole file, so that a dark cloud is not taken for one in other units; read in parts.
+        colors: of a whole file, so that a dark cloud is not taken for one in other units; read in parts. What is
+            damaged is left out.
 
     Raises:
-        ValueError: if the values are in none of these ranges.
+        ValueError: if the values are in none of these ranges, or more than the limit ARRAY_BYTES must be looked at.
     """
     kind = colors.dtype.newbyteorder("=")
     if kind.kind == "b" or kind in (np.uint8, np.uint16):
         return 1.0 if kind.kind == "b" else float(np.iinfo(kind).max)
-    low, high = 0.0, 0.0
-    for start in range(0, len(colors), PART):
-        try:
-            part = np.asarray(colors[start : start + PART], dtype=np.float64)
-        except OSError:  # damaged, as reading the cloud itself will say
-            continue
-        part = part[np.isfinite(part)]
-        low, high = min(low, part.min(initial=0)), max(high, part.max(initial=0))
+    check_array(colors.shape, kind.itemsize, "the array of colors")
+    rows = max(1, PART // max(1, math.prod(colors.shape[1:]) * kind.itemsize))
+    ends = [_ends(colors, start, min(start + rows, len(colors))) for start in range(0, len(colors), rows)]
+    low, high = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
     if kind.kind == "f" and (low < 0 or high <= 1 + 1e-3):  # rounding may leave a little more than 1
         return 1.0
     full = next((float(most) for most in (1, 255, 65535) if 0 <= low and high <= most), None)
     if full is None:
         raise ValueError(f"colors are from {low:g} to {high:g}, expected up to 1, 255 or 65535, none negative")
     return full
+
+
+def _ends(colors: np.ndarray | h5py.Dataset, start: int, stop: int) -> tuple[float, float]:
+    """The smallest and the largest finite value of some rows, and zero."""
+    try:
+        part = np.asarray(colors[start:stop], dtype=np.float64)
+    except OSError:  # a row is damaged, as reading it for its own sake will say; the others count
+        if stop - start == 1:
+            return 0.0, 0.0
+        halves = [_ends(colors, *half) for half in ((start, (start + stop) // 2), ((start + stop) // 2, stop))]
+        return min(halves[0][0], halves[1][0]), max(halves[0][1], halves[1][1])
+    part = part[np.isfinite(part)]
+    return float(part.min(initial=0)), float(part.max(initial=0))
 
 
 def upright(image: Image.Image) -> Image.Image:

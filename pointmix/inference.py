@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pointmix.data.source import MODES, Source, UnreadableImage, decode
 from pointmix.data.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
 from pointmix.limits import check_limit, regular_file
-from pointmix.messages import one_line
+from pointmix.messages import is_out_of_memory, one_line
 from pointmix.models import create_model
 from pointmix.models.weights import load_reference, read_tensors
 from pointmix.opening import open_image
@@ -158,7 +159,7 @@ def read_image(path: str | Path, in_chans: int) -> Image.Image:
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
     """The image resized, cropped and normalized as in evaluation."""
-    return join_bytes([eval_transform(cfg)(image)], mean=cfg.mean, std=cfg.std).to("cpu")[0]
+    return _transformed(eval_transform(cfg), image, cfg)[0]
 
 
 def masked_image(
@@ -172,5 +173,13 @@ def masked_image(
         ValueError: if the crop holds no visible pixel.
     """
     transform = MaskedTransform(eval_transform(cfg).transforms, side=None)
-    batch = join_bytes([transform(put_mask(image, mask))], mean=cfg.mean, std=cfg.std)
-    return partial_points(batch.to("cpu"), coord_mode=coord_mode)
+    return partial_points(_transformed(transform, put_mask(image, mask), cfg), coord_mode=coord_mode)
+
+
+def _transformed(transform: Callable[[Image.Image], Any], image: Image.Image, cfg: DataConfig) -> Tensor:
+    try:
+        return join_bytes([transform(image)], mean=cfg.mean, std=cfg.std).to("cpu")
+    except (MemoryError, RuntimeError) as e:
+        if not is_out_of_memory(e):
+            raise
+        raise ValueError(f"an image of {cfg.img_size}x{cfg.img_size} (data.img_size) does not fit into memory") from e

@@ -80,7 +80,7 @@ def regular_file(path: str | os.PathLike, what: str = "file") -> Path:
         raise FileNotFoundError(f"no {what} {path}".replace("\0", "\\0")) from e
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise ValueError(f"{path} is {kind}, expected a {what}")
+        raise ValueError(f"{path} is {kind}, not a regular {what}")
     return path
 
 

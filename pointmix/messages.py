@@ -1,8 +1,11 @@
-"""Text from files and from other libraries, made fit for a message."""
+"""What files and other libraries say, made fit for a message."""
 
 from __future__ import annotations
 
+import torch
+
 LONGEST = 400  # characters
+NO_MEMORY = ("can't allocate memory", "MemoryError")  # of torch; of a worker's traceback
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
@@ -13,3 +16,10 @@ def one_line(text: object, longest: int = LONGEST) -> str:
         words = type(text).__name__
     words = words if len(words) <= longest else words[: longest - 4] + " ..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is NumPy's, Pillow's or torch's way to say that there is not enough memory, here or in a worker."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

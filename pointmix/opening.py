@@ -6,6 +6,7 @@ format raises on damaged bytes; the caller names the file.
 
 from __future__ import annotations
 
+import re
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pointmix.limits import check_array, check_limit, regular_file
+from pointmix.limits import check_array, check_limit, limit, regular_file
 
 if TYPE_CHECKING:
     import h5py
@@ -73,7 +74,10 @@ def _read_array(file: IO[bytes], *, left: int, what: str) -> np.ndarray:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
+    version, start = np.lib.format.read_magic(file), file.tell()
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    check_limit("METADATA_BYTES", length, "the header")  # NumPy reads it all before it complains
+    file.seek(start)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
@@ -132,17 +136,22 @@ def check_ply(path: str | Path) -> None:
     path = regular_file(path)
     rows, values = 0, 0  # of the element that is being described; of all elements
     with open(path, "rb") as file:
-        if file.readline(8).strip() != b"ply":
-            raise ValueError("no .ply file: it should begin with the line 'ply'")
-        while (words := file.readline(4096).split())[:1] != [b"end_header"]:
-            if not words and not file.peek(1):
-                raise ValueError("the header is cut off: it has no line 'end_header'")
-            if words[:1] == [b"element"]:
-                rows = int(words[2]) if len(words) == 3 and words[2].isdigit() and len(words[2]) < 19 else -1
-                if rows < 0:
-                    raise ValueError("an element in the header has no number of rows")
-            values += rows * (words[:1] == [b"property"])
-        left = path.stat().st_size - file.tell()
+        head = file.read(limit("METADATA_BYTES"))
+    lines = re.finditer(rb"([^\r\n]*)(?:\r\n|\r|\n|\Z)", head)
+    if next(lines)[1].strip() != b"ply":
+        raise ValueError("no .ply file: it should begin with the line 'ply'")
+    for line in lines:
+        words = line[1].split()
+        if words[:1] == [b"end_header"]:
+            break
+        if words[:1] == [b"element"]:
+            rows = int(words[2]) if len(words) == 3 and words[2].isdigit() and len(words[2]) < 19 else -1
+            if rows < 0:
+                raise ValueError("an element in the header has no number of rows")
+        values += rows * (words[:1] == [b"property"])
+    else:
+        raise ValueError("the header is cut off: it has no line 'end_header'")
+    left = path.stat().st_size - line.end()
     if values > left:  # each value takes a byte or more
         raise ValueError(f"the file is cut off: its header names {values} values, {left} bytes follow")
 

@@ -34,9 +34,10 @@ def checked_pixels(
     std: Sequence[float] | None,
 ) -> tuple[Float[Tensor, "N C"], Int[Tensor, "N"], Int[Tensor, "N"]]:
     """Values as floats and their cells as int64. Arguments and errors: `PointSet.from_pixels`."""
-    values = as_tensor(values)
+    values = as_tensor(values, "from_pixels: values")
     values = values[:, None] if values.ndim == 1 else values
-    rows, cols = (as_tensor(i).to(values.device) for i in (rows, cols))
+    named = (("rows", rows), ("cols", cols))
+    rows, cols = (as_tensor(index, f"from_pixels: {name}").to(values.device) for name, index in named)
     if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
         raise ValueError(
             "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "

@@ -58,7 +58,7 @@ class PointSet:
         if not isinstance(self.feat, Tensor):  # pytree code rebuilds the class around placeholders
             return
         if isinstance(self.ptr, (list, tuple)):
-            object.__setattr__(self, "ptr", as_tensor(self.ptr).to(self.feat.device))
+            object.__setattr__(self, "ptr", as_tensor(self.ptr, "PointSet: ptr").to(self.feat.device))
         check_fields(self.pos, self.feat, self.ptr)
         self.layout.check(self.feat.shape[0], self.num_sets)
 
@@ -176,9 +176,7 @@ class PointSet:
         Raises:
             ValueError: as `from_image`, and on a depth of another size or without a valid pixel, or bad intrinsics.
         """
-        return cls.from_points(
-            *rgbd_points(rgb, depth, intrinsics, mask, depth_scale=depth_scale, mean=mean, std=std)
-        )
+        return cls.from_points(*rgbd_points(rgb, depth, intrinsics, mask, depth_scale=depth_scale, mean=mean, std=std))
 
     @classmethod
     def from_file(
@@ -330,7 +328,7 @@ class PointSet:
         Raises:
             ValueError: if the index does not fit, names a point twice, or leaves a set without a point.
         """
-        index = as_tensor(index).to(self.feat.device)
+        index = as_tensor(index, "subset: index").to(self.feat.device)
         if index.dtype == torch.bool:
             if index.shape != (len(self.feat),):
                 raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")

@@ -65,7 +65,7 @@ def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H
         depth = np.asanyarray(upright(depth) if isinstance(depth, Image.Image) else depth)
         if depth.dtype.kind not in "uif":
             raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
-        depth = as_tensor(depth)
+        depth = as_tensor(depth, "from_rgbd: depth")
     if depth.is_complex() or depth.dtype == torch.bool:
         raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
     depth = depth.double() / (1.0 if depth.is_floating_point() else depth_scale)

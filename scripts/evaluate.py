@@ -73,10 +73,13 @@ def main(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> None:
     from pointmix.data.images import build_test
-    from pointmix.engine.checkpoint import write_text
+    from pointmix.engine.checkpoint import check_place, write_text
     from pointmix.inference import data_config, open_model, pick_device
+    from pointmix.messages import one_line
 
     args = parse(argv)
+    if args.out:
+        check_place(args.out)
     device = pick_device(args.device)
     runs = [*args.runs, *([args.run] if args.run is not None else [])]
     if bool(runs) == (args.model is not None) or (runs and args.checkpoint is not None):
@@ -103,7 +106,7 @@ def evaluate(argv: list[str]) -> None:
         skipped |= set(map(tuple, results[-1]["skipped"]))
     _show(results, curve=args.keep is not None)
     for file, reason in sorted(skipped):
-        print(f"skipped {file}: {reason}", file=sys.stderr)
+        print("skipped", one_line(f"{file}: {reason}", 4000), file=sys.stderr)
     if args.out and args.keep is None:
         write_text(args.out, json.dumps(results[0] if len(results) == 1 else results, indent=1) + "\n")
         print(f"result in {args.out}")

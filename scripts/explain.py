@@ -55,8 +55,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def explain(args: argparse.Namespace) -> None:
+    from pointmix.engine.checkpoint import check_place
     from pointmix.files import is_image
 
+    check_place(args.out)
     if args.depth:
         explain_frame(args)
     elif is_image(args.file):

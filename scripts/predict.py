@@ -56,9 +56,12 @@ def predict(args: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pointmix.engine.checkpoint import check_place
     from pointmix.inference import open_model, pick_device
-    from pointmix.messages import one_line
+    from pointmix.messages import is_out_of_memory, one_line
 
+    if args.clusters:
+        check_place(args.clusters)
     if args.topk < 1:
         raise ValueError(f"--topk must be at least 1, got {args.topk}")
     device = pick_device(args.device)
@@ -76,12 +79,15 @@ def predict(args: argparse.Namespace) -> None:
                 logits = model(x.to(device))[0].float()
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the output for {path} is not finite; are the weights whole?")
-        except (ValueError, OSError, ImportError, MemoryError) as e:
-            why = " ".join(str(e).split()) or "it needs more memory than there is"
+        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as e:
+            no_memory = is_out_of_memory(e)
+            if isinstance(e, RuntimeError) and not no_memory:
+                raise
+            why = "it needs more memory than there is" if no_memory else str(e)
             why = why if path in why else f"{path}: {why}"
             if len(args.files) == 1:
                 raise ValueError(why) from e
-            print(f"error: {why}", file=sys.stderr)
+            print("error:", one_line(why, 4000), file=sys.stderr)
             continue
         done.append(path)
         inputs += [x] if args.clusters else []

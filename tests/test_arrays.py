@@ -72,6 +72,26 @@ def test_awkward_arrays_are_taken(build, kind):
     assert kind == "long" or (found.pos.dtype, found.feat.dtype) == (expected.pos.dtype, expected.feat.dtype)
 
 
+def test_lists_are_what_numpy_makes_of_them():
+    assert PointSet.from_points(XYZ.tolist()).pos.equal(torch.from_numpy(XYZ))
+    assert as_tensor(np.ones(2, np.clongdouble)).dtype == torch.complex128
+
+
+@pytest.mark.parametrize(
+    "build, what",
+    [
+        (lambda: PointSet.from_points([[1.0, 2.0], [3.0]]), "from_points: xyz: expected numbers in a regular shape"),
+        (lambda: PointSet.from_points(XYZ, [["a"]] * 6), "from_points: feat: expected numbers"),
+        (lambda: PointSet.from_pixels(VALUES, ROWS, ["a"] * 6, (6, 4)), "from_pixels: cols: expected numbers"),
+        (lambda: PointSet.from_points(XYZ).subset(["a"]), "subset: index: expected numbers"),
+        (lambda: PointSet(torch.rand(2, 3), torch.rand(2, 1), [0, "a"]), "PointSet: ptr: expected numbers"),
+    ],
+)
+def test_what_is_no_array_is_named(build, what):
+    with pytest.raises(ValueError, match=what):
+        build()
+
+
 def test_what_is_read_only_stays_so():
     given = read_only(XYZ)
     PointSet.from_points(given).pos.zero_()

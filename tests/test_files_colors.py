@@ -11,8 +11,8 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from pointmix import PointSet
-from pointmix.data.hdf5 import CloudFiles
+from pointmix import PointSet, images
+from pointmix.data.hdf5 import CloudFiles, UnreadableCloud
 from pointmix.files import read_cloud
 from pointmix.images import full_color
 
@@ -53,11 +53,7 @@ def named(names: tuple[str, ...], values: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, values.T, strict=True))
 
 
-@pytest.fixture(autouse=True)
-def strict():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.mark.parametrize("stored", STORED)
@@ -88,6 +84,21 @@ def test_what_a_ply_file_has_besides_is_named_once(tmp_path):
     assert [str(w.message) for w in caught] == ["not read from .ply files: alpha, label, r, g"]
 
 
+def test_arrays_that_are_not_read_are_named_once(tmp_path):
+    arrays = {"pos": XYZ, "rgb": STORED["uchar"], "color": XYZ, "label": XYZ[:, 0], "intensity": XYZ[:, 0]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.update(arrays)
+        file.create_group("more")
+    for suffix, names in ((".npz", "rgb, label, intensity"), (".h5", "intensity, label, more, rgb")):
+        (tmp_path / f"b{suffix}").write_bytes((tmp_path / f"a{suffix}").read_bytes())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for name in "ab":
+                assert PointSet.from_file(tmp_path / f"{name}{suffix}").feat.shape == (6, 3)
+        assert [str(w.message) for w in caught] == [f"not read from {suffix} files: {names}"]
+
+
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("key", ["rgb", "color", "colors"])
 def test_arrays_that_are_named_colors(tmp_path, stored, key):
@@ -113,7 +124,8 @@ def test_training_reads_them_as_prediction_does(tmp_path, stored, cache):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"], file["label"] = np.stack([XYZ, XYZ]), np.arange(2)
         file["rgb"] = np.stack([STORED[stored], dark.astype(STORED[stored].dtype)])
-    predicted = [read_cloud(tmp_path / "a.h5", index=index, features="rgb")[1] for index in (0, 1)]
+    with pytest.warns(UserWarning, match="not read from .h5 files: label"):
+        predicted = [read_cloud(tmp_path / "a.h5", index=index, features="rgb")[1] for index in (0, 1)]
     files = CloudFiles([tmp_path / "a.h5"], features="rgb", cache=cache)
     torch.testing.assert_close(files.read(0).feat, COLORS)
     for index in (0, 1):
@@ -142,6 +154,31 @@ def test_colors_in_no_known_range_are_refused(tmp_path, colors, message):
 def test_the_type_decides_in_any_byte_order():
     for dtype in ("<u2", ">u2"):
         assert full_color(np.array([[0, 200]], dtype=dtype)) == 65535
+
+
+def test_a_damaged_cloud_does_not_change_the_colors_of_others(tmp_path, monkeypatch):
+    rgb = np.stack([STORED["float to 255"]] * 5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"], file["label"] = np.stack([XYZ] * 5), np.zeros(5, int)
+        stored = file.create_dataset("rgb", data=rgb, chunks=(1, 6, 3), fletcher32=True)
+        place = stored.id.get_chunk_info(3).byte_offset
+    content = bytearray((tmp_path / "a.h5").read_bytes())
+    content[place] ^= 255
+    (tmp_path / "a.h5").write_bytes(content)
+    for part in (1, 72 * 2, images.PART):
+        monkeypatch.setattr(images, "PART", part)
+        clouds = CloudFiles([tmp_path / "a.h5"], features="rgb")
+        torch.testing.assert_close(clouds.read(4).feat, COLORS)
+        with pytest.raises(UnreadableCloud):
+            clouds.read(3)
+
+
+def test_only_so_many_colors_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("POINTMIX_MAX_ARRAY_BYTES", "100")
+    colors = STORED["float to 255"].repeat(2, 0)
+    with pytest.raises(ValueError, match=r"the array of colors \(12, 3\) has 144 bytes, more than the limit of 100"):
+        full_color(colors)
+    assert full_color(STORED["ushort"].repeat(9, 0)) == 65535  # which need no look
 
 
 def test_normalized_colors_are_kept():

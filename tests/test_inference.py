@@ -45,6 +45,18 @@ def test_the_mask_goes_through_the_same_crop(photo):
     assert masked_image(image, mask, cfg, coord_mode="exclusive").pos.max() == pytest.approx(19 / 20 - 0.5)
 
 
+@pytest.mark.parametrize("side", [2**20, 2**30])
+def test_a_size_that_fits_into_no_memory_is_named(photo, side):
+    image = read_image(photo, 3)
+    for make in (lambda: whole_image(image, config(img_size=side)), lambda: masked(image, config(img_size=side))):
+        with pytest.raises(ValueError, match=rf"an image of {side}x{side} \(data.img_size\) does not fit into memory"):
+            make()
+
+
+def masked(image, cfg):
+    return masked_image(image, torch.ones(40, 60, dtype=torch.bool), cfg)
+
+
 def test_hidden_pixels_do_not_leak_through_resizing(photo):
     mask = torch.zeros(40, 60, dtype=torch.bool)
     mask[8:30, 20:45] = True

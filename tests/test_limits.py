@@ -37,7 +37,7 @@ def test_only_regular_files_are_files(tmp_path):
     (tmp_path / "link").symlink_to("a")
     os.mkfifo(tmp_path / "pipe")
     assert regular_file(str(tmp_path / "link")) == tmp_path / "link"
-    for name, message in (("pipe", "a pipe, a socket or a device, expected a mask"), (".", "is a folder")):
+    for name, message in (("pipe", "a pipe, a socket or a device, not a regular mask"), (".", "is a folder")):
         with pytest.raises(ValueError, match=message):
             regular_file(tmp_path / name, "mask")
     with pytest.raises(FileNotFoundError, match="no mask .*gone"):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 import warnings
 
+import numpy as np
 import pytest
+import torch
 
 from pointmix._main import exit_code
 
@@ -19,6 +22,20 @@ def test_bad_input_is_one_line_without_terminal_codes(kind, capsys, monkeypatch)
         warnings.simplefilter("always")
         assert exit_code(work) == 2
     assert capsys.readouterr().err == "warning: of \\x1b[2Ja class\nerror: cannot read \\x1b[31mcat.png\\x07\n"
+
+
+@pytest.mark.parametrize(
+    "work, line",
+    [
+        (lambda: np.empty(10**15), "error: not enough memory: Unable to allocate"),
+        (lambda: torch.empty(10**15), "error: not enough memory: .*allocate memory"),
+        (lambda: [0] * 10**15, "error: not enough memory: MemoryError"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_one_line(work, line, capsys):
+    assert exit_code(work) == 2
+    err = capsys.readouterr().err
+    assert re.match(line, err) and err.count("\n") == 1
 
 
 def test_mistakes_of_the_program_pass_through():

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from pointmix.messages import one_line
+from pointmix.messages import is_out_of_memory, one_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,16 @@ from pointmix.messages import one_line
 )
 def test_one_line(text, line):
     assert one_line(text) == line and one_line(text).isprintable()
+
+
+NO_MEMORY = [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("you can't allocate memory")]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_want_of_memory(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), ValueError("a MemoryError is no ValueError")])
+def test_other_errors(error):
+    assert not is_out_of_memory(error)

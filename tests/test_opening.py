@@ -89,6 +89,24 @@ def test_the_size_of_an_array_is_checked_before_it_is_read(tmp_path, monkeypatch
             read_cloud(tmp_path / name)
 
 
+def test_the_header_of_an_array_is_not_read_where_it_is_large(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", XYZ)
+    monkeypatch.setenv("POINTMIX_MAX_METADATA_BYTES", "117")  # of 118
+    with pytest.raises(ValueError, match="a.npy: the header has 118 bytes, more than the limit of 117"):
+        read_cloud(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_ply_files_of_every_system(tmp_path, end):
+    head = ["ply", "format ascii 1.0", "comment end_header", "element vertex 2"]
+    head += [f"property float {axis}" for axis in "xyz"]
+    (tmp_path / "a.ply").write_bytes(end.join([*head, "end_header", "1 2 3", "4 5 6", ""]).encode())
+    assert read_cloud(tmp_path / "a.ply")[0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    (tmp_path / "a.ply").write_bytes(end.join([*head, "1 2 3"]).encode())
+    with pytest.raises(ValueError, match="a.ply: the header is cut off: it has no line 'end_header'"):
+        read_cloud(tmp_path / "a.ply")
+
+
 def test_ply_headers_of_other_elements_count(tmp_path):
     head = "ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty uchar x\nelement face {}\n"
     head += "property list uchar int i\nend_header\n1234"

@@ -15,6 +15,7 @@ from PIL import Image
 from pointmix.data.names import is_litter
 from pointmix.data.shards import open_shards
 from pointmix.data.source import Source
+from pointmix.limits import regular_file
 from pointmix.messages import one_line
 from pointmix.opening import open_image
 
@@ -94,11 +95,16 @@ def open_tar(path: str | Path) -> Source:
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
     try:
+        for tar in Path(path).glob("*.tar") if Path(path).is_dir() else [path]:
+            regular_file(tar)
         # An open tar file must not be shared by workers. The cache of what is in it would be a pickle in the data's
         # folder, which anybody may have put there.
         reader = ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
     except Exception as error:  # of a damaged file: many kinds
         raise ValueError(f"cannot read images from {path}: {one_line(str(error)) or 'no image in it'}") from error
+    for member in (info for sample in reader.samples for info in sample[::2] if info is not None):
+        if member.issparse():  # it grows without bounds when it is read
+            raise ValueError(f"cannot read images from {path}: {one_line(member.path)} is not a plain file")
     classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.get)
     kept = [i for i, (member, *_) in enumerate(reader.samples) if not is_litter(member.path)]
     if not kept:
@@ -131,9 +137,7 @@ def open_local(root: str, split: str | None) -> Source:
     raise FileNotFoundError(f"{root} has no {' or '.join(names)} (nor .tar); it has {there}")
 
 
-def open_reader(
-    *, name: str, root: str | None, split: str, input_key: str, target_key: str, download: bool
-) -> Source:
+def open_reader(*, name: str, root: str | None, split: str, input_key: str, target_key: str, download: bool) -> Source:
     """A set of timm's 'hfds/NAME' (Hugging Face) or 'torch/NAME' (torchvision).
 
     Raises:
@@ -155,6 +159,8 @@ def open_reader(
             dataset = create_dataset(name, root=root, split=split, download=download)
         except (RuntimeError, AssertionError) as error:  # not downloaded yet; or a name that timm does not know
             raise ValueError(f"data.source {name!r}: {error} (data.download true fetches a known set)") from error
+        if hasattr(dataset, "loader"):  # of files; torchvision's own lets them choose any decoder
+            dataset.loader = open_image
         targets = np.asarray([int(t) for t in dataset.targets], dtype=np.int64)
         return Source(list(dataset.classes), targets, partial(_read_pair, dataset), partial(_name_pair, dataset))
     if prefix != "hfds":

@@ -19,7 +19,7 @@ from torch import Tensor
 from pointmix.data.names import read_names
 from pointmix.data.source import UnreadableImage
 from pointmix.images import full_color
-from pointmix.opening import check_read
+from pointmix.opening import check_numbers, check_read
 from pointmix.opening_hdf5 import open_hdf5
 from pointmix.pointset import PointSet
 
@@ -184,8 +184,11 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
     if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in kinds):
         found = file[features]
         raise ValueError(f"{path}: {features} must be {data.shape} numbers, got {found.shape} {found.dtype}")
-    if "mask" in file and file["mask"].shape != data.shape[:2]:
-        raise ValueError(f"{path}: mask must be {data.shape[:2]}, got {file['mask'].shape}")
+    mask = check_numbers(f"{path}: mask", file["mask"]) if "mask" in file else None
+    if mask is not None and mask.shape != data.shape[:2]:
+        raise ValueError(f"{path}: mask must be {data.shape[:2]}, got {mask.shape}")
+    if mask is not None:
+        check_read(mask, mask.shape[1:], f"{path}: mask")
     try:
         return label[:].reshape(-1).astype(np.int64), data.shape[1]
     except OSError as error:
@@ -194,7 +197,9 @@ def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray,
 
 def _full(file: h5py.File, features: str) -> float:
     """What brings the features of a file to [0, 1]; 1 for those that have no range, such as normals in floats."""
-    if features == "none" or (features != "rgb" and file[features].dtype.kind != "u"):
+    if features == "none":
+        return 1.0
+    if features != "rgb" and file[features].dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         return 1.0
     try:
         return full_color(file[features])

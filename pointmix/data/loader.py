@@ -19,6 +19,7 @@ from torch.utils.data._utils import signal_handling
 
 from pointmix.data.sampler import EpochBatches, Key, PartBatches
 from pointmix.data.source import BadMask, Source, UnreadableImage, decode
+from pointmix.messages import is_out_of_memory
 
 
 class Failure(NamedTuple):
@@ -110,9 +111,7 @@ class ImageSet(Dataset):
         return None, -1, failed
 
 
-def collate(
-    samples: list[Sample], *, join: Callable[[list[Any]], Any]
-) -> tuple[Any, Int[Tensor, " B"], list[Failure]]:
+def collate(samples: list[Sample], *, join: Callable[[list[Any]], Any]) -> tuple[Any, Int[Tensor, " B"], list[Failure]]:
     """Samples -> the inputs, joined, and the targets (B,) of those that could be read, and the failures."""
     failed = [failure for _, _, failures in samples for failure in failures]
     good = [(image, target) for image, target, _ in samples if image is not None]
@@ -168,7 +167,11 @@ class BatchLoader(DataLoader):
     def _batches(self) -> Iterator[tuple[Any, Int[Tensor, " B"], list[Failure]]]:
         try:
             yield from super().__iter__()
-        except (RuntimeError, OSError, EOFError) as e:  # what comes of a dead worker: it holds the batches it has sent
+        except (MemoryError, RuntimeError, OSError, EOFError) as e:
+            if is_out_of_memory(e):
+                batch = f"a batch of {self.batch_sampler.batch_size} {self.dataset.what}"
+                raise MemoryError(f"{batch} does not fit; make batch_size or what data.* asks for smaller") from e
+            # What comes of a dead worker, which holds the batches that it has sent.
             workers = getattr(self._iterator, "_workers", [])
             wait([worker.sentinel for worker in workers], timeout=10)
             died = [(number, worker.exitcode) for number, worker in enumerate(workers) if worker.exitcode]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
+from pointmix.limits import check_limit, regular_file
+
 # what file managers, editors and network disks leave behind, besides all that begins with a dot
 LITTER = {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"}
 
@@ -19,9 +21,13 @@ def read_names(path: str | Path) -> list[str]:
     """The lines of a text file, without a byte-order mark, the spaces around each, and empty lines at its end.
 
     Raises:
-        ValueError: if it is no text in UTF-8 (or UTF-16 with its mark), or an empty line stands between others.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is too large, no text in UTF-8 (or UTF-16 with its mark), or an empty line stands between
+            others.
     """
-    content = Path(path).read_bytes()
+    path = regular_file(path)
+    check_limit("METADATA_BYTES", path.stat().st_size, f"the list {path}")
+    content = path.read_bytes()
     marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         lines = [line.strip() for line in content.decode("utf-16" if marked else "utf-8-sig").rstrip().splitlines()]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pointmix.data.names import is_litter, read_names
 from pointmix.data.source import Source
+from pointmix.limits import regular_file
 from pointmix.messages import one_line
 from pointmix.opening import open_image
 
@@ -30,7 +31,7 @@ def _scan(shard: Path) -> list[tuple[str, int, int, int]]:
     """(key, label, offset, size) of every image of a shard; bytes from the start of the file."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}  # key -> end of the name -> place
     labels: dict[str, int] = {}
-    with tarfile.open(shard, "r:") as tar:  # not compressed: images are found by their place in the file
+    with tarfile.open(regular_file(shard), "r:") as tar:  # not compressed: images are found by their place in the file
         for member in tar:
             if is_litter(member.name):
                 continue

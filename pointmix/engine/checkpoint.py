@@ -28,6 +28,22 @@ DIGEST = "digest"  # key of a file's metadata; its value, JSON as all of them ar
 SHA256 = '"sha256:'
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse a place where no file can be written, before there is anything to write.
+
+    Raises:
+        OSError: if it is a folder, lies below a file, or in a folder without permission.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder, expected the name of a file")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"cannot write {path}: {above} is a file, expected a folder")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"cannot write {path}: no permission to write in {above}")
+
+
 @contextmanager
 def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
     """Open a file beside `path` for writing; on success it takes the place of `path`, on failure `path` stays.
@@ -38,6 +54,7 @@ def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> It
     Raises:
         OSError: if writing failed; the message says that the previous file is whole.
     """
+    check_place(path)
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
     try:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pointmix.engine.checkpoint import replacing
 from pointmix.engine.log import in_percent
+from pointmix.messages import one_line
 
 if TYPE_CHECKING:
     from pointmix.engine.run import Run
@@ -79,6 +80,7 @@ def class_table(test: dict[str, Any], classes: list[str], unit: str) -> Table:
     table = Table(title="test data by class", title_justify="left")
     for column in ("class", unit, "right", "accuracy", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
+    classes = [one_line(name) for name in classes]
     for i, (name, share, row) in enumerate(zip(classes, test["per_class"], test["confusion"], strict=True)):
         wrong = [0 if j == i else n for j, n in enumerate(row)]
         most = max(range(len(row)), key=wrong.__getitem__)

@@ -205,3 +205,12 @@ def test_a_worker_that_dies_before_it_reads_names_no_file(folder, monkeypatch):
     monkeypatch.setattr(ImageSet, "__getitems__", die)
     with pytest.raises(ChildProcessError, match="that read nothing yet was killed by SIGKILL"):
         epoch_of(build(folder, workers=1), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_fits_into_no_memory_is_named(folder, workers):
+    loader = build(folder, workers=workers).train
+    loader.dataset.transform = lambda _: np.empty(10**15)
+    with pytest.raises(MemoryError, match="a batch of 4 images does not fit; make batch_size or .* smaller") as caught:
+        next(iter(loader))
+    assert "\n" not in str(caught.value)

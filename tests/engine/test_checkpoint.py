@@ -131,3 +131,14 @@ def test_saved_weights_do_not_share_memory_problems(tmp_path):
     checkpoint.save_model(tmp_path / "m", model, {"name": "x"})
     weights = load_file(tmp_path / "m")
     assert torch.equal(weights["0.weight"], weights["1.weight"])
+
+
+def test_a_place_where_no_file_can_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    checkpoint.check_place(tmp_path / "file")
+    checkpoint.check_place(tmp_path / "new/folders/file")
+    for place, message in ((tmp_path, "it is a folder"), (tmp_path / "file/a/b", f"{tmp_path}/file is a file")):
+        for call in (lambda p: checkpoint.check_place(p), lambda p: checkpoint.write_text(p, "x")):
+            with pytest.raises(OSError, match=f"cannot write {place}: {message}"):
+                call(place)
+    assert os.listdir(tmp_path) == ["file"]

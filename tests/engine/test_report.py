@@ -29,7 +29,7 @@ METRICS = {
 CLOUDS = METRICS | {
     "test": {"oa": 0.75, "macc": 0.6, "loss": 1, "per_class": [0.8, None, 0.4]}
     | {"confusion": [[4, 1, 0], [0] * 3, [3, 0, 2]]},
-    "classes": ["[cup]", "bowl", "chair"],
+    "classes": ["[cup]", "b\x1bowl", "chair"],
     "unit": "clouds",
     "shares": {"oa": "OA", "macc": "mAcc"},
     "select_by": "oa",
@@ -71,8 +71,8 @@ def test_result_of_clouds_has_a_table_of_classes(tmp_path):
     for part in ("75.00 %", "60.00 %", "10 votes", "OA 80.00 %  mAcc 70.00 %", "being the last, epoch 1"):
         assert part in text
     rows = {line.split()[1]: line.split()[2:] for line in text.splitlines() if line.count("│") == 6}
-    assert rows["[cup]"] == ["│", "5", "│", "4", "│", "80.0", "%", "│", "bowl", "(1)", "│"]
-    assert rows["chair"][-3:] == ["[cup]", "(3)", "│"] and "%" not in rows["bowl"]
+    assert rows["[cup]"] == ["│", "5", "│", "4", "│", "80.0", "%", "│", r"b\x1bowl", "(1)", "│"]
+    assert rows["chair"][-3:] == ["[cup]", "(3)", "│"] and "%" not in rows[r"b\x1bowl"]
 
 
 def test_selection_on_test_is_named(tmp_path):

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.folder import open_source, open_tar
+from pointmix.data.folder import open_reader, open_source, open_tar
 from pointmix.data.hdf5 import CloudFiles, open_modelnet40, open_scanobjectnn
 from pointmix.data.images import DataConfig, build_data
 from pointmix.data.shards import open_shards
-from pointmix.data.source import decode
+from pointmix.data.source import UnreadableImage, decode
 from pointmix.data.verify import extract
 
 
@@ -66,7 +66,6 @@ def write(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
 
 
-IMAGE, LABEL = member("a.png", png()), member("a.cls", b"0")
 SHARDS: dict[str, Callable[[], object]] = {
     "no shards": lambda: Path("s").mkdir(),
     "empty": lambda: write("s/train-0.tar", b""),
@@ -92,6 +91,15 @@ SHARDS: dict[str, Callable[[], object]] = {
     "a label of 8 GiB of nothing": lambda: write("s/train-0.tar", sparse("a.cls", 8**11 - 1)),
     "an image of 8 GiB of nothing": lambda: write("s/train-0.tar", sparse("a.png", 8**11 - 1)),
     "terminal codes in a name": lambda: shard(member("\x1b[31ma.png", png())),
+    "a pipe": lambda: (Path("s").mkdir(), os.mkfifo("s/train-0.tar")),
+    "names of classes in a pipe": lambda: (
+        shard(member("a.png", png()), member("a.cls", b"0")),
+        os.mkfifo("s/classes.txt"),
+    ),
+    "5 MB of names": lambda: (
+        shard(member("a.png", png()), member("a.cls", b"0")),
+        write("s/classes.txt", b"cat\n" * 1_300_000),
+    ),
 }
 
 
@@ -110,6 +118,8 @@ TARS: dict[str, Callable[[], object]] = {
     ),
     "cut": lambda: write("t/train.tar", tar("x.tar", member("cat/a.png", png(64)))[:700]),
     "a tar in it that is none": lambda: tar("t/train.tar", member("cat.tar", b"hello" * 300)),
+    "an image of 8 GiB of nothing": lambda: write("t/train.tar", sparse("cat/a.png", 8**11 - 1)),
+    "a pipe": lambda: (Path("t").mkdir(), os.mkfifo("t/train.tar")),
 }
 
 
@@ -117,6 +127,18 @@ TARS: dict[str, Callable[[], object]] = {
 def test_tar_files(case, folder, refused):
     TARS[case]()
     assert "train.tar" in refused(lambda: open_tar("t/train.tar"))
+
+
+def test_image_folders_of_torchvision_choose_no_other_decoder(folder):
+    write("t/cat/0.png", png())
+    Image.new("RGB", (8, 8)).save("t/cat/1.png", "TGA")
+    Image.new("1", (12_000, 10_000)).save("t/cat/2.png")
+    unused = {"input_key": "", "target_key": "", "download": False}
+    source = open_reader(name="torch/image_folder", root="t", split="train", **unused)
+    assert decode(source, 0, "L").size == (8, 8)
+    for index, why in ((1, "holds no image"), (2, "the image of 12000 x 10000 has")):
+        with pytest.raises(UnreadableImage, match=why):
+            decode(source, index, "L")
 
 
 class Trap:
@@ -171,9 +193,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_bytes(b"hello"),
     "cut": lambda path: path.write_bytes(png(64)[:60]),
-    "120 megapixels": lambda path: path.write_bytes(
-        png().replace(b"\0\0\0\x08\0\0\0\x08", b"\0\x01\0\0\0\0\x07\x27", 1)
-    ),
+    "120 megapixels": lambda path: Image.new("1", (12_000, 10_000)).save(path),
     "a pipe": lambda path: os.mkfifo(path),
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a link to nothing": lambda path: path.symlink_to("gone"),
@@ -221,6 +241,13 @@ SETS: dict[str, dict[str, object]] = {
     "labels below zero": {"label": np.array([-1, 0])},
     "labels with a gap": {"label": np.array([0, 5])},
     "mask of another size": {"mask": np.ones((2, 5))},
+    "mask as a group": {"mask": lambda f: f.create_group("mask")},
+    "mask in text": {"mask": np.full((2, 4), b"x")},
+    "mask in chunks of 10^10": {
+        "data": lambda f: f.create_dataset("data", (10**7, 1000, 3), "f4", chunks=(1, 1000, 3)),
+        "label": lambda f: f.create_dataset("label", (10**7,), "u1", chunks=(1024,)),
+        "mask": lambda f: f.create_dataset("mask", (10**7, 1000), "u1", chunks=(4 * 10**6, 1000)),
+    },
     "data as a group": {"data": lambda f: f.create_group("data")},
     "10^12 clouds": {
         "data": lambda f: f.create_dataset("data", (10**12, 4, 3), "f4", chunks=(64, 4, 3)),

@@ -104,35 +104,39 @@ def main_of(name: str) -> Callable[[list[str]], int]:
     return module.main
 
 
-CASES: list[tuple[str, list[str]]] = [
-    ("predict", ["--run", "run.safetensors", "huge.png"]),
-    ("predict", ["--run", "run.safetensors", "a.png", "--mask", "huge.png"]),
-    ("predict", ["--run", "run.safetensors", "pipe.png"]),
-    ("predict", ["--run", "run.safetensors", "\x1b[31m.png"]),
-    ("predict", ["--run", "blocks.safetensors", "a.png"]),
-    ("predict", ["--run", "deep.safetensors", "a.png"]),
-    ("predict", ["--run", "a.npy", "a.png"]),
-    ("predict", ["--run", "gone", "a.png"]),
-    ("predict", ["--model", "coc_tiny", "--checkpoint", "page.pth", "a.png"]),
-    ("predict", ["--model", "coc_tiny", "--checkpoint", "code.pth", "a.png"]),
-    ("predict", ["--model", "test_vit", "--checkpoint", "page.pth", "a.png"]),
-    ("predict", ["--model", "hf-hub:someone/model", "a.png"]),
-    ("predict", ["--run", "run.safetensors", "a.png", "--topk", "0"]),
-    ("predict", ["--run", "run.safetensors", "a.png", "--device", "toaster"]),
-    ("explain", ["huge.png", "--run", "run.safetensors"]),
-    ("explain", ["cloud.ply", "--model", "pointmlp"]),
-    ("describe", ["--model", "coc_gigantic"]),
-    ("evaluate", ["--run", "blocks.safetensors"]),
-    ("evaluate", ["--run", "run.safetensors", "--data.root", "gone"]),
-    ("train_image", ["--config", "laughs.yaml"]),
-    ("train_image", ["--config", "class.yaml"]),
-    ("train_points", ["--config", "laughs.yaml"]),
-    ("ablate", ["laughs.yaml", "--base", "laughs.yaml"]),
+CASES: list[tuple[str, str, str]] = [  # script, arguments, what the line must say
+    ("predict", "--run run.safetensors huge.png", "huge.png: the image of 12000 x 10000 has 120000000 pixels"),
+    ("predict", "--run run.safetensors a.png --mask huge.png", "cannot read mask huge.png: the image of 12000"),
+    ("predict", "--run run.safetensors pipe.png", "pipe.png is a pipe"),
+    ("predict", "--run run.safetensors \x1b[31m.png", r"no image file \x1b[31m.png"),
+    ("predict", "--run blocks.safetensors a.png", "kwargs.depths in its metadata is 1000000000"),
+    ("predict", "--run deep.safetensors a.png", "deep.safetensors was not written by a run"),
+    ("predict", "--run a.npy a.png", "a.npy is not a safetensors file"),
+    ("predict", "--run gone a.png", "no such file: gone"),
+    ("predict", "--model coc_tiny --checkpoint page.pth a.png", "not a readable checkpoint: it is a web page"),
+    ("predict", "--model coc_tiny --checkpoint code.pth a.png", "code.pth is not a readable checkpoint"),
+    ("predict", "--model test_vit --checkpoint page.pth a.png", "not a readable checkpoint: it is a web page"),
+    ("predict", "--model hf-hub:someone/model a.png", "no model 'hf-hub:someone/model'"),
+    ("predict", "--run run.safetensors a.png --topk 0", "--topk must be at least 1"),
+    ("predict", "--run run.safetensors a.png --device toaster", "no device 'toaster'"),
+    ("predict", "--run run.safetensors a.png --clusters .", "cannot write .: it is a folder"),
+    ("explain", "huge.png --run run.safetensors --out b.png", "huge.png: the image of 12000 x 10000"),
+    ("explain", "cloud.ply --model pointmlp --out b.png", "cloud.ply: the file is cut off: its header"),
+    ("explain", "a.png --run run.safetensors --out .", "cannot write .: it is a folder"),
+    ("explain", "a.png --run run.safetensors --out a.npy/b.png", "a.npy is a file, expected a folder"),
+    ("describe", "coc_gigantic", "coc_gigantic"),
+    ("evaluate", "--run blocks.safetensors", "kwargs.depths in its metadata is 1000000000"),
+    ("evaluate", "--run run.safetensors --data.root gone", "data.root: no folder gone"),
+    ("evaluate", "--run run.safetensors --out a.npy/b.json", "a.npy is a file, expected a folder"),
+    ("train_image", "--config laughs.yaml", "laughs.yaml has 100003 values"),
+    ("train_image", "--config class.yaml", "class.yaml names a class under class_path"),
+    ("train_points", "--config laughs.yaml", "laughs.yaml has 100003 values"),
+    ("ablate", "laughs.yaml --base laughs.yaml", "laughs.yaml has 100003 values"),
 ]
 
 
-@pytest.mark.parametrize("script, argv", CASES, ids=lambda value: value if isinstance(value, str) else value[-1])
-def test_one_line_and_exit_code_2(script, argv, folder, refused, capsys):
+@pytest.mark.parametrize("script, argv, why", CASES, ids=[f"{script} {argv!r}" for script, argv, _ in CASES])
+def test_one_line_and_exit_code_2(script, argv, why, folder, refused, capsys):
     Image.new("RGB", (8, 8)).save("a.png")
     Image.new("1", (12_000, 10_000)).save("huge.png")
     os.mkfifo("pipe.png")
@@ -148,14 +152,14 @@ def test_one_line_and_exit_code_2(script, argv, folder, refused, capsys):
     Path("class.yaml").write_text("model: {kwargs: {x: {class_path: this.Zen}}}")
 
     def run() -> None:
-        code = main_of(script)(argv)
+        code = main_of(script)(argv.split())
         out, err = capsys.readouterr()
         assert code == 2 and "Traceback" not in err, (code, err)
         (line,) = [line for line in err.splitlines() if not line.startswith("warning: ")]
         assert line.startswith("error: ") and line.isprintable()
         raise ValueError(line)
 
-    refused(run)
+    assert why in refused(run)
 
 
 def test_names_of_classes_are_shown_without_terminal_codes(folder, capsys):

@@ -63,7 +63,7 @@ def test_a_class_in_a_flag_is_not_made():
 FLAGS = """
 --config=gone.yaml --config=. --nonsense=1 --model.nonsense=1 --epochs=x --epochs=1.5 --batch_size=many --precision=fp8
 --seed=x --seeds=[a] --select=best --compile=perhaps --data.img_size=x --data.keep=x --data.in_chans=x --data.std=x
---data.root=somewhere --votes=2
+--data.scale=x --votes=2 --optim.sched=plateau
 """.split()
 RUNS: dict[str, dict[str, object]] = {
     "no epochs": {"epochs": 0},

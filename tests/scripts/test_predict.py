@@ -191,6 +191,8 @@ def test_a_file_that_fits_into_no_memory_is_named(main, folder, capsys, monkeypa
     monkeypatch.setattr(inference, "whole_image", explode)
     assert main(["--run", str(folder / "run"), str(folder / "a.png")]) == 2
     assert capsys.readouterr().err == f"error: {folder / 'a.png'}: it needs more memory than there is\n"
+    assert main(["--run", str(folder / "run"), str(folder / "a.png"), "\x1b[31m.png"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_a_mask_needs_a_model_of_points(main, folder, capsys):
