@@ -175,7 +175,10 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
 
     found = []
     for file in (recipe.folder / f"speed{k}.json" for k in range(jobs)):
-        speed = json.loads(file.read_text()) if file.exists() else {}
+        try:
+            speed = json.loads(file.read_text())
+        except (OSError, ValueError):  # not measured yet, or damaged
+            return None
         if speed.get("jobs") != jobs or changed_key(speed["config"], recipe.config()) is not None:
             return None
         found.append(speed["seconds_per_step"])

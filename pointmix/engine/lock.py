@@ -38,7 +38,7 @@ class RunLock:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[RunLock]:
-    """Hold the lock of a run folder, which is made if there is none. A folder that stays empty goes again.
+    """Hold the lock of a run folder, which is made if there is none, and removed again if nothing was written.
 
     Raises:
         OSError: another process holds it, or it is no folder; one line that names the folder and the process.

@@ -176,7 +176,7 @@ def load_best(run: Run) -> None:
 
 
 def last_good(out: Path) -> str:
-    """Where a run that failed can go on from, in words."""
+    """The checkpoint from which a run that failed can go on, for a message."""
     folder = out / states.FOLDER
     try:
         state, saved = states.load_state(folder)

@@ -147,7 +147,7 @@ def check_file(path: Path) -> None:
     """
     match = STATE.fullmatch(path.name) or BEST.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path} is no name of a state or its weights")
+        raise ValueError(f"{path} is not the name of a state or of its weights")
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
