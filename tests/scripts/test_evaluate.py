@@ -111,7 +111,7 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         ([], "one of --run and --model"),
         (["run", "--model", "test_vit"], "one of --run and --model"),
         (["run", "run", "--checkpoint", "a.pth"], "a run has its own weights"),
-        (["run", "--keep", "1", "0"], "data.keep 0.0: expected a share above 0"),
+        (["run", "--keep", "1", "0"], "data.keep must be above 0 and at most 1, got 0.0"),
         (["run", "--keep", "half"], "half"),
         (["run", "--keep", "0.5", "--mask", "holes"], "data.mask 'holes': expected one of patches"),
         (["run", "--data.mask_root", "run"], "9 of 9 images have no mask"),
