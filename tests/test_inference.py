@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import pointmix
+from pointmix import inference
 from pointmix.data.images import DataConfig, resolve
 from pointmix.inference import data_config, masked_image, open_model, read_image, whole_image
 
@@ -45,16 +46,22 @@ def test_the_mask_goes_through_the_same_crop(photo):
     assert masked_image(image, mask, cfg, coord_mode="exclusive").pos.max() == pytest.approx(19 / 20 - 0.5)
 
 
-@pytest.mark.parametrize("side", [2**20, 2**30])
-def test_a_size_that_fits_into_no_memory_is_named(photo, side):
-    image = read_image(photo, 3)
-    for make in (lambda: whole_image(image, config(img_size=side)), lambda: masked(image, config(img_size=side))):
-        with pytest.raises(ValueError, match=rf"an image of {side}x{side} \(data.img_size\) does not fit into memory"):
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you can't allocate memory: 9 bytes")])
+def test_a_size_that_does_not_fit_into_memory_is_named(photo, monkeypatch, error):
+    monkeypatch.setattr(inference, "join_bytes", lambda *_, **__: (_ for _ in ()).throw(error))
+    image, mask = read_image(photo, 3), torch.ones(40, 60, dtype=torch.bool)
+    for make in (lambda: whole_image(image, config()), lambda: masked_image(image, mask, config())):
+        with pytest.raises(ValueError, match=r"an image of 32x32 \(data.img_size\) does not fit into memory"):
             make()
 
 
-def masked(image, cfg):
-    return masked_image(image, torch.ones(40, 60, dtype=torch.bool), cfg)
+@pytest.mark.parametrize("size", [(1, 10_000_000), (10_000_000, 1)])
+def test_strips_that_resizing_makes_large_are_refused(size):
+    strip, mask = Image.new("RGB", size), torch.ones(size[::-1], dtype=torch.bool)
+    for make in (lambda: whole_image(strip, config()), lambda: masked_image(strip, mask, config())):
+        with pytest.raises(ValueError, match=f"of {size[0]} x {size[1]}, 35 on its short side, has 12250000000 pixels"):
+            make()
+    assert whole_image(Image.new("RGB", (1, 60_000)), config()).shape == (3, 32, 32)
 
 
 def test_hidden_pixels_do_not_leak_through_resizing(photo):

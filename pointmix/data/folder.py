@@ -111,6 +111,9 @@ def open_tar(path: str | Path) -> Source:
         raise ValueError(f"cannot read images from {path}: no image in it")
     reader.samples = reader.samples[kept]
     used, targets = np.unique(reader.targets[kept], return_inverse=True)  # a class may be hidden, too
+    if len(used) < len(classes):
+        ignored = _listed(sorted(set(classes) - {classes[label] for label in used}))
+        warnings.warn(f"{path}: {ignored} passed over, no class", stacklevel=2)
     classes = [classes[label] for label in used]
     return Source(classes, targets.astype(np.int64), partial(_read_stream, reader), partial(_name_stream, reader))
 

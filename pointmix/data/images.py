@@ -20,6 +20,7 @@ from pointmix.data.partial import MASKS, MaskedTransform, RandomMask, partial_po
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import MASKED_MODES, MODES, Source, cached
 from pointmix.data.transforms import eval_transform, train_transform
+from pointmix.limits import check_limit
 from pointmix.pointset import PointSet
 from pointmix.ranges import COUNT, FINITE, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, SHARE, SOME, check_fields
 
@@ -184,6 +185,7 @@ def resolve(cfg: DataConfig) -> DataConfig:
     policy = cfg.auto_augment
     if policy is not None and policy.split("-")[0] not in POLICIES:
         raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
+    check_limit("IMAGE_PIXELS", cfg.img_size**2, f"data.img_size {cfg.img_size}: such an image")
     low, high = keep_range(cfg)
     if low > high:
         raise ValueError(f"data.keep {cfg.keep}: expected a share above 0, up to 1, or two, the smaller first")

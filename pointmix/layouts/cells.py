@@ -1,5 +1,5 @@
-"""Integer work on cells of lattices: coarse cells, who takes the points of those that go, the cells that a kernel
-covers, points window by window.
+"""Integer work on cells of lattices: coarse cells, kept cells that take over the points of dropped ones, the cells that
+a kernel covers, points window by window.
 
 A batch of B lattices of `size` (B, 2) has N points, set b those from ptr[b] to ptr[b + 1], on cells (N, 2), at most one
 a cell. Where there are no more than TABLE cells a point they are looked up in a table, which is several times faster
@@ -58,8 +58,13 @@ def adopted(
     count: Int[Tensor, "N'"],
     parent: Int[Tensor, "N"],
 ) -> tuple[Int[Tensor, "N'"], Int[Tensor, "N"]]:
-    """`count` and `parent` of `coarse_cells`, where the nearest cell that stays (the first of equals) takes the points
-    of one that does not."""
+    """`count` and `parent` of `coarse_cells` once the points of dropped cells belong to the nearest kept cell of their
+    set (the first of equals).
+
+    Args:
+        cell, ptr, size, stride: as in `coarse_cells`.
+        new, new_ptr, count, parent: what it returned.
+    """
     gone = (parent < 0).nonzero().squeeze(1)
     if len(gone) == 0:
         return count, parent

@@ -75,10 +75,11 @@ class SparseGrid:
 
         keep="occupied" keeps every coarse cell that holds a point. keep="area" keeps the fullest ones, as many as
         the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask. Both
-        keep all cells of a full lattice. Kernels that overlap still read most of the points of cells that go; of
-        kernels that do not, the nearest cell that stays takes them, see `_read_once`. absent="nearest" reads, in place
-        of an absent cell of the lattice, the nearest one that the same kernel has, so that a network trained on whole
-        images meets what it knows.
+        keep all cells of a full lattice. Without overlap between kernels, the points of a dropped cell are read by the
+        nearest kept cell, see `_read_once`. Kernels that overlap read the points that they cover: all of them in
+        patches, but only about half where a tenth of the pixels is scattered. absent="nearest" reads, in place of an
+        absent cell of the lattice, the nearest one that the same kernel has, so that a network trained on whole images
+        meets what it knows.
         """
         cell, new_ptr, count, parent = coarse_cells(self.cell, ptr, self.size, stride, keep=keep)
         kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
@@ -99,8 +100,9 @@ class SparseGrid:
     def _read_once(
         self, feat, parent, cell, new_ptr, kernel: int, absent: str, alone: bool
     ) -> Float[Tensor, "N'*K C"]:
-        """What kernels without overlap read: each point where it lies, or, of another cell, at the kernel's nearest
-        edge; where several points meet, their mean. `alone` says that none do."""
+        """What kernels without overlap read: each point at its own place in the kernel, or, if its cell was dropped, at
+        the nearest place in the kernel of the cell that took it over. Points in the same place are averaged; `alone`
+        says that there are none."""
         corner = cell.index_select(0, parent) * kernel
         row, col = (self.cell - corner).clamp_(0, kernel - 1).unbind(1)
         slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)

@@ -16,8 +16,8 @@ class Reducer(nn.Conv2d):
         dim_in, dim_out: channels.
         kernel, stride, padding: as of a square convolution.
         keep: which cells of a partial lattice stay: "area" the fullest, as many as the points fill, so that the cost
-            follows the points; "occupied" all with a point. Kernels that do not overlap read the points of a cell that
-            goes at the nearest cell that stays.
+            follows the points; "occupied" all with a point. The points of a dropped cell are read by the nearest kept
+            cell if kernels do not overlap, else by the kernels that cover them, if any.
         absent: what a kernel reads at an absent cell of a lattice: "zero", or "nearest", the nearest point it has.
     """
 

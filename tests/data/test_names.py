@@ -110,7 +110,8 @@ def test_litter_in_a_tar_file(tmp_path):
         "dog/0.png",
     ]
     path = write_tar(tmp_path / "train.tar", {name: picture(i) for i, name in enumerate(names)})
-    source = open_local(str(path.parent), "train")
+    with pytest.warns(UserWarning, match="train.tar: .ipynb_checkpoints, @eaDir passed over, no class"):
+        source = open_local(str(path.parent), "train")
     assert source.classes == ["cat", "dog"] and source.targets.tolist() == [0, 1]
     assert [decode(source, i, "L").getpixel((0, 0)) for i in (0, 1)] == [0, 5]
     write_tar(tmp_path / "train.tar", {"._0.png": picture()})

@@ -194,6 +194,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_bytes(b"hello"),
     "cut": lambda path: path.write_bytes(png(64)[:60]),
     "120 megapixels": lambda path: Image.new("1", (12_000, 10_000)).save(path),
+    "a strip that resizing makes large": lambda path: Image.new("1", (20_000_000, 1)).save(path),
     "a pipe": lambda path: os.mkfifo(path),
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a link to nothing": lambda path: path.symlink_to("gone"),

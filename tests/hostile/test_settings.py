@@ -80,7 +80,7 @@ RUNS: dict[str, dict[str, object]] = {
     "no threads": {"threads": 0},
 }
 IMAGES: list[tuple[str, object]] = [
-    *(("img_size", value) for value in (0, -1)),
+    *(("img_size", value) for value in (0, -1, 10_000, 2**40)),
     *(("crop_pct", value) for value in (0, 2, -1, NAN)),
     *(("val_fraction", value) for value in (1, -1, NAN)),
     *((key, value) for key in ("hflip", "vflip", "reprob") for value in (2, -1)),
