@@ -111,7 +111,7 @@ class RunConfig:
     unit: ClassVar[str] = "samples"
     """What the data are called where they are counted."""
     root_source: ClassVar[str | None] = None
-    """What `data.source` is where flags and files give `data.root` and no source; None: its default."""
+    """What `data.source` is where flags and files give `data.root` and no source; None: a source must be given too."""
     drawn_by: ClassVar[tuple[str, ...]] = ("explain",)
     """Methods of a network of which `draw_clusters` needs one."""
 

@@ -27,8 +27,9 @@ def parse_recipe(
 
     Files come first, wherever they stand among the flags, so flags always win. `embedded` is a YAML file for the data
     that come with pointmix: it is taken where no file is named and the flags choose no other data. A `data.root`
-    without a `data.source` chooses `kind.root_source`. Flags that name another model than the files do leave behind
-    the files' model.kwargs and the files' name, and flags that name another source their name.
+    without a `data.source` chooses `kind.root_source`, and is refused where there is none. Flags that name another
+    model than the files do leave behind the files' model.kwargs and the files' name, and flags that name another source
+    their name.
     `--seeds 1 2 3` is the same as `--seeds=[1,2,3]`.
 
     Returns:
@@ -65,7 +66,10 @@ def parse_recipe(
                 raise ValueError(f"{what}: {_in_words(e)}") from e
         told = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
         given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
-        if kind.root_source and given.get("data.root") and given.get("data.source") is None:
+        if given.get("data.root") and given.get("data.source") is None:
+            if kind.root_source is None:
+                hint = "expected both, for a folder alone does not say what lies in it"
+                raise ValueError(f"data.root is {given.get('data.root')}, and data.source is not given; {hint}")
             flags.insert(0, f"--data.source={kind.root_source}")
             told += f" (data.source {kind.root_source}, as data.root is given)"
         elif embedded is not None and not files and given.get("data.source") in (None, kind().data.source):

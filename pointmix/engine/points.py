@@ -68,11 +68,12 @@ class TrainPointsConfig(RunConfig):
         return {}
 
     def check_input(self, model: nn.Module, splits: PointSplits) -> None:
-        number, channels, dims = self.data.points, splits.model_kwargs["in_chans"], splits.model_kwargs["coord_dims"]
+        given, number = splits.model_kwargs, self.data.points
+        channels, dims = given["in_chans"], given["coord_dims"]
         points = torch.linspace(-1, 1, number * dims).view(dims, number).t().contiguous()  # (N, D)
         blank = PointSet.from_points(points, points.new_zeros(number, channels))
         what = f"clouds of {number} points in {dims}-D with {channels} features"
-        more = {"classes": len(splits.classes), "alone": self.batch_size == 1}
+        more = {"classes": given["num_classes"], "alone": self.batch_size == 1}
         try_input(model, self.model.name, blank, what=what, **more)
 
     def draw_clusters(self, model: nn.Module, splits: PointSplits, path: Path) -> None:

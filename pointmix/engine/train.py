@@ -116,7 +116,7 @@ def _train(
     log.note(start_lines(run, recipe))
     parts = None if found is None else found[0]["processes"]
     if parts is not None:
-        log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
+        log.note(f"going on from step {run.at.step} of {max(run.at.step, run.last_step)} in {out}")
         then = *(found[0]["config"][key] for key in ("batch_size", "accum")), len(parts)
         if then != (now := (cfg.batch_size, cfg.accum, accelerator.num_processes)):
             shapes = " and is now ".join("{} x {} x {}".format(*shape) for shape in (then, now))

@@ -148,6 +148,8 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
             kind, keys, *rest = rng["numpy"]
             np.random.RandomState().set_state((kind, keys.numpy().astype(np.uint32), *rest))
             torch.Generator().set_state(rng["torch"])
+            if "cuda" in rng and torch.cuda.is_available():
+                torch.Generator("cuda").set_state(rng["cuda"])
         except Exception as e:  # the generators refuse in many ways
             raise _Wrong(f"processes[{i}].rng is no state of the random generators: {str(e).splitlines()[0]}") from e
         if at["update"] == 0:

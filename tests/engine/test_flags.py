@@ -53,7 +53,10 @@ def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
     assert of(f"--config={other}") == ((None, 8, {}, "digits"), str(other))
     other.write_text("data: {source: torch/cifar10, root: there}\n")
     assert of(f"--config={other}") == ((*theirs, "torch/cifar10"), str(other))
-    assert of("--data.root=D", kind=TrainPointsConfig)[0] == (*mine, "shapes")  # where shapes are kept
+    kept = of("--data.root=D", "--data.source=shapes", kind=TrainPointsConfig)
+    assert kept == ((*mine, "shapes"), embedded)  # D is where shapes are kept
+    with pytest.raises(ValueError, match="data.root is D, and data.source is not given; expected both"):
+        of("--data.root=D", kind=TrainPointsConfig)  # clouds of the user's are not passed over
     scans = of("--data.root=D", "--data.source=modelnet40", kind=TrainPointsConfig)
     assert scans == ((None, 250, {}, "modelnet40"), "defaults of x.py")
 

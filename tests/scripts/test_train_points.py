@@ -35,7 +35,7 @@ def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shapes, "COUNTS", {"training": 96, "test": 24})
     monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
     argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
-    argv += ["--data.points=64", "--seeds", "1", "2"]
+    argv += ["--data.source=shapes", "--data.points=64", "--seeds", "1", "2"]
     assert script.main(argv) == 0
     metrics = json.loads((tmp_path / "run" / "seeds.json").read_text())
     assert metrics["data"] == "shapes" and len(metrics["test"]["oa"]["values"]) == 2
