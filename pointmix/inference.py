@@ -84,6 +84,8 @@ def open_model(
     cfg = network.pretrained_cfg
     if not cfg.get("input_size"):
         raise ValueError(f"{model} takes point clouds, expected a model of images, or a run on clouds with --run")
+    if checkpoint == "":
+        raise ValueError("--checkpoint is empty, expected a file of weights")
     if checkpoint is None:
         warnings.warn(f"{model} has random weights; give trained ones with --checkpoint", stacklevel=2)
     elif hasattr(network, "explain"):

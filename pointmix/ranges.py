@@ -56,7 +56,8 @@ class Range:
             ValueError: one line with `where` and the setting's name, what was expected, and its value.
         """
         for name, value in settings.items():
-            for number in value if isinstance(value, Iterable) and not isinstance(value, str) else (value,):
+            several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1)
+            for number in value if several else (value,):
                 if (expected := self.expected(number)) is not None:
                     raise ValueError(f"{where}{name} must be {expected}, got {value!r}")
 
@@ -125,7 +126,7 @@ def _expected(hint: Any, value: Any) -> str | None:
         texts = [_expected(part, value) for part in alike or real]
         return None if None in texts else " or ".join(dict.fromkeys(texts))
     if origin is Literal:
-        return None if value in parts else f"one of {', '.join(parts)}"
+        return None if value in parts else f"one of {', '.join(map(str, parts))}"
     if origin is tuple:
         if not isinstance(value, list | tuple):
             return "a list"

@@ -175,7 +175,10 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
 
     found = []
     for file in (recipe.folder / f"speed{k}.json" for k in range(jobs)):
-        speed = json.loads(file.read_text()) if file.exists() else {}
+        try:
+            speed = json.loads(file.read_text())
+        except (OSError, ValueError):  # not measured yet, or damaged
+            return None
         if speed.get("jobs") != jobs or changed_key(speed["config"], recipe.config()) is not None:
             return None
         found.append(speed["seconds_per_step"])
@@ -202,7 +205,7 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
     Raises:
         ValueError: its run folder is of another configuration.
     """
-    from pointmix.engine.run import finished_metrics, previous_state
+    from pointmix.engine.resume import finished_metrics, previous_state
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from pointmix.ranges import COUNT, FINITE, PART, POSITIVE, SHARE, SOME, Range, check_choice, check_fields, range_of
 
@@ -39,6 +40,9 @@ def test_messages_name_key_range_and_value():
     for value, text in ((0, "at least 1, got 0"), (1.5, "a whole number at least 1, got 1.5")):
         with pytest.raises(ValueError, match=f"^heads must be {text}$"):
             COUNT.check(dim=4, heads=value)
+    for zero in (np.array(0), torch.tensor(0)):
+        with pytest.raises(ValueError, match="^heads must be a whole number at least 1, got (array|tensor)"):
+            COUNT.check(heads=zero)
     with pytest.raises(ValueError, match=r"^dims must be at least 1, got \(4, 0\)$"):
         COUNT.check(dims=(4, 0))
     with pytest.raises(ValueError, match="^pad must be one of needed, always, got 'no'$"):

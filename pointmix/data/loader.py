@@ -68,7 +68,7 @@ class ImageSet(Dataset):
     """
 
     what = "images"
-    reading: Int[Tensor, "W"] | None = None  # the index that each worker read last, in shared memory
+    reading: Int[Tensor, "W"] | None = None  # the index that each worker read last, -1 before, in shared memory
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class BatchLoader(DataLoader):
             generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the caller's numbers
         )
         if workers:
-            dataset.reading = torch.zeros(workers, dtype=torch.int64).share_memory_()
+            dataset.reading = torch.full((workers,), -1).share_memory_()
             # Else torch would raise when a worker dies wherever this process is then, not where it asks for a batch.
             signal_handling._SIGCHLD_handler_set = True
         self.strict = strict
@@ -173,11 +173,12 @@ class BatchLoader(DataLoader):
                 raise MemoryError(f"{batch} does not fit; make batch_size or what data.* asks for smaller") from e
             # What comes of a dead worker, which holds the batches that it has sent.
             workers = getattr(self._iterator, "_workers", [])
-            wait([worker.sentinel for worker in workers], timeout=1)
+            wait([worker.sentinel for worker in workers], timeout=10)
             died = [(number, worker.exitcode) for number, worker in enumerate(workers) if worker.exitcode]
             if not died:
                 raise
-            names = ", ".join(self.dataset.source.name(int(self.dataset.reading[number])) for number, _ in died)
+            read = [index for number, _ in died if (index := int(self.dataset.reading[number])) >= 0]
+            names = ", ".join(self.dataset.source.name(index) for index in read) or "nothing yet"
             how = f"was killed by {signal.Signals(-died[0][1]).name}" if died[0][1] < 0 else "died"
             what = f"the worker process that read {names} {how}; is the file damaged, or memory too small?"
             raise ChildProcessError(what) from e

@@ -54,15 +54,15 @@ class OptimConfig:
     """Largest norm of the whole gradient; null does not clip."""
     sched: str = "cosine"
     """Schedule: cosine, tanh, step, multistep, poly or none, as timm knows them; not plateau, whose state it does not
-    save."""
-    warmup_epochs: Annotated[float, NONNEGATIVE] = 5
-    """Epochs of linear warm-up, counted inside `epochs`."""
+    save. none keeps one rate from the first step on, without warm-up."""
+    warmup_epochs: Annotated[float, NONNEGATIVE] | None = None
+    """Epochs of linear warm-up, counted inside `epochs`; null: 5, but at most a fifth of the run."""
     warmup_lr: Annotated[float, NONNEGATIVE] = 1e-6
     """Learning rate at the start of the warm-up."""
     min_lr: Annotated[float, NONNEGATIVE] = 1e-6
     """Learning rate at the end of the schedule."""
     cooldown_epochs: Annotated[int, NATURAL] = 0
-    """Epochs at `min_lr` after the schedule, in addition to `epochs`."""
+    """Epochs at `min_lr` after the schedule, in addition to `epochs`; for cosine, tanh and poly."""
     sched_on_updates: bool = True
     """Move the learning rate at every step instead of every epoch, as some papers did."""
     ema_decay: Annotated[float, PART] | None = None
@@ -79,6 +79,21 @@ class OptimConfig:
         takes = get_optimizer_info(self.opt.lower())
         if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
             raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
+
+    def unused(self) -> list[str]:
+        """Settings that the schedule passes over, a line for each."""
+        lines = []
+        if self.sched in ENDLESS and self.cooldown_epochs:
+            lines.append(f"optim.cooldown_epochs {self.cooldown_epochs} is not used: {self.sched} has no cool-down")
+        if self.sched == "none" and self.warmup_epochs:
+            lines.append(f"optim.warmup_epochs {self.warmup_epochs:g} is not used: optim.sched none has no warm-up")
+        return lines
+
+    def warmup(self, epochs: float) -> float:
+        """Epochs of warm-up in a schedule of so many epochs."""
+        if self.sched == "none":
+            return 0.0
+        return min(5.0, epochs / 5) if self.warmup_epochs is None else self.warmup_epochs
 
     def scaled_lr(self, total_batch: int) -> float:
         """The learning rate at so many samples a step, those of all processes and of `accum` batches."""
@@ -219,16 +234,23 @@ def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
         before, now = old.get(key), new.get(key)
         if key in FREE_KEYS or before == now or (key in growing(cfg) and _is_less(before, now)):
             continue
-        why = f" (the {cfg.optim.sched} schedule depends on it" if key in ("epochs", "steps") else ""
-        longer = "; a larger optim.cooldown_epochs makes the run longer)" if growing(cfg) else ")"
-        return f"{key} was {before!r} and is now {now!r}" + (why and why + longer)
+        return f"{key} was {before!r} and is now {now!r}" + (_why_fixed(cfg) if key in ("epochs", "steps") else "")
     return None
+
+
+def _why_fixed(cfg: RunConfig) -> str:
+    """Why the length of a run cannot be what it is now, and what can change."""
+    may = growing(cfg)
+    if "epochs" in may:
+        return " (it can only grow)"
+    what = "default warm-up" if cfg.optim.sched in ENDLESS else f"{cfg.optim.sched} schedule"
+    return f" (the {what} depends on it" + ("; a larger optim.cooldown_epochs makes the run longer)" if may else ")")
 
 
 def growing(cfg: RunConfig) -> tuple[str, ...]:
     """Keys that make a run longer and leave the learning rates before as they were."""
-    if cfg.optim.sched in ENDLESS:
-        return ("epochs", "steps")
+    if cfg.optim.sched in ENDLESS:  # but the default warm-up depends on the length
+        return () if cfg.optim.sched != "none" and cfg.optim.warmup_epochs is None else ("epochs", "steps")
     return ("optim.cooldown_epochs",) if cfg.steps is None else ()
 
 

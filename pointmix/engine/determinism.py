@@ -14,7 +14,8 @@ FIXED = (":4096:8", ":16:8")  # with which its results are the same each time
 
 @contextmanager
 def deterministic(on: bool) -> Iterator[None]:
-    """Within the block, torch takes only algorithms whose results are the same each time; afterwards all is as before.
+    """Within the block, torch takes only algorithms whose results are the same each time; afterwards all is as before,
+    save the workspace of a CUDA that has started.
 
     Raises:
         ValueError: CUDA has started with other settings, or an operation has no such algorithm; one line.
@@ -40,7 +41,7 @@ def deterministic(on: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = flags
-        if workspace is None:
-            os.environ.pop(WORKSPACE, None)
-        else:
+        if workspace is not None:
             os.environ[WORKSPACE] = workspace
+        elif not torch.cuda.is_initialized():  # else CUDA keeps it, and so may the next run
+            os.environ.pop(WORKSPACE, None)

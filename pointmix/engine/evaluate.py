@@ -47,8 +47,10 @@ def evaluate(
     return task.summarize(reduce(total))
 
 
-def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int, alone: bool = False) -> None:
-    """Try one blank image, before hours of work; `alone` as in `try_input`.
+def check_input(
+    model: nn.Module, name: str, *, in_chans: int, img_size: int, classes: int | None = None, alone: bool = False
+) -> None:
+    """Try one blank image, before hours of work; `classes` and `alone` as in `try_input`.
 
     Raises:
         ValueError: if the model cannot take it; one line.
@@ -58,20 +60,23 @@ def check_input(model: nn.Module, name: str, *, in_chans: int, img_size: int, al
         blank = torch.zeros(1, in_chans, img_size, img_size)
     except RuntimeError as e:
         raise ValueError(f"{what} do not fit into memory") from e
-    try_input(model, name, blank, what=what, alone=alone)
+    try_input(model, name, blank, what=what, classes=classes, alone=alone)
 
 
 @torch.no_grad()
-def try_input(model: nn.Module, name: str, blank: Any, *, what: str, alone: bool = False) -> None:
+def try_input(
+    model: nn.Module, name: str, blank: Any, *, what: str, classes: int | None = None, alone: bool = False
+) -> None:
     """Try one input, `alone` also in training, where it will be all of a batch.
 
     Raises:
-        ValueError: if the model cannot take it; one line that says `what` it was, or that batch_size is too small.
+        ValueError: if the model cannot take it, or does not give one value for each of so many `classes`; one line that
+            says `what` it was, or that batch_size is too small.
     """
     was_training, device = model.training, next(model.parameters()).device
     blank = blank.to(device)
     try:
-        model.eval()(blank)
+        found = model.eval()(blank)
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
         if isinstance(e, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in why:
@@ -79,6 +84,10 @@ def try_input(model: nn.Module, name: str, blank: Any, *, what: str, alone: bool
         raise ValueError(f"{name} does not take {what}: {why}") from e
     finally:
         model.train(was_training)
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if classes is not None and shape != (1, classes):
+        expected = f"expected {(1, classes)}, a value for each class; leave out global_pool in model.kwargs"
+        raise ValueError(f"{name} gives {shape} for one of {what}, {expected}")
     if alone and any(isinstance(module, _BatchNorm) for module in model.modules()):
         try:
             copy.deepcopy(model).train()(blank)  # a copy, as its running means move

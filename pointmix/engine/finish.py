@@ -15,7 +15,8 @@ import pointmix
 from pointmix.engine import checkpoint
 from pointmix.engine.config import as_plain
 from pointmix.engine.report import draw_curves, show_result
-from pointmix.engine.run import Run, all_skipped, evaluate_run, load_best, model_info, numbers
+from pointmix.engine.resume import all_skipped, load_best
+from pointmix.engine.run import Run, evaluate_run, model_info, numbers
 from pointmix.explain.confusion import draw_confusion
 from pointmix.nn.block import Block
 

@@ -76,12 +76,12 @@ class TrainImagesConfig(RunConfig):
 
     def check_input(self, model: nn.Module, splits: ImageSplits) -> None:
         channels, size = splits.in_chans, splits.img_size
-        alone = self.batch_size == 1
-        check_input(model, self.model.name, in_chans=channels, img_size=size, alone=alone)
+        more = {"classes": len(splits.classes), "alone": self.batch_size == 1}
+        check_input(model, self.model.name, in_chans=channels, img_size=size, **more)
         if is_partial(splits.config):
             masked = hide(torch.zeros(channels, size, size), torch.eye(size, dtype=torch.bool))
             what = "images with hidden pixels (data.keep, data.mask_root)"
-            try_input(model, self.model.name, splits.partial(masked[None]), what=what, alone=alone)
+            try_input(model, self.model.name, splits.partial(masked[None]), what=what, **more)
 
     def draw_clusters(self, model: nn.Module, splits: ImageSplits, path: Path) -> None:
         from pointmix.explain import draw_clusters

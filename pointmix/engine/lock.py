@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ except ImportError:  # Windows
 
 LOCK = "run.lock"
 _held: set[Path] = set()  # by this process, which a record lock does not keep from locking again
+_changing = threading.Lock()  # of _held: two threads must not both find a folder free
 
 
 class RunLock:
@@ -36,24 +38,27 @@ class RunLock:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[RunLock]:
-    """Hold the lock of a run folder, which is made if there is none. A folder that stays empty goes again.
+    """Hold the lock of a run folder, which is made if there is none, and removed again if nothing was written.
 
     Raises:
         OSError: another process holds it, or it is no folder; one line that names the folder and the process.
     """
+    for above in (folder, *folder.parents):
+        if above.exists() and not above.is_dir():
+            raise NotADirectoryError(f"the run folder is {folder}, but {above} is a file; give another --out")
     path, new = (folder / LOCK).resolve(), not folder.exists()
-    if not new and not folder.is_dir():
-        raise NotADirectoryError(f"the run folder {folder} is a file; give another --out")
-    if path in _held:
-        raise OSError(_refusal(folder, os.getpid()))
-    file = _locked(folder, path)
-    _held.add(path)
+    with _changing:
+        if path in _held:
+            raise OSError(_refusal(folder, os.getpid()))
+        file = _locked(folder, path)
+        _held.add(path)
     try:
         yield RunLock(folder, file)
     finally:
         if new and [found.name for found in folder.glob("*")] == [LOCK] and _is_file_at(path, file):
             path.unlink()
-            folder.rmdir()
+            with suppress(OSError):  # another run may have come in between
+                folder.rmdir()
         _held.discard(path)
         file.close()  # gives the lock back
 

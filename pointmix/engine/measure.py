@@ -30,7 +30,7 @@ def measure_images(
     """
     test, classes = build_test(cfg, batch_size=batch_size)
     _check_classes(info, classes)
-    check_input(model, info["name"], in_chans=cfg.in_chans, img_size=cfg.img_size)
+    check_input(model, info["name"], in_chans=cfg.in_chans, img_size=cfg.img_size, classes=len(classes))
     task = Classify(len(classes))
     if is_partial(cfg):
         if not hasattr(model, "explain"):

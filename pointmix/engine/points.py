@@ -72,7 +72,8 @@ class TrainPointsConfig(RunConfig):
         points = torch.linspace(-1, 1, number * dims).view(dims, number).t().contiguous()  # (N, D)
         blank = PointSet.from_points(points, points.new_zeros(number, channels))
         what = f"clouds of {number} points in {dims}-D with {channels} features"
-        try_input(model, self.model.name, blank, what=what, alone=self.batch_size == 1)
+        more = {"classes": len(splits.classes), "alone": self.batch_size == 1}
+        try_input(model, self.model.name, blank, what=what, **more)
 
     def draw_clusters(self, model: nn.Module, splits: PointSplits, path: Path) -> None:
         from pointmix.explain.clouds import draw_clouds

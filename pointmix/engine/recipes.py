@@ -66,7 +66,7 @@ def read_settings(name: str, kind: type) -> dict[str, Any]:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as e:
-            raise ValueError(f"{name} is no text: {e}") from e
+            raise ValueError(f"{name} is not UTF-8 text: {e}") from e
     else:
         raise FileNotFoundError(f"no configuration file {name!r}")
     found = load_yaml(text, name)

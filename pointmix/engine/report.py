@@ -34,10 +34,18 @@ def start_lines(run: Run, recipe: str | None) -> str:
     }
     second = {
         "optimizer": f"{optim.opt}, learning rate {optim.scaled_lr(total):.3g} at a total batch of {total:,}",
+        "schedule": _schedule(run),
         "length": f"{run.epochs:,} epochs of {run.updates_per_epoch:,} steps",
         "run folder": str(run.out),
     }
     return "\n".join(" | ".join(f"{what}: {text}" for what, text in line.items()) for line in (first, second))
+
+
+def _schedule(run: Run) -> str:
+    if run.scheduler is None:
+        return "none"
+    warmup = run.scheduler.warmup_t / (run.updates_per_epoch if not run.scheduler.t_in_epochs else 1)
+    return run.cfg.optim.sched + (f" after {warmup:.3g} epochs of warm-up" if warmup else "")
 
 
 def show_result(metrics: dict[str, Any], out: Path, *, console: Console) -> None:

@@ -147,7 +147,7 @@ def check_file(path: Path) -> None:
     """
     match = STATE.fullmatch(path.name) or BEST.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path} is no name of a state or its weights")
+        raise ValueError(f"{path} is not the name of a state or of its weights")
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -172,11 +172,11 @@ def discard(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written."""
+    """Remove what killed processes left half written, by the names that `replacing` and `discard` give it."""
     for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+        if path.name == f".{FOLDER}.tmp":
+            shutil.rmtree(path, ignore_errors=True)
+        elif re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 

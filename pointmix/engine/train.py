@@ -33,18 +33,8 @@ from pointmix.engine.finish import PICTURES, draw_pictures, finish, missing_pict
 from pointmix.engine.lock import RunLock, lock
 from pointmix.engine.log import Log
 from pointmix.engine.report import show_result, start_lines
-from pointmix.engine.run import (
-    Run,
-    build_run,
-    evaluate_run,
-    finished_metrics,
-    last_good,
-    load_best,
-    numbers,
-    previous_state,
-    restore_run,
-    save_run,
-)
+from pointmix.engine.resume import finished_metrics, last_good, load_best, previous_state, restore_run, save_run
+from pointmix.engine.run import Run, build_run, evaluate_run, numbers
 
 
 class Stopped(KeyboardInterrupt):
@@ -71,9 +61,6 @@ def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
         Stopped: SIGINT or SIGTERM; the state has been saved.
     """
     out = Path(run_folder(cfg))
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(f"the run folder is {out}, but {path} is a file; give another --out")
     with deterministic(cfg.deterministic):  # before CUDA starts
         accelerator = build_accelerator(cfg)
         with _locked(out, accelerator) as held:
@@ -92,6 +79,7 @@ def _train(
     if metrics is not None:
         if missing_pictures(metrics, out):
             run = build_run(cfg, out, accelerator)
+            run.lock = held
             restore_run(run, *found)
             load_best(run)
             if accelerator.is_main_process:
@@ -129,11 +117,12 @@ def _train(
     parts = None if found is None else found[0]["processes"]
     if parts is not None:
         log.note(f"going on from step {run.at.step} of {run.last_step} in {out}")
-        if len(parts) != accelerator.num_processes:
-            by = f"{len(parts)} process{'es' if len(parts) > 1 else ''}"
+        then = *(found[0]["config"][key] for key in ("batch_size", "accum")), len(parts)
+        if then != (now := (cfg.batch_size, cfg.accum, accelerator.num_processes)):
+            shapes = " and is now ".join("{} x {} x {}".format(*shape) for shape in (then, now))
             log.note(
-                f"it was saved by {by} and goes on with {accelerator.num_processes}: the samples of each step stay the "
-                "same; dropout, mixing and BatchNorm's statistics differ"
+                f"batch_size x accum x processes was {shapes}: the samples of each step stay the same; dropout, mixing "
+                "and BatchNorm's statistics differ"
             )
     del found  # the weights in it
     try:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pointmix.layouts.windows import around, window_bounds
-from pointmix.ops.choice import untraced
+from pointmix.ops.choice import unforced, untraced
 from pointmix.ops.neighbors import knn
 from pointmix.ops.ragged import offsets, set_of
 from pointmix.ops.scatter import segment_sum
@@ -72,7 +72,8 @@ def adopted(
     key, number, held = unique(key_of(divided(cell[gone], stride), batch[gone], coarse), number_of(coarse))
     batch, lost = from_key(key, coarse)
     lost_ptr = offsets(torch.bincount(batch, minlength=len(coarse)))
-    near = knn(new.double(), new_ptr, lost.double(), lost_ptr, 1).squeeze(1)
+    with unforced():  # kernels in single precision would not tell cells of large lattices apart
+        near = knn(new.double(), new_ptr, lost.double(), lost_ptr, 1).squeeze(1)
     return count.index_add(0, near, held), parent.index_copy(0, gone, near.index_select(0, number))
 
 

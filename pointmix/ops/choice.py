@@ -139,6 +139,16 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+@contextmanager
+def unforced() -> Iterator[None]:
+    """Within the block, backends are chosen as if none was asked for: for what must be exact in double precision."""
+    token = _forced.set(None)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
 def fastest(op: str, pos: Tensor, size: int) -> Callable[..., Tensor] | None:
     """The function to compute `op` with, or None for its plain form."""
     if name := _asked_for(op, pos):

@@ -16,6 +16,7 @@ import torch
 
 import pointmix.data.folder as folder_module
 from pointmix.data.images import DataConfig, ImageSplits, build_data
+from pointmix.data.loader import ImageSet
 from pointmix.data.source import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,15 +170,6 @@ def test_nothing_readable_is_an_error_not_a_hang(folder):
         list(build(folder).train)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_that_fits_into_no_memory_is_named(folder, workers):
-    loader = build(folder, workers=workers).train
-    loader.dataset.transform = lambda _: np.empty(10**15)
-    with pytest.raises(MemoryError, match="a batch of 4 images does not fit; make batch_size or .* smaller") as caught:
-        next(iter(loader))
-    assert "\n" not in str(caught.value)
-
-
 def test_state_is_plain_numbers(folder):
     splits = build(folder)
     file = io.BytesIO()
@@ -202,4 +194,23 @@ def test_a_worker_that_dies_names_the_file(folder, monkeypatch):
     splits = build(folder, workers=2)
     with pytest.raises(ChildProcessError, match="that read .*cat/03.jpg was killed by SIGKILL") as caught:
         epoch_of(splits, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the workers would not inherit the patch")
+def test_a_worker_that_dies_before_it_reads_names_no_file(folder, monkeypatch):
+    def die(self, keys):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ImageSet, "__getitems__", die)
+    with pytest.raises(ChildProcessError, match="that read nothing yet was killed by SIGKILL"):
+        epoch_of(build(folder, workers=1), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_fits_into_no_memory_is_named(folder, workers):
+    loader = build(folder, workers=workers).train
+    loader.dataset.transform = lambda _: np.empty(10**15)
+    with pytest.raises(MemoryError, match="a batch of 4 images does not fit; make batch_size or .* smaller") as caught:
+        next(iter(loader))
     assert "\n" not in str(caught.value)

@@ -15,33 +15,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from pointmix.data.points import PointDataConfig
 from pointmix.engine import states
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig
 from pointmix.engine.train import train
+from tests.engine.trees import assert_equal
 
 KILLS = int(os.environ.get("POINTMIX_KILLS", "3"))
-FREE = {"seconds", "waited", "config", "versions"}  # differ between equal runs
 MLP = dict(dim=8, expansion=[2, 2], pre_blocks=[1, 1], pos_blocks=[1, 1], neighbors=4)
-
-
-def assert_equal(a, b, path=""):
-    """Two trees are the same, tensors bit for bit; a failure names the place."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a.keys() - FREE:
-            assert_equal(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_equal(*pair, f"{path}[{i}]")
-    else:
-        assert a == b, path
 
 
 def assert_same_end(one, two):

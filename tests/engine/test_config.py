@@ -113,3 +113,13 @@ def test_run_folder(tmp_path):
     shards = DataConfig(source="wds/", root=str(tmp_path / "shards"))
     assert run_folder(TrainImagesConfig(data=shards)) == "runs/coc_tiny-shards"
     assert run_folder(TrainPointsConfig()) == "runs/coc_tiny-shapes"
+
+
+@pytest.mark.parametrize("sched", ["step", "multistep", "none"])
+def test_what_a_schedule_passes_over_is_told(sched):
+    """timm's schedulers take these and do nothing with them."""
+    given = {"cooldown_epochs": 3, "warmup_epochs": 2}
+    cooldown = f"optim.cooldown_epochs 3 is not used: {sched} has no cool-down"
+    warmup = "optim.warmup_epochs 2 is not used: optim.sched none has no warm-up"
+    assert OptimConfig(sched=sched, **given).unused() == [cooldown] + [warmup] * (sched == "none")
+    assert OptimConfig(sched=sched).unused() == OptimConfig(sched="tanh", **given).unused() == []

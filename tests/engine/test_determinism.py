@@ -42,6 +42,16 @@ def test_cuda_that_has_started_otherwise_is_told(monkeypatch):
     assert switches() == before
 
 
+def test_a_second_run_after_the_first_has_started_cuda(monkeypatch):
+    """As with several seeds."""
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    for _ in range(2):
+        with deterministic(True):
+            monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert os.environ[WORKSPACE] == ":4096:8"
+    monkeypatch.delenv(WORKSPACE)
+
+
 def test_an_operation_without_such_an_algorithm_is_told_in_one_line():
     with pytest.raises(ValueError, match="^deterministic true: x does not have a deterministic implementation, but"):
         with deterministic(True):

@@ -11,7 +11,7 @@ import torch
 
 from pointmix.engine import states
 from pointmix.engine.lock import lock
-from pointmix.engine.run import previous_state
+from pointmix.engine.resume import previous_state
 
 SGD = {"opt": "sgd", "lr": 0.1}
 PLAIN = dict(kwargs={"drop_path_rate": 0.0}, mix={"mixup": 0.0, "cutmix": 0.0}, optim=SGD, epochs=2)
@@ -38,12 +38,16 @@ def test_two_processes_then_one_then_four(tiny_config, forks, tmp_path):
     """The same samples in each step: after 14 steps the weights of one process, but for the order of sums."""
     straight = tiny_config(batch_size=16, out=str(tmp_path / "straight"), **PLAIN)
     assert forks.run(straight)["codes"] == [0]
+    then = None
     for ranks, batch_size, accum, steps in ((2, 8, 1, 3), (1, 8, 2, 5), (1, 16, 1, 9), (4, 4, 1, None)):
         cfg = tiny_config(batch_size=batch_size, accum=accum, max_steps=steps, **PLAIN)
         done = forks.run(cfg, ranks=ranks)
         assert done["codes"] == [0] * ranks, done["out"]
         assert len(state(cfg)["processes"]) == ranks and state(cfg)["progress"]["step"] == (steps or 14)
-    assert "it was saved by 1 process and goes on with 4: the samples of each step stay the same; drop" in done["out"]
+        if then is not None:
+            was = f"was {then} and is now {batch_size} x {accum} x {ranks}: the samples of each step stay the same"
+            assert f"batch_size x accum x processes {was}" in done["out"]
+        then = f"{batch_size} x {accum} x {ranks}"
     one, many = state(straight), state(cfg)
     assert one["optimizer"]["param_groups"][0]["lr"] == many["optimizer"]["param_groups"][0]["lr"]
     for key, value in one["model"].items():

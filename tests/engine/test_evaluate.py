@@ -69,6 +69,15 @@ def test_images_that_a_model_cannot_take_are_refused_in_one_line():
         assert "\n" not in str(e.value) and model.training
 
 
+def test_a_network_that_keeps_the_map_is_not_trained(tiny_config, monkeypatch):
+    cfg = tiny_config(kwargs={"global_pool": ""}, data={"img_size": 32})
+    monkeypatch.setattr("pointmix.engine.train._fit", None)
+    message = r"coc_tiny gives \(1, 10, \d, \d\) for one of images of 1x32x32, expected \(1, 10\), .* global_pool"
+    with pytest.raises(ValueError, match=message) as e:
+        train(cfg)
+    assert "\n" not in str(e.value)
+
+
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(Table(), [], task=Classify(7))

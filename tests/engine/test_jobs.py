@@ -23,7 +23,7 @@ def test_so_many_at_a_time_and_each_has_its_log_and_code(tmp_path):
 
 def test_several_compute_with_one_thread_each(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    say = {0: python("import os, pointmix; print(os.environ['OMP_NUM_THREADS'])")}
+    say = {0: python("import os; print(os.environ['OMP_NUM_THREADS'])")}
     logs = {0: tmp_path / "log"}
     for jobs, threads in ((1, "5"), (2, "1")):
         assert list(run_all(say, logs, jobs=jobs)) == [(0, 0)]

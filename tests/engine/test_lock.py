@@ -8,11 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from pointmix.engine import lock as engine_lock
 from pointmix.engine import train as engine
+from pointmix.engine.config import ModelConfig
 from pointmix.engine.lock import LOCK, lock
 from pointmix.engine.train import train
 
@@ -68,18 +72,18 @@ def test_the_same_process_is_refused_too(tmp_path):
 
 
 def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path, tiny_config):
-    with pytest.raises(ValueError, match="adamm"):
-        train(tiny_config(optim={"opt": "adamm"}))
+    with pytest.raises(ValueError, match="coc_huge"):
+        train(tiny_config(model=ModelConfig("coc_huge")))
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()  # the user's own folder stays
-    with pytest.raises(ValueError, match="adamm"):
-        train(tiny_config(optim={"opt": "adamm"}))
+    with pytest.raises(ValueError, match="coc_huge"):
+        train(tiny_config(model=ModelConfig("coc_huge")))
     assert os.listdir(tmp_path / "run") == [LOCK]
 
 
 def test_a_file_in_place_of_the_folder(tmp_path, tiny_config):
     (tmp_path / "run").write_text("")
-    with pytest.raises(OSError, match=f"the run folder {tmp_path}/run is a file; give another --out"):
+    with pytest.raises(OSError, match=f"the run folder is {tmp_path}/run, but {tmp_path}/run is a file; give"):
         train(tiny_config())
 
 
@@ -102,3 +106,46 @@ def test_a_folder_that_is_removed_under_a_run_is_told(tiny_config, monkeypatch, 
     assert not Path(cfg.out).exists()
     monkeypatch.undo()
     assert train(dataclasses.replace(cfg, max_steps=1))["steps"] == 1
+
+
+def test_of_many_threads_one_holds_the_lock(tmp_path, monkeypatch):
+    """Although each of them opens the file before any has locked it."""
+    opening, refused, held = threading.Barrier(4), [], []
+    original = engine_lock._locked
+
+    def slow(*args):
+        time.sleep(0.02)
+        return original(*args)
+
+    def run():
+        opening.wait()
+        try:
+            with lock(tmp_path / "run"):
+                held.append(1)
+                ended.wait(60)
+        except OSError as e:
+            refused.append(str(e))
+            if len(refused) == 3:
+                ended.set()
+
+    monkeypatch.setattr(engine_lock, "_locked", slow)
+    ended = threading.Event()
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(held) == 1 and len(refused) == 3
+    assert set(refused) == {engine_lock._refusal(tmp_path / "run", os.getpid())}
+
+
+def test_a_folder_that_another_run_takes_at_the_end_does_not_hide_an_error(tmp_path, monkeypatch):
+    def taken(path):
+        (path / "file").write_text("")
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(Path, "rmdir", taken)
+    with pytest.raises(ValueError, match="mine"), lock(tmp_path / "run"):
+        raise ValueError("mine")
+    with lock(tmp_path / "run"):
+        pass

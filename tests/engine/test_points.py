@@ -5,25 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from pointmix.data.points import PointDataConfig
 from pointmix.engine import load_run, states
 from pointmix.engine import train as engine
-from pointmix.engine.config import ModelConfig, OptimConfig, as_plain
+from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig
 from pointmix.engine.train import Stopped, train
 
-ROOT = Path(__file__).resolve().parents[2]
 COC = dict(
     stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2],
     layer_scale=1.0, drop_path_rate=0.2,
@@ -122,19 +117,14 @@ def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, s
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_two_processes_equal_one(config, tmp_path):
+def test_two_processes_equal_one(config, forks, tmp_path):
     """The sums of the confusion matrix too. Without what is drawn in each process by itself, and in SGD."""
     one = config(kwargs={"drop_path_rate": 0.0}, optim={"opt": "sgd", "lr": 0.05}, out=str(tmp_path / "one"), epochs=2)
     expected = train(one)
     two = dataclasses.replace(one, out=str(tmp_path / "two"), batch_size=8)
-    file = tmp_path / "two.yaml"
-    file.write_text(yaml.safe_dump(as_plain(two)))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
-    command += [str(ROOT / "scripts" / "train_points.py"), f"--config={file}"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("test data by class") == 1  # one process speaks
+    done = forks.run(two, ranks=2)
+    assert done["codes"] == [0, 0], done["out"]
+    assert done["out"].count("test data by class") == 1  # one process speaks
     for key, value in state(one)["model"].items():
         torch.testing.assert_close(state(two)["model"][key], value, rtol=0, atol=1e-5)
     test = json.loads((tmp_path / "two" / "metrics.json").read_text())["test"]
@@ -180,6 +170,7 @@ def test_decay_of_all_parameters(config):
         ({"kwargs": {"coord_dims": 2}}, "model.kwargs.coord_dims is set by the data .3.; leave it out"),
         ({"kwargs": {"dimms": 2}}, "cannot create model coc_tiny with kwargs .*dimms"),
         ({"mix": SmoothConfig(0.8)}, "mix.smoothing must be at least 0 and below 0.667 for 3 classes, got 0.8"),
+        ({"kwargs": {"global_pool": ""}}, "coc_tiny gives PointSet for one of clouds .*; leave out global_pool"),
         ({"batch_size": 4000}, "4000"),
     ],
 )

@@ -51,7 +51,7 @@ def test_numbers_as_people_write_them(parse):
         ("a: b: c", "recipe.yaml cannot be read as YAML: mapping values"),
         ("a: !!python/object/apply:os.getcwd []", "recipe.yaml cannot be read as YAML: could not determine"),
         ("[" * 5000, "recipe.yaml is nested more than 50 levels deep"),
-        (b"\xff\xfe\x00", "recipe.yaml is no text"),
+        (b"\xff\xfe\x00", "recipe.yaml is not UTF-8 text"),
         ("spede: 3", "recipe.yaml: .*spede"),
         ("optim: {spede: 3}", "recipe.yaml: .*spede"),
         ("epochs: many", "recipe.yaml: .*epochs"),

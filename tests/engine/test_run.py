@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.engine.config import OptimConfig
+from pointmix.engine.config import OptimConfig, as_plain, changed_key
 from pointmix.engine.states import FOLDER, load_state
 from pointmix.engine.train import train
 
@@ -43,7 +43,7 @@ def test_a_run_in_steps_goes_on_where_it_stopped(tiny_config, tmp_path):
 
 
 def test_too_few_steps_are_told(tiny_config):
-    with pytest.raises(ValueError, match="steps 7 are 1 epochs; expected more than the 1 of warm-up and cool-down"):
+    with pytest.raises(ValueError, match="steps 7 are 1 epochs; expected more than the 1 of optim.warmup_epochs"):
         train(tiny_config(steps=7))
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         tiny_config(steps=0)
@@ -57,6 +57,27 @@ def test_by_default_the_warm_up_moves_within_its_first_epoch(tiny_config):
     assert rates == sorted(rates) and len(set(rates)) == 6  # an epoch has 7 steps
 
 
+@pytest.mark.parametrize("length, warmup", [({"epochs": 3}, 0.6), ({"steps": 14}, 0.4), ({"epochs": 300}, 5)])
+def test_the_default_warm_up_is_at_most_a_fifth_of_the_run(tiny_config, capsys, length, warmup):
+    train(tiny_config(optim={"warmup_epochs": None, "lr_scale": "none"}, max_steps=5, log_every=1, **length))
+    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{FOLDER}")[0]["progress"]["curve"]]
+    assert (rates == sorted(rates)) == (warmup > 5 / 7)  # else the cosine has begun
+    told = capsys.readouterr()
+    assert f"schedule: cosine after {warmup:g} epochs of warm-up | length: " in told.out and not told.err
+
+
+def test_a_run_that_is_all_warm_up_is_told(tiny_config):
+    with pytest.warns(UserWarning, match="^all of the run is warm-up: epochs is 1 and optim.warmup_epochs 1, expected"):
+        train(tiny_config(epochs=1, max_steps=1))
+
+
+def test_what_the_schedule_passes_over_is_told(tiny_config):
+    cfg = tiny_config(optim={"sched": "none", "warmup_epochs": 9, "cooldown_epochs": 9}, steps=3)
+    with pytest.warns(UserWarning, match="^optim.(warmup|cooldown)_epochs 9 is not used: ") as told:
+        assert train(cfg)["steps"] == 3
+    assert len({str(w.message) for w in told if "is not used" in str(w.message)}) == 2
+
+
 def weights(cfg):
     return load_state(f"{cfg.out}/{FOLDER}")[0]["model"]
 
@@ -64,8 +85,8 @@ def weights(cfg):
 @pytest.mark.parametrize(
     "optim, short, long",
     [
-        ({"sched": "none"}, {"epochs": 1}, {"epochs": 2}),
-        ({"sched": "none"}, {"steps": 8}, {"steps": 11}),
+        ({"sched": "none", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
+        ({"sched": "none", "warmup_epochs": None}, {"steps": 8}, {"steps": 11}),
         ({"sched": "step", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
         ({"sched": "cosine", "cooldown_epochs": 0, "warmup_epochs": 0}, {"epochs": 1}, {"cooldown_epochs": 1}),
     ],
@@ -83,7 +104,8 @@ def test_a_finished_run_is_made_longer_where_its_schedule_allows_it(tiny_config,
     train(straight)
     assert all(torch.equal(a, b) for a, b in zip(*(weights(cfg).values() for cfg in (longer(), straight)), strict=True))
     assert train(longer()) == metrics  # finished now
-    with pytest.raises(ValueError, match="is of another configuration: "):
+    what = r"(epochs|steps) was \d+ and is now \d+ \(it can only grow\)|cooldown_epochs was 1 and is now 0"
+    with pytest.raises(ValueError, match=f"is of another configuration: (optim.)?({what}); give another --out"):
         train(tiny_config(optim=optim, **short))  # shorter again
 
 
@@ -92,5 +114,8 @@ def test_a_schedule_that_ends_says_how_to_go_on(tiny_config):
     message = r"epochs was 1 and is now 2 \(the cosine schedule depends on it; a larger optim.cooldown_epochs makes the"
     with pytest.raises(ValueError, match=message):
         train(tiny_config(epochs=2))
+    step = {"optim": {"sched": "step", "warmup_epochs": None}}
+    changed = changed_key(as_plain(tiny_config(epochs=1, **step)), tiny_config(epochs=2, **step))
+    assert changed == "epochs was 1 and is now 2 (the default warm-up depends on it)"
     with pytest.raises(ValueError, match=r"steps was None and is now 20 \(the cosine schedule depends on it\); give"):
         train(tiny_config(epochs=1, steps=20))

@@ -28,11 +28,11 @@ def test_each_seed_in_a_folder_of_its_own_and_a_summary(tiny_config, tmp_path, c
 def test_a_stopped_run_goes_on_seed_by_seed(tiny_config, monkeypatch, capsys):
     cfg, real, done = tiny_config(seeds=(1, 2), max_steps=2), seeds.train, []
 
-    def interrupted(one):
+    def interrupted(one, **given):
         if done:
             raise KeyboardInterrupt
         done.append(one.seed)
-        return real(one)
+        return real(one, **given)
 
     monkeypatch.setattr(seeds, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -44,5 +44,5 @@ def test_a_stopped_run_goes_on_seed_by_seed(tiny_config, monkeypatch, capsys):
 
 
 def test_without_seeds_it_is_one_run(tiny_config, monkeypatch):
-    monkeypatch.setattr(seeds, "train", lambda cfg: cfg.seed)
-    assert train_all(tiny_config()) == 42
+    monkeypatch.setattr(seeds, "train", lambda cfg, recipe: (cfg.seed, recipe))
+    assert train_all(tiny_config(), recipe="x.yaml") == (42, "x.yaml")

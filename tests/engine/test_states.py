@@ -116,9 +116,12 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
 def test_what_killed_processes_left_is_swept(tmp_path):
     (tmp_path / ".state1-step1.pt.77.tmp").write_text("half")
     (tmp_path / ".checkpoint.tmp").mkdir()
-    (tmp_path / ".hidden").write_text("the user's")
+    (tmp_path / ".mine.tmp").mkdir()
+    for name in (".hidden", ".mine.tmp/file", ".editor.tmp"):
+        (tmp_path / name).write_text("the user's")
     states.sweep(tmp_path)
-    assert os.listdir(tmp_path) == [".hidden"]
+    assert sorted(os.listdir(tmp_path)) == [".editor.tmp", ".hidden", ".mine.tmp"]
+    assert os.listdir(tmp_path / ".mine.tmp") == ["file"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped into memory is told on Linux only")

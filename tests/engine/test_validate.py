@@ -13,7 +13,8 @@ from pointmix.engine import states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.images import TrainImagesConfig
-from pointmix.engine.run import build_run, previous_state, restore_run
+from pointmix.engine.resume import previous_state, restore_run
+from pointmix.engine.run import build_run
 from pointmix.engine.train import build_accelerator, train
 from pointmix.engine.validate import check_state
 

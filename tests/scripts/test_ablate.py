@@ -137,12 +137,15 @@ def test_equal_time_fits_the_steps_to_the_speed(script, recipe, tmp_path, monkey
     assert script.main(argv) == 0
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert [(row["steps"], row["minutes"]) for row in rows] == [(6, 0.1), (4, 0.1)]
+    (tmp_path / "out" / "fast" / "speed0.json").write_text("{")  # damaged: measured again
+    speeds["coc_tiny"] = iter([1.0])
     argv[3:4] = ["1", "2"]
     assert script.main(argv) == 0  # with the speeds it has
     assert "2 trainings, 2 finished before" in capsys.readouterr().out
     argv[argv.index("0.1")] = "0.2"
     assert script.main(argv) == 2
-    assert "steps was 6 and is now 12; give another --out, or remove that folder" in capsys.readouterr().err
+    why = "steps was 6 and is now 12 (the cosine schedule depends on it); give another --out, or remove that folder"
+    assert why in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_pictures")

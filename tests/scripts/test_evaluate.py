@@ -119,6 +119,7 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--model", "test_vit", "--data.root", "images", "--data.img_size", "9"], "does not take images of 3x9x9"),
         (["--model", "no_such_model", "--data.root", "images"], "no model 'no_such_model'"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "none.pth"], "no checkpoint file none.pth"),
+        (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", ""], "--checkpoint is empty, expected"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
         (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
     ],

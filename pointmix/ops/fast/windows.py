@@ -17,8 +17,10 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from numpy import ndarray
 
-# sums in any order, as in products; what is not a number stays so
-compiled = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+# Sums in any order, as in products; what is not a number stays so. Inlined, as there must be one order: a function of
+# its own is compiled twice, by itself and as part of its caller, and the loader takes the former in the process that
+# compiles, the latter in those that read it from disk.
+compiled = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 POOL, ASSIGN, AGGREGATE, SPREAD = range(4)
 
 

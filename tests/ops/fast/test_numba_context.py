@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numba import cfunc
 from torch.autograd import forward_ad
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +16,7 @@ from pointmix import PointSet
 from pointmix.nn.mixers import ContextCluster
 from pointmix.ops import choice, use_backend
 from pointmix.ops.clustering import cluster_hard_plain
-from pointmix.ops.fast import numba, numba_context, team
+from pointmix.ops.fast import numba, numba_context, team, windows
 from pointmix.ops.fast.numba import context_cluster
 from pointmix.ops.ragged import offsets
 
@@ -224,3 +227,11 @@ def test_mixers_refuse_what_products_refuse(calls):
     with torch.no_grad(), forward_ad.dual_level(), pytest.raises(NotImplementedError):
         mixer(forward_ad.make_dual(x, torch.ones_like(x)), plan)
     assert not calls
+
+
+def test_one_order_of_sums():
+    """A function of its own is compiled by itself too, where a vector may be added up in another order: the process
+    that compiles would call that one, and those that read what it kept the other."""
+    code = cfunc(windows.SIGNATURE)(windows.work_for(np.float32, 1e-12)).inspect_llvm()
+    defined = [name for name in re.findall(r'^define .*@"?([\w.$]+)"?\(', code, re.MULTILINE) if "windows" in name]
+    assert defined and all("work" in name for name in defined)
