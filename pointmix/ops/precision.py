@@ -32,11 +32,12 @@ def in_float32(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`op` in float32 where its first tensor would be computed in float16; what is returned has that tensor's type."""
 
     @functools.wraps(op)
-    def run(x, *args, **named):
+    def run(*args, **named):
+        x = args[0] if args else next(iter(named.values()))
         if (autocast_dtype(x) or x.dtype) != torch.float16:
-            return op(x, *args, **named)
+            return op(*args, **named)
         with torch.autocast(x.device.type, enabled=False):
-            out = op(_single(x), *map(_single, args), **{name: _single(a) for name, a in named.items()})
+            out = op(*map(_single, args), **{name: _single(a) for name, a in named.items()})
         return tuple(_back(t, x) for t in out) if isinstance(out, tuple) else _back(out, x)
 
     return run
@@ -46,9 +47,9 @@ def sums_in_float32(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`op` in float32 where its first tensor is of a half precision, which is what it returns then."""
 
     @functools.wraps(op)
-    def run(x, *args):
+    def run(x, *args, **named):
         wide = widened(x.dtype)
-        return op(x, *args) if wide == x.dtype else op(x.to(wide), *args).to(x.dtype)
+        return op(x, *args, **named) if wide == x.dtype else op(x.to(wide), *args, **named).to(x.dtype)
 
     return run
 
