@@ -68,7 +68,10 @@ def adopted(
     gone = (parent < 0).nonzero().squeeze(1)
     if len(gone) == 0:
         return count, parent
-    coarse, batch = -(-size // stride), set_of(ptr, len(cell))
+    coarse = -(-size // stride)
+    if number_of(coarse) <= TABLE * len(cell) and (fast := untraced("adopted", cell)):
+        return fast(cell, ptr, size, stride, new, new_ptr, count, parent)
+    batch = set_of(ptr, len(cell))
     key, number, held = unique(key_of(divided(cell[gone], stride), batch[gone], coarse), number_of(coarse))
     batch, lost = from_key(key, coarse)
     lost_ptr = offsets(torch.bincount(batch, minlength=len(coarse)))

@@ -79,8 +79,9 @@ def test_rows(counts, dtype, distinct):
 
 
 @pytest.mark.parametrize("density", [0.0, 0.15, 0.5, 1.0])
-@pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
-def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, sizes):
+@pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3, [(50, 70)]], ids=["ragged", "alike", "large"])
+def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, sizes, monkeypatch):
+    monkeypatch.setattr(cells, "TABLE", 10**6)
     cell, ptr, size = lattices(density, sizes)
     new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 2, keep="area")
     total, taken = check(cells.adopted, cell, ptr, size, 2, new, new_ptr, count, parent)

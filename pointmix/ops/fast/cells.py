@@ -118,6 +118,62 @@ def coarse_cells(
 
 
 @compiled
+def adopted(
+    cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], stride: int,
+    new: Cells, new_ptr: Int[ndarray, "B+1"], count: Int[ndarray, "N'"], parent: Int[ndarray, "N"],
+) -> tuple[Int[ndarray, "N'"], Int[ndarray, "N"]]:  # fmt: skip
+    """`count` and `parent` of `coarse_cells` once points of cells that went belong to the nearest cell that stays.
+
+    Of each lattice: the nearest kept cell of each column, in two sweeps, then, for each cell that went, the nearest of
+    those of its row, looked at from its own column outwards. Of equals the first in row-major order counts.
+    """
+    check(cell, ptr, size)
+    check_ptr(new_ptr, len(size), len(new))
+    if len(count) != len(new) or len(parent) != len(cell):
+        raise ValueError("count and parent must be of these cells and points")
+    count, parent = count.copy(), parent.copy()
+    for b in range(len(size)):
+        height, width = (size[b, 0] + stride - 1) // stride, (size[b, 1] + stride - 1) // stride
+        kept, row_of = np.full((height, width), -1), np.full((height, width), -1)
+        for i in range(new_ptr[b], new_ptr[b + 1]):
+            if not (0 <= new[i, 0] < height and 0 <= new[i, 1] < width):
+                raise ValueError("a kept cell lies outside its lattice")
+            kept[new[i, 0], new[i, 1]] = i
+            row_of[new[i, 0], new[i, 1]] = new[i, 0]
+        for row in range(1, height):  # from above
+            for col in range(width):
+                if row_of[row, col] < 0:
+                    row_of[row, col] = row_of[row - 1, col]
+        for row in range(height - 2, -1, -1):  # from below, where that is nearer
+            for col in range(width):
+                below, above = row_of[row + 1, col], row_of[row, col]
+                if below > row and (above < 0 or below - row < row - above):
+                    row_of[row, col] = below
+        taken = np.full((height, width), -1)  # of cells that went: the place of the one that takes over
+        for n in range(ptr[b], ptr[b + 1]):
+            if parent[n] >= 0:
+                continue
+            row, col = cell[n, 0] // stride, cell[n, 1] // stride
+            if taken[row, col] < 0:
+                nearest, least = np.int64(-1), np.int64(2**62)
+                step = 0
+                while step < width and step * step <= least:
+                    for side in (col - step, col + step):
+                        if 0 <= side < width and row_of[row, side] >= 0:
+                            far = (row_of[row, side] - row) ** 2 + step * step
+                            at = kept[row_of[row, side], side]
+                            if far < least or (far == least and at < nearest):
+                                nearest, least = at, far
+                    step += 1
+                taken[row, col] = nearest
+            parent[n] = taken[row, col]
+            if parent[n] < 0:
+                raise ValueError("a set keeps no cell")
+            count[parent[n]] += 1
+    return count, parent
+
+
+@compiled
 def kernel_cells(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"],
     new: Cells, new_ptr: Int[ndarray, "B+1"], stride: int, kernel: int, padding: int,

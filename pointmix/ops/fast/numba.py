@@ -23,7 +23,8 @@ from pointmix.ops.fast.team import pool
 from pointmix.ops.ragged import spans
 
 __all__ = [
-    "coarse_cells", "context_cluster", "farthest_points", "kernel_cells", "knn", "window_order", "window_rows",
+    "adopted", "coarse_cells", "context_cluster", "farthest_points", "kernel_cells", "knn", "window_order",
+    "window_rows",
 ]  # fmt: skip
 SHARED = 512  # points from which on threads are worth waking
 
@@ -72,8 +73,8 @@ def _on_cells(name: str, *arguments: Tensor | int) -> Tensor | tuple[Tensor, ...
     return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)
 
 
-coarse_cells, kernel_cells, window_order, window_rows = (
-    partial(_on_cells, name) for name in ("coarse_cells", "kernel_cells", "window_order", "window_rows")
+adopted, coarse_cells, kernel_cells, window_order, window_rows = (
+    partial(_on_cells, name) for name in ("adopted", "coarse_cells", "kernel_cells", "window_order", "window_rows")
 )
 
 
