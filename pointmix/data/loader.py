@@ -173,7 +173,7 @@ class BatchLoader(DataLoader):
                 raise MemoryError(f"{batch} does not fit; make batch_size or what data.* asks for smaller") from e
             # What comes of a dead worker, which holds the batches that it has sent.
             workers = getattr(self._iterator, "_workers", [])
-            ended = wait([worker.sentinel for worker in workers], timeout=10)
+            ended = wait([worker.sentinel for worker in workers], timeout=3) if workers else []
             for worker in workers:
                 if worker.sentinel in ended:  # its files are closed, but it may not have an exit code yet
                     worker.join()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pointmix.messages import is_out_of_memory
+
 
 @torch.no_grad()  # not inference_mode: what a model caches here must serve training too
 def evaluate(
@@ -79,7 +81,7 @@ def try_input(
         found = model.eval()(blank)
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
-        if isinstance(e, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in why:
+        if is_out_of_memory(e):
             why = "they need more memory than there is"
         raise ValueError(f"{name} does not take {what}: {why}") from e
     finally:
