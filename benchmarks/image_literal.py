@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointmix.nn.cluster_mixer import ClusterMixer
+from pointmix.nn.mixers.hierarchical import ClusterMixer
 from pointmix.nn.stage import Stage
 from pointmix.ops import lorentz
 

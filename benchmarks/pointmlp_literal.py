@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointmix.nn.group_cluster import GroupCluster
 from pointmix.nn.grouper import Groups
+from pointmix.nn.mixers.group import GroupCluster
 from pointmix.nn.residual import LinearNorm, Residual
 
 

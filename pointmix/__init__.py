@@ -2,9 +2,9 @@
 
 import importlib
 
-from pointmix import _torchvision  # noqa: F401  before anything imports torchvision
-from pointmix._imports import when_imported
 from pointmix.pointset import PointSet
+from pointmix.utils import torchvision_ops as _torchvision  # noqa: F401  before anything imports torchvision
+from pointmix.utils.lazy import when_imported
 
 __version__ = "0.1.0"
 __all__ = ["PointSet", "create_model", "list_models", "load_reference"]

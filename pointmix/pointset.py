@@ -12,16 +12,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.arrays import as_tensor
-from pointmix.fields import check_fields, checked_points
-from pointmix.files import is_image, read_cloud, read_image
-from pointmix.images import as_channels_last, as_floats, as_mask, check_channels_first
+from pointmix.io.arrays import as_tensor
+from pointmix.io.fields import check_fields, checked_points
+from pointmix.io.files import is_image, read_cloud, read_image
+from pointmix.io.images import as_channels_last, as_floats, as_mask, check_channels_first
+from pointmix.io.pixels import check_finite, checked_pixels
+from pointmix.io.rgbd import rgbd_points
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
-from pointmix.pixels import check_finite, checked_pixels
-from pointmix.precision import near_origin
-from pointmix.rgbd import rgbd_points
+from pointmix.ops.origin import near_origin
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -189,7 +189,7 @@ class PointSet:
         std: Sequence[float] | None = None,
     ) -> PointSet:
         """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .npy, .npz, .h5; see
-        `pointmix.files.read_cloud` for what they must hold).
+        `pointmix.io.files.read_cloud` for what they must hold).
 
         Args:
             mask: for an image, a file of the same size, zero where a pixel is hidden.
@@ -350,7 +350,7 @@ class PointSet:
         """Move or cast as `Tensor.to` does; integer tensors follow the device only.
 
         Clouds far from the origin, such as those in map coordinates, are moved to it before their positions lose
-        digits, see `pointmix.precision.near_origin`.
+        digits, see `pointmix.ops.origin.near_origin`.
         """
         like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
         points = self._near_origin(like.dtype)

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 TRAIN = Path(__file__).resolve().with_name("train_image.py")
 EQUAL_TIME = """equal time: measure the speed of each recipe, as many of it at a time as --jobs says, and give it the

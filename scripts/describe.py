@@ -16,15 +16,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor, nn
 
     from pointmix import PointSet
-    from pointmix.counting import Macs, Part
-    from pointmix.published import Published
+    from pointmix.profile.macs import Macs, Part
+    from pointmix.profile.published import Published
 
 
 def parse(argv: list[str]) -> Any:
@@ -86,8 +86,8 @@ def show(args: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from pointmix.counting import count, count_layers, has_stages, parameters, total
-    from pointmix.published import PUBLISHED
+    from pointmix.profile.macs import count, count_layers, has_stages, parameters, total
+    from pointmix.profile.published import PUBLISHED
 
     model, x, what = build(args)
     parts, macs = [], None
@@ -113,7 +113,7 @@ def sums(parameters: int, macs: Macs, known: Published | None, *, whole: bool) -
     """Parameters and multiply-adds beside what is published; `whole` where all that fvcore counts was counted."""
     from rich.table import Table
 
-    from pointmix.published import GI, MI, G, M
+    from pointmix.profile.published import GI, MI, G, M
 
     table = Table("", "exact", "10^6 or 10^9", "2^20 or 2^30", *(["published, in its unit"] if known else []))
     for column in table.columns[1:4]:
@@ -141,7 +141,7 @@ def by_stage(parts: list[Part]) -> Table:
     """Shapes, multiply-adds (all that are counted) and parameters of each part."""
     from rich.table import Table
 
-    from pointmix.counting import total
+    from pointmix.profile.macs import total
 
     wide = any(part.size and part.size.global_centers for part in parts)
     columns = ["points", "channels", "windows", "centers a window", *(["global centers"] if wide else [])]

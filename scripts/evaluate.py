@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 
 def parse(argv: list[str], data: Any = None) -> Any:
@@ -45,7 +45,7 @@ def parse(argv: list[str], data: Any = None) -> Any:
     if data is None and not {"-h", "--help"} & set(argv):
         argv = _without_data(argv)
     else:
-        from pointmix.data.images import DataConfig
+        from pointmix.data.images.build import DataConfig
 
         parser.add_class_arguments(DataConfig if data is None else type(data), "data")
         defaults = {} if data is None else dataclasses.asdict(data)
@@ -72,10 +72,10 @@ def main(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> None:
-    from pointmix.data.images import build_test
+    from pointmix.data.images.build import build_test
     from pointmix.engine.checkpoint import check_place, write_text
-    from pointmix.inference import data_config, open_model, pick_device
-    from pointmix.messages import one_line
+    from pointmix.engine.inference import data_config, open_model, pick_device
+    from pointmix.utils.messages import one_line
 
     args = parse(argv)
     if args.out:
@@ -116,7 +116,8 @@ def evaluate(argv: list[str]) -> None:
 
 def _data(argv: list[str], args: Any, cfg: Any) -> Any:
     """The data of a run as the flags change them; flags of the other kind of data are refused."""
-    from pointmix.data import images, points
+    from pointmix.data.clouds import build as points
+    from pointmix.data.images import build as images
 
     cfg = parse(argv, cfg).data
     if isinstance(cfg, points.PointDataConfig):
@@ -130,7 +131,8 @@ def _data(argv: list[str], args: Any, cfg: Any) -> Any:
 
 def _measures(args: Any, model: Any, info: dict[str, Any], cfg: Any) -> list[Callable[..., dict[str, Any]]]:
     """What there is to measure of a network, a call for each share of points; wrong shares are refused first."""
-    from pointmix.data import images, points
+    from pointmix.data.clouds import build as points
+    from pointmix.data.images import build as images
     from pointmix.engine.measure import measure_clouds, measure_images
 
     if isinstance(cfg, points.PointDataConfig):

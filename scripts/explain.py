@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +56,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def explain(args: argparse.Namespace) -> None:
     from pointmix.engine.checkpoint import check_place
-    from pointmix.files import is_image
+    from pointmix.io.files import is_image
 
     check_place(args.out)
     if args.depth:
@@ -69,8 +69,8 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def explain_image(args: argparse.Namespace) -> None:
-    from pointmix import inference
-    from pointmix.data.partial import read_mask
+    from pointmix.data.images.partial import read_mask
+    from pointmix.engine import inference
     from pointmix.engine.checkpoint import load_run
     from pointmix.explain import draw_clusters
 
@@ -96,7 +96,7 @@ def explain_image(args: argparse.Namespace) -> None:
 
 def explain_cloud(args: argparse.Namespace) -> None:
     from pointmix import PointSet
-    from pointmix.clouds import read_for, seen_by
+    from pointmix.engine.clouds import read_for, seen_by
     from pointmix.explain import draw_clouds
 
     if args.run is None or args.mask:
@@ -110,9 +110,9 @@ def explain_cloud(args: argparse.Namespace) -> None:
 
 def explain_frame(args: argparse.Namespace) -> None:
     from pointmix import PointSet
-    from pointmix.clouds import features_of, seen_by
+    from pointmix.engine.clouds import features_of, seen_by
     from pointmix.explain import draw_clouds, draw_frames
-    from pointmix.files import read_depth, read_image
+    from pointmix.io.files import read_depth, read_image
 
     (rgb, mask), depth = read_image(args.file, args.mask, args.index), read_depth(args.depth)
     points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
@@ -140,7 +140,7 @@ def explain_frame(args: argparse.Namespace) -> None:
 def open_named(args: argparse.Namespace, *, channels: int, dims: int) -> nn.Module:
     """A network by its name, for points with so many features and dimensions."""
     import pointmix
-    from pointmix.inference import pick_device
+    from pointmix.engine.inference import pick_device
 
     if args.model not in pointmix.list_models():
         raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(pointmix.list_models())}")
@@ -154,8 +154,8 @@ def open_named(args: argparse.Namespace, *, channels: int, dims: int) -> nn.Modu
 
 def open_run(args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a run on clouds, and what the run says of itself."""
-    from pointmix.clouds import features_of
-    from pointmix.inference import open_model, pick_device
+    from pointmix.engine.clouds import features_of
+    from pointmix.engine.inference import open_model, pick_device
 
     model, info = open_model(run=args.run, checkpoint=args.checkpoint, device=pick_device(args.device))
     features_of(info)  # refuses one on images

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +57,8 @@ def predict(args: argparse.Namespace) -> None:
     from rich.text import Text
 
     from pointmix.engine.checkpoint import check_place
-    from pointmix.inference import open_model, pick_device
-    from pointmix.messages import is_out_of_memory, one_line
+    from pointmix.engine.inference import open_model, pick_device
+    from pointmix.utils.messages import is_out_of_memory, one_line
 
     if args.clusters:
         check_place(args.clusters)
@@ -107,8 +107,8 @@ def predict(args: argparse.Namespace) -> None:
 def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> Read:
     """What makes of a file what the network takes, (1, C, S, S) or with a mask the visible pixels."""
     import pointmix
-    from pointmix.data.partial import read_mask
-    from pointmix.inference import data_config, masked_image, read_image, whole_image
+    from pointmix.data.images.partial import read_mask
+    from pointmix.engine.inference import data_config, masked_image, read_image, whole_image
 
     cfg = data_config(info)
     for flag, given in (("--index", args.index), ("--columns", args.columns)):
@@ -136,7 +136,7 @@ def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> 
 
 def clouds(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> Read:
     """What makes of a file what the network takes."""
-    from pointmix.clouds import read_for, seen_by
+    from pointmix.engine.clouds import read_for, seen_by
 
     if args.mask:
         raise ValueError(f"--mask {args.mask} is of images, {info['path']} takes clouds")
@@ -155,8 +155,8 @@ def draw(
     import torch
 
     from pointmix import PointSet
+    from pointmix.engine.inference import data_config
     from pointmix.explain import draw_clouds, draw_clusters
-    from pointmix.inference import data_config
 
     together = PointSet.cat(inputs) if isinstance(inputs[0], PointSet) else torch.cat(inputs)
     if "img_size" not in info["data"]:

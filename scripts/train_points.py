@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pointmix._main import exit_code
+from pointmix.utils.cli import exit_code
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "points" / "coc_shapes.yaml"
 

@@ -48,7 +48,7 @@ def prepare(root: Path, archive: Path | None) -> None:
     Raises:
         FileNotFoundError, FileExistsError, ValueError: in one line.
     """
-    import pointmix._torchvision  # noqa: F401, I001  (first: it lets torchvision import beside any torch)
+    import pointmix.utils.torchvision_ops  # noqa: F401, I001  (first: it lets torchvision import beside any torch)
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_md5, download_url
 

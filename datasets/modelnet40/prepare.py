@@ -29,8 +29,8 @@ def prepare(root: Path, archive: Path | None) -> None:
     Raises:
         FileNotFoundError, ValueError: in one line.
     """
-    from pointmix.data.hdf5 import MODELNET40, open_modelnet40
-    from pointmix.data.verify import extract, verify_clouds
+    from pointmix.data.clouds.hdf5 import MODELNET40, open_modelnet40
+    from pointmix.data.clouds.verify import extract, verify_clouds
 
     if archive is not None:
         extract(archive, root, {f"{FOLDER}/{name}": f"{FOLDER}/{name}" for name in FILES})

@@ -25,8 +25,8 @@ def prepare(root: Path, archive: Path | None) -> None:
     Raises:
         FileNotFoundError, ValueError: in one line.
     """
-    from pointmix.data.hdf5 import SCANOBJECTNN, VARIANTS, open_scanobjectnn
-    from pointmix.data.verify import extract, verify_clouds
+    from pointmix.data.clouds.hdf5 import SCANOBJECTNN, VARIANTS, open_scanobjectnn
+    from pointmix.data.clouds.verify import extract, verify_clouds
 
     if archive is not None:
         names = [f"{f}/{split}_objectdataset{e}.h5" for f, e in VARIANTS.values() for split in ("training", "test")]

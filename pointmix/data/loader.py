@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
+from pointmix.data.images.source import BadMask, Source, UnreadableImage, decode
 from pointmix.data.sampler import EpochBatches, Key, PartBatches
-from pointmix.data.source import BadMask, Source, UnreadableImage, decode
-from pointmix.messages import is_out_of_memory
+from pointmix.utils.messages import is_out_of_memory
 
 
 class Failure(NamedTuple):

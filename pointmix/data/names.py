@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
-from pointmix.limits import check_limit, regular_file
+from pointmix.utils.limits import check_limit, regular_file
 
 # what file managers, editors and network disks leave behind, besides all that begins with a dot
 LITTER = {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"}

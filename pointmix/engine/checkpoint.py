@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from pointmix.engine.info import FETCHING, check_kwargs, read_info
-from pointmix.limits import parameters_at_most, regular_file
-from pointmix.messages import one_line
+from pointmix.utils.limits import parameters_at_most, regular_file
+from pointmix.utils.messages import one_line
 
 FINAL = "model.safetensors"
 DIGEST = "digest"  # key of a file's metadata; its value, JSON as all of them are, begins with SHA256

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
 
-from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, check_fields
+from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, check_fields
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")  # timm's, without plateau
 ENDLESS = ("step", "multistep", "none")  # whose learning rates do not depend on the length of the run

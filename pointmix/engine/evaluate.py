@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pointmix.messages import is_out_of_memory
+from pointmix.utils.messages import is_out_of_memory
 
 
 @torch.no_grad()  # not inference_mode: what a model caches here must serve training too

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pointmix.engine.config import RunConfig
 from pointmix.engine.recipes import read_settings
-from pointmix.ranges import hints, range_of
+from pointmix.utils.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
 

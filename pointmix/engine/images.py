@@ -12,12 +12,12 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from pointmix.data.images import DataConfig, ImageSplits, build_data, is_partial, resolve
-from pointmix.data.partial import hide
+from pointmix.data.images.build import DataConfig, ImageSplits, build_data, is_partial, resolve
+from pointmix.data.images.partial import hide
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import check_input, try_input
-from pointmix.ranges import NONNEGATIVE, PART, SHARE, check_fields
 from pointmix.tasks import Classify
+from pointmix.utils.ranges import NONNEGATIVE, PART, SHARE, check_fields
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-from pointmix.limits import check_limit, limit
-from pointmix.messages import one_line
+from pointmix.utils.limits import check_limit, limit
+from pointmix.utils.messages import one_line
 
 NEEDED = ("name", "kwargs", "classes", "in_chans")
 FETCHING = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # other weights

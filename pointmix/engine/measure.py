@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointmix.data.images import DataConfig, build_test, is_partial, keep_range
+from pointmix.data.clouds.build import PointDataConfig, build_points_test
+from pointmix.data.images.build import DataConfig, build_test, is_partial, keep_range
+from pointmix.data.images.partial import partial_points
 from pointmix.data.loader import BatchLoader
-from pointmix.data.partial import partial_points
-from pointmix.data.points import PointDataConfig, build_points_test
 from pointmix.engine.evaluate import check_input, evaluate
 from pointmix.engine.points import check_votes, voting
 from pointmix.tasks import Classify, ClassifyPoints
@@ -23,7 +23,7 @@ def measure_images(
     """Metrics of a network on the test split of one configuration, with the number of images and what was skipped.
 
     Args:
-        model, info: as `pointmix.inference.open_model` gives them.
+        model, info: as `pointmix.engine.inference.open_model` gives them.
 
     Raises:
         FileNotFoundError, ValueError: if data or model are not as the configuration says; one line.

@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
-from pointmix.data.points import PointDataConfig, PointSplits, build_points, resolve
+from pointmix.data.clouds.build import PointDataConfig, PointSplits, build_points, resolve
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import try_input
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, PART, check_fields
 from pointmix.tasks import ClassifyPoints
 from pointmix.tasks.voting import Voting
+from pointmix.utils.ranges import COUNT, PART, check_fields
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from pointmix.engine.yaml_check import check_yaml
-from pointmix.ranges import hints
+from pointmix.utils.ranges import hints
 
 FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # 1e-4, which PyYAML takes for text
 

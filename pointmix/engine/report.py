@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pointmix.engine.checkpoint import replacing
 from pointmix.engine.log import in_percent
-from pointmix.messages import one_line
+from pointmix.utils.messages import one_line
 
 if TYPE_CHECKING:
     from pointmix.engine.run import Run

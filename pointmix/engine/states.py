@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from pointmix.engine.checkpoint import replacing, weights_file
-from pointmix.opening_torch import load_torch
+from pointmix.io.open_torch import load_torch
 
 FOLDER = "checkpoint"
 STATE = re.compile(r"state(\d+)-step(\d+)-([0-9a-f]{16})\.pt")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from pointmix.limits import check_limit
+from pointmix.utils.limits import check_limit
 
 DEEPEST = 50  # levels; deeper ones end in Python's limit of recursion
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from pointmix.explain.clouds import evaluating
 from pointmix.explain.pictures import _draw_panel, _enlarge, _pictures, _shown, _title
+from pointmix.io.rgbd import as_meters, has_depth
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
-from pointmix.rgbd import as_meters, has_depth
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pointmix.tracing import traced
+from pointmix.utils.tracing import traced
 
 T = TypeVar("T")
 ENTRIES, BYTES = 256, 2**27  # at most, of all devices together; the longest unused go first

@@ -17,7 +17,7 @@ from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.stage import Assignment, Stage
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
+from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 

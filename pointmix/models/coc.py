@@ -13,8 +13,8 @@ from torch import nn
 
 from pointmix.models.backbone import PointBackbone, check_stages
 from pointmix.models.registry import IMAGES, build
-from pointmix.nn.mixers import ContextCluster
-from pointmix.ranges import COUNT
+from pointmix.nn.mixers.context import ContextCluster
+from pointmix.utils.ranges import COUNT
 
 
 class ContextClusters(PointBackbone):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pointmix.models.backbone import PointBackbone, check_stages
 from pointmix.models.registry import IMAGES, build
-from pointmix.nn.cluster_mixer import GEOMETRIES, ClusterMixer
-from pointmix.ranges import COUNT, POSITIVE, check_choice
+from pointmix.nn.mixers.hierarchical import GEOMETRIES, ClusterMixer
+from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 
 HIERARCHIES = ("window", "shift", "none")
 

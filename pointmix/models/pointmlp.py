@@ -17,17 +17,17 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pointmix.counting import Macs, Size
 from pointmix.layouts.cloud import Cloud, canonical_order
 from pointmix.models.inputs import as_points
 from pointmix.models.registry import build
-from pointmix.nn.group_cluster import GroupCluster
 from pointmix.nn.grouper import Groups
+from pointmix.nn.mixers.group import GroupCluster
 from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.ops.grouping import group_linear_plain, group_rows, inverse_std, map_points
 from pointmix.ops.scatter import segment_max
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice
+from pointmix.profile.macs import Macs, Size
+from pointmix.utils.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 HEAD_DIMS = {"max": max, "min": min}  # of a quarter of the channels and 32

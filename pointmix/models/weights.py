@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pointmix.limits import regular_file
-from pointmix.messages import one_line
-from pointmix.opening_torch import load_torch
+from pointmix.io.open_torch import load_torch
+from pointmix.utils.limits import regular_file
+from pointmix.utils.messages import one_line
 
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")  # of the weights; the first counts
 PREFIXES = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")  # of data-parallel, Lightning, compiled networks

@@ -7,12 +7,12 @@ from jaxtyping import Float
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.mlp import mlp, mlp_plain
 from pointmix.ops.precision import autocast_dtype
-from pointmix.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
+from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
+from pointmix.utils.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
 
 
 class LayerScale(nn.Module):

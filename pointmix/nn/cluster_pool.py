@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from pointmix.counting import Macs, Size, linear_macs, norm_macs
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
 from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_plain
 from pointmix.pointset import PointSet
+from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 
 
 class ClusterPool(nn.Module):

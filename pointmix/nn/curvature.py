@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.ranges import POSITIVE
+from pointmix.utils.ranges import POSITIVE
 
 
 class Curvature(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pointmix.ops.precision import widened
 from pointmix.ops.scatter import segment_sum
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, POSITIVE
+from pointmix.utils.ranges import COUNT, POSITIVE
 
 
 @dataclass(frozen=True)

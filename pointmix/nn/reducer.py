@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from pointmix.counting import Macs, Size, linear_macs
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, NATURAL
+from pointmix.profile.macs import Macs, Size, linear_macs
+from pointmix.utils.ranges import COUNT, NATURAL
 
 
 class Reducer(nn.Conv2d):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.counting import BATCH_NORM, Macs, linear_macs
-from pointmix.ranges import COUNT, POSITIVE
+from pointmix.profile.macs import BATCH_NORM, Macs, linear_macs
+from pointmix.utils.ranges import COUNT, POSITIVE
 
 
 class LinearNorm(nn.Module):

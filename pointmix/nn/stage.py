@@ -14,7 +14,7 @@ from pointmix.layouts.plan import Plan, with_offsets
 from pointmix.nn.block import Block
 from pointmix.nn.norm import Sets
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT
+from pointmix.utils.ranges import COUNT
 
 
 @dataclass(frozen=True)

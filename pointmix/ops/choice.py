@@ -16,7 +16,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from pointmix.tracing import traced
+from pointmix.utils.tracing import traced
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from pointmix.tracing import traced
+from pointmix.utils.tracing import traced
 
 
 def linear(

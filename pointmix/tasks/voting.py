@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pointmix.pointset import PointSet
-from pointmix.ranges import COUNT, NATURAL, POSITIVE
+from pointmix.utils.ranges import COUNT, NATURAL, POSITIVE
 
 
 class Voting(nn.Module):

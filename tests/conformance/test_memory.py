@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pointmix
 from pointmix import PointSet
 from pointmix.nn.cluster_pool import ClusterPool
-from pointmix.nn.mixers import ContextCluster
+from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.norm import Sets
 from pointmix.ops import cluster_pool, mlp
 

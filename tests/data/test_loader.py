@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-import pointmix.data.folder as folder_module
-from pointmix.data.images import DataConfig, ImageSplits, build_data
+import pointmix.data.images.folder as folder_module
+from pointmix.data.images.build import DataConfig, ImageSplits, build_data
+from pointmix.data.images.source import UnreadableImage
 from pointmix.data.loader import ImageSet
-from pointmix.data.source import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[2]
 

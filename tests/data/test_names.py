@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.folder import open_folder, open_local
-from pointmix.data.hdf5 import open_modelnet40
+from pointmix.data.clouds.hdf5 import open_modelnet40
+from pointmix.data.images.folder import open_folder, open_local
+from pointmix.data.images.shards import open_shards
+from pointmix.data.images.source import decode
 from pointmix.data.names import is_litter, read_names
-from pointmix.data.shards import open_shards
-from pointmix.data.source import decode
 
 LITTER = [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".hidden", "#recycle"]
 

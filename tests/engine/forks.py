@@ -123,12 +123,12 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
             size = str(job["ranks"])
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        from pointmix._main import exit_code
         from pointmix.engine import checkpoint, finish
         from pointmix.engine import train as engine
         from pointmix.engine.flags import parse
         from pointmix.engine.images import TrainImagesConfig
         from pointmix.engine.points import TrainPointsConfig
+        from pointmix.utils.cli import exit_code
 
         for name in ("draw_curves", "draw_confusion", "_draw_clusters"):
             setattr(finish, name, lambda *args, **kwargs: None)

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine import states
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig

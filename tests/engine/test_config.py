@@ -8,13 +8,13 @@ from typing import Annotated, get_args, get_origin
 import pytest
 import yaml
 
-from pointmix.data.images import DataConfig
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.images.build import DataConfig
 from pointmix.engine.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
 from pointmix.engine.flags import parse
 from pointmix.engine.images import MixConfig, TrainImagesConfig
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig
-from pointmix.ranges import hints, range_of
+from pointmix.utils.ranges import hints, range_of
 
 
 def test_plain_form_is_yaml_and_parses_back(tmp_path):

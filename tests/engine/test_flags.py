@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from pointmix.data.images import DataConfig
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.images.build import DataConfig
 from pointmix.engine import flags
 from pointmix.engine.config import ModelConfig, run_folder
 from pointmix.engine.images import TrainImagesConfig

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine import load_run, states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, OptimConfig

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import pointmix
+from pointmix.data.transforms.points import unit_sphere
 from pointmix.explain import draw_frames, frames
 from pointmix.explain.pictures import _maps
-from pointmix.transforms import unit_sphere
 
 K = (40.0, 40.0, 19.5, 11.5)
 

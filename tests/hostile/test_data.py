@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.folder import open_reader, open_source, open_tar
-from pointmix.data.hdf5 import CloudFiles, open_modelnet40, open_scanobjectnn
-from pointmix.data.images import DataConfig, build_data
-from pointmix.data.shards import open_shards
-from pointmix.data.source import UnreadableImage, decode
-from pointmix.data.verify import extract
+from pointmix.data.clouds.hdf5 import CloudFiles, open_modelnet40, open_scanobjectnn
+from pointmix.data.clouds.verify import extract
+from pointmix.data.images.build import DataConfig, build_data
+from pointmix.data.images.folder import open_reader, open_source, open_tar
+from pointmix.data.images.shards import open_shards
+from pointmix.data.images.source import UnreadableImage, decode
 
 
 def png(side: int = 8) -> bytes:

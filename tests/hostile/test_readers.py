@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.files import read_cloud, read_depth
-from pointmix.inference import read_image
+from pointmix.engine.inference import read_image
+from pointmix.io.files import read_cloud, read_depth
 
 XYZ = np.random.default_rng(0).random((6, 3))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pointmix.data.images import DataConfig, resolve
-from pointmix.data.points import PointDataConfig
-from pointmix.data.points import resolve as resolve_points
+from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.build import resolve as resolve_points
+from pointmix.data.images.build import DataConfig, resolve
 from pointmix.engine.flags import parse
 from pointmix.engine.images import TrainImagesConfig
-from pointmix.limits import DEFAULTS, limit
+from pointmix.utils.limits import DEFAULTS, limit
 
 NAN = float("nan")
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"

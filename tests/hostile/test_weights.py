@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import pointmix
 from pointmix.engine.checkpoint import load_run
-from pointmix.inference import data_config, open_model
+from pointmix.engine.inference import data_config, open_model
 
 SMALL = dict(depths=[1, 1, 1, 1], dims=[4, 4, 4, 4], heads=2, head_dim=2)
 

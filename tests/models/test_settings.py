@@ -16,11 +16,11 @@ from pointmix.models.coc import ContextClusters
 from pointmix.models.hcformer import HCFormer
 from pointmix.models.pointmlp import PointMLP
 from pointmix.nn.block import Block
-from pointmix.nn.cluster_mixer import ClusterMixer
 from pointmix.nn.cluster_pool import ClusterPool
 from pointmix.nn.curvature import Curvature
-from pointmix.nn.group_cluster import GroupCluster
-from pointmix.nn.mixers import ContextCluster
+from pointmix.nn.mixers.context import ContextCluster
+from pointmix.nn.mixers.group import GroupCluster
+from pointmix.nn.mixers.hierarchical import ClusterMixer
 from pointmix.nn.norm import PointNorm
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.residual import LinearNorm, Residual

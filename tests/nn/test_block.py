@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from pointmix import PointSet
 from pointmix.nn.block import Block, LayerScale, SetDropPath
-from pointmix.nn.mixers import ContextCluster
+from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.norm import Sets
 
 

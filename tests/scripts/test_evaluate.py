@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data import images
+from pointmix.data.images import build as images
 from pointmix.engine.checkpoint import save_model
-from pointmix.inference import data_config, open_model, read_image, whole_image
+from pointmix.engine.inference import data_config, open_model, read_image, whole_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 CLASSES = ["ant", "bee", "cow"]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.voting import Voting

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.points import PointDataConfig
+from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine.checkpoint import save_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "explain.py"

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix import PointSet, inference
-from pointmix.data.points import PointDataConfig
+from pointmix import PointSet
+from pointmix.data.clouds.build import PointDataConfig
+from pointmix.engine import inference
 from pointmix.engine.checkpoint import save_model
-from pointmix.inference import data_config, open_model, read_image, whole_image
+from pointmix.engine.inference import data_config, open_model, read_image, whole_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
 

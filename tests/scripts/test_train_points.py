@@ -9,7 +9,7 @@ import pytest
 import torch
 from timm.scheduler import create_scheduler_v2
 
-from pointmix.data import shapes
+from pointmix.data.clouds import shapes
 from pointmix.engine import finish, flags
 from pointmix.engine.points import TrainPointsConfig
 from pointmix.engine.run import create_run_model

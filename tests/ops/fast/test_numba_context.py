@@ -13,7 +13,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix import PointSet
-from pointmix.nn.mixers import ContextCluster
+from pointmix.nn.mixers.context import ContextCluster
 from pointmix.ops import choice, use_backend
 from pointmix.ops.clustering import cluster_hard_plain
 from pointmix.ops.fast import numba, numba_context, team, windows

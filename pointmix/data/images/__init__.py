@@ -1,0 +1,1 @@
+"""Sources of images: embedded, folders, archives; and what makes batches of them."""

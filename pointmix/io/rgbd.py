@@ -1,0 +1,112 @@
+"""A color image with a depth for each pixel, as points in space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from pointmix.io.arrays import as_tensor
+from pointmix.io.images import as_channels_last, as_mask, upright
+from pointmix.io.pixels import check_finite
+from pointmix.layouts.grid import grid_coordinates
+from pointmix.utils.ranges import POSITIVE
+
+if TYPE_CHECKING:
+    ImageLike = Tensor | np.ndarray | Image.Image
+    Intrinsics = Sequence[float] | Float[Tensor, "3 3"] | np.ndarray
+
+
+def rgbd_points(
+    rgb: ImageLike,
+    depth: ImageLike,
+    intrinsics: Intrinsics | None = None,
+    mask: ImageLike | None = None,
+    *,
+    depth_scale: float = 1000.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
+    """Positions and features of the pixels with a depth, row by row. Arguments and errors: `PointSet.from_rgbd`."""
+    values = as_channels_last(rgb, mean=mean, std=std)  # (H, W, C)
+    size = (values.shape[0], values.shape[1])
+    z = as_meters(depth, depth_scale).to(values.device)  # (H, W)
+    if tuple(z.shape) != size:
+        shape = "x".join(map(str, z.shape))
+        raise ValueError(f"from_rgbd: depth is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")
+    seen = has_depth(z, mask)
+    row, col = seen.nonzero().unbind(1)  # (N,)
+    z, feat = z[seen], values[seen]
+    check_finite(feat, "from_rgbd: the part of the image that has a depth")
+    if intrinsics is None:
+        plane = grid_coordinates(size, "inclusive", torch.float64, z.device).view(*size, 2)[seen]
+        pos = torch.cat([plane, z[:, None]], dim=1)
+    else:
+        fx, fy, cx, cy, skew = _pinhole(intrinsics)
+        y = (row - cy) / fy
+        x = (col - cx - skew * y) / fx
+        pos = torch.stack([x * z, y * z, z], dim=1)
+    return pos.to(torch.promote_types(feat.dtype, torch.float32)), feat  # half precision has no room for meters
+
+
+def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H W"]:
+    """A depth image in meters and double precision: integers are divided by `depth_scale`, floats are meters already.
+
+    Raises:
+        ValueError: on another shape or dtype, or a scale that is not positive.
+    """
+    POSITIVE.check("from_rgbd: ", depth_scale=depth_scale)  # units a meter
+    if not isinstance(depth, Tensor):
+        depth = np.asanyarray(upright(depth) if isinstance(depth, Image.Image) else depth)
+        if depth.dtype.kind not in "uif":
+            raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
+        depth = as_tensor(depth, "from_rgbd: depth")
+    if depth.is_complex() or depth.dtype == torch.bool:
+        raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
+    depth = depth.double() / (1.0 if depth.is_floating_point() else depth_scale)
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):  # one channel, first or last
+        depth = depth.squeeze(0 if depth.shape[0] == 1 else 2)
+    if depth.ndim != 2:
+        raise ValueError(f"from_rgbd: depth must be (H, W), got {tuple(depth.shape)}")
+    return depth
+
+
+def has_depth(z: Float[Tensor, "H W"], mask: ImageLike | None = None) -> Bool[Tensor, "H W"]:
+    """The pixels that become points: their depth is finite and above zero, and the mask does not hide them.
+
+    Raises:
+        ValueError: if there is none, or the mask has another size.
+    """
+    seen = torch.isfinite(z) & (z > 0)
+    if mask is not None:
+        seen &= as_mask(mask, (z.shape[0], z.shape[1])).to(z.device)
+    if not seen.any():
+        where = "" if mask is None else " where the mask shows it"
+        raise ValueError(f"from_rgbd: no pixel has a valid depth{where}, expected finite values above 0")
+    return seen
+
+
+def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float, float]:
+    """fx, fy, cx, cy and skew, in pixels."""
+    try:
+        given = as_tensor(intrinsics).double().cpu()
+    except ValueError as e:
+        raise ValueError(f"from_rgbd: intrinsics must be numbers: {e}") from e
+    if given.shape == (4,):
+        (fx, fy, cx, cy), skew, valid = given.tolist(), 0.0, True
+    elif given.shape == (3, 3):
+        (fx, skew, cx), (zero, fy, cy), last = given.tolist()
+        valid = zero == 0 and last == [0, 0, 1]
+    else:
+        raise ValueError(f"from_rgbd: intrinsics must be (fx, fy, cx, cy) or 3x3, got shape {tuple(given.shape)}")
+    if not (valid and torch.isfinite(given).all() and fx > 0 and fy > 0):
+        raise ValueError(
+            "from_rgbd: intrinsics must be finite, with positive focal lengths and, as a matrix, "
+            f"[[fx, s, cx], [0, fy, cy], [0, 0, 1]], got {given.tolist()}"
+        )
+    return fx, fy, cx, cy, skew

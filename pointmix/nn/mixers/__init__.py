@@ -1,0 +1,1 @@
+"""Mixers: how the points of a set exchange features."""

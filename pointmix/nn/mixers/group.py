@@ -1,0 +1,50 @@
+"""The mixer of PointMLP-CoC: context clustering among the neighbors of each anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pointmix.ops.group_cluster import cluster_group, cluster_group_plain
+from pointmix.profile.macs import Macs, linear_macs
+from pointmix.utils.ranges import COUNT
+
+
+class GroupCluster(nn.Module):
+    """x + projection of the clustering of each group around its mean, see `cluster_group`.
+
+    Args:
+        dim: channels in and out.
+        head_dim: channels of queries and values.
+        neighbors: k, the rows of a group.
+        plain: run the plain twin.
+    """
+
+    def __init__(self, dim: int, *, head_dim: int, neighbors: int, plain: bool = False) -> None:
+        super().__init__()
+        COUNT.check(dim=dim, head_dim=head_dim, neighbors=neighbors)
+        self.neighbors, self.plain = neighbors, plain
+        self.query, self.value = nn.Linear(dim, head_dim), nn.Linear(dim, head_dim)
+        self.proj = nn.Linear(head_dim, dim)
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.beta = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Float[Tensor, "G*k C"]) -> Float[Tensor, "G*k C"]:
+        return self._run(x, cluster_group_plain if self.plain else cluster_group)
+
+    def folded(self) -> Callable[[Tensor], Tensor]:
+        """`forward`, which without gradients overwrites its input."""
+        return partial(self._run, cluster=partial(cluster_group, overwrite=not torch.is_grad_enabled()))
+
+    def _run(self, x: Tensor, cluster: Callable[..., Tensor]) -> Tensor:
+        weights = [t for layer in (self.query, self.value, self.proj) for t in (layer.weight, layer.bias)]
+        return cluster(x.unflatten(0, (-1, self.neighbors)), *weights, self.alpha, self.beta).flatten(0, 1)
+
+    def macs(self, rows: int) -> Macs:
+        """Multiply-adds of so many neighbors: three maps, and as products their similarities to their center."""
+        similar = Macs(products=rows * self.query.out_features)
+        return linear_macs(rows, self.query, self.value, self.proj) + similar

@@ -1,0 +1,101 @@
+"""Photographs that say how they were held: upright wherever an image is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pointmix import PointSet
+from pointmix.data.images.build import DataConfig, build_data
+from pointmix.data.images.partial import read_mask
+from pointmix.engine.inference import read_image, whole_image
+from pointmix.io.files import read_depth
+from pointmix.io.images import ORIENTATION, upright
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)  # as it is shown
+STORED = {  # EXIF orientation -> what a camera that was held that way stores
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x, -1),
+}
+
+
+def save(path: Path, pixels: np.ndarray, orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](pixels))).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("end", ["png", "tiff", "webp"])
+def test_every_orientation(tmp_path, orientation, end):
+    path = tmp_path / f"a.{end}"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](PIXELS)))
+    stored.save(path, exif=exif, **({"lossless": True} if end == "webp" else {}))
+    assert np.array_equal(read_image(path, 3), PIXELS)
+    expected = PointSet.from_image(PIXELS)
+    assert torch.equal(PointSet.from_file(path).feat, expected.feat)
+    with Image.open(path) as image:
+        points = PointSet.from_image(image)
+    assert points.layout == expected.layout and torch.equal(points.feat, expected.feat)
+
+
+def test_masks_are_of_the_image_as_it_is_shown(tmp_path):
+    mask = np.zeros((6, 9), dtype=np.uint8)
+    mask[1, 2:5] = 255
+    image = save(tmp_path / "a.png", PIXELS, 6)
+    Image.fromarray(mask).save(tmp_path / "plain.png")
+    for path in (tmp_path / "plain.png", save(tmp_path / "turned.png", mask, 8)):
+        assert torch.equal(read_mask(path, (6, 9)), torch.from_numpy(mask > 0))
+        points = PointSet.from_file(image, path)
+        assert torch.equal(points.layout.cell, torch.from_numpy(mask).nonzero())
+        assert torch.equal(points.feat, torch.from_numpy(PIXELS[mask > 0] / np.float32(255)))
+        with Image.open(image) as picture, Image.open(path) as shown:
+            assert torch.equal(PointSet.from_image(picture, shown).feat, points.feat)
+
+
+def test_depth_is_upright_too(tmp_path):
+    depth = np.arange(500, 554, dtype=np.uint16).reshape(6, 9)
+    path = save(tmp_path / "a.png", depth, 6)
+    assert np.array_equal(read_depth(path), depth)
+    with Image.open(path) as image:
+        points = PointSet.from_rgbd(PIXELS, image)
+    assert torch.equal(points.pos, PointSet.from_rgbd(PIXELS, depth).pos)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_training_sees_what_prediction_sees(tmp_path, cache):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for orientation in (1, 6):
+                save(tmp_path / split / name / f"{orientation}.png", PIXELS, orientation)
+    cfg = DataConfig(source="folder", root=str(tmp_path), img_size=6, val_fraction=0.0, cache=cache)
+    splits = build_data(cfg, batch_size=4, eval_batch_size=4, seed=0)
+    images, _ = next(iter(splits.test))
+    expected = whole_image(Image.fromarray(PIXELS), splits.config)
+    assert all(torch.equal(image, expected) for image in images.to("cpu"))
+    assert torch.equal(whole_image(read_image(tmp_path / "val/cat/6.png", 3), splits.config), expected)
+
+
+def test_what_has_no_orientation_that_can_be_read_is_left_alone():
+    image = Image.fromarray(PIXELS)
+    assert upright(image) is image
+    image.info["exif"] = b"Exif\0\0II*\0 damaged"
+    assert upright(image) is image
+    exif = Image.Exif()
+    exif[ORIENTATION] = 99
+    image.info["exif"] = exif.tobytes()
+    assert np.array_equal(upright(image), PIXELS)
