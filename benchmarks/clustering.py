@@ -6,8 +6,8 @@ python benchmarks/clustering.py --device cuda --dtype bfloat16 --batch 128 --csv
 Rows: windows as coc_small and hcformer_small have them, by each way there is to cluster them: "kernel", one in Triton
 (on a GPU only); "products", batched products, what is taken when none is asked for; "direct", the equations written
 down as batched products, one operation after the other; "bare", the three products alone (similarity, aggregate,
-dispatch) with nothing between, which clusters nothing; "plain", the equations over a tensor of M x L x D.
-Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as fast as plain,
+dispatch) with nothing between, which clusters nothing; "reference", the equations over a tensor of M x L x D.
+Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as fast as reference,
 and GB/s as a share of what copying a large tensor reaches in the same run. Bytes are those that any way has to move:
 queries, values and what comes back, for gradients all of these again with theirs. Where caches hold less than that, the
 share cannot pass 1.
@@ -54,10 +54,10 @@ def contenders(name: str, args: argparse.Namespace) -> tuple[dict[str, list[Call
     elif rule == "soft":
         given.append(torch.randn(windows, centers, heads, points, **like))  # the bias of a set
     given = [t.requires_grad_() for t in given]
-    plain = clustering.cluster_hard_plain if rule == "hard" else clustering.cluster_soft_plain
+    reference = clustering.cluster_hard_reference if rule == "hard" else clustering.cluster_soft_reference
     fast = clustering.cluster_hard if rule == "hard" else clustering.cluster_soft
     if rule == "distance":
-        plain, fast = (partial(op, similarity=partial(negative_distance, kappa=1.0)) for op in (plain, fast))
+        reference, fast = (partial(op, similarity=partial(negative_distance, kappa=1.0)) for op in (reference, fast))
     do = torch.randn_like(given[0])
 
     def values(op, backend: str) -> None:
@@ -68,7 +68,7 @@ def contenders(name: str, args: argparse.Namespace) -> tuple[dict[str, list[Call
         with use_backend(backend):
             torch.autograd.grad(op(*given), given, do, allow_unused=True)  # bare reads only some
 
-    ways = {"kernel": (fast, "triton"), "products": (fast, "torch"), "plain": (plain, "torch")}
+    ways = {"kernel": (fast, "triton"), "products": (fast, "torch"), "reference": (reference, "torch")}
     ways |= {"direct": (partial(direct, rule=rule), "torch"), "bare": (bare, "torch")}
     if args.device == "cpu":
         del ways["kernel"]
@@ -139,7 +139,7 @@ def main() -> int:
                 row |= {
                     f"{what}ms": f"{times[way] * 1e3:.4g}",
                     f"{what}x products": f"{times['products'] / times[way]:.2f}",
-                    f"{what}x plain": f"{times['plain'] / times[way]:.2f}",
+                    f"{what}x reference": f"{times['reference'] / times[way]:.2f}",
                     f"{what}of copy": f"{size / times[way] / peak:.2f}",
                 }
             rows.append(row)

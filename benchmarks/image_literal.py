@@ -66,7 +66,7 @@ def soft(x: Tensor, mixer: ClusterMixer, stage: Stage) -> Tensor:
         center, value = pooled(q, stage.planning["top"]), pooled(v, stage.planning["top"])  # (B E, G, D)
         q, v = (F.adaptive_avg_pool2d(t, stage.folds) for t in (q, v))  # (B E, D, F, F)
         kappa = mixer.curvature()
-        center, q = (lorentz.lift(lorentz.clip_norm(t), kappa) for t in (center, q.flatten(2).mT))
+        center, q = (lorentz.expmap0(lorentz.clip_norm(t), kappa) for t in (center, q.flatten(2).mT))
         near = -mixer.alpha_window * lorentz.pairwise_distance(center, q, kappa)
         if mixer.bias_window is not None:
             near = near + mixer.bias_window.flatten(2).repeat(sets, 1, 1)

@@ -3,14 +3,14 @@
 python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
-Rows: our models; "(plain)", the same model on the plain twins of its ops, which form the tensor of M x L x D and keep
+Rows: our models; "(reference)", the same model on the reference forms of its ops, which form the tensor of M x L x D and keep
 the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)", a
 random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
 cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; "(tenth)" and
 "(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels last)", a timm model in the
 layout that convolutions are often faster in.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
-step, each also as a ratio to the row's reference (plain over plain, a part over full, else the first row), and the
+step, each also as a ratio to the row's baseline (reference over reference, a part over full, else the first row), and the
 peak memory that a training step adds (on the CPU in a process of its own).
 """
 
@@ -26,9 +26,9 @@ from pathlib import Path
 from common import added, apart, finish, in_turns, partly, relieve, save, show
 
 DEFAULT = (
-    "coc_tiny", "coc_tiny (plain)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
-    "coc_tiny (quarter occupied)", "coc_tiny (tenth)", "coc_tiny (tenth occupied)", "coc_small", "coc_small (plain)",
-    "coc_small (literal)", "fec_small", "fec_small (plain)", "hcformer_tiny", "hcformer_tiny (plain)",
+    "coc_tiny", "coc_tiny (reference)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
+    "coc_tiny (quarter occupied)", "coc_tiny (tenth)", "coc_tiny (tenth occupied)", "coc_small", "coc_small (reference)",
+    "coc_small (literal)", "fec_small", "fec_small (reference)", "hcformer_tiny", "hcformer_tiny (reference)",
     "hcformer_tiny (literal)", "hcformer_tiny (quarter)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ def build(name: str, args: argparse.Namespace, share: float = 0.25, **kwargs):
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
-    kwargs |= {"plain": True} if variant == "(plain)" else {}
+    kwargs |= {"reference": True} if variant == "(reference)" else {}
     kwargs |= {"keep": "occupied"} if variant.endswith("occupied)") else {}
     model = pointmix.create_model(base, **kwargs).to(args.device)
     model = LiteralBackbone(model) if variant == "(literal)" else model
@@ -97,15 +97,15 @@ def memory_of(name: str, argv: list[str]) -> float:
 def reference(name: str, names: list[str]) -> str:
     """What a row is compared with."""
     base, _, variant = name.partition(" ")
-    plain = f"{base} (plain)"
+    reference = f"{base} (reference)"
     if variant.startswith(("(quarter", "(tenth")) and base in names:
         return base
-    return plain if not variant and plain in names else names[0]
+    return reference if not variant and reference in names else names[0]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(DEFAULT), help="rows, as 'NAME', 'NAME (plain)', ...")
+    parser.add_argument("--models", nargs="+", default=list(DEFAULT), help="rows, as 'NAME', 'NAME (reference)', ...")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
     parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")

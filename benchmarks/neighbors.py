@@ -5,9 +5,9 @@ python benchmarks/neighbors.py --ops knn --points 1000 10000 --batch 8 --csv ben
 
 Rows: every backend that is installed and runs on the device; "default", what is taken when none is asked for;
 "torch_cluster (bare)" and "scipy (bare)", those libraries called directly, without our rules for ties and repetitions;
-"fpsample", its plain form, and "fpsample (bucket)", its fast form, which gives other points. All are called once on
+"fpsample", its reference form, and "fpsample (bucket)", its fast form, which gives other points. All are called once on
 1000 points before anything is timed, as "numba" and Triton compile then.
-Columns: milliseconds, how many times faster than the plain form ("torch") and than torch_cluster (bare), and the
+Columns: milliseconds, how many times faster than the reference form ("torch") and than torch_cluster (bare), and the
 exponent by which the time grew since the last number of points (1 is in proportion).
 What may take longer than --limit seconds, going by its time and growth on fewer points, and what has more than --most
 points in all is left out, and said so.
@@ -150,10 +150,10 @@ def main() -> int:
                 for name, seconds in times.items():
                     before = last.get(name)
                     growth = math.log(seconds / before[1]) / math.log(points / before[0]) if before else None
-                    plain, bare = times.get("torch"), times.get("torch_cluster (bare)")
+                    reference, bare = times.get("torch"), times.get("torch_cluster (bare)")
                     rows.append({
                         "op": op, "batch": batch, "points": points, "backend": name, "ms": f"{seconds * 1e3:.4g}",
-                        "x torch": f"{plain / seconds:.3g}" if plain else "",
+                        "x torch": f"{reference / seconds:.3g}" if reference else "",
                         "x torch_cluster": f"{bare / seconds:.3g}" if bare else "",
                         "growth": f"{growth:.2f}" if growth is not None else "",
                     })  # fmt: skip

@@ -1,13 +1,13 @@
 """How fast are our models of point clouds, and how much memory do they take? One run, contenders in turns.
 
 python benchmarks/points_models.py
-python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (plain)" --points 2048 --csv mine.csv
+python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (reference)" --points 2048 --csv mine.csv
 
-Rows: our models; "(plain)", the same model on the plain twins of its ops: groups written out before they are mapped,
+Rows: our models; "(reference)", the same model on the reference forms of its ops: groups written out before they are mapped,
 batch normalization a step of its own, and a value and a projection for each neighbor; "(literal)", the same weights in
 the form of the papers, convolutions over (groups, channels, neighbors), see pointmlp_literal.py (inference only).
 Columns: multiply-adds of one cloud (linear maps and matrix products), clouds/s of inference and of a training step,
-each also as a ratio to the plain twin and to the literal form, and the peak memory that a step adds (on the CPU in a
+each also as a ratio to the reference form and to the literal form, and the peak memory that a step adds (on the CPU in a
 process of its own).
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common import added, apart, finish, in_turns, relieve, save, show
 
-FORMS = ("", " (plain)", " (literal)")
+FORMS = ("", " (reference)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
 
 
@@ -36,7 +36,7 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
 
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
-    model = pointmix.create_model(base, plain=variant == "(plain)").to(args.device)
+    model = pointmix.create_model(base, reference=variant == "(reference)").to(args.device)
     model = LiteralPointMLP(model) if variant == "(literal)" else model
     x = (2 * torch.rand(args.batch, args.points, 3) - 1).to(args.device)
 
@@ -67,7 +67,7 @@ def memory_of(name: str, kind: str, argv: list[str]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (plain)', '(literal)'")
+    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (reference)', '(literal)'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--points", type=int, default=1024, help="of each cloud")
     parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")
@@ -103,11 +103,11 @@ def main() -> int:
                 continue
             row[f"{kind} clouds/s"] = round(args.batch / times[kind][name], 2)
             row[f"{kind} MiB"] = round(peak[kind][name])
-            for other in ("plain", "literal"):
+            for other in ("reference", "literal"):
                 if not form and (reference := times[kind].get(f"{base} ({other})")):
                     row[f"{kind} x {other}"] = round(reference / times[kind][name], 2)
-            if not form and f"{base} (plain)" in names:
-                row[f"{kind} memory x"] = round(peak[kind][name] / max(peak[kind][f"{base} (plain)"], 1), 2)
+            if not form and f"{base} (reference)" in names:
+                row[f"{kind} memory x"] = round(peak[kind][name] / max(peak[kind][f"{base} (reference)"], 1), 2)
         rows.append(row)
     title = f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}"
     show(title, rows, left=("model",))

@@ -47,7 +47,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         layer_scale: initial factor of every residual branch.
         global_pool: "avg", or "" for the classifier on every point, see `forward`.
-        plain: build on the plain twins of the ops, for tests and benchmarks.
+        reference: build on the reference forms of the ops, for tests and benchmarks.
         pyramid: dense tasks: normalize every stage's output and return all four maps instead of logits.
 
     Raises:
@@ -79,7 +79,7 @@ class PointBackbone(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale: float = 1e-5,
         global_pool: str = "avg",
-        plain: bool = False,
+        reference: bool = False,
         pyramid: bool = False,
     ) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class PointBackbone(nn.Module):
                     mlp_ratio=mlp_ratios[i],
                     drop_path=rates.pop(0),
                     layer_scale=layer_scale,
-                    plain=plain,
+                    reference=reference,
                 )
                 for _ in range(depth)
             ]

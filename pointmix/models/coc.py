@@ -56,7 +56,7 @@ class ContextClusters(PointBackbone):
                 denominator=denominator,
                 unweighted=unweighted,
                 center_updates=center_updates,
-                plain=kwargs.get("plain", False),
+                reference=kwargs.get("reference", False),
             )
 
         super().__init__(depths=depths, mixer=mixer, **kwargs)

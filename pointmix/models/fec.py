@@ -24,7 +24,7 @@ class FEC(ContextClusters):
     def __init__(self, **kwargs) -> None:
         if taken := {"unweighted", "reducer"} & set(kwargs):
             raise ValueError(f"{' and '.join(sorted(taken))} is what FEC is made of; take ContextClusters to change it")
-        pool = partial(ClusterPool, plain=kwargs.get("plain", False))
+        pool = partial(ClusterPool, reference=kwargs.get("reference", False))
         super().__init__(unweighted=True, reducer=pool, **kwargs)
 
 

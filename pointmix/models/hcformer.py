@@ -36,9 +36,9 @@ class HCFormer(PointBackbone):
         table_size: side of the bias tables of each stage, the lattice's at 224 pixels. Other sizes interpolate them.
         pad: "needed", or "always" as in the released code, see `reflection`.
         coords: append coordinates to the input, as the paper says; the released code does not.
-        cat_norm, lift, alpha: see `ClusterMixer`.
+        cat_norm, expmap, alpha: see `ClusterMixer`.
         decay_bias_tables: false takes the tables out of weight decay, in which the recipe has them.
-        coord_dims, plain, **kwargs: of `PointBackbone`.
+        coord_dims, reference, **kwargs: of `PointBackbone`.
 
     Raises:
         ValueError: if a switch has no such value, or the per-stage settings differ in length.
@@ -64,10 +64,10 @@ class HCFormer(PointBackbone):
         coords: bool = False,
         coord_dims: int = 2,
         cat_norm: bool = False,
-        lift: str = "proper",
+        expmap: str = "proper",
         alpha: str = "free",
         decay_bias_tables: bool = True,
-        plain: bool = False,
+        reference: bool = False,
         **kwargs,
     ) -> None:
         COUNT.check(heads=heads, head_dim=head_dim, table_size=table_size, coord_dims=coord_dims)
@@ -105,11 +105,11 @@ class HCFormer(PointBackbone):
                 top_geometry=geometry_window,
                 curvature=curvature,
                 learn_curvature=learn_curvature,
-                lift=lift,
+                expmap=expmap,
                 alpha=alpha,
                 offsets=coord_dims if rel_pos == "offset" else None,
                 cat_norm=cat_norm,
-                plain=plain,
+                reference=reference,
             )
 
         def stage(i: int) -> dict:
@@ -125,7 +125,7 @@ class HCFormer(PointBackbone):
             stage=stage,
             coords=coords,
             coord_dims=coord_dims,
-            plain=plain,
+            reference=reference,
             **kwargs,
         )
 

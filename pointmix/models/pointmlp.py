@@ -23,7 +23,7 @@ from pointmix.models.registry import build
 from pointmix.nn.grouper import Groups
 from pointmix.nn.mixers.group import GroupCluster
 from pointmix.nn.residual import LinearNorm, Residual
-from pointmix.ops.grouping import group_linear_plain, group_rows, inverse_std, map_points
+from pointmix.ops.grouping import group_linear_reference, group_rows, inverse_std, map_points
 from pointmix.ops.scatter import segment_max
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Size
@@ -43,14 +43,14 @@ class Stage(nn.Module):
         neighbors: k of each anchor.
         pre: layers on the rows of the groups, (G * k, dim) to the same.
         pos: layers on the anchors after the maximum over each group.
-        plain: write groups out before mapping them, and normalize as a step of its own.
+        reference: write groups out before mapping them, and normalize as a step of its own.
     """
 
     def __init__(
-        self, dim_in: int, dim: int, *, neighbors: int, pre: Sequence[nn.Module], pos: Sequence[nn.Module], plain: bool
+        self, dim_in: int, dim: int, *, neighbors: int, pre: Sequence[nn.Module], pos: Sequence[nn.Module], reference: bool
     ) -> None:
         super().__init__()
-        self.neighbors, self.plain = neighbors, plain
+        self.neighbors, self.reference = neighbors, reference
         self.alpha, self.beta = nn.Parameter(torch.ones(dim_in)), nn.Parameter(torch.zeros(dim_in))
         self.transfer = LinearNorm(2 * dim_in, dim)
         self.pre, self.pos = nn.ModuleList(pre), nn.ModuleList(pos)
@@ -58,7 +58,7 @@ class Stage(nn.Module):
 
     def forward(self, points: PointSet) -> PointSet:
         groups = Groups.of(points, self.neighbors)
-        if self.plain or self.training:
+        if self.reference or self.training:
             x = self.written_out(points.feat, groups)
         else:
             x = self.in_pieces(points.feat, groups)
@@ -76,8 +76,8 @@ class Stage(nn.Module):
     def first(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "S*k K"]:
         weights = self.alpha, self.beta, self.transfer.linear.weight
         at = groups.near, groups.anchor, groups.batch, groups.sets
-        if self.plain:
-            x = group_linear_plain(feat, *at, *weights)
+        if self.reference:
+            x = group_linear_reference(feat, *at, *weights)
         else:
             u, t = map_points(feat, groups.anchor, *weights)
             x = group_rows(u, t, inverse_std(feat, *at), groups.near, groups.anchor)
@@ -139,7 +139,7 @@ class PointMLP(nn.Module):
         order: "canonical" sorts the points of a set first, so that results do not depend on how they were stored.
             "given" starts sampling at the first point as it is stored, as the authors' code does.
         drop_rate: dropout in the classifier.
-        plain: build on the plain twins of the ops, for tests and benchmarks.
+        reference: build on the reference forms of the ops, for tests and benchmarks.
 
     Raises:
         ValueError: if the settings do not fit.
@@ -160,7 +160,7 @@ class PointMLP(nn.Module):
         coc_head_dim: str | None = None,
         order: str = "canonical",
         drop_rate: float = 0.5,
-        plain: bool = False,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         COUNT.check(coord_dims=coord_dims, dim=dim, expansion=expansion, neighbors=neighbors)
@@ -181,14 +181,14 @@ class PointMLP(nn.Module):
             for _ in range(blocks):
                 if coc_head_dim:
                     head_dim = HEAD_DIMS[coc_head_dim](dim // 4, 32)
-                    yield GroupCluster(dim, head_dim=head_dim, neighbors=neighbors, plain=plain)
+                    yield GroupCluster(dim, head_dim=head_dim, neighbors=neighbors, reference=reference)
                 yield Residual(dim, ratio=ratio)
 
         stages, self.feature_info = [], []
         for i, (factor, pre, pos) in enumerate(zip(expansion, pre_blocks, pos_blocks, strict=True)):
             dim_in, dim = dim, dim * factor
             layers = dict(pre=list(groups(dim, pre)), pos=[Residual(dim, ratio=ratio) for _ in range(pos)])
-            stages.append(Stage(dim_in, dim, neighbors=neighbors, plain=plain, **layers))
+            stages.append(Stage(dim_in, dim, neighbors=neighbors, reference=reference, **layers))
             self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 1), module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)
         self.num_features, self.head_hidden_size = dim, 256

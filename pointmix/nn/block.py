@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pointmix.layouts.plan import Plan
 from pointmix.nn.norm import PointNorm, Sets
-from pointmix.ops.mlp import mlp, mlp_plain
+from pointmix.ops.mlp import mlp, mlp_reference
 from pointmix.ops.precision import autocast_dtype
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 from pointmix.utils.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
@@ -56,7 +56,7 @@ class Block(nn.Module):
         mlp_ratio: width of the MLP over `dim`.
         drop_path: rate of stochastic depth.
         layer_scale: initial factor of both branches.
-        plain: run the MLP as it is written, with its hidden layer kept for the backward pass.
+        reference: run the MLP as it is written, with its hidden layer kept for the backward pass.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Block(nn.Module):
         mlp_ratio: float,
         drop_path: float,
         layer_scale: float,
-        plain: bool = False,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         COUNT.check(dim=dim)
         POSITIVE.check(mlp_ratio=mlp_ratio)
         if int(dim * mlp_ratio) < 1:
             raise ValueError(f"mlp_ratio {mlp_ratio} of {dim} channels leaves none for the MLP")
-        self.plain = plain
+        self.reference = reference
         self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
         self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)
         self.drop_path = SetDropPath(drop_path)
@@ -84,7 +84,7 @@ class Block(nn.Module):
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
         x = self.scale1(x, self.drop_path(mixed, sets))
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
-        op, y = mlp_plain if self.plain else mlp, _for_products(self.norm2(x, sets))
+        op, y = mlp_reference if self.reference else mlp, _for_products(self.norm2(x, sets))
         return x + self.drop_path(op(y, *weights), sets) if self.drop_path.active else op(y, *weights, plus=x)
 
     def macs(self, size: Size) -> Macs:

@@ -6,7 +6,7 @@ from torch import nn
 
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
-from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_plain
+from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_reference
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 
@@ -22,7 +22,7 @@ class ClusterPool(nn.Module):
 
     Args:
         dim_in, dim_out, kernel, stride, padding, keep, absent: of the `Reducer`.
-        plain: run the plain twin, which forms the similarity of all centers and points. For tests and benchmarks.
+        reference: run the reference form, which forms the similarity of all centers and points. For tests and benchmarks.
     """
 
     def __init__(
@@ -35,21 +35,21 @@ class ClusterPool(nn.Module):
         padding: int = 1,
         keep: str = "area",
         absent: str = "zero",
-        plain: bool = False,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         self.skip = Reducer(dim_in, dim_out, kernel=kernel, stride=stride, padding=padding, keep=keep, absent=absent)
         self.query = nn.Linear(dim_in, dim_out).requires_grad_(False)  # else distributed training waits for a gradient
         self.value = nn.Linear(dim_in, dim_out)
         self.norm = PointNorm(dim_out)
-        self.plain = plain
+        self.reference = reference
 
     def forward(self, points: PointSet) -> PointSet:
         coarse = self.skip(points)
         pooled, valid = points.layout.pool(points, coarse, self.skip.stride[0])
         sets = Sets.of(coarse)
         even = sets.even is not None and Sets.of(points).even is not None
-        pool = cluster_pool_plain if self.plain else cluster_pool
+        pool = cluster_pool_reference if self.reference else cluster_pool
         weights = self.query.weight, self.query.bias, self.value.weight, self.value.bias
         out = pool(points.feat, pooled, *weights, points.ptr, coarse.ptr, even=even, center_valid=valid)
         return coarse.with_feat(coarse.feat + self.norm(out, sets))

@@ -116,7 +116,7 @@ _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within the block, one backend computes every operation that it has; "torch" is the plain form of all.
+    """Within the block, one backend computes every operation that it has; "torch" is the reference form of all.
 
     Clustering is left to torch where windows do not fit a kernel, see `fused`. What `torch.compile` has traced keeps
     the clustering that it was traced with, so compile within the block.
@@ -150,7 +150,7 @@ def unforced() -> Iterator[None]:
 
 
 def fastest(op: str, pos: Tensor, size: int) -> Callable[..., Tensor] | None:
-    """The function to compute `op` with, or None for its plain form."""
+    """The function to compute `op` with, or None for its reference form."""
     if name := _asked_for(op, pos):
         return _function(name, op)
     for name in ORDER.get((op, pos.device.type), ()):

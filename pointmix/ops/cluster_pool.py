@@ -59,7 +59,7 @@ def cluster_pool(
     return F.linear(mean.to(x.dtype), wv, bv)
 
 
-def cluster_pool_plain(
+def cluster_pool_reference(
     x: Float[Tensor, "N C"],
     pooled: Float[Tensor, "K C"],
     wq: Float[Tensor, "D C"],
@@ -72,7 +72,7 @@ def cluster_pool_plain(
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
 ) -> Float[Tensor, "K A"]:
-    """The plain twin of `cluster_pool`: the equations one by one, over all centers and points of a set."""
+    """The reference form of `cluster_pool`: the equations one by one, over all centers and points of a set."""
     outs = []
     for lo, hi, first, last in spans(ptr, center_ptr):
         q, v = F.linear(x[lo:hi], wq, bq), F.linear(x[lo:hi], wv, bv)

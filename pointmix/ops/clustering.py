@@ -127,7 +127,7 @@ def _hard(q, v, c, cv, alpha, beta, row_window, valid, center_valid, denominator
     return (a.transpose(-1, -2).to(g.dtype) @ of_rows(g, row_window)).transpose(1, 2)
 
 
-def cluster_hard_plain(
+def cluster_hard_reference(
     q: Float[Tensor, "R L E D"],
     v: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],
@@ -141,7 +141,7 @@ def cluster_hard_plain(
     denominator: str = "weights",
     unweighted: bool = False,
 ) -> Float[Tensor, "R L E D"]:
-    """The plain twin of `cluster_hard`: every sum of the equations over an explicit tensor of M x L x D."""
+    """The reference form of `cluster_hard`: every sum of the equations over an explicit tensor of M x L x D."""
     q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
     c, center_valid = of_rows(c, row_window), of_rows(center_valid, row_window)
     cos = (c / length(c)[..., None]) @ (q / length(q)[..., None]).transpose(-1, -2)
@@ -237,7 +237,7 @@ def _soft(q, v, c, cv, alpha, bias, similarity, row_window, valid, center_valid)
     return (a.transpose(-1, -2) @ of_rows(g, row_window)).transpose(1, 2)
 
 
-def cluster_soft_plain(
+def cluster_soft_reference(
     q: Float[Tensor, "R L E D"],
     v: Float[Tensor, "R L E D"],
     c: Float[Tensor, "S M E D"],
@@ -250,7 +250,7 @@ def cluster_soft_plain(
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
 ) -> Float[Tensor, "R L E D"]:
-    """The plain twin of `cluster_soft`: every sum of the equations over an explicit tensor of M x L x D."""
+    """The reference form of `cluster_soft`: every sum of the equations over an explicit tensor of M x L x D."""
     q, v, c, cv = (t.transpose(1, 2) for t in (q, v, c, cv))  # heads before points
     logits = alpha * similarity(of_rows(c, row_window), q)  # (R, E, M, L)
     if bias is not None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from pointmix.ops.similarity import length
 
 
-def cluster_group_plain(
+def cluster_group_reference(
     x: Float[Tensor, "G k C"],
     wq: Float[Tensor, "D C"],
     bq: Float[Tensor, "D"],
@@ -62,7 +62,7 @@ def cluster_group(
     *,
     overwrite: bool = False,
 ) -> Float[Tensor, "G k C"]:
-    """`cluster_group_plain` with values and projections of the centers only; the result may take the place of x."""
+    """`cluster_group_reference` with values and projections of the centers only; the result may take the place of x."""
     q = F.linear(x, wq, bq)
     center = q.mean(1)  # (G, D)
     center = center * (alpha / length(center)[:, None])

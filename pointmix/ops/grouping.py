@@ -22,7 +22,7 @@ EPS = 1e-5
 NOISE = 32  # roundings of a feature; differences below are none, as dividing by them would make them count
 
 
-def group_linear_plain(
+def group_linear_reference(
     feat: Float[Tensor, "N C"],
     near: Int[Tensor, "S k"],
     anchor: Int[Tensor, "S"],

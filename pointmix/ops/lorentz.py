@@ -54,7 +54,7 @@ def clip_norm(v: Float[Tensor, "*N D"], longest: float = 1.0) -> Float[Tensor, "
 
 
 @_island
-def lift(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
+def expmap0(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
     """The exponential map at the origin: x = v sinh(r) / r, r = sqrt(kappa) |v|.
 
     The geodesic from the origin to x has length |v|, whatever the curvature. r stops at asinh(2^15) = 11.09: longer
@@ -64,8 +64,8 @@ def lift(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Te
 
 
 @_island
-def lift_released(v: Float[Tensor, "*N D+1"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
-    """`lift` as HCFormer's released code has it: coordinate 0 of v passes for a time, and only the others are lifted.
+def expmap0_released(v: Float[Tensor, "*N D+1"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
+    """`expmap0` as HCFormer's released code has it: coordinate 0 of v passes for a time, and only the others are lifted.
 
     With u = v_1.., r = sqrt(kappa) sqrt(max(|u|^2 - v_0^2, 1e-8)): x = u sinh(r) / r, of one coordinate less than v.
     No tangent vector at the origin has a time, so this is no exponential map; for comparison with that code only.
@@ -77,8 +77,8 @@ def lift_released(v: Float[Tensor, "*N D+1"], kappa: float | Float[Tensor, ""]) 
 
 
 @_island
-def log_map(x: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
-    """The inverse of `lift`: v = x asinh(r) / r, r = sqrt(kappa) |x|. Source: MERU."""
+def logmap0(x: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
+    """The inverse of `expmap0`: v = x asinh(r) / r, r = sqrt(kappa) |x|. Source: MERU."""
     square = _positive(kappa) * _square(x)
     small, r = _radius(square)
     series = 1 - square / 6 * (1 - square * 9 / 20 * (1 - square * 25 / 42 * (1 - square * 49 / 72)))
@@ -126,10 +126,10 @@ def distance(
 
 
 @_island
-def distance_plain(
+def distance_reference(
     x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]
 ) -> Float[Tensor, "*N"]:
-    """The plain twin of `distance`, acosh(-kappa <x, y>_L) / sqrt(kappa).
+    """The reference form of `distance`, acosh(-kappa <x, y>_L) / sqrt(kappa).
 
     Close points lose their digits, and the gradient where x = y is not finite. Source: Nickel & Kiela.
     """

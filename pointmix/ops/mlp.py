@@ -20,7 +20,7 @@ CACHED = 2**19  # numbers of the hidden layer that a piece has on a CPU: 2 MiB o
 NARROW = 128  # channels up to which reading the hidden layer back takes longer than computing it again
 
 
-def mlp_plain(
+def mlp_reference(
     x: Float[Tensor, "N C"],
     w1: Float[Tensor, "H C"],
     b1: Float[Tensor, "H"],
@@ -43,12 +43,12 @@ def mlp(
     scale: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """`mlp_plain` in pieces. Follows autocast; a compiler and float16 get the plain form."""
+    """`mlp_reference` in pieces. Follows autocast; a compiler and float16 get the reference form."""
     if (dtype := autocast_dtype(x)) is not None:
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
     # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
-        return mlp_plain(x, w1, b1, w2, b2, scale, plus)
+        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
     piece = piece_of(x, len(w1))
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
     return _Pieces.apply(x, w1, b1, w2, b2, scale, plus, piece, trained and x.shape[1] > NARROW)

@@ -84,14 +84,14 @@ def interpolate(
     return (weight[:, None] @ feat[index]).squeeze(1)  # (M, 1, k) @ (M, k, C) -> (M, C)
 
 
-def knn_plain(
+def knn_reference(
     pos: Float[Tensor, "N D"],
     ptr: Int[Tensor, "B+1"],
     query_pos: Float[Tensor, "M D"],
     query_ptr: Int[Tensor, "B+1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
-    """The plain form of `knn`: sort the distances to all points of the set. Slots beyond those are not set."""
+    """The reference form of `knn`: sort the distances to all points of the set. Slots beyond those are not set."""
     index = ptr.new_zeros(len(query_pos), k)
     for begin, end, first, last in spans(ptr, query_ptr):
         x = pos[begin:end].t()[:, None]  # (D, 1, n)
@@ -125,7 +125,7 @@ def _nearest(what, pos, ptr, query_pos, query_ptr, k):
     if len(query_pos) == 0:
         return ptr.new_zeros(0, int(k)), ptr.new_zeros(0)
     size = ptr.diff()[set_of(query_ptr, len(query_pos))]  # (M,)
-    index = (fastest("knn", pos, int(k)) or knn_plain)(pos, ptr, query_pos, query_ptr, int(k))
+    index = (fastest("knn", pos, int(k)) or knn_reference)(pos, ptr, query_pos, query_ptr, int(k))
     return (repeated(index, size) if int(size.min()) < k else index), size
 
 

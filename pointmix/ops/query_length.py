@@ -14,7 +14,7 @@ from pointmix.ops.precision import autocast_dtype, widened
 from pointmix.ops.similarity import least_length, length
 
 
-def query_length_plain(
+def query_length_reference(
     x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
 ) -> Float[Tensor, "N E"]:
     """|w x + b| of each head."""
@@ -24,12 +24,12 @@ def query_length_plain(
 def query_length(
     x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
 ) -> Float[Tensor, "N E"]:
-    """`query_length_plain`, whose backward pass computes the queries again, which are wider than all else that a
-    mixer's gradient needs. Follows autocast; a compiler gets the plain form."""
+    """`query_length_reference`, whose backward pass computes the queries again, which are wider than all else that a
+    mixer's gradient needs. Follows autocast; a compiler gets the reference form."""
     if (dtype := autocast_dtype(x)) is not None:
         x, w, b = (t.to(dtype) for t in (x, w, b))
     if torch.compiler.is_compiling():
-        return query_length_plain(x, w, b, heads)
+        return query_length_reference(x, w, b, heads)
     return _QueryLength.apply(x, w, b, heads)
 
 

@@ -19,7 +19,7 @@ from pointmix.ops.ragged import checked, offsets, padded, set_of, squared_distan
 def farthest_point_sampling(
     pos: Float[Tensor, "N D"],
     ptr: Int[Tensor, "B+1"],
-    number: int | None = None,
+    num_samples: int | None = None,
     *,
     ratio: float | None = None,
     start: Int[Tensor, "B"] | None = None,
@@ -32,7 +32,7 @@ def farthest_point_sampling(
 
     Args:
         pos, ptr: B sets in D dimensions.
-        number, ratio: points wanted from each set, or their share in (0, 1], rounded up. One of the two. A set with
+        num_samples, ratio: points wanted from each set, or their share in (0, 1], rounded up. One of the two. A set with
             fewer points gives all of them.
         start: the first pick of each set, counted from the beginning of the set. By default its first point.
         seed: draw the first pick of each set at random instead.
@@ -41,20 +41,20 @@ def farthest_point_sampling(
         Indices into pos, set after set in the order of the picks, and their ptr.
 
     Raises:
-        ValueError: if shapes, dtypes, ptr, number, ratio or start do not fit, or a position is not finite.
+        ValueError: if shapes, dtypes, ptr, num_samples, ratio or start do not fit, or a position is not finite.
     """
     what = "farthest_point_sampling"
     pos = checked(what, pos, ptr)
-    out_ptr = offsets(wanted(what, ptr, number, ratio))
+    out_ptr = offsets(wanted(what, ptr, num_samples, ratio))
     start = first_picks(what, ptr, start, seed)
     fast = fastest("farthest_points", pos, int(ptr.diff().max()))
-    return (fast or farthest_points_plain)(pos, ptr, out_ptr, start), out_ptr
+    return (fast or farthest_points_reference)(pos, ptr, out_ptr, start), out_ptr
 
 
-def farthest_points_plain(
+def farthest_points_reference(
     pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
 ) -> Int[Tensor, "K"]:
-    """The plain form of `farthest_point_sampling`, all sets side by side:
+    """The reference form of `farthest_point_sampling`, all sets side by side:
 
     d_n = min over the picks p of |x_n - x_p|^2, and the next pick is the first n with the largest d_n.
     """
@@ -103,13 +103,13 @@ def grid_sampling(
 
 
 def random_sampling(
-    ptr: Int[Tensor, "B+1"], number: int | None = None, *, ratio: float | None = None, seed: int
+    ptr: Int[Tensor, "B+1"], num_samples: int | None = None, *, ratio: float | None = None, seed: int
 ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
     """Different random points of each set, in random order; sets of one size get the same places.
 
     Arguments, returns and errors are those of `farthest_point_sampling`.
     """
-    count = wanted("random_sampling", ptr, number, ratio)
+    count = wanted("random_sampling", ptr, num_samples, ratio)
     drawn = [
         torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:k]
         for size, k in zip(ptr.diff().tolist(), count.tolist(), strict=True)
@@ -119,15 +119,15 @@ def random_sampling(
     return index + ptr[:-1][set_of(out_ptr, len(index))], out_ptr
 
 
-def wanted(what: str, ptr: Int[Tensor, "B+1"], number: int | None, ratio: float | None) -> Int[Tensor, "B"]:
+def wanted(what: str, ptr: Int[Tensor, "B+1"], num_samples: int | None, ratio: float | None) -> Int[Tensor, "B"]:
     """How many points of each set are to be kept."""
     size = ptr.diff()
-    if (number is None) == (ratio is None):
-        raise ValueError(f"{what}: give either number or ratio, got number={number}, ratio={ratio}")
-    if number is not None:
-        if not math.isfinite(number) or number != int(number) or number < 1:
-            raise ValueError(f"{what}: number must be a whole number of at least 1, got {number}")
-        return size.clamp(max=int(number))
+    if (num_samples is None) == (ratio is None):
+        raise ValueError(f"{what}: give either num_samples or ratio, got num_samples={num_samples}, ratio={ratio}")
+    if num_samples is not None:
+        if not math.isfinite(num_samples) or num_samples != int(num_samples) or num_samples < 1:
+            raise ValueError(f"{what}: num_samples must be an integer of at least 1, got {num_samples}")
+        return size.clamp(max=int(num_samples))
     if not 0 < ratio <= 1:
         raise ValueError(f"{what}: ratio must be in (0, 1], got {ratio}")
     return (size.double() * ratio - 1e-6).ceil().long().clamp(min=1)  # 0.1 of 30 is 3, whatever its rounding

@@ -55,5 +55,5 @@ def negative_distance(
         kappa: the curvature is -kappa.
         released: lift as the authors' code does, which takes the first number of each vector for its time.
     """
-    lift = lorentz.lift_released if released else lorentz.lift
-    return -lorentz.pairwise_distance(*(lift(lorentz.clip_norm(x), kappa) for x in (c, q)), kappa)
+    expmap0 = lorentz.expmap0_released if released else lorentz.expmap0
+    return -lorentz.pairwise_distance(*(expmap0(lorentz.clip_norm(x), kappa) for x in (c, q)), kappa)

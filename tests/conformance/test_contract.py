@@ -130,8 +130,8 @@ def test_checkpointing_changes_no_gradient(name, images):
             model.set_grad_checkpointing(enable)
             torch.manual_seed(5)  # the same sets are dropped
             gradients.append(torch.autograd.grad(model(x).square().sum(), trained(model)))
-        for plain, recomputed in zip(*gradients, strict=True):
-            torch.testing.assert_close(recomputed, plain)
+        for reference, recomputed in zip(*gradients, strict=True):
+            torch.testing.assert_close(recomputed, reference)
 
 
 def test_features_only_shapes_and_channels(model):
@@ -220,8 +220,8 @@ def test_compiled_gradients(name, size, kwargs, fresh_compiler):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
     x = torch.randn(2, 3, *size)
     gradients = [torch.autograd.grad(m(x).square().sum(), trained(model)) for m in (model, compiled)]
-    for plain, traced in zip(*gradients, strict=True):
-        torch.testing.assert_close(traced, plain, rtol=1e-3, atol=1e-4)
+    for reference, traced in zip(*gradients, strict=True):
+        torch.testing.assert_close(traced, reference, rtol=1e-3, atol=1e-4)
 
 
 def test_compiles_to_code(fresh_compiler):

@@ -72,22 +72,22 @@ def mixing(model: torch.nn.Module, stage: int, layout: str) -> tuple[Callable[[]
 @pytest.mark.parametrize("layout", ["grid", "sparse"])
 @pytest.mark.parametrize("name", MODELS)
 def test_mixers_hold_no_centers_by_points_by_channels(name, layout, sizes):
-    fast, plain = model_of(name), model_of(name, plain=True)
+    fast, reference = model_of(name), model_of(name, reference=True)
     for stage in range(4):
         run, slots, width = mixing(fast, stage, layout)
         weights = max(p.numel() for p in fast.stages[stage].blocks[0].mixer.parameters())
         most = max(slots * width, weights)
         assert largest(run, sizes) <= most, stage
         if slots * width > weights:
-            assert largest(mixing(plain, stage, layout)[0], sizes) > most, stage
+            assert largest(mixing(reference, stage, layout)[0], sizes) > most, stage
 
 
 @pytest.mark.parametrize("layout", ["grid", "sparse", "cloud"])
 def test_pools_hold_no_centers_by_points(layout, sizes, monkeypatch):
     monkeypatch.setattr(cluster_pool, "PIECE", 2**12)
     points, seen = points_of(layout, 32, 16), []
-    for plain in (False, True):
-        pool = ClusterPool(16, 24, plain=plain)
+    for reference in (False, True):
+        pool = ClusterPool(16, 24, reference=reference)
         seen.append(largest(lambda pool=pool: pool(points).feat, sizes))
     columns = 9 * 16 * 512  # of the reducer's kernel, where points are gathered
     assert seen[0] <= max(2048 * 24, columns) < seen[1]
@@ -99,7 +99,7 @@ def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch)
     monkeypatch.setattr(mlp, "CACHED", 2**15)
     monkeypatch.setattr(cluster_pool, "PIECE", 2**15)
     x = torch.randn(4, 3, 128, 128)
-    fast, plain = model_of(name), model_of(name, plain=True)
+    fast, reference = model_of(name), model_of(name, reference=True)
     widths = []
     for i, stage in enumerate(fast.stages):
         mixer, dim = stage.blocks[0].mixer, fast.feature_info[i]["num_chs"]
@@ -107,7 +107,7 @@ def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch)
         widths.append(width * 4096 >> 2 * i)
     most = max(*widths, x.numel(), *(p.numel() for p in fast.parameters()))
     assert largest(lambda: fast(x), sizes) <= 1.5 * most  # windows continued by reflection have more slots than points
-    assert largest(lambda: plain(x), sizes) > 1.5 * most
+    assert largest(lambda: reference(x), sizes) > 1.5 * most
 
 
 # ---- growth with the points -------------------------------------------------------------------------------------

@@ -84,13 +84,13 @@ def test_start_of_the_weights():
 
 
 def test_flags_reach_the_arithmetic():
-    """Each switch of the paper's ablations changes the logits; the plain twin does not."""
+    """Each switch of the paper's ablations changes the logits; the reference form does not."""
     images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     base = TINY | dict(layer_scale=1.0, folds=(2, 2, 1, 1))
     logits = {}
     for name, flags in {
         "default": {},
-        "plain": dict(plain=True),
+        "reference": dict(reference=True),
         "count": dict(denominator="count"),
         "dynamic": dict(center_updates=2),
         "exclusive": dict(coord_mode="exclusive"),
@@ -103,7 +103,7 @@ def test_flags_reach_the_arithmetic():
             torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(p.numel()))
         with torch.no_grad():
             logits[name] = model(images)
-    torch.testing.assert_close(logits.pop("plain"), logits["default"])
+    torch.testing.assert_close(logits.pop("reference"), logits["default"])
     default = logits.pop("default")
     for name, other in logits.items():
         assert (other - default).abs().max() > 1e-6, name

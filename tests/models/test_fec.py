@@ -26,10 +26,10 @@ def test_exact_parameters(name):
     assert (count(name), count(name, pyramid=True)) == PARAMETERS[name]
     assert count(name, pyramid=True, centers=(10, 10, 5, 5)) == PARAMETERS[name][1]
     # of Context Clusters of the same size, and of two linear maps and a norm a pool
-    plain = dict(fec_small="coc_tiny", fec_base="coc_small", fec_large="coc_medium")[name]
+    reference = dict(fec_small="coc_tiny", fec_base="coc_small", fec_large="coc_medium")[name]
     dims = [info["num_chs"] for info in pointmix.create_model(name, depths=(1, 1, 1, 1)).feature_info]
     pools = sum(2 * (a + 1) * b + 2 * b for a, b in zip(dims[:-1], dims[1:], strict=True))
-    assert count(name) == count(plain) + pools
+    assert count(name) == count(reference) + pools
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -52,10 +52,10 @@ def test_plain_twin(kind):
     images = torch.rand(2, 3, 72, 56, dtype=torch.float64)
     x = dict(images=images, masked=PointSet.from_images(images, torch.rand(2, 72, 56) < 0.5), cloud=images)[kind]
     layout = "cloud" if kind == "cloud" else "given"
-    fast, plain = (randomized(plain=p, layout=layout) for p in (False, True))
-    assert plain.stages[1].reducer.plain and not fast.stages[1].reducer.plain
+    fast, reference = (randomized(reference=p, layout=layout) for p in (False, True))
+    assert reference.stages[1].reducer.reference and not fast.stages[1].reducer.reference
     results = []
-    for model in (fast, plain):
+    for model in (fast, reference):
         logits = model(x)
         results.append([logits, *torch.autograd.grad(logits.sum(), [p for p in model.parameters() if p.requires_grad])])
     for a, b in zip(*results, strict=True):

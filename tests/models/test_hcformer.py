@@ -74,7 +74,7 @@ def test_exact_parameters(name, switch):
         (dict(global_centers=(None,) * 4), 6_695_864),
         (dict(geometry_patch="hyperbolic"), 6_952_690),
         (dict(geometry_window="euclidean"), 6_952_690),
-        (dict(curvature=10.0, lift="released", alpha="softplus", pad="always"), 6_952_690),
+        (dict(curvature=10.0, expmap="released", alpha="softplus", pad="always"), 6_952_690),
         (dict(learn_curvature=True), 6_952_690 + 10),  # of the blocks with a level above
         (dict(learn_curvature=True, geometry_patch="hyperbolic"), 6_952_690 + 12),
         (dict(learn_curvature=True, geometry_window="euclidean"), 6_952_690),
@@ -120,13 +120,13 @@ def test_settings_as_yaml_gives_them():
 
 
 def test_switches_reach_the_arithmetic():
-    """Each changes the logits; the plain twin does not."""
+    """Each changes the logits; the reference form does not."""
     images = torch.rand(2, 3, 72, 88, **F64)
     base = TINY | dict(depths=(2, 1, 1, 1), layer_scale=1.0, folds=(2, 2, 1, 1))
     logits = {}
     for name, flags in {
         "default": {},
-        "plain": dict(plain=True),
+        "reference": dict(reference=True),
         "shift": dict(hierarchy="shift"),
         "none": dict(hierarchy="none"),
         "patch": dict(geometry_patch="hyperbolic"),
@@ -139,7 +139,7 @@ def test_switches_reach_the_arithmetic():
         "always": dict(pad="always"),
         "coords": dict(coords=True),
         "cat_norm": dict(cat_norm=True),
-        "released": dict(lift="released"),
+        "released": dict(expmap="released"),
         "softplus": dict(alpha="softplus"),
     }.items():
         model = pointmix.create_model("hcformer_tiny", **base | flags).double().eval()
@@ -148,7 +148,7 @@ def test_switches_reach_the_arithmetic():
                 kind = sum(map(ord, key))  # the same numbers for the same name
                 torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(kind))
             logits[name] = model(images)
-    torch.testing.assert_close(logits.pop("plain"), logits["default"])
+    torch.testing.assert_close(logits.pop("reference"), logits["default"])
     default = logits.pop("default")
     for name, other in logits.items():
         assert (other - default).abs().max() > 1e-8, name
@@ -160,14 +160,14 @@ def test_every_second_block_rolls_its_windows():
     assert [stage.shifted for stage in model.stages] == [True, True, False, False]
     stage, x = model.stages[0], torch.randn(2, 8, 14, 28, **F64)
     points = PointSet.from_images(x)
-    (plain, rolled), sets = stage.plans(points)
+    (reference, rolled), sets = stage.plans(points)
     block = stage.blocks[1]
 
     def run(plan, x: torch.Tensor) -> torch.Tensor:
         features = PointSet.from_images(x).feat
         return points.with_feat(plan.leave(block(plan.enter(features), plan, sets))).to_image()
 
-    expected = torch.roll(run(plain, torch.roll(x, (-1, -2), (2, 3))), (1, 2), (2, 3))  # windows of 2x4
+    expected = torch.roll(run(reference, torch.roll(x, (-1, -2), (2, 3))), (1, 2), (2, 3))  # windows of 2x4
     torch.testing.assert_close(run(rolled, x), expected)
 
     used = []
@@ -175,7 +175,7 @@ def test_every_second_block_rolls_its_windows():
         block.forward = lambda x, plan, sets: (used.append(plan), x)[1]
     stage.reducer.forward = lambda points: points
     assert torch.equal(stage(points).feat, points.feat)
-    rows = [plan.split(plan.enter(points.feat)) for plan in (plain, *used)]
+    rows = [plan.split(plan.enter(points.feat)) for plan in (reference, *used)]
     assert [torch.equal(other, rows[0]) for other in rows[1:]] == [True, False, True]
 
 
@@ -354,7 +354,7 @@ def test_a_checkpoint_with_tables_of_another_size(tmp_path):
         (dict(hierarchy="up"), r"hierarchy must be one of window, shift, none, got 'up'"),
         (dict(geometry_patch="flat"), "geometry_patch must be one of .*euclidean.*hyperbolic.*, got 'flat'"),
         (dict(geometry_window="flat"), "geometry_window must be one of .*euclidean.*hyperbolic.*, got 'flat'"),
-        (dict(lift="up"), "lift must be one of .*proper.*released.*, got 'up'"),
+        (dict(expmap="up"), "expmap must be one of .*proper.*released.*, got 'up'"),
         (dict(alpha="fixed"), "alpha must be one of .*free.*softplus.*, got 'fixed'"),
         (dict(pad="never"), "pad must be one of .*needed.*always.*, got 'never'"),
         (dict(rel_pos="yes"), "rel_pos must be true, false, 'table' or 'offset', got 'yes'"),

@@ -58,7 +58,7 @@ def test_exact_parameters(name, kwargs, parameters):
 @pytest.mark.parametrize("sizes", [(64, 64), (50, 1, 7, 3)], ids=str)
 def test_plain_twin_agrees(name, sizes):
     model, points = model_of(name, in_chans=2), clouds(*sizes, channels=2)
-    twin = model_of(name, in_chans=2, plain=True)
+    twin = model_of(name, in_chans=2, reference=True)
     for train in (False, True):
         outs = [m.train(train)(points) for m in (model, twin)]
         probe = torch.randn_like(outs[0])
@@ -68,10 +68,10 @@ def test_plain_twin_agrees(name, sizes):
                 torch.autograd.grad((out * probe).sum(), list(m.parameters()))
                 for out, m in zip(outs, (model, twin), strict=True)
             ]
-            for ours, plain in zip(*gradients, strict=True):
-                torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
-        for (key, ours), plain in zip(model.named_buffers(), twin.buffers(), strict=True):
-            torch.testing.assert_close(ours, plain, msg=key)
+            for ours, reference in zip(*gradients, strict=True):
+                torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
+        for (key, ours), reference in zip(model.named_buffers(), twin.buffers(), strict=True):
+            torch.testing.assert_close(ours, reference, msg=key)
         model.head_drop.p = twin.head_drop.p = 0.0
 
 

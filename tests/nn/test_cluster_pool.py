@@ -33,10 +33,10 @@ def released(pool: ClusterPool, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("size", [(2, 2), (8, 12), (2, 10)])
-def test_is_the_released_arithmetic(size, plain, sparse):
-    pool, x = pool_of(plain=plain), torch.randn(2, 3, *size, **F64)
+def test_is_the_released_arithmetic(size, reference, sparse):
+    pool, x = pool_of(reference=reference), torch.randn(2, 3, *size, **F64)
     points = PointSet.from_images(x)
     out = pool(points.as_sparse() if sparse else points).to_image()
     torch.testing.assert_close(out, released(pool, x))
@@ -62,9 +62,9 @@ def test_grid_and_sparse_grid_agree(size):
 @pytest.mark.parametrize("cloud", [False, True])
 def test_plain_twin_on_ragged_sets(cloud, keep, ragged):
     points = ragged.as_cloud() if cloud else ragged
-    fast, plain = (pool_of(keep=keep, plain=p) for p in (False, True))
+    fast, reference = (pool_of(keep=keep, reference=p) for p in (False, True))
     probe = torch.randn(len(fast(points).feat), 6, **F64)
-    for a, b in zip(*(outcome(p, points, probe) for p in (fast, plain)), strict=True):
+    for a, b in zip(*(outcome(p, points, probe) for p in (fast, reference)), strict=True):
         torch.testing.assert_close(a, b)
 
 

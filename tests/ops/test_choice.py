@@ -36,9 +36,9 @@ def test_what_there_is_prints_as_a_table(monkeypatch):
     some = {"torch": BACKENDS["torch"], "numba": BACKENDS["numba"], ABSENT.name: ABSENT}
     monkeypatch.setattr(choice, "BACKENDS", some)
     monkeypatch.setattr(choice, "ORDER", {("knn", "cpu"): (ABSENT.name, "numba")})
-    head, plain, numba, absent = str(backends()).splitlines()
+    head, reference, numba, absent = str(backends()).splitlines()
     assert head.split() == "backend installed in use for, or how to install".split()
-    assert plain.startswith("torch ") and numba.split(maxsplit=2) == ["numba", "yes", "knn on cpu"]
+    assert reference.startswith("torch ") and numba.split(maxsplit=2) == ["numba", "yes", "knn on cpu"]
     assert absent.split(maxsplit=2) == ["no_such_library", "no", "pip install no-such-library"]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pointmix.ops import cluster_pool as module
-from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_plain, nearest_center
+from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_reference, nearest_center
 from pointmix.ops.ragged import offsets
 
 F64 = dict(dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_against_the_equations_point_by_point(name, gone):
     valid = lost(arguments) if gone else None
     with torch.no_grad():
         expected, joined = literal(*arguments, center_valid=valid)
-        for op in (cluster_pool, cluster_pool_plain):
+        for op in (cluster_pool, cluster_pool_reference):
             torch.testing.assert_close(op(*arguments, center_valid=valid), expected)
         where = arguments[:4] + arguments[-2:]
         assert torch.equal(nearest_center(*where, center_valid=valid), joined)
@@ -72,7 +72,7 @@ def test_twin_has_the_same_values_and_gradients(name, piece, monkeypatch):
     monkeypatch.setattr(module, "PIECE", piece)
     arguments = case(name)
     probe, results = torch.randn(len(arguments[1]), 5, **F64), []
-    runs = [cluster_pool, cluster_pool_plain] + [partial(cluster_pool, even=True)] * (name == "even")
+    runs = [cluster_pool, cluster_pool_reference] + [partial(cluster_pool, even=True)] * (name == "even")
     for op in runs:
         out = op(*arguments)
         trained = [t for t in arguments[:6] if t.requires_grad]
@@ -94,7 +94,7 @@ def test_gradients_against_differences():
 
 def test_the_choice_has_no_gradient():
     arguments = case("ragged")
-    for op in (cluster_pool, cluster_pool_plain):
+    for op in (cluster_pool, cluster_pool_reference):
         arguments[2].requires_grad_(), arguments[3].requires_grad_()
         gradients = torch.autograd.grad(op(*arguments).sum(), arguments[2:4], allow_unused=True)
         assert all(g is None or (g == 0).all() for g in gradients)
@@ -116,7 +116,7 @@ def test_of_equal_similarities_the_first_is_taken():
 def test_zero_everything_is_finite():
     arguments = [torch.zeros_like(t) if t.is_floating_point() else t for t in case("ragged")]
     arguments = [t.requires_grad_() if t.is_floating_point() else t for t in arguments]
-    for op in (cluster_pool, cluster_pool_plain):
+    for op in (cluster_pool, cluster_pool_reference):
         out = op(*arguments)
         gradient = torch.autograd.grad(out.sum(), arguments[0])[0]
         assert (out == 0).all() and gradient.isfinite().all()

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from pointmix.ops.clustering import assign_hard, cluster_hard, cluster_hard_plain, update_centers
+from pointmix.ops.clustering import assign_hard, cluster_hard, cluster_hard_reference, update_centers
 
 
 def case(*, windows=3, points=7, centers=4, heads=2, dim=5, rows=None, holes=False, gone=False):
@@ -78,7 +78,7 @@ def real(out: torch.Tensor, options: dict) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_equations_point_by_point(name, op, rule):
     arguments, options = case(**CASES[name])
@@ -100,16 +100,16 @@ def test_against_the_equations_point_by_point(name, op, rule):
 def test_twin_has_the_same_values_and_gradients(name, rule):
     arguments, options = case(**CASES[name])
     probe, gradients = None, []
-    for op in (cluster_hard, cluster_hard_plain):
+    for op in (cluster_hard, cluster_hard_reference):
         out = real(op(*arguments, **options, **rule), options)
         probe = torch.randn_like(out) if probe is None else probe
         gradients.append(torch.autograd.grad((out * probe).sum(), arguments))
-    for fast, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, plain)
+    for fast, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, reference)
     assert all(g.abs().max() > 0 for g in gradients[0][1:2])
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 @pytest.mark.parametrize("name", ["even", "all at once"])
 def test_gradients_against_differences(name, op):
     arguments, options = case(**CASES[name] | dict(points=3, dim=2))
@@ -118,7 +118,7 @@ def test_gradients_against_differences(name, op):
         assert torch.autograd.gradcheck(lambda *a, run=run: real(run(*a), options), arguments, fast_mode=True)
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 def test_no_gradient_for_what_does_not_take_part(op):
     arguments, options = case(**CASES["all at once"])
     real(op(*arguments, **options), options).square().sum().backward()
@@ -127,7 +127,7 @@ def test_no_gradient_for_what_does_not_take_part(op):
     assert (c[~options["center_valid"]] == 0).all() and (cv[~options["center_valid"]] == 0).all()
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 def test_what_empty_slots_and_lost_centers_hold_does_not_matter(op):
     arguments, options = case(**CASES["all at once"])
     out = op(*arguments, **options)
@@ -138,7 +138,7 @@ def test_what_empty_slots_and_lost_centers_hold_does_not_matter(op):
     torch.testing.assert_close(real(again, options), real(out, options))
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 def test_splitting_a_window_into_rows_changes_nothing(op):
     (q, v, c, cv, alpha, beta), _ = case(windows=2, points=8)
     whole = op(q, v, c, cv, alpha, beta)
@@ -156,14 +156,14 @@ def test_of_equal_similarities_the_first_is_taken(dtype, centers):
     lost = torch.ones(2, centers, dtype=torch.bool)
     lost[:, 0] = False
     assert (assign_hard(q, c, alpha, beta, center_valid=lost)[0] == 1).all()
-    torch.testing.assert_close(*(op(q, q, c, c, alpha, beta) for op in (cluster_hard, cluster_hard_plain)))
+    torch.testing.assert_close(*(op(q, q, c, c, alpha, beta) for op in (cluster_hard, cluster_hard_reference)))
 
 
 def test_count_divides_by_the_number_of_points():
     q = v = torch.ones(1, 3, 1, 1, dtype=torch.float64)
     c, cv = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.full((1, 1, 1, 1), 5.0, dtype=torch.float64)
     alpha, beta = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)  # every weight is 1/2
-    for op in (cluster_hard, cluster_hard_plain):
+    for op in (cluster_hard, cluster_hard_reference):
         by_weights, by_count = (op(q, v, c, cv, alpha, beta, denominator=d) for d in ("weights", "count"))
         torch.testing.assert_close(by_weights, torch.full_like(q, 0.5 * (5 + 1.5) / (1 + 1.5)))
         torch.testing.assert_close(by_count, torch.full_like(q, 0.5 * (5 + 1.5) / (1 + 3)))
@@ -172,13 +172,13 @@ def test_count_divides_by_the_number_of_points():
             torch.testing.assert_close(unweighted, torch.full_like(q, 0.5 * (5 + 3) / (1 + 3)))
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 def test_no_windows(op):
     arguments, options = case(windows=0)
     assert op(*arguments, **options).shape == (0, 7, 2, 5)
 
 
-@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_plain])
+@pytest.mark.parametrize("op", [cluster_hard, cluster_hard_reference])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_low_precision_is_close(op, dtype):
     arguments, _ = case(windows=4, points=30)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain, row_sum
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, row_sum
 from pointmix.ops.similarity import cosine, negative_distance
 
 SIMILARITIES = {
@@ -85,7 +85,7 @@ def real(out: torch.Tensor, options: dict) -> torch.Tensor:
     return out if "valid" not in options else out[options["valid"]]
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_equations_point_by_point(name, similarity, op):
@@ -109,18 +109,18 @@ def test_twin_has_the_same_values_and_gradients(name, similarity):
     arguments, options = case(**CASES[name])
     outs = [
         real(op(*arguments, similarity=SIMILARITIES[similarity], **options), options)
-        for op in (cluster_soft, cluster_soft_plain)
+        for op in (cluster_soft, cluster_soft_reference)
     ]
     torch.testing.assert_close(*outs)
     probe = torch.randn_like(outs[0])
     gradients = [torch.autograd.grad((out * probe).sum(), arguments) for out in outs]
-    for fast, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, plain)
+    for fast, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, reference)
     used = [g.abs().max() > 0 for g in gradients[0]]
     assert all(used) or name in ("one center", "one of everything")  # where the weight is one whatever the logit
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("name", ["bias", "all at once"])
 def test_gradients_against_differences(name, similarity, op):
@@ -166,7 +166,7 @@ def test_one_center_takes_everything(similarity):
     torch.testing.assert_close(out, mean.expand_as(out))
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_what_empty_slots_and_lost_centers_hold_does_not_matter(similarity, op):
     arguments, options = case(**CASES["all at once"])
@@ -182,7 +182,7 @@ def test_what_empty_slots_and_lost_centers_hold_does_not_matter(similarity, op):
     torch.testing.assert_close(real(op(q, v, c, cv, *arguments[4:], **options), options), out)
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 def test_splitting_a_window_into_rows_changes_nothing(op):
     (q, v, c, cv, alpha, bias), _ = case(windows=2, points=8, bias=2)
     whole = op(q, v, c, cv, alpha, bias)
@@ -192,7 +192,7 @@ def test_splitting_a_window_into_rows_changes_nothing(op):
     torch.testing.assert_close(rows.reshape(whole.shape), whole)
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 def test_a_bias_of_fewer_rows_repeats(op):
     arguments, _ = case(windows=6, bias=3)
     *rest, bias = arguments
@@ -211,7 +211,7 @@ def test_points_join_centers_that_are_alike(similarity):
     assert (large.diag()[1:] > small.diag()[1:]).all()
 
 
-@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_plain])
+@pytest.mark.parametrize("op", [cluster_soft, cluster_soft_reference])
 def test_no_windows(op):
     arguments, options = case(windows=0)
     assert op(*arguments, **options).shape == (0, 7, 2, 5)
@@ -224,7 +224,7 @@ def test_low_precision_is_close(dtype, similarity):
     arguments, _ = case(windows=4, points=30, bias=4)
     low = [t.detach().to(dtype).requires_grad_() for t in arguments]
     expected = cluster_soft(*(t.double() for t in low), similarity=SIMILARITIES[similarity])
-    for op in (cluster_soft, cluster_soft_plain):
+    for op in (cluster_soft, cluster_soft_reference):
         out = op(*low, similarity=SIMILARITIES[similarity])
         assert (out.double() - expected).abs().max() < 8 * torch.finfo(dtype).eps * expected.abs().max()
         gradients = torch.autograd.grad(out.float().square().sum(), low)
@@ -281,9 +281,9 @@ def elements(sizes, op, similarity: str, windows: int) -> list[int]:
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_no_tensor_of_points_centers_and_channels(similarity, sizes):
-    """The largest holds queries and their times, or weights; that of the plain twin all three."""
+    """The largest holds queries and their times, or weights; that of the reference form all three."""
     assert max(elements(sizes, cluster_soft, similarity, 3)) <= 3 * 2 * 64 * (24 + 1)
-    assert max(elements(sizes, cluster_soft_plain, similarity, 3)) == 3 * 2 * 64 * 16 * 24
+    assert max(elements(sizes, cluster_soft_reference, similarity, 3)) == 3 * 2 * 64 * 16 * 24
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointmix.ops.clustering import cluster_hard_plain
+from pointmix.ops.clustering import cluster_hard_reference
 from pointmix.ops.context import context_cluster
 from pointmix.ops.similarity import length
 
@@ -38,9 +38,9 @@ def fast(x, pooled, wqv, bqv, wp, bp, alpha, beta, *, heads, **options):
 
 
 def literal(x, pooled, wqv, bqv, wp, bp, alpha, beta, *, heads, **options):
-    """Linear maps of points and centers, the plain twin of the clustering, the projection."""
+    """Linear maps of points and centers, the reference form of the clustering, the projection."""
     (q, v), (c, cv) = (F.linear(t, wqv, bqv).unflatten(-1, (2, heads, -1)).unbind(2) for t in (x, pooled))
-    return F.linear(cluster_hard_plain(q, v, c, cv, alpha, beta, **options).flatten(2), wp, bp)
+    return F.linear(cluster_hard_reference(q, v, c, cv, alpha, beta, **options).flatten(2), wp, bp)
 
 
 RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]

@@ -5,7 +5,7 @@ import torch
 
 from pointmix import PointSet
 from pointmix.nn.grouper import Groups
-from pointmix.ops.grouping import EPS, group_linear_plain, group_rows, inverse_std, map_points
+from pointmix.ops.grouping import EPS, group_linear_reference, group_rows, inverse_std, map_points
 
 F64 = dict(dtype=torch.float64)
 
@@ -28,16 +28,16 @@ def test_mapping_first_changes_nothing():
     groups, total = groups_of(40, 3, 1, 17)
     inputs = [torch.randn(*s, **F64, requires_grad=True) for s in [(total, 4), (4,), (4,), (6, 8)]]
     feat, *weights = inputs
-    plain = group_linear_plain(feat, *at(groups), *weights)
-    assert plain.shape == (groups.near.numel(), 6)
+    reference = group_linear_reference(feat, *at(groups), *weights)
+    assert reference.shape == (groups.near.numel(), 6)
     ours = fast(feat, groups, *weights)
-    torch.testing.assert_close(ours, plain)
-    probe = torch.randn_like(plain)
-    gradients = [torch.autograd.grad((out * probe).sum(), inputs) for out in (plain, ours)]
+    torch.testing.assert_close(ours, reference)
+    probe = torch.randn_like(reference)
+    gradients = [torch.autograd.grad((out * probe).sum(), inputs) for out in (reference, ours)]
     for expected, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected)
     with torch.no_grad():  # works in place
-        torch.testing.assert_close(fast(feat, groups, *weights), plain)
+        torch.testing.assert_close(fast(feat, groups, *weights), reference)
 
 
 def test_bias():

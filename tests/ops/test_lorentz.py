@@ -13,11 +13,11 @@ from pointmix.ops.lorentz import (
     centroid,
     clip_norm,
     distance,
-    distance_plain,
+    distance_reference,
     inner,
-    lift,
-    lift_released,
-    log_map,
+    expmap0,
+    expmap0_released,
+    logmap0,
     pairwise_distance,
     time,
 )
@@ -26,9 +26,9 @@ KAPPAS = (0.1, 1.0, 10.0)
 EPS = {torch.float32: 1e-6, torch.float64: 1e-14}
 OPS = {
     "clip_norm": lambda x, y, kappa: clip_norm(x),
-    "lift": lambda x, y, kappa: lift(x, kappa),
-    "lift_released": lambda x, y, kappa: lift_released(x, kappa),
-    "log_map": lambda x, y, kappa: log_map(x, kappa),
+    "expmap0": lambda x, y, kappa: expmap0(x, kappa),
+    "expmap0_released": lambda x, y, kappa: expmap0_released(x, kappa),
+    "logmap0": lambda x, y, kappa: logmap0(x, kappa),
     "time": lambda x, y, kappa: time(x, kappa),
     "inner": inner,
     "distance": distance,
@@ -86,14 +86,14 @@ def exact(x, y, kappa):
 def test_closed_forms(kappa, dtype, seed):
     eps = EPS[dtype]
     v = torch.tensor([[0.3, 0.4], [0.3, 0.0], [0.0, 0.4]], dtype=dtype)
-    x = lift(v, kappa)
+    x = expmap0(v, kappa)
     assert x.dtype == dtype
     d = distance(x[0], torch.zeros(2, dtype=dtype), kappa)
     assert d.dtype == dtype and d.shape == ()
     assert d.item() == pytest.approx(0.5, rel=eps, abs=0)
     printed = {0.1: 0.500478970741, 1.0: 0.504698119362, 10.0: 0.538941397546}[kappa]
     assert distance(x[1], x[2], kappa).item() == pytest.approx(printed, rel=max(eps, 2e-12))
-    assert distance_plain(x[1], x[2], kappa).item() == pytest.approx(printed, rel=max(4 * eps, 2e-12))
+    assert distance_reference(x[1], x[2], kappa).item() == pytest.approx(printed, rel=max(4 * eps, 2e-12))
     pairwise = pairwise_distance(x, x, kappa)
     assert pairwise.dtype == dtype
     assert pairwise[1, 2].item() == pytest.approx(printed, rel=max(4 * eps, 2e-12))
@@ -103,7 +103,7 @@ def test_tends_to_the_euclidean_distance(seed):
     v, w = vectors(9, 4), vectors(9, 4)
     flat = (v - w).norm(dim=-1)
     for kappa in (1e-4, 1e-8, 1e-12):
-        d = distance(lift(v, kappa), lift(w, kappa), kappa)
+        d = distance(expmap0(v, kappa), expmap0(w, kappa), kappa)
         torch.testing.assert_close(d, flat, rtol=10 * kappa + 1e-14, atol=0)
 
 
@@ -113,17 +113,17 @@ def test_lift(kappa, dtype, seed):
     eps = EPS[dtype]
     v = vectors(64, 5, dtype=dtype, longest=3.0)
     v[:20] *= torch.logspace(-15, 0, 20, dtype=dtype)[:, None]  # the series, its end, and all before
-    x = lift(v, kappa)
+    x = expmap0(v, kappa)
     assert x.dtype == dtype
     length, root = v.norm(dim=-1), math.sqrt(kappa)
     torch.testing.assert_close(x.norm(dim=-1), torch.sinh(root * length) / root, rtol=10 * eps, atol=0)
     torch.testing.assert_close(time(x, kappa), torch.cosh(root * length) / root, rtol=10 * eps, atol=0)
     torch.testing.assert_close(F.normalize(x, dim=-1, eps=0), F.normalize(v, dim=-1, eps=0), rtol=0, atol=2 * eps)
-    torch.testing.assert_close(log_map(x, kappa), v, rtol=10 * eps, atol=0)
+    torch.testing.assert_close(logmap0(x, kappa), v, rtol=10 * eps, atol=0)
     torch.testing.assert_close(distance(x, torch.zeros_like(x), kappa), length, rtol=10 * eps, atol=0)
-    torch.testing.assert_close(distance(x, lift(-v, kappa), kappa), 2 * length, rtol=10 * eps, atol=0)
+    torch.testing.assert_close(distance(x, expmap0(-v, kappa), kappa), 2 * length, rtol=10 * eps, atol=0)
     square = inner(x, x, kappa)
-    assert square.dtype == time(x, kappa).dtype == log_map(x, kappa).dtype == dtype
+    assert square.dtype == time(x, kappa).dtype == logmap0(x, kappa).dtype == dtype
     assert ((square + 1 / kappa).abs() <= 4 * eps * time(x, kappa) ** 2).all()
 
 
@@ -132,8 +132,8 @@ def test_series_and_functions_meet(kappa, seed):
     root = math.sqrt(kappa)
     for r in (1e-9, 1e-3, 0.02, 0.0316, 0.0317, 0.04, 1.0):
         point = torch.tensor([r / root], dtype=torch.float64)
-        assert lift(point, kappa).item() == pytest.approx(math.sinh(root * point.item()) / root, rel=1e-15, abs=0)
-        assert log_map(point, kappa).item() == pytest.approx(math.asinh(root * point.item()) / root, rel=1e-15, abs=0)
+        assert expmap0(point, kappa).item() == pytest.approx(math.sinh(root * point.item()) / root, rel=1e-15, abs=0)
+        assert logmap0(point, kappa).item() == pytest.approx(math.asinh(root * point.item()) / root, rel=1e-15, abs=0)
 
 
 @over_kappas
@@ -141,18 +141,18 @@ def test_series_and_functions_meet(kappa, seed):
 def test_long_vectors_lift_to_the_last_radius(kappa, dtype, seed):
     length = torch.tensor([12, 50, 90, 1e4, 1e10], dtype=dtype)
     v = F.normalize(torch.randn(5, 3, dtype=dtype), dim=-1) * length[:, None]
-    x = lift(v / math.sqrt(kappa), kappa)
+    x = expmap0(v / math.sqrt(kappa), kappa)
     torch.testing.assert_close(x.norm(dim=-1) * math.sqrt(kappa), torch.full((5,), 2.0**15, dtype=dtype))
     torch.testing.assert_close(F.normalize(x, dim=-1), F.normalize(v, dim=-1))
     edge = v[:1] / 12 * (LONGEST * 0.999) / math.sqrt(kappa)
-    torch.testing.assert_close(log_map(lift(edge, kappa), kappa), edge)
+    torch.testing.assert_close(logmap0(expmap0(edge, kappa), kappa), edge)
 
 
 @over_kappas
 @over_dtypes
 def test_metric(kappa, dtype, seed):
     eps = EPS[dtype]
-    x, y, z = lift(vectors(3, 200, 4, dtype=dtype), kappa)
+    x, y, z = expmap0(vectors(3, 200, 4, dtype=dtype), kappa)
     xy, yz, xz = distance(x, y, kappa), distance(y, z, kappa), distance(x, z, kappa)
     assert xy.dtype == dtype
     torch.testing.assert_close(xy, distance(y, x, kappa), rtol=eps, atol=0)
@@ -160,16 +160,16 @@ def test_metric(kappa, dtype, seed):
     assert (xz <= (xy + yz) * (1 + eps)).all()
     torch.testing.assert_close(torch.cosh(math.sqrt(kappa) * xy), -kappa * inner(x, y, kappa), rtol=100 * eps, atol=0)
     torch.testing.assert_close(distance(x[:, None], y, kappa).diagonal(), xy, rtol=0, atol=0)
-    plain = distance_plain(x, y, kappa)  # its argument is off by eps times the largest term
-    assert plain.dtype == dtype
-    off = (torch.cosh(math.sqrt(kappa) * plain) - torch.cosh(math.sqrt(kappa) * xy)).abs()
+    reference = distance_reference(x, y, kappa)  # its argument is off by eps times the largest term
+    assert reference.dtype == dtype
+    off = (torch.cosh(math.sqrt(kappa) * reference) - torch.cosh(math.sqrt(kappa) * xy)).abs()
     assert (off <= 20 * eps * kappa * time(x, kappa) * time(y, kappa)).all()
 
 
 @over_kappas
 @over_dtypes
 def test_pairwise_is_elementwise(kappa, dtype, seed):
-    c, x = lift(vectors(2, 5, 6, dtype=dtype), kappa), lift(vectors(2, 7, 6, dtype=dtype), kappa)
+    c, x = expmap0(vectors(2, 5, 6, dtype=dtype), kappa), expmap0(vectors(2, 7, 6, dtype=dtype), kappa)
     x[:, 0] = c[:, 0]
     root = math.sqrt(kappa)
     pairwise, elementwise = pairwise_distance(c, x, kappa), distance(c[:, :, None], x[:, None], kappa)
@@ -212,8 +212,8 @@ def test_distance_of_float32_points_is_right_to_a_millionth(kappa, dim, seed):
     assert d.dtype == torch.float32
     assert ((d.double() - reference).abs() / reference)[asked].max() <= 1e-6
     if dim > 1:
-        plain = distance_plain(x, y, kappa).double()
-        assert ((plain - reference).abs() / reference)[asked].max() > 0.1  # what the chord is for
+        direct = distance_reference(x, y, kappa).double()
+        assert ((direct - reference).abs() / reference)[asked].max() > 0.1  # what the chord is for
 
 
 @over_kappas
@@ -232,7 +232,7 @@ def test_distance_has_the_gradient_of_float64(kappa, seed):
 @over_dtypes
 def test_centroid(kappa, dtype, seed):
     eps = {torch.float32: 1e-6, torch.float64: 1e-11}[dtype]  # float64 does not go through a wider type
-    x, weight = lift(vectors(4, 9, 3, dtype=dtype), kappa), torch.rand(4, 9).to(dtype)
+    x, weight = expmap0(vectors(4, 9, 3, dtype=dtype), kappa), torch.rand(4, 9).to(dtype)
     mean = centroid(x, weight, kappa)
     assert mean.dtype == dtype and mean.shape == (4, 3)
     total = (weight[..., None] * torch.cat([x, time(x, kappa)[..., None]], -1)).sum(1)
@@ -286,11 +286,11 @@ def test_lift_released(kappa, dtype, seed):
     v = vectors(20, 4, dtype=dtype)
     v[:5, 0] = 3.0  # a time longer than the space
     v[5:10, 0] = 0
-    x = lift_released(v, kappa)
+    x = expmap0_released(v, kappa)
     assert x.dtype == dtype and x.shape == (20, 3)
-    torch.testing.assert_close(x[5:10], lift(v[5:10, 1:], kappa), rtol=10 * EPS[dtype], atol=0)
+    torch.testing.assert_close(x[5:10], expmap0(v[5:10, 1:], kappa), rtol=10 * EPS[dtype], atol=0)
     torch.testing.assert_close(x[:5], v[:5, 1:], rtol=1e-7 + EPS[dtype], atol=0)  # sinh(1e-4) / 1e-4
-    assert (x[10:] - lift(v[10:, 1:], kappa)).abs().max() > 1e-3
+    assert (x[10:] - expmap0(v[10:, 1:], kappa)).abs().max() > 1e-3
 
 
 @over_kappas
@@ -298,13 +298,13 @@ def test_agrees_with_geoopt(kappa, seed):
     geoopt = pytest.importorskip("geoopt", reason="geoopt, a reference for hyperbolic geometry, is not installed")
     manifold = geoopt.Lorentz(k=torch.tensor(1 / kappa, dtype=torch.float64))
     v, w = vectors(100, 5), vectors(100, 5)
-    x, y = lift(v, kappa), lift(w, kappa)
+    x, y = expmap0(v, kappa), expmap0(w, kappa)
     theirs = [manifold.expmap0(F.pad(u, (1, 0))) for u in (v, w)]
     torch.testing.assert_close(torch.cat([time(x, kappa)[:, None], x], -1), theirs[0], rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(inner(x, y, kappa), manifold.inner(None, *theirs), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(distance(x, y, kappa), manifold.dist(*theirs), rtol=1e-11, atol=0)
-    torch.testing.assert_close(log_map(x, kappa), manifold.logmap0(theirs[0])[:, 1:], rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(lift_released(v, kappa), manifold.expmap0(v)[:, 1:], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(logmap0(x, kappa), manifold.logmap0(theirs[0])[:, 1:], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(expmap0_released(v, kappa), manifold.expmap0(v)[:, 1:], rtol=1e-12, atol=1e-13)
 
 
 @over_kappas
@@ -322,7 +322,7 @@ def test_finite(name, kappa, dtype, autocast, seed):
         leaves = [t.detach().clone().requires_grad_() for t in leaves]
         log_kappa = torch.tensor(math.log(kappa), requires_grad=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            points = [lift(t, log_kappa.exp()) for t in leaves] if lifted else leaves
+            points = [expmap0(t, log_kappa.exp()) for t in leaves] if lifted else leaves
             out = OPS[name](*points, log_kappa.exp())
         assert out.dtype == (torch.float32 if autocast else dtype)
         assert out.isfinite().all()
@@ -389,11 +389,11 @@ def test_bad_arguments(seed):
     with pytest.raises(ValueError, match="longest must be a positive number, got 0"):
         clip_norm(vectors(2, 3), 0)
     with pytest.raises(ValueError, match="at least one space coordinate, got 1"):
-        lift_released(vectors(2, 1), 1.0)
+        expmap0_released(vectors(2, 1), 1.0)
 
 
 def test_shapes_without_points(seed):
     x, y = torch.zeros(2, 0, 3), torch.zeros(2, 5, 3)
     assert pairwise_distance(x, y, 1.0).shape == (2, 0, 5)
-    assert lift(x, 1.0).shape == clip_norm(x).shape == (2, 0, 3)
+    assert expmap0(x, 1.0).shape == clip_norm(x).shape == (2, 0, 3)
     assert distance(x, x, 1.0).shape == (2, 0)

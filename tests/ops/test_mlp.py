@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pointmix.ops import mlp as ops
-from pointmix.ops.mlp import mlp, mlp_plain
+from pointmix.ops.mlp import mlp, mlp_reference
 
 
 def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -17,7 +17,7 @@ def test_equals_its_plain_twin(points, monkeypatch):
     monkeypatch.setattr(ops, "CACHED", 8 * 8)  # eight points a piece
     args = arguments(points)
     weight = torch.randn(points, 5, dtype=torch.float64)
-    got, expected = mlp(*args), mlp_plain(*args)
+    got, expected = mlp(*args), mlp_reference(*args)
     torch.testing.assert_close(got, expected)
     for a, b in zip(
         torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, args, weight), strict=True
@@ -35,9 +35,9 @@ def test_gradcheck(monkeypatch):
 def test_adds_to_a_residual(dtype, monkeypatch):
     monkeypatch.setattr(ops, "CACHED", 8 * 4)
     args, plus = arguments(21, dtype), torch.randn(21, 5, dtype=dtype).requires_grad_()
-    got, expected = mlp(*args, plus=plus), mlp_plain(*args, plus=plus)
+    got, expected = mlp(*args, plus=plus), mlp_reference(*args, plus=plus)
     torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(expected, plus + mlp_plain(*args))
+    torch.testing.assert_close(expected, plus + mlp_reference(*args))
     grads = [torch.autograd.grad(y.square().sum(), [*args, plus]) for y in (got, expected)]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
@@ -50,7 +50,7 @@ def test_follows_autocast():
     assert y.dtype == torch.float32  # that of the scale
     grads = torch.autograd.grad(y.float().sum(), args)
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
-    torch.testing.assert_close(y.float(), mlp_plain(*args), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(y.float(), mlp_reference(*args), rtol=0.05, atol=0.05)
 
 
 def test_keeps_only_its_input():
@@ -70,7 +70,7 @@ def test_kept_or_computed_again(narrow, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
         got = mlp(*args)
     assert ((21, 8) in kept) == (narrow == 1)
-    grads = [torch.autograd.grad(y.square().sum(), args) for y in (got, mlp_plain(*args))]
+    grads = [torch.autograd.grad(y.square().sum(), args) for y in (got, mlp_reference(*args))]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -79,7 +79,7 @@ def test_kept_or_computed_again(narrow, monkeypatch):
 def test_only_the_gradients_that_are_wanted(trained, monkeypatch):
     monkeypatch.setattr(ops, "CACHED", 8 * 4)
     args = [t.detach().requires_grad_(i == trained) for i, t in enumerate(arguments(9))]
-    got, expected = (torch.autograd.grad(f(*args).square().sum(), args[trained])[0] for f in (mlp, mlp_plain))
+    got, expected = (torch.autograd.grad(f(*args).square().sum(), args[trained])[0] for f in (mlp, mlp_reference))
     torch.testing.assert_close(got, expected)
 
 

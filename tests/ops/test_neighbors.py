@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pointmix.ops import neighbors
-from pointmix.ops.neighbors import ball_query, interpolate, knn, knn_plain
+from pointmix.ops.neighbors import ball_query, interpolate, knn, knn_reference
 from pointmix.ops.ragged import offsets, set_of
 
 
@@ -52,9 +52,9 @@ def test_in_double_precision(cloud, k):
 def test_plain_form_in_pieces(monkeypatch, cloud):
     pos, ptr = cloud
     arguments = (pos, ptr, *queries(pos, ptr), 4)
-    whole = knn_plain(*arguments)
+    whole = knn_reference(*arguments)
     monkeypatch.setattr(neighbors, "PIECE", 100)
-    assert torch.equal(knn_plain(*arguments), whole)
+    assert torch.equal(knn_reference(*arguments), whole)
 
 
 def test_few_points_are_repeated_from_the_nearest_on(backend):

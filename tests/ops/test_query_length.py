@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.ops.query_length import query_length, query_length_plain
+from pointmix.ops.query_length import query_length, query_length_reference
 
 
 def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -14,7 +14,7 @@ def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 def test_equals_its_plain_twin(points, monkeypatch):
     monkeypatch.setattr("pointmix.ops.mlp.CACHED", 6 * 8)  # eight points a piece
     args, weight = arguments(points), torch.randn(points, 2, dtype=torch.float64)
-    got, expected = (f(*args, 2) for f in (query_length, query_length_plain))
+    got, expected = (f(*args, 2) for f in (query_length, query_length_reference))
     torch.testing.assert_close(got, expected)
     grads = [torch.autograd.grad(y, args, weight) for y in (got, expected)]
     for a, b in zip(*grads, strict=True):
@@ -45,7 +45,7 @@ def test_follows_autocast():
     args = arguments(9, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         size = query_length(*args, 2)
-        assert query_length_plain(*args, 2).dtype == size.dtype == torch.bfloat16
+        assert query_length_reference(*args, 2).dtype == size.dtype == torch.bfloat16
     grads = torch.autograd.grad(size.float().sum(), args)
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
-    torch.testing.assert_close(size.float(), query_length_plain(*args, 2), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(size.float(), query_length_reference(*args, 2), rtol=0.05, atol=0.05)

@@ -6,7 +6,7 @@ import torch
 from pointmix.ops.ragged import set_of
 from pointmix.ops.sampling import (
     farthest_point_sampling,
-    farthest_points_plain,
+    farthest_points_reference,
     first_picks,
     grid_sampling,
     random_sampling,
@@ -39,7 +39,7 @@ def test_plain_against_a_loop(cloud, number, dtype):
         index.append(picks)
         out_ptr.append(out_ptr[-1] + min(number, hi - lo))
     ptr_, start = torch.tensor(out_ptr), torch.zeros(len(index), dtype=torch.int64)
-    out = farthest_points_plain(pos, ptr, ptr_, start)
+    out = farthest_points_reference(pos, ptr, ptr_, start)
     for first, picks in zip(out_ptr, index, strict=False):
         assert out[first : first + len(picks)].tolist() == picks
 
@@ -51,7 +51,7 @@ def test_every_backend_gives_the_picks_of_the_plain_form(backend, cloud, number)
         index, out_ptr = farthest_point_sampling(
             pos.to(backend[1]), ptr.to(backend[1]), number, start=None if start is None else start.to(backend[1])
         )
-        expected = farthest_points_plain(pos, ptr, out_ptr.cpu(), torch.zeros_like(ptr[1:]) if start is None else start)
+        expected = farthest_points_reference(pos, ptr, out_ptr.cpu(), torch.zeros_like(ptr[1:]) if start is None else start)
         assert out_ptr.diff().tolist() == ptr.diff().clamp(max=number).tolist()
         assert index.tolist() == expected.tolist()
 
@@ -126,19 +126,19 @@ def test_seeded_start():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, "give either number or ratio"),
-        ({"number": 3, "ratio": 0.5}, "give either number or ratio"),
-        ({"number": 0}, "at least 1, got 0"),
-        ({"number": 2.5}, "whole number"),
-        ({"number": float("inf")}, "whole number"),
-        ({"number": float("nan")}, "whole number"),
+        ({}, "give either num_samples or ratio"),
+        ({"num_samples": 3, "ratio": 0.5}, "give either num_samples or ratio"),
+        ({"num_samples": 0}, "at least 1, got 0"),
+        ({"num_samples": 2.5}, "whole number"),
+        ({"num_samples": float("inf")}, "whole number"),
+        ({"num_samples": float("nan")}, "whole number"),
         ({"ratio": 0.0}, r"ratio must be in \(0, 1\], got 0.0"),
         ({"ratio": 1.5}, "ratio must be"),
-        ({"number": 2, "start": torch.zeros(3, dtype=torch.int64), "seed": 1}, "either start or seed"),
-        ({"number": 2, "start": torch.zeros(2, dtype=torch.int64)}, r"start must be \(3,\) int64"),
-        ({"number": 2, "start": torch.zeros(3)}, "start must be"),
-        ({"number": 2, "start": torch.tensor([0, 1, 0])}, "start of set 1 is 1, but the set has 1 points"),
-        ({"number": 2, "start": torch.tensor([-1, 0, 0])}, "start of set 0 is -1"),
+        ({"num_samples": 2, "start": torch.zeros(3, dtype=torch.int64), "seed": 1}, "either start or seed"),
+        ({"num_samples": 2, "start": torch.zeros(2, dtype=torch.int64)}, r"start must be \(3,\) int64"),
+        ({"num_samples": 2, "start": torch.zeros(3)}, "start must be"),
+        ({"num_samples": 2, "start": torch.tensor([0, 1, 0])}, "start of set 1 is 1, but the set has 1 points"),
+        ({"num_samples": 2, "start": torch.tensor([-1, 0, 0])}, "start of set 0 is -1"),
     ],
 )
 def test_bad_options_are_named(options, message):

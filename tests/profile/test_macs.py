@@ -123,7 +123,7 @@ def test_equals_what_torch_counts_in_the_equations_written_out(name, size):
 
 @pytest.mark.parametrize("name", ["pointmlp_elite", "pointmlp_coc"])
 def test_linear_maps_of_groups_equal_what_torch_counts_in_the_plain_model(name):
-    model = pointmix.create_model(name, plain=True, dim=16)
+    model = pointmix.create_model(name, reference=True, dim=16)
     x = torch.rand(1, 100, 3)
     macs = total(count(model, x))
     assert macs.linear == counted_by_torch(model, x)[0]

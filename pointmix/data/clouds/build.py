@@ -184,12 +184,12 @@ def collate_clouds(samples: list[tuple[PointSet | None, int, list[Failure]]]) ->
     return PointSet(pos, feat, ptr, clouds[0].layout), targets, failed
 
 
-def thin_out(points: PointSet, *, number: int, how: str) -> PointSet:
+def thin_out(points: PointSet, *, num_samples: int, how: str) -> PointSet:
     """`number` points of a cloud: random ones, or the farthest from one another ("fps")."""
     if how == "random":
-        index, _ = random_sampling(points.ptr, number, seed=int(torch.randint(2**31, ())))
+        index, _ = random_sampling(points.ptr, num_samples, seed=int(torch.randint(2**31, ())))
     else:
-        index, _ = farthest_point_sampling(points.pos, points.ptr, number)
+        index, _ = farthest_point_sampling(points.pos, points.ptr, num_samples)
     return PointSet(points.pos[index], points.feat[index], torch.tensor([0, len(index)]))
 
 
@@ -227,7 +227,7 @@ def train_transform(cfg: PointDataConfig) -> T.Transform:
 def _fixed_steps(cfg: PointDataConfig) -> list[T.Transform]:
     steps: list[T.Transform] = []
     if cfg.sampling != "first":  # the first ones are all that was read
-        steps.append(partial(thin_out, number=cfg.points, how=cfg.sampling))
+        steps.append(partial(thin_out, num_samples=cfg.points, how=cfg.sampling))
     if cfg.normalize != "none":
         steps.append({"unit_sphere": T.unit_sphere, "unit_cube": T.unit_cube}[cfg.normalize])
     return [*steps, in_single]

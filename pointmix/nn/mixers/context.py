@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pointmix.layouts.plan import PackedPlan, Plan
 from pointmix.nn.norm import Sets
 from pointmix.ops.choice import fused, without_gradient
-from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_plain, update_centers
+from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_reference, update_centers
 from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
@@ -26,7 +26,7 @@ class ContextCluster(nn.Module):
         denominator: "weights" or "count", see `cluster_hard`.
         unweighted: points enter a center's aggregate with weight one, see `cluster_hard`.
         center_updates: how often the centers move to their clusters before the final assignment (dynamic centers).
-        plain: run the plain twin, which forms a tensor of M x L x D. For tests and benchmarks.
+        reference: run the reference form, which forms a tensor of M x L x D. For tests and benchmarks.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ContextCluster(nn.Module):
         denominator: str = "weights",
         unweighted: bool = False,
         center_updates: int = 0,
-        plain: bool = False,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         COUNT.check(dim=dim, heads=heads, head_dim=head_dim)
@@ -46,7 +46,7 @@ class ContextCluster(nn.Module):
         check_choice(known=DENOMINATORS, denominator=denominator)
         self.heads, self.head_dim = heads, head_dim
         self.denominator, self.unweighted, self.center_updates = denominator, unweighted, center_updates
-        self.plain = plain
+        self.reference = reference
         self.qv = nn.Linear(dim, 2 * heads * head_dim)
         self.proj = nn.Linear(heads * head_dim, dim)
         self.alpha = nn.Parameter(torch.ones(1))
@@ -66,11 +66,11 @@ class ContextCluster(nn.Module):
             size = self.query_length(x, plan)
             rules |= layout_of(plan)
             return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **rules))
-        kernel = not self.plain and fused("cluster_hard", self.qv.weight, pooled.shape[1], self.head_dim)
+        kernel = not self.reference and fused("cluster_hard", self.qv.weight, pooled.shape[1], self.head_dim)
         if kernel and not self.center_updates and plan.packed is not None:
             plan = plan.packed
         q, v, c, cv = self.project(x, pooled, plan)
-        cluster = cluster_hard_plain if self.plain else cluster_hard
+        cluster = cluster_hard_reference if self.reference else cluster_hard
         o = cluster(q, v, c, cv, self.alpha, self.beta, **rules, **layout_of(plan))
         return self.proj(plan.merge(o.flatten(-2)))
 
@@ -78,7 +78,7 @@ class ContextCluster(nn.Module):
         """Whether so few centers share a window that values and projection take fewer operations at them than at the
         points. The configuration decides, not the points, so that a set's rounding never depends on its batch-mates.
         A kernel that keeps both on the chip goes before."""
-        few = 2 * centers <= self.head_dim and not self.plain and not self.center_updates
+        few = 2 * centers <= self.head_dim and not self.reference and not self.center_updates
         return few and not fused("cluster_hard", self.qv.weight, centers, self.head_dim)
 
     def query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:

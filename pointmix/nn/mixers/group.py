@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.ops.group_cluster import cluster_group, cluster_group_plain
+from pointmix.ops.group_cluster import cluster_group, cluster_group_reference
 from pointmix.profile.macs import Macs, linear_macs
 from pointmix.utils.ranges import COUNT
 
@@ -21,20 +21,20 @@ class GroupCluster(nn.Module):
         dim: channels in and out.
         head_dim: channels of queries and values.
         neighbors: k, the rows of a group.
-        plain: run the plain twin.
+        reference: run the reference form.
     """
 
-    def __init__(self, dim: int, *, head_dim: int, neighbors: int, plain: bool = False) -> None:
+    def __init__(self, dim: int, *, head_dim: int, neighbors: int, reference: bool = False) -> None:
         super().__init__()
         COUNT.check(dim=dim, head_dim=head_dim, neighbors=neighbors)
-        self.neighbors, self.plain = neighbors, plain
+        self.neighbors, self.reference = neighbors, reference
         self.query, self.value = nn.Linear(dim, head_dim), nn.Linear(dim, head_dim)
         self.proj = nn.Linear(head_dim, dim)
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Float[Tensor, "G*k C"]) -> Float[Tensor, "G*k C"]:
-        return self._run(x, cluster_group_plain if self.plain else cluster_group)
+        return self._run(x, cluster_group_reference if self.reference else cluster_group)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
         """`forward`, which without gradients overwrites its input."""

@@ -14,7 +14,7 @@ from pointmix.nn.curvature import Curvature
 from pointmix.nn.mixers.context import heads_first, layout_of, numbered
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.ops.choice import fused
-from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_plain
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference
 from pointmix.ops.context import context_soft
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
@@ -40,12 +40,12 @@ class ClusterMixer(nn.Module):
         top_table: side F of the bias table (E, G, F, F) over the windows of a lattice, None for none.
         geometry, top_geometry: similarity of both branches: "euclidean" is the cosine, "hyperbolic" minus the distance.
         curvature: kappa of hyperbolic branches; `learn_curvature` makes it a parameter.
-        lift: "proper", or "released" as in the authors' code, see `negative_distance`.
+        expmap: "proper", or "released" as in the authors' code, see `negative_distance`.
         alpha: "free", or "softplus" for scales that stay positive.
         offsets: dimensions of a position whose offset from a center gives a bias through a small network, for any
             layout; None for none. Ours, not in the paper.
         cat_norm: normalize the concatenated branches, as equation 10 says and the released code does not.
-        plain: run the plain twin. For tests and benchmarks.
+        reference: run the reference form. For tests and benchmarks.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class ClusterMixer(nn.Module):
         top_geometry: str = "hyperbolic",
         curvature: float = 1.0,
         learn_curvature: bool = False,
-        lift: str = "proper",
+        expmap: str = "proper",
         alpha: str = "free",
         offsets: int | None = None,
         cat_norm: bool = False,
-        plain: bool = False,
+        reference: bool = False,
     ) -> None:
         super().__init__()
         COUNT.check(dim=dim, heads=heads, head_dim=head_dim, centers=centers)
@@ -74,10 +74,10 @@ class ClusterMixer(nn.Module):
         COUNT.check(**{name: value for name, value in unset.items() if value is not None})
         POSITIVE.check(curvature=curvature)
         check_choice(known=GEOMETRIES, geometry=geometry, top_geometry=top_geometry)
-        check_choice(known=("proper", "released"), lift=lift)
+        check_choice(known=("proper", "released"), expmap=expmap)
         check_choice(known=("free", "softplus"), alpha=alpha)
-        self.heads, self.head_dim, self.centers, self.plain = heads, head_dim, centers, plain
-        self.geometry, self.top_geometry, self.lift, self.alpha = geometry, top_geometry, lift, alpha
+        self.heads, self.head_dim, self.centers, self.reference = heads, head_dim, centers, reference
+        self.geometry, self.top_geometry, self.expmap, self.alpha = geometry, top_geometry, expmap, alpha
         width = heads * head_dim
         branches = 1 if top is None else 2
         self.qv = nn.Linear(dim, 2 * width)
@@ -107,17 +107,17 @@ class ClusterMixer(nn.Module):
             size = plan.split(self.query_length(x))
             return plan.merge(context_soft(rows, pooled, size, *weights, heads=self.heads, **layout_of(plan)))
         qv = self.qv(x)
-        centers = plan.pool(plan.split(qv)) if self.plain else self.qv(pooled)
-        kernel = not self.plain and fused("cluster_soft", qv, self.centers, self.head_dim)
+        centers = plan.pool(plan.split(qv)) if self.reference else self.qv(pooled)
+        kernel = not self.reference and fused("cluster_soft", qv, self.centers, self.head_dim)
         if kernel and plan.packed is not None:
             bias = None if bias is None else packed(bias, plan)
             plan = plan.packed
         copy = plan.row_window is not None or not kernel
         (q, v), (c, cv) = (heads_first(t, self.heads, copy) for t in (plan.split(qv), centers))
-        cluster = cluster_soft_plain if self.plain else cluster_soft
+        cluster = cluster_soft_reference if self.reference else cluster_soft
         similarity = self.similarity(self.geometry)
         o = cluster(q, v, c, cv, alpha, bias, similarity=similarity, **layout_of(plan)).flatten(-2)
-        if over is not None and self.norm is None and not self.plain:
+        if over is not None and self.norm is None and not self.reference:
             o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
             return plan.merge(o + plan.spread(self.base(over, pooled.shape[0])))
         if over is not None:
@@ -133,11 +133,11 @@ class ClusterMixer(nn.Module):
 
     def windows(self, rows: Float[Tensor, "R L C"], plan: Plan) -> Float[Tensor, "S ED"]:
         """What the upper branch gives each window. Means and the linear map change places, but not in the twin."""
-        top, rows = plan.top, self.qv(rows) if self.plain else rows
+        top, rows = plan.top, self.qv(rows) if self.reference else rows
         points, centers = top.split(top.mean(rows)), top.pool(rows)
-        (q, v), (c, cv) = (heads_first(t if self.plain else self.qv(t), self.heads) for t in (points, centers))
+        (q, v), (c, cv) = (heads_first(t if self.reference else self.qv(t), self.heads) for t in (points, centers))
         bias = None if self.bias_window is None or top.taps is None else top.taps.read(self.bias_window)
-        cluster = cluster_soft_plain if self.plain else cluster_soft
+        cluster = cluster_soft_reference if self.reference else cluster_soft
         o = cluster(
             *(q, v, c, cv, self.scale(self.alpha_window), bias),
             similarity=self.similarity(self.top_geometry),
@@ -151,7 +151,7 @@ class ClusterMixer(nn.Module):
         decides, not the points, so that a set's rounding never depends on its batch-mates. A kernel that keeps both on
         the chip goes before."""
         few = 3 * self.centers * dim <= self.head_dim * (2 * dim + 3 * self.centers)
-        few = few and not self.plain and self.geometry == "euclidean" and self.norm is None
+        few = few and not self.reference and self.geometry == "euclidean" and self.norm is None
         return few and not fused("cluster_soft", self.qv.weight, self.centers, self.head_dim)
 
     def bias(self, plan: Plan) -> Float[Tensor, "R M E L"] | None:
@@ -168,7 +168,7 @@ class ClusterMixer(nn.Module):
     def similarity(self, geometry: str):
         if geometry == "euclidean":
             return cosine
-        return partial(negative_distance, kappa=self.curvature(), released=self.lift == "released")
+        return partial(negative_distance, kappa=self.curvature(), released=self.expmap == "released")
 
     def query_length(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N E"]:
         """Length of each point's query in each head."""

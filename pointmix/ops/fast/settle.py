@@ -1,8 +1,8 @@
 """Making other libraries agree on neighbors: they differ in what they do with points that are equally near.
 
 A library's order is taken where its distances are so far apart that rounding cannot matter. Elsewhere what it found is
-sorted by the distances of the plain form; it is asked for more where a point left out may be as near as the last one,
-and what then is still open is left to the plain form.
+sorted by the distances of the reference form; it is asked for more where a point left out may be as near as the last one,
+and what then is still open is left to the reference form.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointmix.ops.neighbors import knn_plain
+from pointmix.ops.neighbors import knn_reference
 from pointmix.ops.ragged import squared_distance
 
 # (pos, ptr, query_pos, query_ptr, k) to the indices (M, k) of the k nearest by its own rounding, and their squared
 # distances in order, infinite where a set has no more points.
 Search = Callable[..., tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]]
-FEW = 2**18  # distances that the plain form computes sooner than another search
+FEW = 2**18  # distances that the reference form computes sooner than another search
 
 
 def settled(
@@ -30,7 +30,7 @@ def settled(
     query_ptr: Int[Tensor, "B+1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
-    """The neighbors that `knn_plain` finds, by way of `search`."""
+    """The neighbors that `knn_reference` finds, by way of `search`."""
     info = torch.finfo(pos.dtype)
     margin, least = 1 + 2 * (pos.shape[1] + 4) * info.eps, 64 * info.tiny  # D + 2 roundings of eps / 2 on either side
     near, d = search(pos, ptr, query_pos, query_ptr, k + 1)
@@ -54,5 +54,5 @@ def settled(
         if width is not None:
             near, d = search(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), width)
     if len(rows):
-        index[rows] = knn_plain(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), k)
+        index[rows] = knn_reference(pos, ptr, query_pos[rows], torch.searchsorted(rows, query_ptr), k)
     return index

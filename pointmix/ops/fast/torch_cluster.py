@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pointmix.ops.fast.picks import distinct, start_first
 from pointmix.ops.fast.settle import settled
-from pointmix.ops.neighbors import knn_plain
+from pointmix.ops.neighbors import knn_reference
 from pointmix.ops.ragged import offsets, set_of, squared_distance
 
 
@@ -32,7 +32,7 @@ def knn(
     k: int,
 ) -> Int[Tensor, "M k"]:
     if pos.is_cuda and 4 * k + 64 > 100:  # what `settled` may ask for, and what its kernel takes
-        return knn_plain(pos, ptr, query_pos, query_ptr, k)
+        return knn_reference(pos, ptr, query_pos, query_ptr, k)
     return settled(search, pos, ptr, query_pos, query_ptr, k)
 
 

@@ -119,7 +119,7 @@ def to_block(x, n, blocks, leaf, d):
 
 @compiled
 def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, "number"]:
-    """Indices of farthest points, as `pointmix.ops.sampling.farthest_points_plain` picks them.
+    """Indices of farthest points, as `pointmix.ops.sampling.farthest_points_reference` picks them.
 
     A node knows which of its points is farthest from all picks. A box at least that far from a new pick stays closed.
     """

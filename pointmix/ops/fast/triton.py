@@ -1,4 +1,4 @@
-"""Triton kernels for GPUs. Additions are kept apart from products, so that they round as the plain forms do.
+"""Triton kernels for GPUs. Additions are kept apart from products, so that they round as the reference forms do.
 
 Loops are written with `while`: Triton's interpreter cannot take a range over a value under NumPy 2.4.
 """

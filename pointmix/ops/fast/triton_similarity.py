@@ -81,7 +81,7 @@ def clipped(square, first, KIND: tl.constexpr):
 
 @triton.jit
 def sinhc(s):
-    """sinh(r) / r of s = r^2, as `lorentz.lift` bounds it; near zero eight terms of its series, good for float64."""
+    """sinh(r) / r of s = r^2, as `lorentz.expmap0` bounds it; near zero eight terms of its series, good for float64."""
     near = 1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156 * (1 + s / 210))))
     near = 1 + s / 6 * (1 + s / 20 * near)
     r = tl.sqrt(tl.where(s < 1, 1.0, s))

@@ -50,12 +50,12 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
 @pytest.mark.parametrize("folds, centers", [(1, 2), (2, 2), (4, 1), (2, 3), (1, 5)])
-def test_is_the_released_arithmetic(folds, centers, head_dim, rule, plain, sparse):
-    mixer = mixer_of(head_dim, **rule, plain=plain)
+def test_is_the_released_arithmetic(folds, centers, head_dim, rule, reference, sparse):
+    mixer = mixer_of(head_dim, **rule, reference=reference)
     x = torch.randn(2, 6, 8, 12, dtype=torch.float64)
     points = PointSet.from_images(x)
     points = points.as_sparse() if sparse else points
@@ -69,11 +69,11 @@ def test_is_the_released_arithmetic(folds, centers, head_dim, rule, plain, spars
 @pytest.mark.parametrize("head_dim", [3, 8])
 def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
     kwargs = dict(head_dim=head_dim, **rule, center_updates=updates)
-    fast, plain = (mixer_of(**kwargs, plain=p) for p in (False, True))
+    fast, reference = (mixer_of(**kwargs, reference=p) for p in (False, True))
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
     plan = plan_of(points, 3, 2)
     probe, results = torch.randn(len(points.feat), 6, dtype=torch.float64), []
-    for mixer in (fast, plain):
+    for mixer in (fast, reference):
         out = mixer(points.feat, plan)
         (out * probe).sum().backward()
         results.append([out, *(p.grad for p in mixer.parameters())])
@@ -83,7 +83,7 @@ def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
 
 def test_where_values_are_worked_out():
     assert mixer_of(8).at_centers(4) and not mixer_of(8).at_centers(5)
-    assert not mixer_of(8, plain=True).at_centers(4) and not mixer_of(8, center_updates=1).at_centers(4)
+    assert not mixer_of(8, reference=True).at_centers(4) and not mixer_of(8, center_updates=1).at_centers(4)
 
 
 def test_center_updates_change_the_output(ragged):

@@ -1,4 +1,4 @@
-"""Mixers whose kernel takes windows as stretches of the points, against their plain twins in rows; float32, so that
+"""Mixers whose kernel takes windows as stretches of the points, against their reference forms in rows; float32, so that
 this is what runs. On the CPU the kernel is in Triton's interpreter, so all is small."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HARD = {"weights": {}, "unweighted": dict(unweighted=True)}
 SOFT = {
     "cosine": dict(geometry="euclidean"),
     "distance and two levels": dict(geometry="hyperbolic", learn_curvature=True, top=4),
-    "released, by offsets": dict(geometry="hyperbolic", lift="released", offsets=True),
+    "released, by offsets": dict(geometry="hyperbolic", expmap="released", offsets=True),
     "table, two levels, norm": dict(table=5, top=4, top_table=2, cat_norm=True),
 }
 MIXERS = [*HARD, *SOFT]
@@ -84,7 +84,7 @@ def test_equals_the_twin_in_rows(kind, name, packed):
     plan, sets, probe = plan_of(name, points), Sets.of(points), torch.randn_like(points.feat)
     assert plan.row_window is not None and 1 in plan.packed.ptr.diff()
     x = plan.enter(points.feat)
-    expected = found(mixer_of(name, points, plain=True), x, plan, sets, probe)
+    expected = found(mixer_of(name, points, reference=True), x, plan, sets, probe)
     with use_backend("triton"):
         outcome = found(mixer_of(name, points), x, plan, sets, probe)
     assert len(outcome) == len(expected) and packed.count(True) == 1

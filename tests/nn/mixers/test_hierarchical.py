@@ -90,7 +90,7 @@ def literal(mixer: ClusterMixer, x: torch.Tensor, *, folds: int, centers: int, t
     h, w = tall // folds, wide // folds
     alphas = [mixer.alpha_patch, mixer.alpha_window]
     alphas = [F.softplus(a) if a is not None and mixer.alpha == "softplus" else a for a in alphas]
-    space = dict(kappa=mixer.curvature(), released=mixer.lift == "released")
+    space = dict(kappa=mixer.curvature(), released=mixer.expmap == "released")
 
     def windows(t: torch.Tensor) -> torch.Tensor:  # (n, K, H, W) to (n, F, F, K, h, w)
         return t.reshape(len(t), -1, folds, h, folds, w).permute(0, 2, 4, 1, 3, 5)
@@ -149,21 +149,21 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("pad", ["needed", "always"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "{size}-{folds}-{centers}-{top}".format(**s))
-def test_is_the_network_of_images(shape, pad, head_dim, plain):
+def test_is_the_network_of_images(shape, pad, head_dim, reference):
     settings = {key: value for key, value in shape.items() if key != "size"}
-    assert_is_literal(mixer_of(head_dim, **settings, plain=plain), shape["size"], **settings, pad=pad)
+    assert_is_literal(mixer_of(head_dim, **settings, reference=reference), shape["size"], **settings, pad=pad)
 
 
 SWITCHES = [
     *(dict(geometry=a, top_geometry=b) for a in ("euclidean", "hyperbolic") for b in ("euclidean", "hyperbolic")),
     *(dict(curvature=k, geometry="hyperbolic") for k in (0.1, 10.0)),
     dict(curvature=10.0, learn_curvature=True),
-    dict(lift="released"),
-    dict(lift="released", geometry="hyperbolic", curvature=0.1),
+    dict(expmap="released"),
+    dict(expmap="released", geometry="hyperbolic", curvature=0.1),
     dict(cat_norm=True),
     dict(cat_norm=True, top=None),
     dict(alpha="softplus"),
@@ -173,18 +173,18 @@ SWITCHES = [
 ]
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_switches_are_those_of_the_network_of_images(switches, head_dim, plain):
-    mixer = mixer_of(head_dim, **switches, plain=plain)
+def test_switches_are_those_of_the_network_of_images(switches, head_dim, reference):
+    mixer = mixer_of(head_dim, **switches, reference=reference)
     top = switches.get("top", 2)
     for size in ((8, 12), (9, 7)):
         assert_is_literal(mixer, size, folds=2, centers=2, top=top)
 
 
 def test_where_values_are_worked_out():
-    assert mixer_of(8).at_centers(6) and not mixer_of(2).at_centers(6) and not mixer_of(8, plain=True).at_centers(6)
+    assert mixer_of(8).at_centers(6) and not mixer_of(2).at_centers(6) and not mixer_of(8, reference=True).at_centers(6)
     assert not mixer_of(8, geometry="hyperbolic").at_centers(6) and not mixer_of(8, cat_norm=True).at_centers(6)
     assert mixer_of(8, top_geometry="euclidean").at_centers(6)  # what is above does not decide
 
@@ -254,13 +254,13 @@ def of_present(mixer: ClusterMixer, image, mask, *, folds: int, centers: int, to
     return out[mask]
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])
 @pytest.mark.parametrize("folds, centers, top", [(2, 2, 2), (4, 2, 3), (4, 1, None), (1, 3, 1)])
-def test_holes_are_left_out_of_every_mean(folds, centers, top, geometry, head_dim, plain):
+def test_holes_are_left_out_of_every_mean(folds, centers, top, geometry, head_dim, reference):
     """Windows and centers without a point are left out; batch-mates do not matter."""
-    mixer = mixer_of(head_dim, folds=folds, centers=centers, top=top, geometry=geometry, plain=plain)
+    mixer = mixer_of(head_dim, folds=folds, centers=centers, top=top, geometry=geometry, reference=reference)
     images = [torch.randn(6, *size, **F64) for size in ((9, 13), (8, 8), (5, 6), (12, 12))]
     masks = [torch.rand(9, 13) < 0.3, torch.ones(8, 8).bool(), torch.zeros(5, 6).bool(), torch.zeros(12, 12).bool()]
     masks[2][1, 3] = masks[3][:3, :3] = masks[3][11, 11] = True  # a single point; a crowd and one far away
@@ -276,8 +276,8 @@ def test_holes_are_left_out_of_every_mean(folds, centers, top, geometry, head_di
 def test_plain_twin_on_ragged_sets(head_dim, switches, ragged):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, **F64))
     probe, results = torch.randn(len(points.feat), 6, **F64), []
-    for plain in (False, True):
-        mixer = mixer_of(head_dim, folds=3, **switches, plain=plain)
+    for reference in (False, True):
+        mixer = mixer_of(head_dim, folds=3, **switches, reference=reference)
         out = run(mixer, points, folds=3, centers=2, top=switches.get("top", 2))
         (out * probe).sum().backward()
         results.append([out, *(p.grad for p in mixer.parameters())])
@@ -390,7 +390,7 @@ def test_curvature_is_learned_where_something_bends():
     [
         (dict(geometry="round"), "geometry must be one of .*euclidean.*hyperbolic.*, got 'round'"),
         (dict(top_geometry=None), "top_geometry must be one of .*, got None"),
-        (dict(lift="up"), "lift must be one of .*proper.*released.*, got 'up'"),
+        (dict(expmap="up"), "expmap must be one of .*proper.*released.*, got 'up'"),
         (dict(alpha="fixed"), "alpha must be one of .*free.*softplus.*, got 'fixed'"),
         (dict(curvature=0.0), "must be above 0, got 0.0"),
     ],

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pointmix import PointSet
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.ops import choice, use_backend
-from pointmix.ops.clustering import cluster_hard_plain
+from pointmix.ops.clustering import cluster_hard_reference
 from pointmix.ops.fast import numba, numba_context, team, windows
 from pointmix.ops.fast.numba import context_cluster
 from pointmix.ops.ragged import offsets
@@ -37,7 +37,7 @@ def case(counts: list[int], *, centers=4, channels=6, heads=2, dim=5, dtype=torc
 
 
 def literal(x, windows, weights, heads, **rules):
-    """Window by window: means, linear maps of points and centers, the plain twin of the clustering, the projection."""
+    """Window by window: means, linear maps of points and centers, the reference form of the clustering, the projection."""
     (ptr, members, exists), (wqv, bqv, wp, bp, alpha, beta) = windows, weights
     outs = []
     for s, (begin, end) in enumerate(zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)):
@@ -45,7 +45,7 @@ def literal(x, windows, weights, heads, **rules):
         pooled = share.t() @ x[begin:end] / share.sum(0).clamp(min=1)[:, None]
         maps = (F.linear(t[None], wqv, bqv).unflatten(-1, (2, heads, -1)).unbind(2) for t in (x[begin:end], pooled))
         (q, v), (c, cv) = maps
-        o = cluster_hard_plain(q, v, c, cv, alpha, beta, center_valid=exists[s, None], **rules)
+        o = cluster_hard_reference(q, v, c, cv, alpha, beta, center_valid=exists[s, None], **rules)
         outs.append(F.linear(o[0].flatten(1), wp, bp))
     return torch.cat(outs)
 
@@ -207,9 +207,9 @@ def test_mixers_leave_to_products_what_it_does_not_take(calls):
         with FlopCounterMode(display=False) as count:
             mixer(x, plan)
         assert count.get_total_flops() > 0
-        mixer.plain = True
+        mixer.reference = True
         torch.testing.assert_close(mixer(x, plan), expected, rtol=1e-11, atol=1e-11)
-        mixer.plain = False
+        mixer.reference = False
         torch.compile(lambda x: mixer(x, plan), backend="eager", fullgraph=True)(x)
         mixer.center_updates = 1
         mixer(x, plan)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pointmix.ops.fast import settle
-from pointmix.ops.neighbors import knn_plain
+from pointmix.ops.neighbors import knn_reference
 from pointmix.ops.ragged import set_of
 
 
@@ -32,9 +32,9 @@ def test_agrees_with_the_plain_form(monkeypatch, cloud, k, few):
     else:
         query_ptr[-1] = len(query_pos)
     index = settle.settled(contrary, pos, ptr, query_pos, query_ptr, k)
-    plain = knn_plain(pos, ptr, query_pos, query_ptr, k)
+    reference = knn_reference(pos, ptr, query_pos, query_ptr, k)
     real = torch.arange(k) < ptr.diff()[set_of(query_ptr, len(query_pos))][:, None]
-    assert index.shape == plain.shape and torch.equal(index[real], plain[real])
+    assert index.shape == reference.shape and torch.equal(index[real], reference[real])
 
 
 def test_only_unclear_cases_are_asked_for_again(monkeypatch):
@@ -47,7 +47,7 @@ def test_only_unclear_cases_are_asked_for_again(monkeypatch):
 
     settle.settled(search, pos, ptr, pos + 0.01, ptr, 4)
     assert widths == [(60, 5)]
-    for few, more in ((2**18, False), (0, True)):  # a few are left to the plain form
+    for few, more in ((2**18, False), (0, True)):  # a few are left to the reference form
         monkeypatch.setattr(settle, "FEW", few)
         widths.clear()
         settle.settled(search, pos.round(), ptr, pos.round(), ptr, 4)

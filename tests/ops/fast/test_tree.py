@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pointmix.ops.fast import tree
-from pointmix.ops.neighbors import knn_plain
-from pointmix.ops.sampling import farthest_points_plain
+from pointmix.ops.neighbors import knn_reference
+from pointmix.ops.sampling import farthest_points_reference
 
 
 def shapes() -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_same_farthest_points_in_the_same_order(name, dtype):
     x = SHAPES[name].to(dtype)
     ptr = torch.tensor([0, len(x)])
     for number, start in ((len(x), 0), (-(-len(x) // 3), min(17, len(x) - 1))):
-        expected = farthest_points_plain(x, ptr, torch.tensor([0, number]), torch.tensor([start]))
+        expected = farthest_points_reference(x, ptr, torch.tensor([0, number]), torch.tensor([start]))
         assert tree.farthest(x.numpy(), number, start).tolist() == expected.tolist()
 
 
@@ -78,7 +78,7 @@ def test_same_neighbors_in_the_same_order(name, dtype):
     built = tree.build(x.numpy())
     for queries in (x, x[::3] + x.std(correction=0) / 100, x[:200] * 3):
         for k in (1, 24, len(x) + 3):
-            expected = knn_plain(x, ptr, queries, torch.tensor([0, len(queries)]), k)[:, : len(x)]
+            expected = knn_reference(x, ptr, queries, torch.tensor([0, len(queries)]), k)[:, : len(x)]
             found = np.full((len(queries), k), -1)
             tree.nearest(x.numpy(), built, queries.numpy(), np.arange(len(queries))[::-1].copy(), k, found)
             assert np.array_equal(found[:, : len(x)], expected)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pointmix.ops import use_backend
-from pointmix.ops.neighbors import knn, knn_plain, repeated
+from pointmix.ops.neighbors import knn, knn_reference, repeated
 from pointmix.ops.ragged import set_of
-from pointmix.ops.sampling import farthest_point_sampling, farthest_points_plain
+from pointmix.ops.sampling import farthest_point_sampling, farthest_points_reference
 
 pytest.importorskip("triton", reason="triton is not installed")
 kernels = pytest.importorskip("pointmix.ops.fast.triton")
@@ -20,7 +20,7 @@ def test_farthest_points(cloud):
     start = ptr.diff() // 2
     with use_backend("triton"):
         index, out_ptr = farthest_point_sampling(pos, ptr, 9, start=start)
-    assert torch.equal(index, farthest_points_plain(pos, ptr, out_ptr, start))
+    assert torch.equal(index, farthest_points_reference(pos, ptr, out_ptr, start))
 
 
 @pytest.mark.parametrize("k, query_ptr", [(3, [0, 2, 2, 5]), (20, [0, 0, 2, 5])])
@@ -31,7 +31,7 @@ def test_neighbors_in_a_ragged_batch_with_ties_and_few_points(k, query_ptr):
     queries = torch.cat([torch.randn(2, 2), lattice[[3, 8, 20]] * 3 + 1000]).to(DEVICE)
     with use_backend("triton"):
         index = knn(pos, ptr, queries, query_ptr, k)
-    expected = knn_plain(pos, ptr, queries, query_ptr, k)
+    expected = knn_reference(pos, ptr, queries, query_ptr, k)
     assert torch.equal(index, repeated(expected, ptr.diff()[set_of(query_ptr, 5)]))
 
 
@@ -40,7 +40,7 @@ def test_many_programs_of_queries():
     queries = torch.randn(140, 1, device=DEVICE)  # 64 a program
     query_ptr = torch.tensor([0, 140], device=DEVICE)
     with use_backend("triton"):
-        assert torch.equal(knn(pos, ptr, queries, query_ptr, 2), knn_plain(pos, ptr, queries, query_ptr, 2))
+        assert torch.equal(knn(pos, ptr, queries, query_ptr, 2), knn_reference(pos, ptr, queries, query_ptr, 2))
 
 
 def test_too_much_for_the_chip(monkeypatch):

@@ -1,4 +1,4 @@
-"""The clustering kernel against its plain twins; on the CPU in Triton's interpreter, so all is small."""
+"""The clustering kernel against its reference forms; on the CPU in Triton's interpreter, so all is small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from pointmix.ops import use_backend
 from pointmix.ops.choice import fused
-from pointmix.ops.clustering import cluster_hard, cluster_hard_plain, cluster_soft, cluster_soft_plain
+from pointmix.ops.clustering import cluster_hard, cluster_hard_reference, cluster_soft, cluster_soft_reference
 from pointmix.ops.similarity import negative_distance
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -67,7 +67,7 @@ def check(op, twin, arguments, valid=None, **close) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_hard(name, rule):
     arguments, options = case(**CASES[name])
-    check(partial(kernel.cluster_hard, **options, **rule), partial(cluster_hard_plain, **options, **rule), arguments)
+    check(partial(kernel.cluster_hard, **options, **rule), partial(cluster_hard_reference, **options, **rule), arguments)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "distance", "released"])
@@ -79,7 +79,7 @@ def test_soft(name, similarity):
         q, _, c, *_ = arguments
         rows = 2 if name == "bias of a set" else len(q)
         arguments.append(torch.randn(rows, c.shape[1], q.shape[2], q.shape[1], **F64, requires_grad=True))
-    check(*(soft(op, similarity, **options) for op in (kernel.cluster_soft, cluster_soft_plain)), arguments)
+    check(*(soft(op, similarity, **options) for op in (kernel.cluster_soft, cluster_soft_reference)), arguments)
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-14, 1e-5, 0.999, 3.0, 1e4])
@@ -91,7 +91,7 @@ def test_vectors_of_any_length(similarity, length):
     arguments[0] = (unit * length).requires_grad_()
     arguments[5] = torch.tensor(200.0 if length == 3 else 0.7, **F64, requires_grad=True)
     close = dict(rtol=1e-6, atol=1e-9) if length else dict(rtol=1e-6, atol=1e-4)
-    check(*(soft(op, similarity) for op in (kernel.cluster_soft, cluster_soft_plain)), arguments, **close)
+    check(*(soft(op, similarity) for op in (kernel.cluster_soft, cluster_soft_reference)), arguments, **close)
 
 
 COUNTS = [3, 1, 0, 40]
@@ -122,7 +122,7 @@ def ragged(**dtype):
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_hard_in_windows_by_offsets(rule):
     arguments, ptr = ragged()
-    check(partial(kernel.cluster_hard, ptr=ptr, **rule), by_window(partial(cluster_hard_plain, **rule)), arguments)
+    check(partial(kernel.cluster_hard, ptr=ptr, **rule), by_window(partial(cluster_hard_reference, **rule)), arguments)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "distance"])
@@ -130,7 +130,7 @@ def test_soft_in_windows_by_offsets(similarity):
     arguments, ptr = ragged()
     arguments[5] = torch.tensor(1.3, **F64, requires_grad=True)
     arguments.append(torch.randn(3, 1, sum(COUNTS), **F64, requires_grad=True))
-    check(soft(kernel.cluster_soft, similarity, ptr=ptr), by_window(soft(cluster_soft_plain, similarity)), arguments)
+    check(soft(kernel.cluster_soft, similarity, ptr=ptr), by_window(soft(cluster_soft_reference, similarity)), arguments)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -139,8 +139,8 @@ def test_other_precisions(dtype):
     arguments, options = case(holes=True, heads=1, dtype=dtype)
     eps = torch.finfo(dtype).eps
     twins = [
-        (partial(kernel.cluster_hard, **options), partial(cluster_hard_plain, **options)),
-        tuple(soft(op, "distance", **options) for op in (kernel.cluster_soft, cluster_soft_plain)),
+        (partial(kernel.cluster_hard, **options), partial(cluster_hard_reference, **options)),
+        tuple(soft(op, "distance", **options) for op in (kernel.cluster_soft, cluster_soft_reference)),
     ]
     for op, twin in twins:
         if op is twins[1][0]:
@@ -275,7 +275,7 @@ def test_exported():
     with use_backend("triton"):
         program = torch.export.export(Hard(), arguments)
     assert torch.ops.pointmix.cluster_hard.default in [node.target for node in program.graph.nodes]
-    torch.testing.assert_close(program.module()(*arguments), cluster_hard_plain(*arguments))
+    torch.testing.assert_close(program.module()(*arguments), cluster_hard_reference(*arguments))
 
 
 # ---- where it is taken ----------------------------------------------------------------------------------------------
@@ -351,6 +351,6 @@ def test_models_give_the_same(name, calls):
         assert bool(calls) == (backend == "triton")
     # a stage each; above all but the last, which has one window of one center, another branch
     assert calls == (["hard"] * 4 if name == "coc_tiny" else ["lorentz", "cosine"] * 3 + ["cosine"])
-    for plain, fast in zip(*found, strict=True):
-        if plain is not None:
-            torch.testing.assert_close(fast, plain)
+    for reference, fast in zip(*found, strict=True):
+        if reference is not None:
+            torch.testing.assert_close(fast, reference)
