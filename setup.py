@@ -40,7 +40,12 @@ setup(
         "coco": ["pycocotools>=2.0.7"],
         "track": ["tensorboard>=2.15", "wandb>=0.17"],
         "test": [
-            "geoopt>=0.5", "plotly>=5.20", "plyfile>=1.0", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9",
+            "geoopt>=0.5",
+            "plotly>=5.20",
+            "plyfile>=1.0",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.9",
             "tensorboard>=2.15",
         ],  # fmt: skip
     },

@@ -7,7 +7,7 @@ Rows: windows as coc_small and hcformer_small have them, by each way there is to
 (on a GPU only); "products", batched products, what is taken when none is asked for; "direct", the equations written
 down as batched products, one operation after the other; "bare", the three products alone (similarity, aggregate,
 dispatch) with nothing between, which clusters nothing; "reference", the equations over a tensor of M x L x D.
-Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as fast as reference,
+Columns, for the values alone and for values and gradients: milliseconds, times as fast as products, as reference,
 and GB/s as a share of what copying a large tensor reaches in the same run. Bytes are those that any way has to move:
 queries, values and what comes back, for gradients all of these again with theirs. Where caches hold less than that, the
 share cannot pass 1.

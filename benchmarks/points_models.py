@@ -3,11 +3,11 @@
 python benchmarks/points_models.py
 python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (reference)" --points 2048 --csv mine.csv
 
-Rows: our models; "(reference)", the same model on the reference forms of its ops: groups written out before they are mapped,
-batch normalization a step of its own, and a value and a projection for each neighbor; "(literal)", the same weights in
+Rows: our models; "(reference)", the same model on the reference forms of its ops: groups written out before they are
+mapped, batch normalization a step of its own, and a value and a projection for each neighbor; "(literal)", the same weights in
 the form of the papers, convolutions over (groups, channels, neighbors), see pointmlp_literal.py (inference only).
 Columns: multiply-adds of one cloud (linear maps and matrix products), clouds/s of inference and of a training step,
-each also as a ratio to the reference form and to the literal form, and the peak memory that a step adds (on the CPU in a
+each also as a ratio to the reference and to the literal form, and the peak memory that a step adds (on the CPU in a
 process of its own).
 """
 
@@ -67,7 +67,7 @@ def memory_of(name: str, kind: str, argv: list[str]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows, as 'NAME' or 'NAME (reference)', '(literal)'")
+    parser.add_argument("--models", nargs="+", default=DEFAULT, help="rows: 'NAME', 'NAME (reference)', '(literal)'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--points", type=int, default=1024, help="of each cloud")
     parser.add_argument("--seconds", type=float, default=10, help="time for each row and column")

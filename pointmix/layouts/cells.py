@@ -196,9 +196,7 @@ def find(
     return table.index_select(0, query.masked_fill(absent, cells).flatten()).view(query.shape)
 
 
-def nearest_slot(
-    index: Int[Tensor, "N K"], outside: Bool[Tensor, "N K"], kernel: int, none: int
-) -> Int[Tensor, "N K"]:
+def nearest_slot(index: Int[Tensor, "N K"], outside: Bool[Tensor, "N K"], kernel: int, none: int) -> Int[Tensor, "N K"]:
     """Slots that are `none`, save those outside, as the nearest of their kernel that is not; the first of equals."""
     slots = torch.arange(kernel, device=index.device)
     slots = torch.cartesian_prod(slots, slots)  # (K, 2)

@@ -97,9 +97,7 @@ class SparseGrid:
         pos = segment_sum(pos, parent, len(cell)) / count[:, None]
         return pos, feat, new_ptr, SparseGrid(cell, -(-self.size // stride))
 
-    def _read_once(
-        self, feat, parent, cell, new_ptr, kernel: int, absent: str, alone: bool
-    ) -> Float[Tensor, "N'*K C"]:
+    def _read_once(self, feat, parent, cell, new_ptr, kernel: int, absent: str, alone: bool) -> Float[Tensor, "N'*K C"]:
         """What kernels without overlap read: each point at its own place in the kernel, or, if its cell was dropped, at
         the nearest place in the kernel of the cell that took it over. Points in the same place are averaged; `alone`
         says that there are none."""

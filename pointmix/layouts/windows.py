@@ -38,9 +38,7 @@ def reflection(side, folds: int, pad: str):
     return fits * folds + (1 - fits) * side, extra // 2, side + extra
 
 
-def check_options(
-    folds: int, centers: int, pad: str | None, shift: bool, table: int | None, top: int | None
-) -> None:
+def check_options(folds: int, centers: int, pad: str | None, shift: bool, table: int | None, top: int | None) -> None:
     """Raise ValueError for no windows or centers, and where a plan is asked for what only windows of one size have."""
     if folds < 1 or centers < 1:
         raise ValueError(f"plan: folds and centers must be at least 1, got {folds} and {centers}")
@@ -70,9 +68,7 @@ def reflected(
     return point, torch.stack([places[point, 0, i], places[point, 1, j]], 1), (i == 0) & (j == 0)
 
 
-def pool_members(
-    offset: Int[Tensor, "*N"], length: Int[Tensor, "*N"], centers: int
-) -> Bool[Tensor, "*N P"]:
+def pool_members(offset: Int[Tensor, "*N"], length: Int[Tensor, "*N"], centers: int) -> Bool[Tensor, "*N P"]:
     """Which of `centers` adaptive-average-pooling cells hold the position `offset` of a side of `length`.
 
     Cell i covers floor(i * length / P) to ceil((i + 1) * length / P) - 1; cells overlap where P does not divide.
@@ -84,9 +80,7 @@ def pool_members(
     return (offset >= start) & (offset < end)
 
 
-def around(
-    cell: Int[Tensor, "*N 2"], size: Int[Tensor, "*N 2"], centers: int
-) -> Bool[Tensor, "*N M"]:
+def around(cell: Int[Tensor, "*N 2"], size: Int[Tensor, "*N 2"], centers: int) -> Bool[Tensor, "*N M"]:
     """Which of centers x centers pooling cells of a lattice of `size` hold its `cell`, row-major."""
     members = pool_members(cell, size, centers)  # (*N, 2, P)
     return (members[..., 0, :, None] & members[..., 1, None, :]).flatten(-2)

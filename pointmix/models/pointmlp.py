@@ -47,7 +47,14 @@ class Stage(nn.Module):
     """
 
     def __init__(
-        self, dim_in: int, dim: int, *, neighbors: int, pre: Sequence[nn.Module], pos: Sequence[nn.Module], reference: bool
+        self,
+        dim_in: int,
+        dim: int,
+        *,
+        neighbors: int,
+        pre: Sequence[nn.Module],
+        pos: Sequence[nn.Module],
+        reference: bool,
     ) -> None:
         super().__init__()
         self.neighbors, self.reference = neighbors, reference

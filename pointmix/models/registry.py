@@ -22,9 +22,7 @@ IMAGES = dict(
 )
 
 
-def build(
-    family: type[nn.Module], variant: str, pretrained: bool, *, instead: str = CHECKPOINT, **kwargs
-) -> nn.Module:
+def build(family: type[nn.Module], variant: str, pretrained: bool, *, instead: str = CHECKPOINT, **kwargs) -> nn.Module:
     """A registered variant of a family.
 
     Args:

@@ -22,7 +22,7 @@ class ClusterPool(nn.Module):
 
     Args:
         dim_in, dim_out, kernel, stride, padding, keep, absent: of the `Reducer`.
-        reference: run the reference form, which forms the similarity of all centers and points. For tests and benchmarks.
+        reference: run the reference form, with the similarity of all centers and points. For tests, benchmarks.
     """
 
     def __init__(

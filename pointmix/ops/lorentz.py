@@ -65,7 +65,7 @@ def expmap0(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float
 
 @_island
 def expmap0_released(v: Float[Tensor, "*N D+1"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
-    """`expmap0` as HCFormer's released code has it: coordinate 0 of v passes for a time, and only the others are lifted.
+    """`expmap0` as HCFormer's released code has it: coordinate 0 of v passes for a time, only the others are lifted.
 
     With u = v_1.., r = sqrt(kappa) sqrt(max(|u|^2 - v_0^2, 1e-8)): x = u sinh(r) / r, of one coordinate less than v.
     No tangent vector at the origin has a time, so this is no exponential map; for comparison with that code only.

@@ -32,8 +32,8 @@ def farthest_point_sampling(
 
     Args:
         pos, ptr: B sets in D dimensions.
-        num_samples, ratio: points wanted from each set, or their share in (0, 1], rounded up. One of the two. A set with
-            fewer points gives all of them.
+        num_samples, ratio: points wanted from each set, or their share in (0, 1], rounded up. One of the two. A set
+            with fewer points gives all of them.
         start: the first pick of each set, counted from the beginning of the set. By default its first point.
         seed: draw the first pick of each set at random instead.
 

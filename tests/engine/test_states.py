@@ -185,6 +185,7 @@ def test_no_states(tmp_path):
 
 INFO = {"name": "coc_tiny", "classes": ["cat", "Ü"], "in_chans": 1, "kwargs": {"heads": 2}, "mean": [0.5], "std": [1.0]}
 
+
 def test_equal_weights_give_equal_files(tmp_path):
     """Also where the info was put together in another order, and whatever the order of the library's hash maps."""
     net = nn.Linear(3, 2)

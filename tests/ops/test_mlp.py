@@ -19,9 +19,7 @@ def test_equals_its_plain_twin(points, monkeypatch):
     weight = torch.randn(points, 5, dtype=torch.float64)
     got, expected = mlp(*args), mlp_reference(*args)
     torch.testing.assert_close(got, expected)
-    for a, b in zip(
-        torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, args, weight), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, args, weight), strict=True):
         torch.testing.assert_close(a, b)
 
 

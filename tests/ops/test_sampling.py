@@ -51,7 +51,9 @@ def test_every_backend_gives_the_picks_of_the_plain_form(backend, cloud, number)
         index, out_ptr = farthest_point_sampling(
             pos.to(backend[1]), ptr.to(backend[1]), number, start=None if start is None else start.to(backend[1])
         )
-        expected = farthest_points_reference(pos, ptr, out_ptr.cpu(), torch.zeros_like(ptr[1:]) if start is None else start)
+        expected = farthest_points_reference(
+            pos, ptr, out_ptr.cpu(), torch.zeros_like(ptr[1:]) if start is None else start
+        )
         assert out_ptr.diff().tolist() == ptr.diff().clamp(max=number).tolist()
         assert index.tolist() == expected.tolist()
 

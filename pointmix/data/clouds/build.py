@@ -293,9 +293,7 @@ def build_points(
     )
 
 
-def build_points_test(
-    cfg: PointDataConfig, *, batch_size: int, keep: float = 1.0
-) -> tuple[BatchLoader, list[str]]:
+def build_points_test(cfg: PointDataConfig, *, batch_size: int, keep: float = 1.0) -> tuple[BatchLoader, list[str]]:
     """The test split alone, without a look at train: its loader and the names of its classes.
 
     Files of fewer classes than the source has may miss some of them in their test split: give `classes` then.
@@ -336,6 +334,4 @@ def _loader(
     """A loader over a part of a source; for training with a seed, else for evaluation."""
     transform = eval_transform(cfg, keep=keep) if seed is None else train_transform(cfg)
     clouds = CloudSet(source=source, indices=indices, transform=transform, seed=seed)
-    return BatchLoader(
-        dataset=clouds, batches=batches, workers=cfg.workers, strict=cfg.strict, collate=collate_clouds
-    )
+    return BatchLoader(dataset=clouds, batches=batches, workers=cfg.workers, strict=cfg.strict, collate=collate_clouds)

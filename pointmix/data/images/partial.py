@@ -50,9 +50,7 @@ GEOMETRIC = (
 TRIES = 10  # random crops without a visible pixel before the whole image is taken
 
 
-def random_mask(
-    size: tuple[int, int], *, keep: tuple[float, float], kind: str, patch: int
-) -> Bool[Tensor, "H W"]:
+def random_mask(size: tuple[int, int], *, keep: tuple[float, float], kind: str, patch: int) -> Bool[Tensor, "H W"]:
     """A mask that keeps a share of an image, drawn from torch's global generator; true is visible, at least one pixel.
 
     With the same random state a mask of patches or pixels holds every mask of a smaller share.

@@ -102,9 +102,7 @@ def scale(
     return _moved(points, _wide(points) * drawn, labels, feat)
 
 
-def shift(
-    points: PointSet, labels: Tensor | None = None, *, most: float, generator: Generator | None = None
-) -> Any:
+def shift(points: PointSet, labels: Tensor | None = None, *, most: float, generator: Generator | None = None) -> Any:
     """Add to the positions of each set a vector drawn evenly from -most to most along every axis."""
     if not 0 <= most < math.inf:
         raise ValueError(f"shift: most must be at least 0, got {most}")

@@ -90,4 +90,3 @@ def _share(work: Callable, tasks: Sequence, size: int) -> None:
             work(task)
     else:
         list(pool(torch.get_num_threads(), os.getpid()).map(work, tasks))  # raises what a task raised
-

@@ -1,8 +1,8 @@
 """Making other libraries agree on neighbors: they differ in what they do with points that are equally near.
 
 A library's order is taken where its distances are so far apart that rounding cannot matter. Elsewhere what it found is
-sorted by the distances of the reference form; it is asked for more where a point left out may be as near as the last one,
-and what then is still open is left to the reference form.
+sorted by the distances of the reference form; it is asked for more where a point left out may be as near as the last
+one, and what then is still open is left to the reference form.
 """
 
 from __future__ import annotations

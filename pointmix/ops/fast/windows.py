@@ -29,8 +29,7 @@ class Sizes(ctypes.Structure):
     heads, of features and of what comes out; rules; how many times windows were taken."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in "phase first last step N S M E D C K count unweighted counter".split()
+        (name, ctypes.c_int64) for name in "phase first last step N S M E D C K count unweighted counter".split()
     ]
 
 

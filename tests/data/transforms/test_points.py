@@ -141,9 +141,7 @@ def test_shift_stays_within_its_range(clouds):
     assert len(firsts.flatten().unique()) == 12
 
 
-@pytest.mark.parametrize(
-    "axis, expected", [("x", (1.0, -3.0, 2.0)), ("y", (3.0, 2.0, -1.0)), ("z", (-2.0, 1.0, 3.0))]
-)
+@pytest.mark.parametrize("axis, expected", [("x", (1.0, -3.0, 2.0)), ("y", (3.0, 2.0, -1.0)), ("z", (-2.0, 1.0, 3.0))])
 def test_a_quarter_turn(axis, expected):
     points = PointSet.from_points(torch.tensor([[1.0, 2.0, 3.0]]))
     turned = T.rotate(points, degrees=(90, 90), axis=axis).pos

@@ -37,7 +37,7 @@ def case(counts: list[int], *, centers=4, channels=6, heads=2, dim=5, dtype=torc
 
 
 def literal(x, windows, weights, heads, **rules):
-    """Window by window: means, linear maps of points and centers, the reference form of the clustering, the projection."""
+    """Window by window: means, linear maps of points and centers, the clustering's reference form, the projection."""
     (ptr, members, exists), (wqv, bqv, wp, bp, alpha, beta) = windows, weights
     outs = []
     for s, (begin, end) in enumerate(zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)):

@@ -67,7 +67,9 @@ def check(op, twin, arguments, valid=None, **close) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_hard(name, rule):
     arguments, options = case(**CASES[name])
-    check(partial(kernel.cluster_hard, **options, **rule), partial(cluster_hard_reference, **options, **rule), arguments)
+    check(
+        partial(kernel.cluster_hard, **options, **rule), partial(cluster_hard_reference, **options, **rule), arguments
+    )
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "distance", "released"])
@@ -130,7 +132,9 @@ def test_soft_in_windows_by_offsets(similarity):
     arguments, ptr = ragged()
     arguments[5] = torch.tensor(1.3, **F64, requires_grad=True)
     arguments.append(torch.randn(3, 1, sum(COUNTS), **F64, requires_grad=True))
-    check(soft(kernel.cluster_soft, similarity, ptr=ptr), by_window(soft(cluster_soft_reference, similarity)), arguments)
+    check(
+        soft(kernel.cluster_soft, similarity, ptr=ptr), by_window(soft(cluster_soft_reference, similarity)), arguments
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
