@@ -4,8 +4,8 @@ python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
 Rows: our models; "(reference)", the same model on the reference forms of its ops, which form the tensor of M x L x D
-and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)", a
-random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
+and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)",
+a random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
 cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; "(tenth)" and
 "(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels last)", a timm model in the
 layout that convolutions are often faster in.
@@ -28,7 +28,8 @@ from common import added, apart, finish, in_turns, partly, relieve, save, show
 DEFAULT = (
     "coc_tiny", "coc_tiny (reference)", "coc_tiny (literal)", "coc_tiny (quarter)", "coc_tiny (quarter block)",
     "coc_tiny (quarter occupied)", "coc_tiny (tenth)", "coc_tiny (tenth occupied)", "coc_small",
-    "coc_small (reference)", "coc_small (literal)", "fec_small", "fec_small (reference)", "hcformer_tiny", "hcformer_tiny (reference)",
+    "coc_small (reference)", "coc_small (literal)", "fec_small", "fec_small (reference)", "hcformer_tiny",
+    "hcformer_tiny (reference)",
     "hcformer_tiny (literal)", "hcformer_tiny (quarter)", "deit_tiny_patch16_224", "poolformer_s12", "resnet50",
 )  # fmt: skip
 

@@ -187,9 +187,9 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
 
 def measure(recipe: Recipe, number: int, jobs: int) -> None:
     """Write the speed of a recipe; `jobs` processes do so at once."""
-    from pointmix.engine.checkpoint import write_text
     from pointmix.engine.config import as_plain
     from pointmix.engine.speed import seconds_per_step
+    from pointmix.utils.atomic import write_text
 
     cfg = recipe.config()
     found = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
@@ -221,9 +221,9 @@ def ablate(argv: list[str]) -> list[str]:
     if args.measure is not None:
         return measure(recipes[0], args.measure, args.jobs) or []
 
-    from pointmix.engine.checkpoint import write_text
     from pointmix.engine.compare import row, show
     from pointmix.engine.jobs import last_line, run_all
+    from pointmix.utils.atomic import write_text
 
     configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything is written
     own = [name for name, cfg in configs.items() if cfg.steps is not None]

@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> None:
     from pointmix.data.images.build import build_test
-    from pointmix.engine.checkpoint import check_place, write_text
     from pointmix.engine.inference import data_config, open_model, pick_device
+    from pointmix.utils.atomic import check_place, write_text
     from pointmix.utils.messages import one_line
 
     args = parse(argv)
@@ -201,8 +201,8 @@ def _show(results: list[dict[str, Any]], *, curve: bool) -> None:
 
 def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> list[Path]:
     """The curve as PNG, CSV and JSON, named alike."""
-    from pointmix.engine.checkpoint import write_text
     from pointmix.explain.kept import draw_kept
+    from pointmix.utils.atomic import write_text
 
     unit, shares, hidden = _kind(results)
     key, label = next(iter(shares.items()))

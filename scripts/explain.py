@@ -55,8 +55,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def explain(args: argparse.Namespace) -> None:
-    from pointmix.engine.checkpoint import check_place
     from pointmix.io.files import is_image
+    from pointmix.utils.atomic import check_place
 
     check_place(args.out)
     if args.depth:

@@ -56,8 +56,8 @@ def predict(args: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pointmix.engine.checkpoint import check_place
     from pointmix.engine.inference import open_model, pick_device
+    from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import is_out_of_memory, one_line
 
     if args.clusters:

@@ -1,18 +1,11 @@
-"""Files of a run: how each is written, and weights that stand alone. The states of training are in `states`.
-
-A file is written beside its place, fsynced and renamed, so that a kill or a full disk leaves the previous one whole.
-Weights are safetensors, with a digest of all that the file says.
-"""
+"""Weights that stand alone: safetensors, with a digest of all that the file says."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,70 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pointmix.engine.info import FETCHING, check_kwargs, read_info
+from pointmix.utils.atomic import replacing
 from pointmix.utils.limits import parameters_at_most, regular_file
 from pointmix.utils.messages import one_line
 
 FINAL = "model.safetensors"
 DIGEST = "digest"  # key of a file's metadata; its value, JSON as all of them are, begins with SHA256
 SHA256 = '"sha256:'
-
-
-def check_place(path: str | Path) -> None:
-    """Refuse a place where no file can be written, before there is anything to write.
-
-    Raises:
-        OSError: if it is a folder, lies below a file, or in a folder without permission.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder, expected the name of a file")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f"cannot write {path}: {above} is a file, expected a folder")
-    if not os.access(above, os.W_OK):
-        raise PermissionError(f"cannot write {path}: no permission to write in {above}")
-
-
-@contextmanager
-def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing; on success it takes the place of `path`, on failure `path` stays.
-
-    Args:
-        named: gives the name that the file takes in place of `path`'s, once all is written.
-
-    Raises:
-        OSError: if writing failed; the message says that the previous file is whole.
-    """
-    check_place(path)
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path if named is None else path.with_name(named()))
-    except (OSError, RuntimeError) as e:
-        cause: BaseException = e
-        while not isinstance(cause, OSError) and cause.__context__ is not None:
-            cause = cause.__context__  # torch.save hides a failed write behind an error of its own
-        reason = getattr(cause, "strerror", None) or str(cause)
-        whole = "; the previous file is whole" if path.exists() else ""
-        raise OSError(f"cannot write {path}: {reason.splitlines()[0]}{whole}") from e
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must reach the disk
-    finally:
-        os.close(folder)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as file:
-        file.write(text.encode())
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | Path) -> None:

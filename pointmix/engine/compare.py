@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pointmix.engine.checkpoint import load_run, write_text
+from pointmix.engine.checkpoint import load_run
 from pointmix.engine.config import RunConfig
 from pointmix.engine.report import spread
 from pointmix.profile.macs import Macs, count, count_layers, has_stages, total
+from pointmix.utils.atomic import write_text
 
 COLUMNS = {
     "recipe": "recipe",

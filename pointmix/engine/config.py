@@ -218,7 +218,7 @@ def run_folder(cfg: RunConfig) -> str:
 
 def as_plain(cfg: Any) -> dict[str, Any]:
     """A configuration dataclass as nested dicts, lists, strings and numbers, as YAML and checkpoints hold them."""
-    return _reference(dataclasses.asdict(cfg))
+    return _plain(dataclasses.asdict(cfg))
 
 
 def changed_key(old: dict[str, Any], cfg: RunConfig) -> str | None:
@@ -273,11 +273,11 @@ def _check_known(key: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{key} {value!r} is not known; {expected}")
 
 
-def _reference(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _reference(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_reference(v) for v in value]
+        return [_plain(v) for v in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

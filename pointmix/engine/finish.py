@@ -19,6 +19,7 @@ from pointmix.engine.resume import all_skipped, load_best
 from pointmix.engine.run import Run, evaluate_run, model_info, numbers
 from pointmix.explain.confusion import draw_confusion
 from pointmix.nn.block import Block
+from pointmix.utils import atomic
 
 PICTURES = CURVES, CONFUSION, CLUSTERS = "curves.png", "confusion.png", "clusters.png"
 
@@ -57,7 +58,7 @@ def finish(run: Run) -> dict[str, Any]:
         return metrics
     console = Console(highlight=False)
     checkpoint.save_model(out / checkpoint.FINAL, run.model, model_info(run))
-    checkpoint.write_text(out / "metrics.json", json.dumps(metrics, indent=1))  # it says that all is done
+    atomic.write_text(out / "metrics.json", json.dumps(metrics, indent=1))  # it says that all is done
     draw_pictures(run, metrics)
     if metrics["skipped"]:
         what = f"{len(metrics['skipped'])} {cfg.unit}"

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pointmix.engine.checkpoint import replacing
 from pointmix.engine.log import in_percent
+from pointmix.utils.atomic import replacing
 from pointmix.utils.messages import one_line
 
 if TYPE_CHECKING:

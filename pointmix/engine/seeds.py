@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from pointmix.engine.checkpoint import write_text
 from pointmix.engine.config import RunConfig, run_folder
 from pointmix.engine.report import show_seeds, spread
 from pointmix.engine.train import train
+from pointmix.utils.atomic import write_text
 
 
 def train_all(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:

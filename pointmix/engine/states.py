@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pointmix.engine.checkpoint import replacing, weights_file
+from pointmix.engine.checkpoint import weights_file
 from pointmix.io.open_torch import load_torch
+from pointmix.utils.atomic import replacing
 
 FOLDER = "checkpoint"
 STATE = re.compile(r"state(\d+)-step(\d+)-([0-9a-f]{16})\.pt")

@@ -35,6 +35,7 @@ from pointmix.engine.log import Log
 from pointmix.engine.report import show_result, start_lines
 from pointmix.engine.resume import finished_metrics, last_good, load_best, previous_state, restore_run, save_run
 from pointmix.engine.run import Run, build_run, evaluate_run, numbers
+from pointmix.utils import atomic
 
 
 class Stopped(KeyboardInterrupt):
@@ -102,7 +103,7 @@ def _train(
         for folder in (out, out / states.FOLDER):
             states.sweep(folder)
         text = yaml.safe_dump(as_plain(cfg) | {"restart": False}, sort_keys=False)  # used again, it must not delete
-        checkpoint.write_text(out / "config.yaml", text)
+        atomic.write_text(out / "config.yaml", text)
     log = Log(
         out,
         epochs=run.epochs,

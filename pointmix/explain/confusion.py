@@ -22,7 +22,7 @@ def draw_confusion(path: str | Path, confusion: Sequence[Sequence[int]], classes
     """
     from matplotlib.figure import Figure  # half a second, needed only to draw
 
-    from pointmix.engine.checkpoint import replacing
+    from pointmix.utils.atomic import replacing
 
     counts = np.asarray(confusion, dtype=float)
     number = len(classes)

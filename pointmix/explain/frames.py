@@ -52,7 +52,7 @@ def draw_frames(
     """
     from matplotlib.figure import Figure  # half a second, needed only to draw
 
-    from pointmix.engine.checkpoint import replacing
+    from pointmix.utils.atomic import replacing
 
     masks = [None] * len(rgbs) if masks is None else masks
     frames = list(zip(rgbs, depths, masks, strict=True))[:max_frames]

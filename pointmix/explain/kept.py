@@ -29,7 +29,7 @@ def draw_kept(
     """
     from matplotlib.figure import Figure  # half a second, needed only to draw
 
-    from pointmix.engine.checkpoint import replacing
+    from pointmix.utils.atomic import replacing
 
     if not curves or not all(curves.values()):
         raise ValueError(f"draw_kept: no points to draw for {[name for name, c in curves.items() if not c] or 'any'}")

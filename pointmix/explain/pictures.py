@@ -50,7 +50,7 @@ def draw_clusters(
     """
     from matplotlib.figure import Figure  # half a second, needed only to draw
 
-    from pointmix.engine.checkpoint import replacing
+    from pointmix.utils.atomic import replacing
 
     mode = getattr(model, "coord_mode", "inclusive")
     points = images if isinstance(images, PointSet) else PointSet.from_batch(images, coord_mode=mode)

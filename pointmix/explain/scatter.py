@@ -13,7 +13,7 @@ def write_png(path: str | Path, rows: Sequence[Sequence[Any]], titles: Sequence[
     """Rows of panels (see `pointmix.explain.clouds.Panel`) with equal axes, each title below the first of each row."""
     from matplotlib.figure import Figure  # half a second, needed only to draw
 
-    from pointmix.engine.checkpoint import replacing
+    from pointmix.utils.atomic import replacing
 
     columns = len(rows[0])
     height = 2.9 * len(rows) + 0.65
@@ -52,7 +52,7 @@ def write_html(path: str | Path, rows: Sequence[Sequence[Any]], titles: Sequence
     except ImportError as e:
         raise ModuleNotFoundError("a picture in .html needs plotly: pip install plotly", name="plotly") from e
 
-    from pointmix.engine.checkpoint import write_text
+    from pointmix.utils.atomic import write_text
 
     columns = len(rows[0])
     names = [

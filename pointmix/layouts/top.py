@@ -165,7 +165,7 @@ class IndexTop:
 
 
 def share_of(count: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N"]:
-    """One over a count; in float32 for half precision, in which large counts are infinite and their shares lose digits."""
+    """One over a count; in float32 for half precision, in which large counts are infinite."""
     return 1 / count.to(widened(dtype))
 
 

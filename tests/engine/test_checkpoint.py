@@ -10,6 +10,7 @@ from torch import nn
 
 import pointmix
 from pointmix.engine import checkpoint, load_run
+from pointmix.utils import atomic
 
 
 class FullDisk:
@@ -39,7 +40,7 @@ class FullDisk:
 def test_full_disk_leaves_the_previous_file_whole(tmp_path, monkeypatch, room, kind):
     def save(value):
         if kind == "text":
-            checkpoint.write_text(tmp_path / "f", str(value) * 6000)
+            atomic.write_text(tmp_path / "f", str(value) * 6000)
         else:
             model = nn.Linear(4000, 1)
             nn.init.constant_(model.weight, value)
@@ -57,10 +58,10 @@ def test_full_disk_leaves_the_previous_file_whole(tmp_path, monkeypatch, room, k
 
 
 def test_failed_sync_leaves_the_previous_file_whole(tmp_path, monkeypatch):
-    checkpoint.write_text(tmp_path / "f", "old")
+    atomic.write_text(tmp_path / "f", "old")
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="Input/output error"):
-        checkpoint.write_text(tmp_path / "f", "new")
+        atomic.write_text(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
 
 
@@ -135,10 +136,10 @@ def test_saved_weights_do_not_share_memory_problems(tmp_path):
 
 def test_a_place_where_no_file_can_be_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    checkpoint.check_place(tmp_path / "file")
-    checkpoint.check_place(tmp_path / "new/folders/file")
+    atomic.check_place(tmp_path / "file")
+    atomic.check_place(tmp_path / "new/folders/file")
     for place, message in ((tmp_path, "it is a folder"), (tmp_path / "file/a/b", f"{tmp_path}/file is a file")):
-        for call in (lambda p: checkpoint.check_place(p), lambda p: checkpoint.write_text(p, "x")):
+        for call in (lambda p: atomic.check_place(p), lambda p: atomic.write_text(p, "x")):
             with pytest.raises(OSError, match=f"cannot write {place}: {message}"):
                 call(place)
     assert os.listdir(tmp_path) == ["file"]

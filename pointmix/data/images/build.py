@@ -217,7 +217,8 @@ class ImageSplits:
     """Loaders over (images, targets int64 (B,)), and what a model and a report need to know.
 
     Images are bytes until `images.to(device)` makes them float32 (B, C, H, W), see
-    `pointmix.data.images.normalize`. With keep or mask_root, they then have their mask as one channel more, see `pointmix.data.images.partial`.
+    `pointmix.data.images.normalize`. With keep or mask_root, they then have their mask as one channel more, see
+    `pointmix.data.images.partial`.
 
     Args:
         train: shuffled and augmented; has state_dict() and load_state_dict(), and forgets nothing in mid-epoch.
