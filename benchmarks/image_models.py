@@ -4,11 +4,11 @@ python benchmarks/image_models.py
 python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batch 16 --csv benchmarks/results/mine.csv
 
 Rows: our models; "(reference)", the same model on the reference forms of its ops, which form the tensor of M x L x D
-and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points; "(quarter)",
-a random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model that keeps every
-cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image visible; "(tenth)" and
-"(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels last)", a timm model in the
-layout that convolutions are often faster in.
+and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points;
+"(quarter)", a random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model
+that keeps every cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image
+visible; "(tenth)" and "(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels
+last)", a timm model in the layout that convolutions are often faster in.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's baseline (reference over reference, a part over full, else the first row), and
 the peak memory that a training step adds (on the CPU in a process of its own).

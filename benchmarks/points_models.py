@@ -5,7 +5,7 @@ python benchmarks/points_models.py --models pointmlp_coc "pointmlp_coc (referenc
 
 Rows: our models; "(reference)", the same model on the reference forms of its ops: groups written out before they are
 mapped, batch normalization a step of its own, and a value and a projection for each neighbor; "(literal)", the same
-weights in the form of the papers, convolutions over (groups, channels, neighbors), see pointmlp_literal.py (inference only).
+weights in the form of the papers, convolutions over (groups, channels, neighbors), see pointmlp_literal.py.
 Columns: multiply-adds of one cloud (linear maps and matrix products), clouds/s of inference and of a training step,
 each also as a ratio to the reference and to the literal form, and the peak memory that a step adds (on the CPU in a
 process of its own).
