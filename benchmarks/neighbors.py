@@ -38,7 +38,7 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
     import torch
 
     from pointmix.ops import use_backend
-    from pointmix.ops.choice import BACKENDS
+    from pointmix.ops.dispatch import BACKENDS
     from pointmix.ops.neighbors import ball_query, knn
     from pointmix.ops.sampling import farthest_point_sampling
 

@@ -21,7 +21,7 @@ from pointmix.io.rgbd import rgbd_points
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
-from pointmix.ops.origin import near_origin
+from pointmix.ops.recenter import recenter_for
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -350,10 +350,10 @@ class PointSet:
         """Move or cast as `Tensor.to` does; integer tensors follow the device only.
 
         Clouds far from the origin, such as those in map coordinates, are moved to it before their positions lose
-        digits, see `pointmix.ops.origin.near_origin`.
+        digits, see `pointmix.ops.recenter.recenter_for`.
         """
         like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
-        points = self._near_origin(like.dtype)
+        points = self._recenter_for(like.dtype)
         return pytree.tree_map_only(
             Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device), points
         )
@@ -369,13 +369,13 @@ class PointSet:
         wide = torch.promote_types(dtype, torch.float32)
         if self.pos.dtype == wide == self.feat.dtype == dtype:
             return self
-        points = self._near_origin(dtype)
+        points = self._recenter_for(dtype)
         return replace(points, pos=points.pos.to(wide), feat=points.feat.to(dtype))
 
-    def _near_origin(self, dtype: torch.dtype) -> PointSet:
+    def _recenter_for(self, dtype: torch.dtype) -> PointSet:
         """The same points, such that a cast to `dtype` keeps the positions of a cloud apart."""
         free = isinstance(self.layout, Cloud) and dtype.is_floating_point
-        return replace(self, pos=near_origin(self.pos, self.ptr, dtype)) if free else self
+        return replace(self, pos=recenter_for(self.pos, self.ptr, dtype)) if free else self
 
     def __repr__(self) -> str:
         count = self.ptr.diff().tolist()

@@ -16,10 +16,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pointmix.layouts.windows import around, window_bounds
-from pointmix.ops.choice import unforced, untraced
+from pointmix.ops.dispatch import choose, use_backend
 from pointmix.ops.neighbors import knn
-from pointmix.ops.ragged import offsets, set_of
-from pointmix.ops.scatter import segment_sum
+from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import ptr_to_batch as set_of
+from pointmix.ops.segments import segment_sum
 
 TABLE = 16  # cells a point up to which there is a table
 
@@ -35,7 +36,7 @@ def coarse_cells(
     coarse = -(-size // stride)  # (B, 2)
     cells = number_of(coarse)
     whole = math.lcm(*range(1, stride + 1)) ** 2 if keep == "area" else 0  # integers, so that shares are exact
-    if cells <= TABLE * len(cell) and (fast := untraced("coarse_cells", cell)):
+    if cells <= TABLE * len(cell) and (fast := choose("coarse_cells", cell)):
         return fast(cell, ptr, size, stride, whole)
     batch = set_of(ptr, len(cell))
     key, parent, count = unique(key_of(divided(cell, stride), batch, coarse), cells)
@@ -69,13 +70,13 @@ def adopted(
     if len(gone) == 0:
         return count, parent
     coarse = -(-size // stride)
-    if number_of(coarse) <= TABLE * len(cell) and (fast := untraced("adopted", cell)):
+    if number_of(coarse) <= TABLE * len(cell) and (fast := choose("adopted", cell)):
         return fast(cell, ptr, size, stride, new, new_ptr, count, parent)
     batch = set_of(ptr, len(cell))
     key, number, held = unique(key_of(divided(cell[gone], stride), batch[gone], coarse), number_of(coarse))
     batch, lost = from_key(key, coarse)
     lost_ptr = offsets(torch.bincount(batch, minlength=len(coarse)))
-    with unforced():  # kernels in single precision would not tell cells of large lattices apart
+    with use_backend(None):  # kernels in single precision would not tell cells of large lattices apart
         near = knn(new.double(), new_ptr, lost.double(), lost_ptr, 1).squeeze(1)
     return count.index_add(0, near, held), parent.index_copy(0, gone, near.index_select(0, number))
 
@@ -98,7 +99,7 @@ def kernel_cells(
     outside the lattice.
     """
     cells = number_of(size)
-    if absent == "zero" and cells <= TABLE * len(cell) and (fast := untraced("kernel_cells", cell)):
+    if absent == "zero" and cells <= TABLE * len(cell) and (fast := choose("kernel_cells", cell)):
         return fast(cell, ptr, size, new, new_ptr, stride, kernel, padding)
     new_batch = set_of(new_ptr, len(new))
     source, outside = covered(new, size[new_batch], stride, kernel, padding)
@@ -124,7 +125,7 @@ def window_order(
     Windows are those of `Grid.plan`; those without a point do not exist.
     """
     windows = len(size) * folds**2
-    if windows <= TABLE * len(cell) and (fast := untraced("window_order", cell)):
+    if windows <= TABLE * len(cell) and (fast := choose("window_order", cell)):
         return fast(cell, ptr, size, folds, centers)
     batch = set_of(ptr, len(cell))
     size = size[batch]  # (N, 2)

@@ -14,7 +14,9 @@ from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop
 from pointmix.ops.neighbors import knn
 from pointmix.ops.precision import widened
-from pointmix.ops.ragged import offsets, set_of, squared_distance
+from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import ptr_to_batch as set_of
+from pointmix.ops.ragged import squared_distance
 from pointmix.ops.sampling import farthest_point_sampling, grid_sampling, random_sampling
 
 SAMPLING = ("fps", "grid", "random")

@@ -26,9 +26,9 @@ from torch import Tensor
 from pointmix.layouts.top import Taps, Top, share_of, shared_out
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops import ragged
-from pointmix.ops.choice import untraced
+from pointmix.ops.dispatch import choose
 from pointmix.ops.precision import widened
-from pointmix.ops.scatter import segment_sum
+from pointmix.ops.segments import segment_sum
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ def plan_windows(
         distinct: a center around which lie the same points as around an earlier one does not exist.
     """
     like = counts.new_empty(0, dtype=widened(dtype))
-    found = (untraced("window_rows", counts) or _window_rows)(counts, members, distinct, like)
+    found = (choose("window_rows", counts) or _window_rows)(counts, members, distinct, like)
     slot, valid, place, pooling, row_window, window, center_valid = found
     row_window = None if len(row_window) == len(counts) else row_window
-    packed = PackedPlan(ragged.offsets(counts), window, members, center_valid)
+    packed = PackedPlan(ragged.counts_to_ptr(counts), window, members, center_valid)
     return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, len(counts), packed=packed)
 
 

@@ -26,8 +26,8 @@ from pointmix.layouts.cells import (
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop, Taps
 from pointmix.layouts.windows import around, check_options, reflected, reflection
-from pointmix.ops.ragged import set_of
-from pointmix.ops.scatter import segment_mean, segment_sum
+from pointmix.ops.ragged import ptr_to_batch as set_of
+from pointmix.ops.segments import segment_mean, segment_sum
 
 
 @dataclass(frozen=True, eq=False)

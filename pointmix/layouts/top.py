@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pointmix.layouts.windows import sides_of
 from pointmix.ops.precision import in_float32, widened
-from pointmix.ops.scatter import segment_sum
+from pointmix.ops.segments import segment_sum
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from pointmix.models.registry import build
 from pointmix.nn.grouper import Groups
 from pointmix.nn.mixers.group import GroupCluster
 from pointmix.nn.residual import LinearNorm, Residual
-from pointmix.ops.grouping import group_linear_reference, group_rows, inverse_std, map_points
-from pointmix.ops.scatter import segment_max
+from pointmix.ops.group_linear import group_linear_reference, group_rows, inverse_std, map_points
+from pointmix.ops.segments import segment_max
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Size
 from pointmix.utils.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice

@@ -6,7 +6,7 @@ from torch import nn
 
 from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
-from pointmix.ops.cluster_pool import cluster_pool, cluster_pool_reference
+from pointmix.ops.clustering.pool import cluster_pool, cluster_pool_reference
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 

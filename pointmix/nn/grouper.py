@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.neighbors import knn
-from pointmix.ops.ragged import offsets, set_of
+from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import ptr_to_batch as set_of
 from pointmix.ops.sampling import farthest_point_sampling
 from pointmix.pointset import PointSet
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.ops.precision import widened
-from pointmix.ops.scatter import segment_sum
+from pointmix.ops.segments import segment_sum
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, POSITIVE
 

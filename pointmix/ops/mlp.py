@@ -49,12 +49,12 @@ def mlp(
     # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
-    piece = piece_of(x, len(w1))
+    piece = points_per_piece(x, len(w1))
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
     return _Pieces.apply(x, w1, b1, w2, b2, scale, plus, piece, trained and x.shape[1] > NARROW)
 
 
-def piece_of(x: Float[Tensor, "N C"], width: int) -> int:
+def points_per_piece(x: Float[Tensor, "N C"], width: int) -> int:
     """How many points a piece has, so that its layer of this width about fits the cache; all pieces are alike."""
     pieces = round(len(x) * width / CACHED) if x.device.type == "cpu" else 1
     return max(-(-len(x) // max(pieces, 1)), 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
-from pointmix.ops.mlp import add_product, piece_of
+from pointmix.ops.mlp import add_product, points_per_piece
 from pointmix.ops.precision import autocast_dtype, widened
 from pointmix.ops.similarity import least_length, length
 
@@ -62,5 +62,5 @@ class _QueryLength(torch.autograd.Function):
 
 def _pieces(x: Tensor, w: Tensor) -> list[slice]:
     """Parts of the points whose queries fit the cache."""
-    piece = piece_of(x, len(w))
+    piece = points_per_piece(x, len(w))
     return [slice(start, start + piece) for start in range(0, len(x), piece)]

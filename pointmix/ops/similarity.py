@@ -1,6 +1,8 @@
-"""How alike centers and queries are: cosines, and distances in hyperbolic space."""
+"""Similarities of centers and queries: the cosine, and minus the hyperbolic distance."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -57,3 +59,10 @@ def negative_distance(
     """
     expmap0 = lorentz.expmap0_released if released else lorentz.expmap0
     return -lorentz.pairwise_distance(*(expmap0(lorentz.clip_norm(x), kappa) for x in (c, q)), kappa)
+
+
+def has_kernel(similarity: object) -> bool:
+    """Whether the fused kernels have this similarity: `cosine`, or `negative_distance` with keyword arguments bound."""
+    return similarity is cosine or (
+        isinstance(similarity, partial) and similarity.func is negative_distance and not similarity.args
+    )

@@ -1,22 +1,29 @@
-"""Whether code runs on plain tensors, or somebody writes down what it does."""
+"""Whether code runs on plain tensors, or its operations are being recorded or transformed."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-_KEYS = getattr(torch._C, "_TorchDispatchModeKey", None)
-_MODES = [getattr(_KEYS, name) for name in ("FAKE", "PROXY", "FUNCTIONAL") if hasattr(_KEYS, name)]
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 def traced(x: Tensor) -> bool:
-    """True while a graph is compiled, exported, traced or captured, within transforms of torch.func, and for tensors
-    that are more than plain ones."""
+    """True while a graph is compiled, exported, traced or captured, for tensors inside transforms of torch.func, and
+    for tensor subclasses such as fake tensors."""
     return (
-        torch.compiler.is_compiling()  # first, as a compiler knows none of the others
+        torch.compiler.is_compiling()  # first: a compiler cannot look into the rest
         or type(x) not in (Tensor, torch.nn.Parameter)
         or torch.jit.is_tracing()
-        or any(torch._C._get_dispatch_mode(key) is not None for key in _MODES)
-        or torch._C._functorch.peek_interpreter_stack() is not None
         or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+        or not has_memory(x)
+        or get_proxy_mode() is not None  # `make_fx`
     )
+
+
+def has_memory(x: Tensor) -> bool:
+    """False for tensors that only stand for others, as those that torch.func transforms do."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True

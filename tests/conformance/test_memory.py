@@ -14,7 +14,8 @@ from pointmix import PointSet
 from pointmix.nn.cluster_pool import ClusterPool
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.norm import Sets
-from pointmix.ops import cluster_pool, mlp
+from pointmix.ops import mlp
+from pointmix.ops.clustering import pool as cluster_pool
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 

@@ -7,7 +7,7 @@ from pointmix import PointSet
 from pointmix.layouts import cells
 from pointmix.layouts.plan import plan_windows
 from pointmix.ops import use_backend
-from pointmix.ops.ragged import offsets
+from pointmix.ops.ragged import counts_to_ptr as offsets
 
 SIZES = [(1, 1), (7, 12), (16, 16), (5, 1), (31, 9), (2, 40)]
 

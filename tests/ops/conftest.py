@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pointmix.ops import use_backend
-from pointmix.ops.choice import BACKENDS
-from pointmix.ops.ragged import offsets
+from pointmix.ops.dispatch import BACKENDS, OPERATIONS
+from pointmix.ops.ragged import counts_to_ptr
 
 
 def sets(*parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.cat(parts), offsets(torch.tensor([len(p) for p in parts]))
+    return torch.cat(parts), counts_to_ptr(torch.tensor([len(p) for p in parts]))
 
 
 def lattice(*sides: int) -> torch.Tensor:
@@ -50,14 +50,14 @@ def cloud(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
     return CLOUDS[request.param]
 
 
-@pytest.fixture(params=[name for name, backend in BACKENDS.items() if "knn" in backend.limits])
+@pytest.fixture(params=["torch", *OPERATIONS["knn"].forms])
 def backend(request: pytest.FixtureRequest):
     """Every backend of neighborhoods in turn; its value is the name and the device to try it on."""
     there = BACKENDS[request.param]
     if not there.installed:
-        pytest.skip(f"not installed: {there.lacks}")
-    device = there.devices[0]
+        pytest.skip(there.problem)
+    device = "cuda" if there.name == "triton" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip(f"{there.name} needs a GPU: a few small cases run in its interpreter, in tests/ops/fast")
+        pytest.skip(f"{there.name} needs a GPU: a few small cases run in its interpreter, see test_triton.py")
     with use_backend(there.name):
         yield there.name, device

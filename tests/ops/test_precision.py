@@ -7,7 +7,7 @@ import torch
 
 from pointmix.ops.clustering import assign_hard
 from pointmix.ops.precision import HALF, in_float32, sums_in_float32, widened
-from pointmix.ops.scatter import segment_mean
+from pointmix.ops.segments import segment_mean
 
 
 def test_half_precision_is_widened():

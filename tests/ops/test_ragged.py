@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.ops.ragged import checked, offsets, padded, set_of, spans, squared_distance
+from pointmix.ops.ragged import (
+    batch_to_ptr,
+    check_positions,
+    check_ptr,
+    counts_to_ptr,
+    ptr_to_batch,
+    set_bounds,
+    squared_distance,
+    to_dense_batch,
+)
 
 POS = torch.randn(5, 3)
 PTR = torch.tensor([0, 2, 5])
@@ -37,15 +46,15 @@ def with_value(value: float) -> torch.Tensor:
 )
 def test_what_does_not_fit_is_named(pos, ptr, message):
     with pytest.raises(ValueError, match=f"^op: .*{message}") as error:
-        checked("op", pos, ptr)
+        check_positions("op", pos, ptr)
     assert "\n" not in str(error.value)
 
 
 def test_empty_sets_are_allowed_where_asked_for():
-    assert len(checked("op", POS[:0], torch.tensor([0, 0]), empty=True)) == 0
-    checked("op", POS, torch.tensor([0, 0, 5, 5]), empty=True)
+    assert len(check_positions("op", POS[:0], torch.tensor([0, 0]), empty=True)[0]) == 0
+    check_positions("op", POS, torch.tensor([0, 0, 5, 5]), empty=True)
     with pytest.raises(ValueError, match="rise from 0 to 5, got"):
-        checked("op", POS, torch.tensor([0, 3, 2, 5]), empty=True)
+        check_positions("op", POS, torch.tensor([0, 3, 2, 5]), empty=True)
 
 
 @pytest.mark.parametrize(
@@ -54,20 +63,53 @@ def test_empty_sets_are_allowed_where_asked_for():
 )
 def test_precision(dtype, computed):
     pos = POS.to(dtype).requires_grad_()
-    out = checked("op", pos, PTR)
+    out, _ = check_positions("op", pos, PTR)
     assert out.dtype == computed and not out.requires_grad and torch.equal(out, pos.to(computed))
 
 
-def test_indices():
-    ptr = offsets(torch.tensor([2, 0, 3]))
+def test_ptr_may_be_a_list():
+    pos, ptr = check_positions("op", POS, [0, 2, 5])
+    assert torch.equal(ptr, PTR) and ptr.dtype == torch.int64
+    assert torch.equal(check_ptr("op", (0, 2, 5), 5, POS.device), PTR)
+    for wrong in ([0, 2.5, 5], "025", None, [0, PTR[1], 5]):
+        with pytest.raises(ValueError, match="^op: ptr must be a tensor or a list of integers, got "):
+            check_positions("op", POS, wrong)
+
+
+@pytest.mark.parametrize("batch", [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 2, 3, 4]])
+def test_a_batch_vector_is_refused_with_the_remedy(batch):
+    batch = torch.tensor(batch)
+    with pytest.raises(
+        ValueError, match=r"^op: ptr must rise from 0 to 5 .*pass pointmix\.ops\.batch_to_ptr\(batch\)$"
+    ):
+        check_positions("op", POS, batch)
+    check_positions("op", POS, batch_to_ptr(batch))
+
+
+def test_batch_to_ptr():
+    assert batch_to_ptr(torch.tensor([0, 0, 2])).tolist() == [0, 2, 2, 3]
+    assert batch_to_ptr(torch.tensor([0, 0, 2]), 5).tolist() == [0, 2, 2, 3, 3, 3]
+    assert batch_to_ptr(torch.tensor([], dtype=torch.int64), 2).tolist() == [0, 0, 0]
+    for batch, options, message in (
+        (torch.tensor([0, 1, 0]), {}, "must rise from 0"),
+        (torch.tensor([-1, 0]), {}, "must rise from 0"),
+        (torch.tensor([0.0]), {}, r"must be \(N,\) of integers, got \(1,\) torch.float32"),
+        (torch.tensor([0, 3]), {"num_sets": 3}, "holds set 3, but there are only 3 sets"),
+    ):
+        with pytest.raises(ValueError, match=f"^batch .*{message}"):
+            batch_to_ptr(batch, **options)
+
+
+def test_conversions():
+    ptr = counts_to_ptr(torch.tensor([2, 0, 3]))
     assert ptr.tolist() == [0, 2, 2, 5]
-    assert set_of(ptr, 5).tolist() == [0, 0, 2, 2, 2]
-    assert spans(ptr) == [(0, 2), (2, 2), (2, 5)]
-    assert spans(ptr, torch.tensor([0, 1, 2, 3])) == [(0, 2, 0, 1), (2, 2, 1, 2), (2, 5, 2, 3)]
+    assert ptr_to_batch(ptr, 5).tolist() == [0, 0, 2, 2, 2]
+    assert set_bounds(ptr) == [(0, 2), (2, 2), (2, 5)]
+    assert set_bounds(ptr, torch.tensor([0, 1, 2, 3])) == [(0, 2, 0, 1), (2, 2, 1, 2), (2, 5, 2, 3)]
 
 
-def test_padded():
-    x, real = padded(POS, PTR)
+def test_to_dense_batch():
+    x, real = to_dense_batch(POS, PTR)
     assert real.tolist() == [[True, True, False], [True, True, True]]
     assert torch.equal(x[real], POS) and (x[~real] == 0).all()
 

@@ -19,7 +19,7 @@ from pointmix.data.images.folder import check_same_classes
 from pointmix.data.loader import BatchLoader, Failure, ImageSet
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.transforms import points as T
-from pointmix.ops.ragged import offsets
+from pointmix.ops.ragged import counts_to_ptr as offsets
 from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, Range, check_fields
@@ -54,7 +54,7 @@ class PointDataConfig:
         features: what the points carry besides their positions: none, rgb (in [0, 1]) or normal, where the files have
             it.
         normalize: none (positions as they are in the file; those in double precision far from the origin, such as map
-            coordinates, are moved to it, see `pointmix.ops.origin`), unit_sphere or unit_cube, for each cloud.
+            coordinates, are moved to it, see `pointmix.ops.recenter`), unit_sphere or unit_cube, for each cloud.
         scale: range of the random factor of the positions; 1, 1 for off.
         scale_per_axis: draw a factor for each axis, instead of one for all.
         shift: largest random shift along each axis, in the unit of the positions.

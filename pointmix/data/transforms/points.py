@@ -23,8 +23,8 @@ from torch import Generator, Tensor
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.precision import widened
-from pointmix.ops.ragged import offsets
-from pointmix.ops.scatter import segment_mean
+from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.segments import segment_mean
 from pointmix.pointset import PointSet
 
 AXES = ("x", "y", "z", "any")

@@ -8,9 +8,16 @@ from torch import Tensor, nn
 
 from pointmix.layouts.plan import PackedPlan, Plan
 from pointmix.nn.norm import Sets
-from pointmix.ops.choice import fused, without_gradient
-from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_reference, update_centers
+from pointmix.ops.clustering import (
+    DENOMINATORS,
+    assign_hard,
+    cluster_hard,
+    cluster_hard_reference,
+    fused,
+    update_centers,
+)
 from pointmix.ops.context import context_cluster, nearest
+from pointmix.ops.dispatch import choose
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
@@ -57,7 +64,7 @@ class ContextCluster(nn.Module):
         rules = {"denominator": self.denominator, "unweighted": self.unweighted}
         weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
         if (packed := plan.packed) is not None and self.at_centers(packed.members.shape[1]):
-            if kernel := without_gradient("context_cluster", x, *weights):
+            if kernel := choose("context_cluster", x, *weights):
                 windows = packed.ptr, packed.members, packed.center_valid
                 return kernel(x, *windows, *weights, heads=self.heads, **rules)
         rows = plan.split(x)

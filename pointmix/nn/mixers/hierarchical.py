@@ -13,8 +13,7 @@ from pointmix.layouts.plan import IndexPlan, Plan
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.mixers.context import heads_first, layout_of, numbered
 from pointmix.nn.norm import PointNorm, Sets
-from pointmix.ops.choice import fused
-from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, fused
 from pointmix.ops.context import context_soft
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length

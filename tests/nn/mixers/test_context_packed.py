@@ -15,7 +15,7 @@ from pointmix.nn.norm import Sets
 from pointmix.ops import use_backend
 
 pytest.importorskip("triton", reason="triton is not installed")
-pytest.importorskip("pointmix.ops.fast.triton_cluster")
+pytest.importorskip("pointmix.ops.clustering.triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HARD = {"weights": {}, "unweighted": dict(unweighted=True)}
 SOFT = {
@@ -30,7 +30,7 @@ MIXERS = [*HARD, *SOFT]
 @pytest.fixture
 def packed(monkeypatch):
     """Of each run of the kernel whether windows came as stretches; forward only."""
-    from pointmix.ops.fast import triton_cluster_ops as ops
+    from pointmix.ops.clustering.triton import operators as ops
 
     seen, run = [], ops.run
     monkeypatch.setattr(ops, "run", lambda *a, **rules: seen.append(a[8] is not None) or run(*a, **rules))

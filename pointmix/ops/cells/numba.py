@@ -1,0 +1,80 @@
+"""The integer work on cells of lattices, compiled by numba, as functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pointmix.ops.cells import numba_kernels
+from pointmix.ops.kernels.jit import as_array, call
+from pointmix.ops.kernels.operators import Result, dynamic_size, operator
+
+
+def _tensors(name: str) -> Callable[..., Result]:
+    """A function of `numba_kernels` as a function of tensors."""
+
+    def function(*arguments: Tensor | int) -> Result:
+        found = call(numba_kernels, name, *(as_array(a) if isinstance(a, Tensor) else a for a in arguments))
+        return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)
+
+    return function
+
+
+def _fake_coarse_cells(cell, ptr, size, stride, whole):
+    cells = dynamic_size()
+    return tuple(ptr.new_empty(shape) for shape in ((cells, 2), ptr.shape, (cells,), cell.shape[:1]))
+
+
+def _fake_window_rows(counts, members, distinct, like):
+    points, centers = members.shape
+    rows, length, windows = dynamic_size(), dynamic_size(), counts.shape[0]
+    return (
+        counts.new_empty(rows, length),
+        members.new_empty(rows, length),
+        counts.new_empty(points),
+        like.new_empty(rows, centers, length),
+        counts.new_empty(rows),
+        counts.new_empty(points),
+        members.new_empty(windows, centers),
+    )
+
+
+coarse_cells = operator(
+    "numba_coarse_cells(Tensor cell, Tensor ptr, Tensor size, SymInt stride, SymInt whole) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _tensors("coarse_cells"),
+    _fake_coarse_cells,
+)
+adopted = operator(
+    "numba_adopted(Tensor cell, Tensor ptr, Tensor size, SymInt stride, Tensor new, Tensor new_ptr, Tensor count, "
+    "Tensor parent) -> (Tensor, Tensor)",
+    _tensors("adopted"),
+    lambda cell, ptr, size, stride, new, new_ptr, count, parent: (
+        count.new_empty(count.shape),
+        parent.new_empty(parent.shape),
+    ),
+)
+kernel_cells = operator(
+    "numba_kernel_cells(Tensor cell, Tensor ptr, Tensor size, Tensor new, Tensor new_ptr, SymInt stride, "
+    "SymInt kernel, SymInt padding) -> Tensor",
+    _tensors("kernel_cells"),
+    lambda cell, ptr, size, new, new_ptr, stride, kernel, padding: cell.new_empty(new.shape[0], kernel * kernel),
+)
+window_order = operator(
+    "numba_window_order(Tensor cell, Tensor ptr, Tensor size, SymInt folds, SymInt centers) "
+    "-> (Tensor, Tensor, Tensor)",
+    _tensors("window_order"),
+    lambda cell, ptr, size, folds, centers: (
+        cell.new_empty(cell.shape[0]),
+        cell.new_empty(dynamic_size()),
+        cell.new_empty(cell.shape[0], centers * centers, dtype=torch.bool),
+    ),
+)
+window_rows = operator(
+    "numba_window_rows(Tensor counts, Tensor members, bool distinct, Tensor like) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _tensors("window_rows"),
+    _fake_window_rows,
+)

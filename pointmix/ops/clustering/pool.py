@@ -1,0 +1,125 @@
+"""Clustering as pooling: every point joins one of fewer centers, whose aggregates are the next points.
+
+N points and K centers, packed set by set; m_k is the mean feature of the points around center k.
+
+    queries     q_n = w_q x_n + b_q,  c_k = w_q m_k + b_q
+    values      v_n = w_v x_n + b_v,  cv_k = w_v m_k + b_v
+    join        point n joins the center of its set with the largest cos(c_k, q_n), the first of equals
+    aggregate   y_k = (cv_k + sum of v_n over its points) / (1 + their number)
+
+Which center a point joins has no derivative, so the queries' map gets no gradient. Values are linear and weights are
+one, hence y_k = w_v ((m_k + sum of x_n) / (1 + number)) + b_v: they are worked out once a center.
+
+Source: FEC (Chen et al., "Neural Clustering based Visual Representation Learning", CVPR 2024), released code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pointmix.ops.precision import in_float32, widened
+from pointmix.ops.ragged import set_bounds
+from pointmix.ops.segments import segment_sum
+from pointmix.ops.similarity import length
+
+PIECE = 2**21  # similarities of a set held at a time, less than an image of 224 pixels has in its first pool
+
+
+def cluster_pool(
+    x: Float[Tensor, "N C"],
+    pooled: Float[Tensor, "K C"],
+    wq: Float[Tensor, "D C"],
+    bq: Float[Tensor, "D"],
+    wv: Float[Tensor, "A C"],
+    bv: Float[Tensor, "A"],
+    ptr: Int[Tensor, "B+1"],
+    center_ptr: Int[Tensor, "B+1"],
+    *,
+    even: bool = False,
+    center_valid: Bool[Tensor, "K"] | None = None,
+) -> Float[Tensor, "K A"]:
+    """The aggregate of each center, without the similarity of all centers and points in memory.
+
+    Args:
+        x: features of the points.
+        pooled: mean features of the points around each center.
+        wq, bq: linear map to queries.
+        wv, bv: linear map to values.
+        ptr, center_ptr: set b is points ptr[b] to ptr[b + 1], with a center at least.
+        even: all sets have as many points and as many centers. Looks at no number then, so that it compiles.
+        center_valid: false for centers that no point joins. Each set needs one that is true.
+    """
+    center = nearest_center(x, pooled, wq, bq, ptr, center_ptr, even=even, center_valid=center_valid)
+    wide = widened(x.dtype)  # a center may have thousands of points
+    number = segment_sum(torch.ones_like(x[:, 0], dtype=wide), center, pooled.shape[0])
+    mean = (segment_sum(x.to(wide), center, pooled.shape[0]) + pooled) / (1 + number)[:, None]
+    return F.linear(mean.to(x.dtype), wv, bv)
+
+
+def cluster_pool_reference(
+    x: Float[Tensor, "N C"],
+    pooled: Float[Tensor, "K C"],
+    wq: Float[Tensor, "D C"],
+    bq: Float[Tensor, "D"],
+    wv: Float[Tensor, "A C"],
+    bv: Float[Tensor, "A"],
+    ptr: Int[Tensor, "B+1"],
+    center_ptr: Int[Tensor, "B+1"],
+    *,
+    even: bool = False,
+    center_valid: Bool[Tensor, "K"] | None = None,
+) -> Float[Tensor, "K A"]:
+    """The reference form of `cluster_pool`: the equations one by one, over all centers and points of a set."""
+    outs = []
+    for lo, hi, first, last in set_bounds(ptr, center_ptr):
+        q, v = F.linear(x[lo:hi], wq, bq), F.linear(x[lo:hi], wv, bv)
+        c, cv = F.linear(pooled[first:last], wq, bq), F.linear(pooled[first:last], wv, bv)
+        cos = (q / length(q)[:, None]) @ (c / length(c)[:, None]).t()  # (N, K)
+        if center_valid is not None:
+            cos = torch.where(center_valid[first:last], cos, -2.0)
+        member = F.one_hot(cos.argmax(1), last - first).to(v.dtype)  # (N, K)
+        outs.append((member.t() @ v + cv) / (1 + member.sum(0))[:, None])
+    return torch.cat(outs)
+
+
+@torch.no_grad()
+@in_float32
+def nearest_center(
+    x: Float[Tensor, "N C"],
+    pooled: Float[Tensor, "K C"],
+    wq: Float[Tensor, "D C"],
+    bq: Float[Tensor, "D"],
+    ptr: Int[Tensor, "B+1"],
+    center_ptr: Int[Tensor, "B+1"],
+    *,
+    even: bool = False,
+    center_valid: Bool[Tensor, "K"] | None = None,
+) -> Int[Tensor, "N"]:
+    """The center that each point joins. A query or center without a length is like all of them, so the first.
+
+    c_k . (w_q x_n + b_q) = (w_q' c_k) . x_n + c_k . b_q, and |q_n| does not change which is largest: the points need no
+    queries. Arguments are those of `cluster_pool`.
+    """
+    c = F.linear(pooled, wq, bq)
+    c = (c / length(c)[:, None]).to(x.dtype)
+    key, offset = c @ wq, (c * bq).sum(1)  # (K, C), (K,)
+    if center_valid is not None:
+        offset = offset.masked_fill(~center_valid, -torch.inf)
+    if not even:
+        every = set_bounds(ptr, center_ptr)
+        return torch.cat([_largest(x[None, i:j], key[None, k:m], offset[None, k:m])[0] + k for i, j, k, m in every])
+    sets = ptr.numel() - 1
+    best = _largest(x.unflatten(0, (sets, -1)), key.unflatten(0, (sets, -1)), offset.unflatten(0, (sets, -1)))
+    return (best + center_ptr[:-1, None]).flatten()
+
+
+def _largest(
+    x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]
+) -> Int[Tensor, "B N"]:
+    """argmax over k of key_k . x_n + offset_k, some points at a time."""
+    key, offset = key.transpose(1, 2), offset[:, None]
+    pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # the same for a set in any batch
+    return torch.cat([torch.baddbmm(offset, piece, key).argmax(2) for piece in pieces], dim=1)

@@ -1,0 +1,108 @@
+"""The first linear map of a group, worked out before its neighbors are gathered.
+
+PointMLP describes neighbor j of anchor i by (alpha (f_j - f_i) / (std + eps) + beta, f_i) and maps that linearly. The
+map is linear in f_j and in f_i, so it can be applied to each point once instead of once a neighbor:
+
+    W1 (alpha (f_j - f_i) / (std + eps) + beta) + W2 f_i + b = t_i + (u_j - u_i) / (std + eps)
+    u = (W1 alpha) f,   t = W2 f + W1 beta + b
+
+Ma et al., "Rethinking Network Design and Local Geometry in Point Cloud", ICLR 2022, equations 4 and 5.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.ops.segments import segment_sum
+
+EPS = 1e-5
+NOISE = 32  # roundings of a feature; differences below are none, as dividing by them would make them count
+
+
+def group_linear_reference(
+    feat: Float[Tensor, "N C"],
+    near: Int[Tensor, "S k"],
+    anchor: Int[Tensor, "S"],
+    batch: Int[Tensor, "S"],
+    sets: int,
+    alpha: Float[Tensor, "C"],
+    beta: Float[Tensor, "C"],
+    weight: Float[Tensor, "K 2C"],
+) -> Float[Tensor, "S*k K"]:
+    """Every group written out and mapped.
+
+    Args:
+        feat: features of the points.
+        near: the neighbors of each anchor.
+        anchor: the point that is each anchor.
+        batch: the set of each anchor.
+        sets: B.
+        alpha, beta: scale and offset of each channel of a difference.
+        weight: of the linear map, the anchor's half last.
+    """
+    center = feat[anchor][:, None].expand(-1, near.shape[1], -1)  # (S, k, C)
+    x = (feat[near] - center) * inverse_std(feat, near, anchor, batch, sets)[:, None, None].to(feat.dtype)
+    return F.linear(torch.cat([x * alpha + beta, center], dim=-1), weight).flatten(0, 1)
+
+
+def map_points(
+    feat: Float[Tensor, "N C"],
+    anchor: Int[Tensor, "S"],
+    alpha: Float[Tensor, "C"],
+    beta: Float[Tensor, "C"],
+    weight: Float[Tensor, "K 2C"],
+    bias: Float[Tensor, "K"] | None = None,
+) -> tuple[Float[Tensor, "N K"], Float[Tensor, "S K"]]:
+    """u of the points and t of the anchors."""
+    w1, w2 = weight.chunk(2, dim=1)
+    shift = w1 @ beta if bias is None else torch.addmv(bias, w1, beta)
+    return F.linear(feat, w1 * alpha), F.linear(feat[anchor], w2, shift.to(w2.dtype))
+
+
+def group_rows(
+    u: Float[Tensor, "N K"],
+    t: Float[Tensor, "S K"],
+    scale: Float[Tensor, "S"],
+    near: Int[Tensor, "S k"],
+    anchor: Int[Tensor, "S"],
+) -> Float[Tensor, "S*k K"]:
+    """t_i + scale_i (u_j - u_i) for every neighbor j of every anchor i. Subtracted first: equal points differ by 0."""
+    x = u.index_select(0, near.flatten()).view(*near.shape, -1)  # (S, k, K)
+    x -= u.index_select(0, anchor)[:, None]
+    out = None if torch.is_grad_enabled() else x
+    scale = scale.clamp(max=torch.finfo(x.dtype).max).to(x.dtype)  # 1 / eps does not fit float16
+    return torch.addcmul(t[:, None], x, scale[:, None, None], out=out).flatten(0, 1)
+
+
+def inverse_std(
+    feat: Float[Tensor, "N C"],
+    near: Int[Tensor, "S k"],
+    anchor: Int[Tensor, "S"],
+    batch: Int[Tensor, "S"],
+    sets: int,
+    piece: int = 0,
+) -> Float[Tensor, "S"]:
+    """1 / (std + eps) for each anchor, std being one number for each set: the (unbiased) standard deviation of all
+    differences between neighbors and anchors, over groups, neighbors and channels.
+
+    Zero where all the differences are within rounding. With `piece`, so many groups are held at a time.
+    """
+    feat = feat if feat.dtype == torch.float64 else feat.float()
+    parts = []
+    for n, a in zip(near.split(piece or len(near)), anchor.split(piece or len(near)), strict=True):
+        center = feat.index_select(0, a)  # (S, C)
+        d = feat.index_select(0, n.flatten()).view(*n.shape, -1)  # (S, k, C)
+        d -= center[:, None]
+        d = d.flatten(1)
+        parts.append(torch.stack([d.sum(1), (d[:, None] @ d[..., None]).view(-1), center.square().sum(1)], dim=1))
+    total, square, size = segment_sum(torch.cat(parts), batch, sets).unbind(1)  # (B,)
+    anchors = torch.bincount(batch, minlength=sets)
+    number = anchors * (near.shape[1] * feat.shape[1])
+    var = (square - total.square() / number) / (number - 1).clamp(min=1)
+    noise = (NOISE * torch.finfo(feat.dtype).eps) ** 2 * size / (anchors * feat.shape[1])
+    real = var > noise
+    scale = torch.where(real, 1 / (torch.where(real, var, 1.0).sqrt() + EPS), 0.0)
+    return scale[batch]

@@ -1,0 +1,1 @@
+"""What compiled forms of several operations share: numba's cache, threads, the k-d tree, operators of torch."""

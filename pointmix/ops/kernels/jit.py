@@ -1,0 +1,53 @@
+"""Functions that numba compiles at their first call and caches on disk where it can write."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numba import njit
+from torch import Tensor
+
+OPTIONS = {"nogil": True, "error_model": "numpy"}
+UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
+
+
+def compiled(function: Callable) -> Callable:
+    """Decorator: compile at the first call with some types; cached on disk if there is a writable folder."""
+    try:
+        return njit(function, cache=True, **OPTIONS)
+    except RuntimeError:  # no writable folder
+        return njit(function, **OPTIONS)
+
+
+def call(module: ModuleType, name: str, *arguments: object) -> object:
+    """Call a compiled function of a module. If the cache on disk cannot be used, all functions of the module are
+    compiled in memory instead, in each process anew."""
+    function = getattr(module, name)
+    try:
+        return function(*arguments)
+    except UNUSABLE_CACHE as error:
+        warn_no_cache(Path(str(module.__file__)).stem, function.stats.cache_path, error)
+        for name_of, other in list(vars(module).items()):
+            if hasattr(other, "py_func"):
+                setattr(module, name_of, njit(other.py_func, **OPTIONS))
+        return getattr(module, name)(*arguments)
+
+
+def warn_no_cache(files: str, folder: str, error: BaseException) -> None:
+    """Warn that every process compiles."""
+    warnings.warn(
+        f"numba cannot use its files {files}.*.nb* in {folder}, so each process compiles for some seconds: make room, "
+        f"delete them, or set NUMBA_CACHE_DIR ({type(error).__name__}: {error})",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """The tensor as a contiguous array, without a copy if possible."""
+    return x.contiguous().resolve_neg().numpy()

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointmix import PointSet
+from pointmix.nn.grouper import Groups
+from pointmix.ops.group_linear import EPS, group_linear_reference, group_rows, inverse_std, map_points
+
+F64 = dict(dtype=torch.float64)
+
+
+def groups_of(*sizes: int, k: int = 5) -> tuple[Groups, int]:
+    points = PointSet.cat([PointSet.from_points(torch.randn(n, 3, **F64)) for n in sizes])
+    return Groups.of(points, k), sum(sizes)
+
+
+def at(groups: Groups) -> tuple:
+    return groups.near, groups.anchor, groups.batch, groups.sets
+
+
+def fast(feat, groups, alpha, beta, weight):
+    u, t = map_points(feat, groups.anchor, alpha, beta, weight)
+    return group_rows(u, t, inverse_std(feat, *at(groups)), groups.near, groups.anchor)
+
+
+def test_mapping_first_changes_nothing():
+    groups, total = groups_of(40, 3, 1, 17)
+    inputs = [torch.randn(*s, **F64, requires_grad=True) for s in [(total, 4), (4,), (4,), (6, 8)]]
+    feat, *weights = inputs
+    reference = group_linear_reference(feat, *at(groups), *weights)
+    assert reference.shape == (groups.near.numel(), 6)
+    ours = fast(feat, groups, *weights)
+    torch.testing.assert_close(ours, reference)
+    probe = torch.randn_like(reference)
+    gradients = [torch.autograd.grad((out * probe).sum(), inputs) for out in (reference, ours)]
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+    with torch.no_grad():  # works in place
+        torch.testing.assert_close(fast(feat, groups, *weights), reference)
+
+
+def test_bias():
+    groups, total = groups_of(9)
+    feat, alpha, beta, weight, bias = (torch.randn(*s, **F64) for s in [(total, 4), (4,), (4,), (6, 8), (6,)])
+    for with_bias, without in zip(
+        map_points(feat, groups.anchor, alpha, beta, weight, bias),
+        map_points(feat, groups.anchor, alpha, beta, weight),
+        strict=True,
+    ):
+        shift = bias if len(with_bias) == len(groups.anchor) else 0  # of the anchors' part
+        torch.testing.assert_close(with_bias, without + shift)
+
+
+@pytest.mark.parametrize("piece", [0, 1, 7])
+def test_one_deviation_for_each_set(piece):
+    groups, total = groups_of(40, 3, 17)
+    feat = torch.randn(total, 4, **F64) + 5
+    scale = inverse_std(feat, *at(groups), piece)
+    d = feat[groups.near] - feat[groups.anchor][:, None]
+    for b in range(3):
+        here = groups.batch == b
+        torch.testing.assert_close(scale[here], (1 / (d[here].std() + EPS)).expand(int(here.sum())))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_differences_within_rounding_are_none(dtype):
+    groups, total = groups_of(40)
+    feat = torch.randn(1, 4, dtype=dtype).expand(total, 4)
+    noisy = feat * (1 + torch.finfo(dtype).eps * torch.randint(-2, 3, (total, 4)))
+    real = feat * (1 + 1000 * torch.finfo(dtype).eps * torch.randn(total, 4, dtype=dtype))
+    assert (inverse_std(feat, *at(groups)) == 0).all() and (inverse_std(noisy, *at(groups)) == 0).all()
+    assert (inverse_std(real, *at(groups)) > 0).all()
+
+
+def test_gradients_are_finite_where_nothing_differs():
+    groups, total = groups_of(8, 1)
+    feat = torch.ones(total, 4, **F64, requires_grad=True)
+    scale = inverse_std(feat, *at(groups))
+    assert torch.autograd.grad(scale.sum(), feat)[0].isfinite().all()
+
+
+def test_halves_are_measured_in_single_precision():
+    groups, total = groups_of(40)
+    feat = 300 * torch.randn(total, 64)  # squares do not fit float16
+    scale = inverse_std(feat.half(), *at(groups))
+    assert scale.dtype == torch.float32
+    torch.testing.assert_close(scale, inverse_std(feat, *at(groups)), rtol=1e-3, atol=0)
