@@ -154,6 +154,14 @@ def use_backend(name: str | None) -> Iterator[None]:
         _requested.reset(token)
 
 
+def traced_as_constant(function: Callable) -> None:
+    """Let torch's compiler call a function of constants instead of tracing it.
+
+    This marks it once the compiler is imported, because importing it takes seconds.
+    """
+    when_imported("torch._dynamo", lambda _: torch.compiler.assume_constant_result(function))
+
+
 def choose(op: str, *tensors: Tensor, size: float = 0) -> Function | None:
     """The function that computes an operation for these tensors; None for its reference form.
 
@@ -184,8 +192,7 @@ def _select(op: str, device: str, dtype: torch.dtype, size: float, beyond_infere
     return ""
 
 
-# A compiler traces the result as a constant. Marked when the compiler is imported, because importing it takes seconds.
-when_imported("torch._dynamo", lambda _: torch.compiler.assume_constant_result(_select))
+traced_as_constant(_select)
 
 
 def _rejection(

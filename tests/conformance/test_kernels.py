@@ -10,10 +10,11 @@ import torch
 
 from pointmix import PointSet
 from pointmix.ops import use_backend
+from pointmix.ops.dispatch import OPERATIONS
 from tests.conformance.test_laws import F64, model_of, trained
 
 pytest.importorskip("triton", reason="triton is not installed")
-triton_cluster = pytest.importorskip("pointmix.ops.fast.triton_cluster")
+triton_cluster = pytest.importorskip("pointmix.ops.clustering.triton")
 SETTINGS = dict(folds=(2, 2, 1, 1), heads=(1, 1, 2, 2))
 SMALL = {
     "coc_tiny": SETTINGS,
@@ -46,7 +47,7 @@ def calls(monkeypatch) -> list[str]:
         return call
 
     for op in ("cluster_hard", "cluster_soft"):
-        monkeypatch.setattr(triton_cluster, op, counted(op, getattr(triton_cluster, op)))
+        monkeypatch.setitem(OPERATIONS[op].functions, "triton", counted(op, getattr(triton_cluster, op)))
     return made
 
 

@@ -171,6 +171,7 @@ def test_operations_that_the_requested_backend_does_not_have_use_the_default():
 
 def test_explanations_name_the_backend_taken_and_what_the_others_lack(monkeypatch):
     monkeypatch.setattr(dispatch, "_fault", lambda name, _: None if name == "pytorch3d" else "")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     found = rows(explain="knn")
     assert [name for name, row in found.items() if row["taken"]] == ["numba"] and not found["numba"]["reason"]
     assert found["torch"]["reason"] == "'numba' comes first"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pointmix.ops.clustering.products import Similarity, assign_hard, assign_soft, hard, soft, update_centers
 from pointmix.ops.clustering.reference import cluster_hard_reference, cluster_soft_reference
-from pointmix.ops.dispatch import FLOATS, TRITON, Form, choose, register
+from pointmix.ops.dispatch import FLOATS, TRITON, Form, choose, register, traced_as_constant
 from pointmix.ops.ragged import as_ptr
 from pointmix.ops.similarity import cosine, has_kernel
 
@@ -94,7 +94,9 @@ def cluster_hard(
     Raises:
         ValueError: if ptr is given, but no kernel takes these windows.
     """
-    if row_window is None and (kernel := choose("cluster_hard", q, size=_padded_bytes(q, c.shape[1], c.shape[3]))):
+    if row_window is None and (
+        kernel := choose("cluster_hard", q, size=_padded_bytes(c.shape[1], c.shape[3], q.dtype))
+    ):
         rules = {"denominator": denominator, "unweighted": unweighted}
         layout = {"ptr": _ptr("cluster_hard", ptr, q), "valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, beta, **layout, **rules)
@@ -120,7 +122,7 @@ def cluster_soft(
 
     With ptr, the bias is (M, E, N).
     """
-    size = _padded_bytes(q, c.shape[1], c.shape[3])
+    size = _padded_bytes(c.shape[1], c.shape[3], q.dtype)
     if row_window is None and has_kernel(similarity) and (kernel := choose("cluster_soft", q, size=size)):
         layout = {"ptr": _ptr("cluster_soft", ptr, q), "valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, bias, similarity=similarity, **layout)
@@ -136,13 +138,16 @@ def fused(op: str, x: Float[Tensor, "*N"], centers: int, dim: int) -> bool:
     Args:
         op: "cluster_hard" or "cluster_soft".
     """
-    return choose(op, x, size=_padded_bytes(x, centers, dim)) is not None
+    return choose(op, x, size=_padded_bytes(centers, dim, x.dtype)) is not None
 
 
-def _padded_bytes(x: Tensor, centers: int, dim: int) -> int:
+def _padded_bytes(centers: int, dim: int, dtype: torch.dtype) -> int:
     """Bytes of a window's centers for one head, padded as the Triton kernel pads them."""
     numbers = math.prod(max(2 ** (int(size) - 1).bit_length(), 16) for size in (centers, dim))
-    return numbers * (2 if x.dtype == torch.bfloat16 else 8 if x.dtype == torch.float64 else 4)
+    return numbers * (2 if dtype == torch.bfloat16 else 8 if dtype == torch.float64 else 4)
+
+
+traced_as_constant(_padded_bytes)
 
 
 def _ptr(what: str, ptr: Int[Tensor, "S+1"] | Sequence[int] | None, q: Tensor) -> Int[Tensor, "S+1"] | None:

@@ -124,6 +124,7 @@ _operator = operator(
     "Tensor wp, Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_number, bool unweighted) -> Tensor",
     _context_cluster,
     _fake,
+    floating=True,
 )
 
 

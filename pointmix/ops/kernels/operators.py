@@ -19,22 +19,31 @@ Result = Tensor | tuple[Tensor, ...]
 _LIBRARY = torch.library.Library("pointmix", "FRAGMENT")
 
 
-def operator(schema: str, function: Callable[..., Result], fake: Callable[..., Result]) -> Callable[..., Result]:
-    """Register a function of tensors on the CPU as an operator; returns the operator.
+def operator(
+    schema: str, function: Callable[..., Result], fake: Callable[..., Result], *, floating: bool = False
+) -> Callable[..., Result]:
+    """Register a function of tensors on the CPU as an operator without derivatives; returns the operator.
 
-    It has no derivatives: backpropagation raises an error. Under `torch.vmap` it is called once for each slice.
+    Under `torch.vmap` it is called once for each slice.
 
     Args:
         schema: name, arguments and results, such as "knn(Tensor pos, int k) -> Tensor".
         function: computes it. Results must not share memory with arguments.
         fake: the same signature; returns empty tensors of the right shapes and dtypes, see
             `torch.library.register_fake`.
+        floating: results are floating point, so that backpropagation must raise an error.
     """
     name = schema.split("(")[0]
     qualified = f"pointmix::{name}"
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, _hidden(function), "CPU")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+    if floating:
+
+        def backward(ctx, *gradients: Tensor) -> None:
+            raise NotImplementedError(f"{qualified} has no derivatives: use it under torch.no_grad()")
+
+        torch.library.register_autograd(qualified, backward, lib=_LIBRARY)
     op = getattr(torch.ops.pointmix, name).default
     torch.library.register_vmap(qualified, _sliced(op), lib=_LIBRARY)
     return op

@@ -206,21 +206,32 @@ def test_mixers_leave_to_products_what_it_does_not_take(calls):
     with torch.no_grad():
         with use_backend("torch"):
             expected = mixer(x, plan)
-        with FlopCounterMode(display=False) as count:
-            mixer(x, plan)
-        assert count.get_total_flops() > 0
         mixer.reference = True
         torch.testing.assert_close(mixer(x, plan), expected, rtol=1e-11, atol=1e-11)
-        mixer.reference = False
-        torch.compile(lambda x: mixer(x, plan), backend="eager", fullgraph=True)(x)
-        mixer.center_updates = 1
+        mixer.reference, mixer.center_updates = False, 1
         mixer(x, plan)
-        mixer.center_updates, single = 0, x.float()
+        mixer.center_updates = 0
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert mixer.float()(single, plan).dtype == torch.bfloat16
-        mixer.alpha = torch.nn.Parameter(TwoTensor(mixer.alpha.detach(), mixer.alpha.detach()), requires_grad=False)
-        mixer(single, plan)
+            assert mixer.float()(x.float(), plan).dtype == torch.bfloat16
     assert not calls
+
+
+def test_mixers_take_it_where_operations_are_watched_or_recorded(calls):
+    mixer, plan, x = mixer_and_plan()
+    with torch.no_grad():
+        expected = mixer(x, plan)
+        compiled = torch.compile(lambda x: mixer(x, plan), backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(x), expected)
+        both = torch.vmap(lambda x: mixer(x, plan))(torch.stack([x, -x]))
+        assert torch.equal(both[0], expected) and torch.equal(both[1], mixer(-x, plan))
+        with FlopCounterMode(display=False) as count:
+            mixer(x, plan)
+        with use_backend("torch"), FlopCounterMode(display=False) as products:
+            mixer(x, plan)
+        assert 0.5 < count.get_total_flops() / products.get_total_flops() < 1  # products are padded
+        two = mixer(TwoTensor(x, -x), plan)
+        assert torch.equal(two.a, both[0]) and torch.equal(two.b, both[1])
+    assert len(calls) == 6
 
 
 def test_mixers_refuse_what_products_refuse(calls):

@@ -1,0 +1,72 @@
+"""What numba compiles, as operators of torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+import pointmix.ops.cells.numba
+import pointmix.ops.context.numba
+import pointmix.ops.neighbors.numba
+import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
+
+POS, PTR, OUT = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
+CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
+CELL_PTR, NEW = torch.tensor([0, 4, 6]), torch.tensor([[0, 0], [1, 1], [0, 1]])
+NEW_PTR, COUNT, PARENT = torch.tensor([0, 2, 3]), torch.tensor([1, 1, 1]), torch.tensor([0, -1, 1, -1, 2, -1])
+MEMBERS = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 0], [1, 1], [0, 1]]).bool()
+WEIGHTS = [torch.randn(shape) for shape in ((12, 3), (12,), (5, 6), (5,), (1,), (1,))]
+CASES = {
+    "numba_knn": (POS, PTR, POS, PTR, 3),
+    "numba_farthest_points": (POS, PTR, OUT, torch.tensor([1, 0])),
+    "numba_coarse_cells": (CELL, CELL_PTR, SIZE, 2, 0),
+    "numba_adopted": (CELL, CELL_PTR, SIZE, 2, NEW, NEW_PTR, COUNT, PARENT),
+    "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
+    "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
+    "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
+    "numba_context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_opcheck(name):
+    torch.library.opcheck(getattr(torch.ops.pointmix, name).default, CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fake_tensors_have_the_shapes_and_dtypes_of_the_results(name):
+    op = getattr(torch.ops.pointmix, name)
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    given = [mode.from_tensor(t) if isinstance(t, torch.Tensor) else t for t in CASES[name]]
+    with mode:
+        fakes = op(*given)
+    results = op(*CASES[name])
+    for fake, real in zip(*((x,) if isinstance(x, torch.Tensor) else x for x in (fakes, results)), strict=True):
+        assert fake.dtype == real.dtype and fake.ndim == real.ndim
+        assert all(f == r for f, r in zip(fake.shape, real.shape, strict=True) if isinstance(f, int))
+
+
+def test_vmap_calls_once_for_each_slice():
+    shifts = torch.randn(3, 9, 3)
+    found = torch.vmap(lambda x: torch.ops.pointmix.numba_knn(x, PTR, x, PTR, 2))(shifts)
+    assert torch.equal(found, torch.stack([torch.ops.pointmix.numba_knn(x, PTR, x, PTR, 2) for x in shifts]))
+    orders = torch.vmap(lambda cell: torch.ops.pointmix.numba_window_order(cell, CELL_PTR, SIZE, 1, 1)[0])
+    assert orders(torch.stack([CELL, CELL])).shape == (2, 6)
+
+
+def test_compiles_in_one_graph():
+    def op(x):
+        return torch.ops.pointmix.numba_context_cluster(x, *CASES["numba_context_cluster"][1:]) * 2
+
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(POS), op(POS))
+    torch.compiler.reset()
+
+
+def test_backpropagation_raises():
+    x = POS.clone().requires_grad_()
+    out = torch.ops.pointmix.numba_context_cluster(x, *CASES["numba_context_cluster"][1:])
+    with pytest.raises(NotImplementedError, match="^pointmix::numba_context_cluster has no derivatives"):
+        out.sum().backward()
