@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pointmix.utils.tracing import traced
+from pointmix.utils.tracing import has_memory, traced
 
 T = TypeVar("T")
 ENTRIES, BYTES = 256, 2**27  # at most, of all devices together; the longest unused go first
@@ -43,8 +43,10 @@ def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
     with torch.inference_mode(False), torch.no_grad(), _without_autocast(device.type):
         value = build(*args, device)
     versions = [(t, t._version) for t in _tensors(value)]
+    if not all(type(t) is Tensor and has_memory(t) for t, _ in versions):
+        return value
     size = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t, _ in versions}.values())
-    if versions and size <= BYTES and all(type(t) is Tensor for t, _ in versions):
+    if versions and size <= BYTES:
         with _lock:
             _entries.pop(key, None)
             _entries[key] = value, versions, size

@@ -21,9 +21,11 @@ def traced(x: Tensor) -> bool:
 
 
 def has_memory(x: Tensor) -> bool:
-    """False for tensors that only stand for others, as those that torch.func transforms do."""
+    """False for tensors that wrap others, as in transforms of torch.func, and for fake tensors."""
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return False
     try:
-        x.data_ptr()
+        x.untyped_storage().data_ptr()
     except RuntimeError:
         return False
     return True

@@ -142,6 +142,8 @@ def test_transforms_build_their_own():
     with torch.no_grad():
         assert torch.equal(torch.func.vmap(torch.func.grad(loss))(rows), torch.arange(3.0).expand(2, 3))
     assert not cache._entries
+    assert torch.equal(torch.func.grad(lambda x: (x * shared(numbers, 3, like=X)).sum())(X), torch.arange(3.0))
+    assert not cache._entries  # what is built inside a transform belongs to it, though X does not
     kept = shared(numbers, 3, like=X)
     assert torch.equal(torch.func.vmap(loss)(rows), rows @ kept) and shared(numbers, 3, like=X) is kept
 

@@ -29,11 +29,25 @@ def test_what_is_written_down_runs_anywhere():
             torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+class AddsOneIfTraced(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if traced(x) else x
+
+
 def test_plain_tensors_are_not_traced():
     assert not traced(torch.zeros(1)) and not traced(torch.nn.Parameter(torch.zeros(1)))
     with FakeTensorMode():
         assert traced(torch.zeros(1))
     assert torch.func.vmap(lambda x: torch.tensor(traced(x)))(torch.zeros(2)).all()
+    seen = []
+    note = lambda x: seen.append(traced(x)) or x.sum()  # noqa: E731
+    torch.func.grad(note)(torch.zeros(2))
+    torch.func.jvp(note, (torch.zeros(2),), (torch.zeros(2),))
+    torch.func.functionalize(note)(torch.zeros(2))
+    make_fx(note)(torch.zeros(2))
+    assert seen == [True] * 4
+    exported = torch.export.export(AddsOneIfTraced(), (torch.zeros(2),)).module()
+    assert torch.equal(exported(torch.zeros(2)), torch.ones(2))
 
 
 def test_float64_in_autocast():

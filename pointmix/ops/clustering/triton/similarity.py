@@ -20,7 +20,7 @@ import triton.language as tl
 
 from pointmix.ops import lorentz
 
-LONGEST = tl.constexpr(lorentz.LONGEST)
+MAX_RADIUS = tl.constexpr(lorentz.MAX_RADIUS)
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def sinhc(s):
     near = 1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156 * (1 + s / 210))))
     near = 1 + s / 6 * (1 + s / 20 * near)
     r = tl.sqrt(tl.where(s < 1, 1.0, s))
-    top = tl.where(r > LONGEST, LONGEST, r)
+    top = tl.where(r > MAX_RADIUS, MAX_RADIUS, r)
     return tl.where(s < 1, near, 0.5 * (tl.exp(top) - tl.exp(-top)) / r)
 
 
@@ -96,7 +96,7 @@ def sinhc_slope(s):
     near = (1 + s / 10 * (1 + s / 28 * near)) / 6
     big = tl.where(s < 1, 1.0, s)
     r = tl.sqrt(big)
-    cosh = tl.where(r > LONGEST, 0.0, 0.5 * (tl.exp(r) + tl.exp(-r)))
+    cosh = tl.where(r > MAX_RADIUS, 0.0, 0.5 * (tl.exp(r) + tl.exp(-r)))
     return tl.where(s < 1, near, 0.5 * (cosh - sinhc(big)) / big)
 
 
