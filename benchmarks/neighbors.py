@@ -22,7 +22,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +37,7 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
     import torch
 
     from pointmix.ops import use_backend
-    from pointmix.ops.dispatch import BACKENDS
+    from pointmix.ops.dispatch import OPERATIONS
     from pointmix.ops.neighbors import ball_query, knn
     from pointmix.ops.sampling import farthest_point_sampling
 
@@ -47,7 +46,7 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
     radius = (args.k / points * 3 / (4 * math.pi)) ** (1 / 3)  # about k points inside
 
     def call(backend: str | None = None) -> None:
-        with use_backend(backend) if backend else nullcontext():
+        with use_backend(backend):
             if op == "farthest points":
                 farthest_point_sampling(pos, ptr, ratio=args.share)
             elif op == "knn":
@@ -57,10 +56,11 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
 
     key = "farthest_points" if op == "farthest points" else "knn"
     found: dict[str, Callable[[], None]] = {"default": call}
-    for name, backend in BACKENDS.items():
-        too_many = name == "triton" and key == "farthest_points" and points > backend.limits[key]
-        if backend.installed and key in backend.limits and not backend.refuses(pos) and not too_many:
+    for name, form in OPERATIONS[key].forms.items():
+        too_many = name == "triton" and key == "farthest_points" and points > form.limit
+        if form.backend.installed and not form.refusal(pos.device.type, pos.dtype) and not too_many:
             found[name] = lambda name=name: call(name)
+    found["torch"] = lambda: call("torch")
     if find_spec("torch_cluster"):
         import torch_cluster
 

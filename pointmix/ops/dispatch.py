@@ -112,6 +112,7 @@ class Operation:
 
     forms: dict[str, Form] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
+    inference: bool = False  # whether a form is for inference only
 
 
 BACKENDS: dict[str, Backend] = {TORCH.name: TORCH}
@@ -125,6 +126,7 @@ def register(op: str, *forms: Form) -> None:
     for form in forms:
         operation.forms[form.backend.name] = form
         operation.functions.pop(form.backend.name, None)
+        operation.inference |= form.inference
         BACKENDS.setdefault(form.backend.name, form.backend)
 
 
@@ -173,8 +175,9 @@ def choose(op: str, *tensors: Tensor, size: float = 0) -> Function | None:
     Raises:
         ValueError: if `use_backend` requests a backend that does not take these tensors.
     """
-    name = _select(op, tensors[0].device.type, tensors[0].dtype, size, _beyond_inference(tensors))
-    return OPERATIONS[op].functions[name] if name else None
+    operation, x = OPERATIONS[op], tensors[0]
+    name = _select(op, x.device.type, x.dtype, size, _beyond_inference(tensors) if operation.inference else "")
+    return operation.functions[name] if name else None
 
 
 def _select(op: str, device: str, dtype: torch.dtype, size: float, beyond_inference: str) -> str:

@@ -23,7 +23,7 @@ KNN = OPERATIONS["knn"].forms["numba"]
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """Operations and backends that tests may change."""
-    copies = {op: Operation(dict(o.forms), dict(o.functions)) for op, o in OPERATIONS.items()}
+    copies = {op: replace(o, forms=dict(o.forms), functions=dict(o.functions)) for op, o in OPERATIONS.items()}
     monkeypatch.setattr(dispatch, "OPERATIONS", copies)
     monkeypatch.setattr(dispatch, "BACKENDS", dict(BACKENDS))
 
