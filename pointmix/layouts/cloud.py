@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from pointmix.layouts.plan import IndexPlan, plan_windows
 from pointmix.layouts.top import IndexTop
 from pointmix.ops.neighbors import knn
-from pointmix.ops.precision import widened
+from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import counts_to_ptr as offsets
 from pointmix.ops.ragged import ptr_to_batch as set_of
 from pointmix.ops.ragged import squared_distance
@@ -84,7 +84,7 @@ class Cloud:
         size = points.ptr.diff()[set_of(coarse.ptr, len(near)), None]  # (K, 1)
         again = slot >= size  # smaller sets than n begin anew
         rows = points.feat.index_select(0, near.flatten()).view(*near.shape, -1)
-        total = rows.masked_fill(again[..., None], 0).sum(1, dtype=widened(rows.dtype))
+        total = rows.masked_fill(again[..., None], 0).sum(1, dtype=at_least_float32(rows.dtype))
         mean = (total / size.clamp(max=near.shape[1])).to(rows.dtype)
         number = torch.unique(near.masked_fill(again, -1).sort(1).values, dim=0, return_inverse=True)[1]  # (K,)
         place = torch.arange(len(near), device=near.device)

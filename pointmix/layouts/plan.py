@@ -27,7 +27,7 @@ from pointmix.layouts.top import Taps, Top, share_of, shared_out
 from pointmix.layouts.windows import first_of_equals, member_signature
 from pointmix.ops import ragged
 from pointmix.ops.dispatch import choose
-from pointmix.ops.precision import widened
+from pointmix.ops.precision import at_least_float32
 from pointmix.ops.segments import segment_sum
 
 
@@ -209,7 +209,7 @@ def plan_windows(
         dtype: of the pooling weights, which are float32 for half precision.
         distinct: a center around which lie the same points as around an earlier one does not exist.
     """
-    like = counts.new_empty(0, dtype=widened(dtype))
+    like = counts.new_empty(0, dtype=at_least_float32(dtype))
     found = (choose("window_rows", counts) or _window_rows)(counts, members, distinct, like)
     slot, valid, place, pooling, row_window, window, center_valid = found
     row_window = None if len(row_window) == len(counts) else row_window

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.layouts.windows import sides_of
-from pointmix.ops.precision import in_float32, widened
+from pointmix.ops.precision import at_least_float32, in_float32
 from pointmix.ops.segments import segment_sum
 
 
@@ -166,7 +166,7 @@ class IndexTop:
 
 def share_of(count: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*N"]:
     """One over a count; in float32 for half precision, in which large counts are infinite."""
-    return 1 / count.to(widened(dtype))
+    return 1 / count.to(at_least_float32(dtype))
 
 
 @in_float32

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pointmix.ops.precision import widened
+from pointmix.ops.precision import at_least_float32
 from pointmix.ops.segments import segment_sum
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, POSITIVE
@@ -42,7 +42,7 @@ class Sets:
 
     def mean(self, x: Float[Tensor, "N *C"]) -> Float[Tensor, "B *C"]:
         """Mean over the points of each set, which half precision could not always sum up."""
-        wide = widened(x.dtype)
+        wide = at_least_float32(x.dtype)
         if self.even:
             return x.view(self.number, self.even, *x.shape[1:]).mean(1, dtype=wide).to(x.dtype)
         total = segment_sum(x.to(wide), self.batch, self.number)
@@ -69,7 +69,7 @@ class PointNorm(nn.Module):
             y = x.view(sets.number, sets.even, 1, -1).permute(0, 3, 1, 2)  # (B, C, L, 1), channels last in memory
             y = torch.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
             return y.permute(0, 2, 3, 1).reshape(x.shape)
-        x32 = x.to(widened(x.dtype))
+        x32 = x.to(at_least_float32(x.dtype))
         x32 = x32 - sets.spread(sets.mean(x32.mean(1)))[:, None]
         var = sets.mean(torch.linalg.vector_norm(x32, dim=1).square()) / x.shape[1]  # (B,) over points and channels
         x32 = x32 * sets.spread(torch.rsqrt(var + self.eps))[:, None]

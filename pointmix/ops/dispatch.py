@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.lazy import when_imported
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-Function = Callable[..., "Tensor | tuple[Tensor, ...]"]
+Function = Callable[..., Any]  # signatures differ between operations
 
 
 @dataclass(frozen=True)

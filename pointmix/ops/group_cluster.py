@@ -1,11 +1,11 @@
-"""Context clustering of a group of neighbors around one center, the mean of them all (PointMLP-CoC).
+"""Context clustering of a group of neighbors around one center, their mean (PointMLP-CoC).
 
-With one center nobody chooses: neighbor n of a group has the weight s_n = sigmoid(alpha cos(q_n, c) + beta), and
+With one center there is no assignment: neighbor n has the weight s_n = sigmoid(alpha cos(q_n, c) + beta), and
 
     g   = (v + sum_n s_n v_n) / (1 + sum_n s_n),   v the mean of the v_n
     y_n = x_n + Wp (s_n g) + bp
 
-Values and projection are linear and the weights in g sum to one, so both are worked out once a group:
+Values and projection are linear and the weights in g sum to one, so both are computed once per group:
 
     g = Wv (sum_n w_n x_n) + bv,  w_n = (1 / k + s_n) / (1 + sum_n s_n),   y_n = x_n + s_n (Wp g) + bp
 
@@ -62,7 +62,7 @@ def cluster_group(
     *,
     overwrite: bool = False,
 ) -> Float[Tensor, "G k C"]:
-    """`cluster_group_reference` with values and projections of the centers only; the result may take the place of x."""
+    """`cluster_group_reference` with values and projections of the centers only; `overwrite` reuses x's memory."""
     q = F.linear(x, wq, bq)
     center = q.mean(1)  # (G, D)
     center = center * (alpha / length(center)[:, None])

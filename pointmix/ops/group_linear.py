@@ -1,7 +1,7 @@
-"""The first linear map of a group, worked out before its neighbors are gathered.
+"""PointMLP's first linear map of a group, applied before its neighbors are gathered.
 
 PointMLP describes neighbor j of anchor i by (alpha (f_j - f_i) / (std + eps) + beta, f_i) and maps that linearly. The
-map is linear in f_j and in f_i, so it can be applied to each point once instead of once a neighbor:
+map is linear in f_j and in f_i, so it can be applied once to each point instead of once to each neighbor:
 
     W1 (alpha (f_j - f_i) / (std + eps) + beta) + W2 f_i + b = t_i + (u_j - u_i) / (std + eps)
     u = (W1 alpha) f,   t = W2 f + W1 beta + b
@@ -19,7 +19,7 @@ from torch import Tensor
 from pointmix.ops.segments import segment_sum
 
 EPS = 1e-5
-NOISE = 32  # roundings of a feature; differences below are none, as dividing by them would make them count
+NOISE = 32  # differences of up to this many roundings of a feature count as zero, so that they are not amplified
 
 
 def group_linear_reference(
@@ -32,16 +32,16 @@ def group_linear_reference(
     beta: Float[Tensor, "C"],
     weight: Float[Tensor, "K 2C"],
 ) -> Float[Tensor, "S*k K"]:
-    """Every group written out and mapped.
+    """Form every group and map it.
 
     Args:
         feat: features of the points.
-        near: the neighbors of each anchor.
-        anchor: the point that is each anchor.
+        near: indices of each anchor's neighbors.
+        anchor: index of each anchor.
         batch: the set of each anchor.
         sets: B.
         alpha, beta: scale and offset of each channel of a difference.
-        weight: of the linear map, the anchor's half last.
+        weight: of the linear map; the second half is for the anchor.
     """
     center = feat[anchor][:, None].expand(-1, near.shape[1], -1)  # (S, k, C)
     x = (feat[near] - center) * inverse_std(feat, near, anchor, batch, sets)[:, None, None].to(feat.dtype)
@@ -56,7 +56,7 @@ def map_points(
     weight: Float[Tensor, "K 2C"],
     bias: Float[Tensor, "K"] | None = None,
 ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "S K"]]:
-    """u of the points and t of the anchors."""
+    """u of each point and t of each anchor."""
     w1, w2 = weight.chunk(2, dim=1)
     shift = w1 @ beta if bias is None else torch.addmv(bias, w1, beta)
     return F.linear(feat, w1 * alpha), F.linear(feat[anchor], w2, shift.to(w2.dtype))
@@ -69,7 +69,10 @@ def group_rows(
     near: Int[Tensor, "S k"],
     anchor: Int[Tensor, "S"],
 ) -> Float[Tensor, "S*k K"]:
-    """t_i + scale_i (u_j - u_i) for every neighbor j of every anchor i. Subtracted first: equal points differ by 0."""
+    """t_i + scale_i (u_j - u_i) for every neighbor j of every anchor i.
+
+    The difference comes first, so that equal points differ by exactly 0.
+    """
     x = u.index_select(0, near.flatten()).view(*near.shape, -1)  # (S, k, K)
     x -= u.index_select(0, anchor)[:, None]
     out = None if torch.is_grad_enabled() else x
@@ -85,10 +88,10 @@ def inverse_std(
     sets: int,
     piece: int = 0,
 ) -> Float[Tensor, "S"]:
-    """1 / (std + eps) for each anchor, std being one number for each set: the (unbiased) standard deviation of all
-    differences between neighbors and anchors, over groups, neighbors and channels.
+    """1 / (std + eps) for each anchor. std is one number per set: the (unbiased) standard deviation of all differences
+    between neighbors and anchors, over groups, neighbors and channels.
 
-    Zero where all the differences are within rounding. With `piece`, so many groups are held at a time.
+    Zero where all differences are within rounding. With `piece`, that many groups are processed at a time.
     """
     feat = feat if feat.dtype == torch.float64 else feat.float()
     parts = []

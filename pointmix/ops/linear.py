@@ -1,4 +1,4 @@
-"""A linear map with what follows it, in one pass over the result where oneDNN does the product."""
+"""A linear map fused with what follows it: one pass over the result if oneDNN computes the product."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def linear(
 ) -> Float[Tensor, "N K"]:
     """w x + b, then the exact (erf) GELU if asked for, then `plus` if given. Without gradients.
 
-    torch's own linear writes the bias, adds the product to it and leaves the rest to further passes, which for a narrow
-    x together take as long as the product.
+    `F.linear` writes the bias, adds the product to it, and leaves the rest to further passes, which together take as
+    long as the product if x is narrow.
     """
     if not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype)) or traced(x) or not x.is_contiguous():
         y = F.linear(x, w, b)
@@ -39,16 +39,19 @@ def linear(
 
 @cache
 def _one_pass(device: str, dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies this type on this machine. The op is torch's own, but not of its public interface."""
-    if device != "cpu" or not _KNOWN:
+    """Whether oneDNN multiplies this dtype on this machine."""
+    if device != "cpu" or not _AVAILABLE:
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bfloat16)
 
 
 def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:
     return 2 * math.prod(x_shape) * out_shape[-1]
 
 
-_KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-if _KNOWN and torch.ops.mkldnn._linear_pointwise not in flop_registry:  # else torch's counter would leave ours out
+# The operator that torch's own compiler uses for a linear map and the GELU after it. No public function does the same;
+# builds of torch without the operator use `F.linear`.
+_AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+if _AVAILABLE and torch.ops.mkldnn._linear_pointwise not in flop_registry:  # else FlopCounterMode would not count it
     register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

@@ -18,29 +18,29 @@ import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import ParamSpec
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 MAX_RADIUS = math.asinh(2.0**15)  # of sqrt(kappa) |v| in `expmap0`, as in MERU: squares of points fit float32
-Op = TypeVar("Op", bound=Callable[..., Tensor])
+P = ParamSpec("P")
 
 
-def _without_autocast(op: Op) -> Op:
+def _without_autocast(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """`op` without autocast, in float64 if its points (tensors with dimensions) are, else in float32."""
 
     @functools.wraps(op)
-    def run(*args, **named):
+    def run(*args: P.args, **named: P.kwargs) -> Tensor:
         tensors = [a for a in (*args, *named.values()) if isinstance(a, Tensor)]
         double = any(t.dtype == torch.float64 for t in tensors if t.ndim)
         dtype = torch.float64 if double else torch.float32
-        args = [a.to(dtype) if isinstance(a, Tensor) else a for a in args]
-        named = {name: a.to(dtype) if isinstance(a, Tensor) else a for name, a in named.items()}
+        cast_args = [a.to(dtype) if isinstance(a, Tensor) else a for a in args]
+        cast_named = {name: a.to(dtype) if isinstance(a, Tensor) else a for name, a in named.items()}
         device = next(t.device.type for t in tensors if t.ndim)
         with nullcontext() if device == "meta" else torch.amp.autocast(device, enabled=False):
-            return op(*args, **named)
+            return op(*cast_args, **cast_named)  # type: ignore[arg-type]
 
     return run
 

@@ -1,8 +1,8 @@
-"""The second half of a block, point by point, in pieces whose hidden layer fits the cache.
+"""The MLP of a block, in pieces of the points whose hidden layer fits the cache.
 
-The hidden layer is up to eight times as wide as the input; writing it to memory and reading it back takes longer than
-computing it. On a CPU it exists for a piece of the points at a time. The backward pass computes it again, which takes
-no longer and saves most of the memory that training needs; only that of wide inputs is kept (its part before the GELU).
+The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
+than computing it. On a CPU it is therefore formed for one piece of the points at a time. The backward pass recomputes
+it, which takes no longer and saves most of the memory of training; it is kept (before the GELU) for wide inputs only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
-from pointmix.ops.precision import autocast_dtype, widened
+from pointmix.ops.precision import at_least_float32, autocast_dtype
 
-CACHED = 2**19  # numbers of the hidden layer that a piece has on a CPU: 2 MiB of float32
-NARROW = 128  # channels up to which reading the hidden layer back takes longer than computing it again
+CACHED = 2**19  # numbers in the hidden layer of a piece on a CPU: 2 MiB of float32
+NARROW = 128  # up to this many channels, recomputing the hidden layer is faster than reading it back
 
 
 def mlp_reference(
@@ -46,7 +46,7 @@ def mlp(
     """`mlp_reference` in pieces. Follows autocast; a compiler and float16 get the reference form."""
     if (dtype := autocast_dtype(x)) is not None:
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
-    # a compiler fuses and recomputes by itself; sums before the scale, as the pieces form them, overflow in float16
+    # a compiler fuses and recomputes by itself; in float16 the pieces' sums, formed before the scale, would overflow
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
     piece = points_per_piece(x, len(w1))
@@ -55,7 +55,7 @@ def mlp(
 
 
 def points_per_piece(x: Float[Tensor, "N C"], width: int) -> int:
-    """How many points a piece has, so that its layer of this width about fits the cache; all pieces are alike."""
+    """The number of points of a piece, so that its layer of this width about fits the cache."""
     pieces = round(len(x) * width / CACHED) if x.device.type == "cpu" else 1
     return max(-(-len(x) // max(pieces, 1)), 1)
 
@@ -84,7 +84,7 @@ class _Pieces(torch.autograd.Function):
     def backward(ctx, dy):
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
         need_x, need_w1, need_b1, need_w2, _, need_scale, need_plus, *_ = ctx.needs_input_grad
-        wide = widened(x.dtype)  # of sums over many pieces
+        wide = at_least_float32(x.dtype)  # for sums over many pieces
         dx = torch.empty_like(x)
         dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, w1[:, :1], w2.t()))
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
@@ -92,7 +92,7 @@ class _Pieces(torch.autograd.Function):
             part = slice(start, start + ctx.piece)
             h = linear(x[part], w1, b1) if hidden is None else hidden[part]
             if need_w2 or need_scale:
-                add_product(dw2, F.gelu(h), dy[part].to(x.dtype))  # without the scale: that gives its gradient too
+                add_product(dw2, F.gelu(h), dy[part].to(x.dtype))  # without the scale, to give the scale's gradient too
             if need_x or need_w1 or need_b1:
                 dh = torch.ops.aten.gelu_backward((dy[part] * scale).to(x.dtype) @ w2, h)
                 torch.mm(dh, w1, out=dx[part])

@@ -1,75 +1,80 @@
-"""What half precision is too small for.
+"""Computes in float32 what half precision cannot represent.
 
-float16 ends at 65504 and has 11 digits: a sum over the points of a cluster overflows, and near centers are told apart
-by their rounding. So clustering of float16 is done in float32, whoever asked for it, autocast or the tensors; sums over
-segments are float32 in bfloat16 too.
+float16 overflows at 65504 and has 11 significant bits: sums over the points of a cluster overflow, and rounding decides
+between centers that are nearly equally near. So clustering in float16 is computed in float32, whether autocast or the
+tensors ask for float16; sums over segments are computed in float32 for bfloat16 too.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+P = ParamSpec("P")
+R = TypeVar("R")
 HALF = (torch.float16, torch.bfloat16)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The type that autocast gives `x` in a product, None where it is off; it leaves float64 alone."""
+    """The dtype in which autocast computes a product of `x`; None if it is off. It does not change float64."""
     device = x.device.type
     casts = x.dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if casts else None
 
 
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """float32 in place of a half precision."""
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half precision, any other dtype as it is."""
     return torch.float32 if dtype in HALF else dtype
 
 
-def in_float32(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`op` in float32 where its first tensor would be computed in float16; what is returned has that tensor's type."""
+def in_float32(op: Callable[P, R]) -> Callable[P, R]:
+    """`op`, computed in float32 if its first argument would be computed in float16; results keep its dtype."""
 
     @functools.wraps(op)
-    def run(*args, **named):
-        x = args[0] if args else next(iter(named.values()))
+    def run(*args: P.args, **named: P.kwargs) -> R:
+        x = cast(Tensor, args[0] if args else next(iter(named.values())))
         if (autocast_dtype(x) or x.dtype) != torch.float16:
             return op(*args, **named)
         with torch.autocast(x.device.type, enabled=False):
-            out = op(*map(_single, args), **{name: _single(a) for name, a in named.items()})
-        return tuple(_back(t, x) for t in out) if isinstance(out, tuple) else _back(out, x)
+            named_float32 = {name: _to_float32(a) for name, a in named.items()}
+            out: object = op(*map(_to_float32, args), **named_float32)  # type: ignore[arg-type]
+        return cast(R, tuple(_to_dtype(t, x) for t in out) if isinstance(out, tuple) else _to_dtype(out, x))
 
     return run
 
 
-def sums_in_float32(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`op` in float32 where its first tensor is of a half precision, which is what it returns then."""
+def sums_in_float32(op: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """A reduction over segments, computed in float32 for half precision, which is also the dtype of the result."""
 
     @functools.wraps(op)
-    def run(x, *args, **named):
-        wide = widened(x.dtype)
-        return op(x, *args, **named) if wide == x.dtype else op(x.to(wide), *args, **named).to(x.dtype)
+    def run(x: Tensor, index: Tensor, size: int) -> Tensor:
+        dtype = at_least_float32(x.dtype)
+        return op(x, index, size) if dtype == x.dtype else op(x.to(dtype), index, size).to(x.dtype)
 
     return run
 
 
-def without_float16(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A module's method on features as if autocast were off where it would choose float16."""
+def without_float16(method: Callable[P, R]) -> Callable[P, R]:
+    """A module's method of features, without autocast to float16."""
 
     @functools.wraps(method)
-    def run(module, x, *args, **named):
+    def run(*args: P.args, **named: P.kwargs) -> R:
+        module, x = cast(nn.Module, args[0]), cast(Tensor, args[1])
         if autocast_dtype(x) != torch.float16 or next(module.parameters()).dtype == torch.float16:
-            return method(module, x, *args, **named)
+            return method(*args, **named)
         with torch.autocast(x.device.type, enabled=False):
-            return method(module, x.float(), *args, **named)
+            return method(module, x.float(), *args[2:], **named)  # type: ignore[arg-type]
 
     return run
 
 
-def _single(x: object) -> object:
+def _to_float32(x: object) -> object:
     return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
 
 
-def _back(x: Tensor, like: Tensor) -> Tensor:
-    return x.to(like.dtype) if x.is_floating_point() else x
+def _to_dtype(x: object, like: Tensor) -> object:
+    return x.to(like.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x

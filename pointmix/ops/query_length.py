@@ -1,4 +1,4 @@
-"""Lengths of queries that nobody keeps."""
+"""Lengths of queries, without keeping the queries for the backward pass."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
 from pointmix.ops.mlp import add_product, points_per_piece
-from pointmix.ops.precision import autocast_dtype, widened
+from pointmix.ops.precision import at_least_float32, autocast_dtype
 from pointmix.ops.similarity import least_length, length
 
 
 def query_length_reference(
     x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
 ) -> Float[Tensor, "N E"]:
-    """|w x + b| of each head."""
+    """|w x + b| for each head."""
     return length(F.linear(x, w, b).unflatten(-1, (heads, -1)))
 
 
 def query_length(
     x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
 ) -> Float[Tensor, "N E"]:
-    """`query_length_reference`, whose backward pass computes the queries again, which are wider than all else that a
-    mixer's gradient needs. Follows autocast; a compiler gets the reference form."""
+    """`query_length_reference`, whose backward pass recomputes the queries.
+
+    The queries are wider than anything else that a mixer's gradient needs. Follows autocast; a compiler gets the
+    reference form.
+    """
     if (dtype := autocast_dtype(x)) is not None:
         x, w, b = (t.to(dtype) for t in (x, w, b))
     if torch.compiler.is_compiling():
@@ -48,7 +51,7 @@ class _QueryLength(torch.autograd.Function):
         x, w, b, size = ctx.saved_tensors
         heads = size.shape[1]
         grad = torch.where(size > least_length(x.dtype), grad / size, 0)
-        wide = widened(x.dtype)  # of sums over many pieces
+        wide = at_least_float32(x.dtype)  # for sums over many pieces
         dx, dw, db = torch.empty_like(x), torch.zeros_like(w, dtype=wide), torch.zeros_like(b, dtype=wide)[:, None]
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
         for part in _pieces(x, w):
@@ -61,6 +64,6 @@ class _QueryLength(torch.autograd.Function):
 
 
 def _pieces(x: Tensor, w: Tensor) -> list[slice]:
-    """Parts of the points whose queries fit the cache."""
+    """Slices of the points whose queries fit the cache."""
     piece = points_per_piece(x, len(w))
     return [slice(start, start + piece) for start in range(0, len(x), piece)]

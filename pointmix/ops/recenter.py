@@ -1,4 +1,4 @@
-"""Positions in fewer digits: sets far from the origin are moved to it before the cast, not after."""
+"""Recenters sets that lie far from the origin before their positions are cast to a lower precision."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pointmix.ops.ragged import ptr_to_batch
 
 
 def recenter_for(pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], dtype: torch.dtype) -> Float[Tensor, "N D"]:
-    """Positions, in their own precision, that a cast to `dtype` keeps apart.
+    """Positions, in their own precision, that stay distinct when cast to `dtype`.
 
-    A set is moved such that the middle of its bounding box is the origin, if `dtype` has fewer digits than `pos` and
-    more than a third of them would say where the set is rather than what it looks like: in float32 beyond 203 times its
-    longest side, in float16 beyond 10 times. So map coordinates are moved, while sets about the origin, and all that
-    has the precision already, stay as they are.
+    If `dtype` has fewer significant bits than `pos`, and more than a third of them would encode the location of a set
+    rather than its shape, the middle of its bounding box is moved to the origin: in float32 beyond 203 times its
+    longest side, in float16 beyond 10 times. So map coordinates are moved; sets near the origin are not.
 
     Args:
         pos: finite positions of B sets.

@@ -17,12 +17,12 @@ def length(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
 
 
 def least_length(dtype: torch.dtype) -> float:
-    """1e-12, or the smallest normal number in half precision. A shorter vector has no gradient."""
+    """1e-12, or the smallest normal number in half precision. Shorter vectors have no gradient."""
     return max(1e-12, torch.finfo(dtype).tiny)
 
 
 class _Length(torch.autograd.Function):
-    """torch's own takes a pass more to leave out the gradient of short vectors."""
+    """torch's own norm needs another pass to mask the gradient of short vectors."""
 
     @staticmethod
     def forward(ctx, x, least):
@@ -40,7 +40,7 @@ class _Length(torch.autograd.Function):
 def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N M L"]:
     """Cosine of each center with each query."""
     unit = c / length(c)[..., None]
-    if c.shape[-2] > q.shape[-1]:  # fewer numbers to divide in the queries than in the products
+    if c.shape[-2] > q.shape[-1]:  # dividing the queries takes fewer divisions than dividing the products
         return unit @ (q / length(q)[..., None]).transpose(-1, -2)
     return unit @ q.transpose(-1, -2) / length(q)[..., None, :]
 
@@ -48,17 +48,18 @@ def cosine(c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"]) -> Float[Tens
 def negative_distance(
     c: Float[Tensor, "*N M D"], q: Float[Tensor, "*N L D"], *, kappa: float | Tensor, released: bool = False
 ) -> Float[Tensor, "*N M L"]:
-    """Minus the hyperbolic distance of each center to each query, both clipped to norm 1 and lifted to the hyperboloid.
+    """Minus the hyperbolic distance of each center to each query, both clipped to norm 1 and mapped by `expmap0`.
 
-    HCFormer, equation 9, whose acosh lacks the curvature and whose softmax lacks the sign: points join near centers.
-    The product form of the distance; no tensor of M x L x D. In float32 at least, whatever autocast says.
+    HCFormer, equation 9, which omits the curvature in acosh, and the sign in the softmax. Computed by one product,
+    without a tensor of M x L x D, in at least float32 even under autocast.
 
     Args:
         kappa: the curvature is -kappa.
-        released: lift as the authors' code does, which takes the first number of each vector for its time.
+        released: map as in the authors' code, which takes the first coordinate of each vector for its time.
     """
     expmap0 = lorentz.expmap0_released if released else lorentz.expmap0
-    return -lorentz.pairwise_distance(*(expmap0(lorentz.clip_norm(x), kappa) for x in (c, q)), kappa)
+    c, q = (expmap0(lorentz.clip_norm(x), kappa) for x in (c, q))
+    return -lorentz.pairwise_distance(c, q, kappa)
 
 
 def has_kernel(similarity: object) -> bool:

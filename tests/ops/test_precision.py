@@ -6,19 +6,21 @@ import pytest
 import torch
 
 from pointmix.ops.clustering import assign_hard
-from pointmix.ops.precision import HALF, in_float32, sums_in_float32, widened
+from pointmix.ops.precision import HALF, at_least_float32, in_float32, sums_in_float32
 from pointmix.ops.segments import segment_mean
 
 
 def test_half_precision_is_widened():
-    assert [widened(dtype) for dtype in (*HALF, torch.float32, torch.float64)] == [torch.float32] * 3 + [torch.float64]
+    assert [at_least_float32(dtype) for dtype in (*HALF, torch.float32, torch.float64)] == [torch.float32] * 3 + [
+        torch.float64
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_an_op_sees_float32_in_place_of_float16_and_gives_it_back(dtype):
     @in_float32
     def op(x, *, scale):
-        assert x.dtype == scale.dtype == widened(dtype)
+        assert x.dtype == scale.dtype == at_least_float32(dtype)
         return x * scale, x.long()
 
     values = torch.ones(3, dtype=dtype)

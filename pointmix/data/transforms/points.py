@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor
 
 from pointmix.layouts.cloud import Cloud
-from pointmix.ops.precision import widened
+from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import counts_to_ptr as offsets
 from pointmix.ops.segments import segment_mean
 from pointmix.pointset import PointSet
@@ -150,7 +150,7 @@ def rotate(
     matrix = _spread(_rotation(direction, angle)[:, :dims, :dims], points)  # (N, D, D)
     feat = points.feat
     if vectors is not None:
-        turned = (matrix.to(widened(feat.dtype)) * _vectors("rotate", points, vectors)[:, None]).sum(dim=2)
+        turned = (matrix.to(at_least_float32(feat.dtype)) * _vectors("rotate", points, vectors)[:, None]).sum(dim=2)
         feat = _with_vectors(feat, turned, vectors)
     return _moved(points, (matrix * _wide(points)[:, None]).sum(dim=2), labels, feat)
 
@@ -240,7 +240,7 @@ def _check_free(points: PointSet, what: str) -> None:
 
 def _wide(points: PointSet) -> Float[Tensor, "N D"]:
     """The positions with the range and the digits that sums and squares of them need."""
-    return points.pos.to(widened(points.pos.dtype))
+    return points.pos.to(at_least_float32(points.pos.dtype))
 
 
 def _spread(values: Shaped[Tensor, "B *K"], points: PointSet) -> Shaped[Tensor, "N *K"]:
@@ -294,7 +294,7 @@ def _vectors(what: str, points: PointSet, channels: tuple[int, int]) -> Float[Te
             f"{what}: channels {first} to {end} are no vectors in {points.pos.shape[1]} dimensions; the points have "
             f"{points.feat.shape[1]} channels"
         )
-    return points.feat[:, first:end].to(widened(points.feat.dtype))
+    return points.feat[:, first:end].to(at_least_float32(points.feat.dtype))
 
 
 def _with_vectors(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from pointmix.ops.cells import numba_kernels
 from pointmix.ops.kernels.jit import as_array, call
-from pointmix.ops.kernels.operators import Result, dynamic_size, operator
+from pointmix.ops.kernels.operators import Function, dynamic_size, operator
 
 
-def _tensors(name: str) -> Callable[..., Result]:
+def _tensors(name: str) -> Function:
     """A function of `numba_kernels` as a function of tensors."""
 
-    def function(*arguments: Tensor | int) -> Result:
+    def function(*arguments: Tensor | int) -> Tensor | tuple[Tensor, ...]:
         found = call(numba_kernels, name, *(as_array(a) if isinstance(a, Tensor) else a for a in arguments))
         return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)
 

@@ -1,9 +1,10 @@
-"""Integer work on cells of lattices, compiled by numba: what `pointmix.layouts.cells` says in tensors, in a few passes.
+"""Integer work on cells of lattices, compiled by numba; the reference forms are in `pointmix.layouts.cells`.
 
-Cells of all lattices are numbered one after the other, row-major, and looked up in tables, so callers see to it that
+Cells of all lattices are numbered consecutively, row-major, and looked up in tables, so callers must make sure that
 there are not many more cells than points.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
@@ -17,7 +18,7 @@ Cells = Int[ndarray, "N 2"]
 
 @compiled
 def check_ptr(ptr: Int[ndarray, "B+1"], sets: int, points: int) -> None:
-    """Raise ValueError unless ptr rises from 0 to the number of points: memory beyond is not ours."""
+    """Raise ValueError unless ptr rises from 0 to the number of points, so that no other memory is read."""
     rises = len(ptr) == sets + 1 and ptr[0] == 0 and ptr[-1] == points
     for b in range(sets):
         rises = rises and ptr[b] <= ptr[b + 1]
@@ -27,7 +28,7 @@ def check_ptr(ptr: Int[ndarray, "B+1"], sets: int, points: int) -> None:
 
 @compiled
 def check(cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"]) -> None:
-    """Raise ValueError unless ptr is one of these points and every cell one of its lattice."""
+    """Raise ValueError unless ptr is one of these points and every cell lies in its lattice."""
     check_ptr(ptr, len(size), len(cell))
     for b in range(len(size)):
         for n in range(ptr[b], ptr[b + 1]):
@@ -48,9 +49,10 @@ def starts(size: Int[ndarray, "B 2"]) -> Int[ndarray, "B+1"]:
 def coarse_cells(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], stride: int, whole: int
 ) -> tuple[Cells, Int[ndarray, "B+1"], Int[ndarray, "N'"], Int[ndarray, "N"]]:
-    """Coarse cells that stay, their ptr, how many points each holds, and the place of each point's among them or -1.
+    """Kept coarse cells, their ptr, the number of points in each, and the index of each point's kept cell or -1.
 
-    All that hold a point stay, or with `whole` (what a full cell counts) the fullest, as many as the points fill.
+    All cells that hold a point are kept, or with `whole` (the value of a full cell) the fullest, as many as the points
+    would fill.
     """
     check(cell, ptr, size)
     coarse, side = np.empty_like(size), 0
@@ -65,7 +67,7 @@ def coarse_cells(
         for n in range(ptr[b], ptr[b + 1]):
             parent[n] = first[b] + block[cell[n, 0]] * coarse[b, 1] + block[cell[n, 1]]
             held[parent[n]] += 1
-    place, new_ptr = np.empty(first[-1], np.int64), np.zeros(len(ptr), np.int64)  # place: -1 for cells that go
+    place, new_ptr = np.empty(first[-1], np.int64), np.zeros(len(ptr), np.int64)  # place: -1 for dropped cells
     for b in range(len(size)):
         cells, lacking = np.empty((2, first[b + 1] - first[b]), np.int64)
         number = total = 0
@@ -77,13 +79,13 @@ def coarse_cells(
                 room = min(size[b, 0] - row * stride, stride) * min(size[b, 1] - col * stride, stride)
                 filled, cells[number] = held[key] * (whole // room), key
                 total += filled
-                # equal shares are taken in an order that jumps about, to spread over the lattice
+                # ties are broken in a scrambled order, to spread over the lattice
                 spread = (((key - cells[0]) * 0x9E3779B1) % 2**32) >> 12
                 lacking[number] = ((whole - filled) * 2**20) // whole * 2**20 + spread
                 number += 1
         if number > 0:
             room = min((total + whole - 1) // whole, number)
-            last, high = np.int64(0), np.int64(2**41)  # how much the last to stay lacks, by bisection
+            last, high = np.int64(0), np.int64(2**41)  # what the last kept cell lacks, by bisection
             while last < high:
                 middle, ahead = (last + high) // 2, 0
                 for i in range(number):
@@ -95,7 +97,7 @@ def coarse_cells(
             ahead = 0
             for i in range(number):
                 ahead += lacking[i] < last
-            for i in range(number):  # the first of those that lack as much as the last to stay
+            for i in range(number):  # the first of those that lack as much as the last kept cell
                 equal = lacking[i] == last and ahead < room
                 if lacking[i] < last or equal:
                     place[cells[i]] = 0
@@ -122,10 +124,10 @@ def adopted(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], stride: int,
     new: Cells, new_ptr: Int[ndarray, "B+1"], count: Int[ndarray, "N'"], parent: Int[ndarray, "N"],
 ) -> tuple[Int[ndarray, "N'"], Int[ndarray, "N"]]:  # fmt: skip
-    """`count` and `parent` of `coarse_cells` once points of cells that went belong to the nearest cell that stays.
+    """`count` and `parent` of `coarse_cells` after points of dropped cells have moved to the nearest kept cell.
 
-    Of each lattice: the nearest kept cell of each column, in two sweeps, then, for each cell that went, the nearest of
-    those of its row, looked at from its own column outwards. Of equals the first in row-major order counts.
+    In each lattice: the nearest kept cell in each column, in two sweeps; then, for each dropped cell, the nearest of
+    these along its row, searched from its own column outwards. Ties go to the first in row-major order.
     """
     check(cell, ptr, size)
     check_ptr(new_ptr, len(size), len(new))
@@ -149,7 +151,7 @@ def adopted(
                 below, above = row_of[row + 1, col], row_of[row, col]
                 if below > row and (above < 0 or below - row < row - above):
                     row_of[row, col] = below
-        taken = np.full((height, width), -1)  # of cells that went: the place of the one that takes over
+        taken = np.full((height, width), -1)  # of dropped cells: the index of the nearest kept cell
         for n in range(ptr[b], ptr[b + 1]):
             if parent[n] >= 0:
                 continue
@@ -178,7 +180,7 @@ def kernel_cells(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"],
     new: Cells, new_ptr: Int[ndarray, "B+1"], stride: int, kernel: int, padding: int,
 ) -> Int[ndarray, "N' K"]:  # fmt: skip
-    """The point on each cell that the kernel of each coarse cell covers; their number where there is none."""
+    """The point on each cell under the kernel of each coarse cell; the number of points where there is none."""
     check(cell, ptr, size)
     check_ptr(new_ptr, len(size), len(new))
     first = starts(size)
@@ -200,7 +202,7 @@ def kernel_cells(
 def window_order(
     cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], folds: int, centers: int
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:
-    """Points window by window, how many each window has, and around which centers each point lies, in that order."""
+    """Points window by window, the number of points of each window, and the centers around which each point lies."""
     check(cell, ptr, size)
     window, counts = np.empty(len(cell), np.int64), np.zeros(len(size) * folds * folds, np.int64)
     for b in range(len(size)):
@@ -239,8 +241,8 @@ def window_order(
 def window_rows(
     counts: Int[ndarray, "S"], members: Bool[ndarray, "N M"], distinct: bool, like: Float[ndarray, "0"]
 ) -> tuple[ndarray, ...]:
-    """As in `IndexPlan`: slot, valid, place, pooling (in the dtype of `like`), row_window, the window of each place and
-    center_valid."""
+    """slot, valid, place, pooling (with the dtype of `like`), row_window and center_valid of an `IndexPlan`, with the
+    window of each place before the last."""
     points, windows, centers = len(members), len(counts), members.shape[1]
     mean, longest, number = (points + windows - 1) // windows, 0, 0
     for s in range(windows):

@@ -1,4 +1,4 @@
-"""Clustering as pooling: every point joins one of fewer centers, whose aggregates are the next points.
+"""Clustering as pooling: each point joins one of fewer centers, whose aggregates are the next points.
 
 N points and K centers, packed set by set; m_k is the mean feature of the points around center k.
 
@@ -7,8 +7,8 @@ N points and K centers, packed set by set; m_k is the mean feature of the points
     join        point n joins the center of its set with the largest cos(c_k, q_n), the first of equals
     aggregate   y_k = (cv_k + sum of v_n over its points) / (1 + their number)
 
-Which center a point joins has no derivative, so the queries' map gets no gradient. Values are linear and weights are
-one, hence y_k = w_v ((m_k + sum of x_n) / (1 + number)) + b_v: they are worked out once a center.
+The choice of a center has no derivative, so the map to queries gets no gradient. Values are linear and weights are
+one, hence y_k = w_v ((m_k + sum of x_n) / (1 + number)) + b_v, and values are computed once per center.
 
 Source: FEC (Chen et al., "Neural Clustering based Visual Representation Learning", CVPR 2024), released code.
 """
@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.ops.precision import in_float32, widened
+from pointmix.ops.precision import at_least_float32, in_float32
 from pointmix.ops.ragged import set_bounds
 from pointmix.ops.segments import segment_sum
 from pointmix.ops.similarity import length
 
-PIECE = 2**21  # similarities of a set held at a time, less than an image of 224 pixels has in its first pool
+PIECE = 2**21  # similarities of a set held at a time; fewer than in the first pool of an image of 224 pixels
 
 
 def cluster_pool(
@@ -41,19 +41,19 @@ def cluster_pool(
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
 ) -> Float[Tensor, "K A"]:
-    """The aggregate of each center, without the similarity of all centers and points in memory.
+    """The aggregate of each center, without forming the similarities of all centers and points at once.
 
     Args:
         x: features of the points.
         pooled: mean features of the points around each center.
         wq, bq: linear map to queries.
         wv, bv: linear map to values.
-        ptr, center_ptr: set b is points ptr[b] to ptr[b + 1], with a center at least.
-        even: all sets have as many points and as many centers. Looks at no number then, so that it compiles.
-        center_valid: false for centers that no point joins. Each set needs one that is true.
+        ptr, center_ptr: set b is points ptr[b] to ptr[b + 1]; each set has at least one center.
+        even: all sets have equal numbers of points and of centers. No values are read then, so that it compiles.
+        center_valid: false for centers that no point joins. Each set needs at least one that is true.
     """
     center = nearest_center(x, pooled, wq, bq, ptr, center_ptr, even=even, center_valid=center_valid)
-    wide = widened(x.dtype)  # a center may have thousands of points
+    wide = at_least_float32(x.dtype)  # a center may have thousands of points
     number = segment_sum(torch.ones_like(x[:, 0], dtype=wide), center, pooled.shape[0])
     mean = (segment_sum(x.to(wide), center, pooled.shape[0]) + pooled) / (1 + number)[:, None]
     return F.linear(mean.to(x.dtype), wv, bv)
@@ -72,7 +72,7 @@ def cluster_pool_reference(
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
 ) -> Float[Tensor, "K A"]:
-    """The reference form of `cluster_pool`: the equations one by one, over all centers and points of a set."""
+    """The reference form of `cluster_pool`: the equations written out, over all centers and points of a set."""
     outs = []
     for lo, hi, first, last in set_bounds(ptr, center_ptr):
         q, v = F.linear(x[lo:hi], wq, bq), F.linear(x[lo:hi], wv, bv)
@@ -98,10 +98,10 @@ def nearest_center(
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
 ) -> Int[Tensor, "N"]:
-    """The center that each point joins. A query or center without a length is like all of them, so the first.
+    """The center that each point joins. Zero queries and centers have equal similarities, so the first is taken.
 
-    c_k . (w_q x_n + b_q) = (w_q' c_k) . x_n + c_k . b_q, and |q_n| does not change which is largest: the points need no
-    queries. Arguments are those of `cluster_pool`.
+    c_k . (w_q x_n + b_q) = (w_q' c_k) . x_n + c_k . b_q, and |q_n| does not change the argmax: queries of the points are
+    not needed. Arguments are those of `cluster_pool`.
     """
     c = F.linear(pooled, wq, bq)
     c = (c / length(c)[:, None]).to(x.dtype)
@@ -119,7 +119,7 @@ def nearest_center(
 def _largest(
     x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]
 ) -> Int[Tensor, "B N"]:
-    """argmax over k of key_k . x_n + offset_k, some points at a time."""
+    """argmax over k of key_k . x_n + offset_k, in pieces of the points."""
     key, offset = key.transpose(1, 2), offset[:, None]
-    pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # the same for a set in any batch
+    pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # independent of the rest of the batch
     return torch.cat([torch.baddbmm(offset, piece, key).argmax(2) for piece in pieces], dim=1)

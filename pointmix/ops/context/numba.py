@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def _context_cluster(
     given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp}
     made = {"mean": mean, "center": center, "weight": weight, "out": out, "y": y, "bias_scale": bias_scale}
     arrays = kernels.Arrays(ctypes.addressof(sizes), bounds.ctypes.data)
-    address = _compiled(x.dtype).address
+    address = cast(int, _compiled(x.dtype).address)
     large = points * heads * (centers * dim + channels) >= MIN_MULTIPLICATIONS
     num_threads = torch.get_num_threads() if large else 1
 
@@ -103,7 +104,7 @@ def _context_cluster(
         sizes.step = max((last - first) // (8 * num_threads), 1)
         threads.run(address, ctypes.addressof(arrays), num_threads)
 
-    run(kernels.POOL, **given, **made)
+    run(kernels.POOL, 0, windows, **given, **made)
     c = F.linear(mean.view(-1, channels), wq, bq)  # (S M, E D)
     for first, last in _pieces(bounds, points_per_piece(x, len(wq))):
         run(kernels.ASSIGN, first, last, q=linear(x[bounds[first] : bounds[last]], wq, bq), c=c)

@@ -4,6 +4,7 @@ Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1
 nonzero weight of each point is multiplied. Linear maps of points and centers and the sigmoid are left to torch.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import ctypes

@@ -7,24 +7,28 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numba import njit
 from torch import Tensor
 
-OPTIONS = {"nogil": True, "error_model": "numpy"}
 UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
 
 
 def compiled(function: Callable) -> Callable:
     """Decorator: compile at the first call with some types; cached on disk if there is a writable folder."""
     try:
-        return njit(function, cache=True, **OPTIONS)
+        return _jit(function, cache=True)
     except RuntimeError:  # no writable folder
-        return njit(function, **OPTIONS)
+        return _jit(function, cache=False)
 
 
-def call(module: ModuleType, name: str, *arguments: object) -> object:
+def _jit(function: Callable, *, cache: bool) -> Callable:
+    return njit(function, cache=cache, nogil=True, error_model="numpy")
+
+
+def call(module: ModuleType, name: str, *arguments: object) -> Any:
     """Call a compiled function of a module. If the cache on disk cannot be used, all functions of the module are
     compiled in memory instead, in each process anew."""
     function = getattr(module, name)
@@ -34,7 +38,7 @@ def call(module: ModuleType, name: str, *arguments: object) -> object:
         warn_no_cache(Path(str(module.__file__)).stem, function.stats.cache_path, error)
         for name_of, other in list(vars(module).items()):
             if hasattr(other, "py_func"):
-                setattr(module, name_of, njit(other.py_func, **OPTIONS))
+                setattr(module, name_of, _jit(other.py_func, cache=False))
         return getattr(module, name)(*arguments)
 
 

@@ -1,13 +1,14 @@
 """Farthest points and nearest neighbors of one set by a k-d tree, compiled by numba.
 
 The tree is balanced, so it needs no pointers: node 1 is the root, 2 i and 2 i + 1 are the children of i, and the
-leaves, all on one level, are blocks of up to LEAF points, filled up with points at infinity. Each node knows the box
-around its points. Distances are rounded as `pointmix.ops.ragged.squared_distance` rounds them, and the one to a box in
-the same way: rounding keeps an order, so it is never above that to a point inside, and the result is exact.
+leaves, all on one level, are blocks of up to LEAF points, padded with points at infinity. Each node has the bounding
+box of its points. Distances are rounded as in `pointmix.ops.ragged.squared_distance`, and those to boxes in the same way:
+rounding is monotonic, so the distance to a box never exceeds that to a point inside, and the results are exact.
 
-All is in one file, because what numba keeps on disk is compiled anew only when a function's own file changes.
+Everything is in one file, because numba recompiles what it has cached only when a function's own file changes.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +19,7 @@ from pointmix.ops.kernels.jit import compiled
 
 Tree = tuple[Float[ndarray, "leaves D LEAF"], Int[ndarray, "leaves LEAF"], Float[ndarray, "nodes 2 D"]]
 LEAF = 32
-NONE = np.iinfo(np.int64).max  # the index of no point, behind all others
+NONE = np.iinfo(np.int64).max  # index of padding, sorts after all points
 
 
 @compiled
@@ -121,12 +122,13 @@ def to_block(x, n, blocks, leaf, d):
 def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, "number"]:
     """Indices of farthest points, as `pointmix.ops.sampling.farthest_points_reference` picks them.
 
-    A node knows which of its points is farthest from all picks. A box at least that far from a new pick stays closed.
+    Each node stores which of its points is farthest from all picks. A node whose box is at least that far from a new
+    pick is not visited.
     """
     blocks, index, boxes = build(x)
     leaves, dims, picked = len(blocks), x.shape[1], x.dtype.type(-1)
-    cells = np.empty((leaves, dims + 1, LEAF), x.dtype)  # a block and the distances to the nearest pick, side by side
-    pick = 0  # its place in the leaves
+    cells = np.empty((leaves, dims + 1, LEAF), x.dtype)  # a block with the distances to the nearest pick
+    pick = 0  # its position in the leaves
     for leaf in range(leaves):
         for slot in range(LEAF):
             for a in range(dims):
@@ -149,7 +151,7 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
         while depth:
             depth -= 1
             node = stack[depth]
-            if count and to_box(point, 0, boxes, node) >= far[node]:  # the first pick is looked at by all
+            if count and to_box(point, 0, boxes, node) >= far[node]:  # the first pick updates all nodes
                 continue
             if node < leaves:
                 opened[many] = node
@@ -178,13 +180,13 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> Int[ndarray, 
 
 @compiled
 def lower(index, one, other):
-    """Whether the first of two places in the leaves has the point of lower index."""
+    """Whether the first of two positions in the leaves holds the point of lower index."""
     return index[one // LEAF, one % LEAF] < index[other // LEAF, other % LEAF]
 
 
 @compiled
 def rest(d, index, picks, count):
-    """Fill the picks from count on, by index, with points that coincide with picks, whose distance is zero."""
+    """Fill the picks from count on with the points that coincide with picks, whose distance is zero, by index."""
     left = np.zeros(index.size, np.bool_)
     for leaf in range(len(index)):
         for slot in range(LEAF):
@@ -207,15 +209,15 @@ def nearest(
 ) -> None:
     """Write the k nearest points, or all if there are fewer, of some queries into their rows of out.
 
-    The order names the queries and keeps near ones together: what one finds bounds what the next one will find.
+    `order` lists the queries, with close ones together, so that the neighbors of one bound those of the next.
     """
     blocks, index, boxes = tree
     leaves, k = len(blocks), min(k, len(x))
-    d, found, count = np.empty(k, x.dtype), np.empty(k, np.int64), 0  # of one query, by distance, then by index
+    d, found, count = np.empty(k, x.dtype), np.empty(k, np.int64), 0  # of one query, by distance, then index
     near = np.empty(LEAF, x.dtype)
     stack, bounds = np.empty(64, np.int64), np.empty(64, x.dtype)
     for query in order:
-        worst, tie = x.dtype.type(np.inf), NONE  # distance and index of the k-th, or what these cannot be above
+        worst, tie = x.dtype.type(np.inf), NONE  # distance and index of the k-th neighbor, or an upper bound of it
         if count:
             worst = x.dtype.type(0)
             for n in range(k):
@@ -228,7 +230,7 @@ def nearest(
                 continue
             if node < leaves:
                 left, right = to_box(queries, query, boxes, 2 * node), to_box(queries, query, boxes, 2 * node + 1)
-                first = left < right  # the nearer child is opened first
+                first = left < right  # the nearer child is visited first
                 stack[depth], bounds[depth] = 2 * node + first, max(left, right)
                 stack[depth + 1], bounds[depth + 1] = 2 * node + 1 - first, min(left, right)
                 depth += 2

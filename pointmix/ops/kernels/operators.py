@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pointmix.utils.lazy import when_imported
 
-Result = Tensor | tuple[Tensor, ...]
+Function = Callable[..., Any]  # of tensors and numbers, to a tensor or a tuple of tensors
 _LIBRARY = torch.library.Library("pointmix", "FRAGMENT")
 
 
-def operator(
-    schema: str, function: Callable[..., Result], fake: Callable[..., Result], *, floating: bool = False
-) -> Callable[..., Result]:
+def operator(schema: str, function: Function, fake: Function, *, floating: bool = False) -> Function:
     """Register a function of tensors on the CPU as an operator without derivatives; returns the operator.
 
     Under `torch.vmap` it is called once for each slice.
@@ -49,7 +48,7 @@ def operator(
     return op
 
 
-def _hidden(function: Callable[..., Result]) -> Callable[..., Result]:
+def _hidden(function: Function) -> Function:
     """Called as it is until torch's compiler is imported, then without that compiler looking into it."""
     current = function
 
@@ -61,11 +60,17 @@ def _hidden(function: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: current(*arguments)
 
 
-def _sliced(op: Callable[..., Result]) -> Callable[..., tuple[Result, int | tuple[int, ...]]]:
-    def vmap(info, in_dims: tuple[int | None, ...], *arguments) -> tuple[Result, int | tuple[int, ...]]:
+def _sliced(op: Function) -> Function:
+    """The rule for `torch.vmap`: one call for each slice."""
+
+    def vmap(info, in_dims: tuple[int | None, ...], *arguments: object):
         results = []
         for i in range(info.batch_size):
-            results.append(op(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True))))
+            slices = (
+                a.select(d, i) if isinstance(a, Tensor) and d is not None else a
+                for a, d in zip(arguments, in_dims, strict=True)
+            )
+            results.append(op(*slices))
         if isinstance(results[0], Tensor):
             return torch.stack(results), 0
         return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0,) * len(results[0])
@@ -75,4 +80,4 @@ def _sliced(op: Callable[..., Result]) -> Callable[..., tuple[Result, int | tupl
 
 def dynamic_size() -> int:
     """For fake functions: a size that depends on the data."""
-    return torch.library.get_ctx().new_dynamic_size()
+    return cast(int, torch.library.get_ctx().new_dynamic_size())

@@ -30,7 +30,7 @@ def run(function: int, data: int, threads: int) -> None:
         ADDRESS(function)(data)
 
 
-def share(work: Callable[[T], None], tasks: Sequence[T], points: int) -> None:
+def share(work: Callable[[T], object], tasks: Sequence[T], points: int) -> None:
     """Call `work` for each task, in torch's number of threads if there are at least MIN_POINTS points in all."""
     threads = min(torch.get_num_threads(), len(tasks))
     if threads < 2 or points < MIN_POINTS:

@@ -12,6 +12,8 @@ derivatives.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -63,7 +65,7 @@ def cluster_soft(
     if not has_kernel(similarity):
         raise ValueError(f"similarity must be cosine or partial(negative_distance, kappa=...), got {similarity}")
     kappa, released = None, False
-    if similarity is not cosine:
+    if isinstance(similarity, partial):
         kappa, released = similarity.keywords["kappa"], similarity.keywords.get("released", False)
         if not isinstance(kappa, Tensor):
             kappa = torch.full((), kappa, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)

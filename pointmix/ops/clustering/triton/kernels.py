@@ -1,15 +1,16 @@
-"""Triton kernels of clustering, forward and backward: a program a window and head, see `pointmix.ops.clustering`.
+"""Triton kernels of clustering, forward and backward, with one program per window and head.
 
-A window's points are a stretch of a row: all of row s or, where `ptr` is given, places ptr[s] to ptr[s + 1] of row 0.
-They are taken BL at a time, so a window may have any number of them. Centers, aggregates and their gradients stay on
-the chip, and so do the first BL points of the forward pass; what is read twice comes from the cache. Every sum over
-points is one program's, in one order, so that runs do not differ.
+The equations are in `pointmix.ops.clustering`. The points of window s are row s or, with `ptr`, points ptr[s] to
+ptr[s + 1] of row 0. They are processed BL at a time, so a window may have any number of points. Centers, aggregates and
+their gradients stay on the chip, and so do the first BL points of the forward pass; other points are read again from
+the cache. Each sum over points is computed by one program in a fixed order, so results are deterministic.
 
-M centers and D channels are padded to MP and DP. Products take numbers of type DOT; all else, sums too, is of type F.
-The strides of heads, HEADS, are constants, because what they are multiples of says how many numbers one load can take.
-Loops are written with `while`: Triton's interpreter cannot take a range over a value under NumPy 2.4.
+M centers and D channels are padded to MP and DP. Operands of products have type DOT; everything else, including sums,
+has type F. The strides of heads, HEADS, are constants, because their alignment decides the width of loads. Loops are
+`while` loops: Triton's interpreter cannot take a range over a value under NumPy 2.4.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import triton
@@ -50,7 +51,7 @@ def forward(
     top = dot(tl.trans(member if UNWEIGHTED else first), v_n, F, DOT)
     total = tl.sum(member if COUNT else first, 0)
     start = BL
-    while start < size:  # the points that the first block has no room for
+    while start < size:  # the points beyond the first block
         a, member, real, _, _, _ = block(points, start, n, centers, exists, numbers, m, d, D, KIND, F, DOT)
         v_n = tile(v, vs, row, begin + start + n, e * HEADS[1], d, real, D, F)
         top += dot(tl.trans(member if UNWEIGHTED else a), v_n, F, DOT)
@@ -113,7 +114,7 @@ def backward(
             da += dtotal[None, :]
         put(dv, dot(member if UNWEIGHTED else a, dtop, F, DOT), row, here, L, e, d, inside, E, D)
         if KIND == "hard":
-            dlogit = a * (1 - a) * da  # the weight's slope is zero where the weight is
+            dlogit = a * (1 - a) * da  # zero wherever the weight is zero
             sum_beta += tl.sum(dlogit, 1)
         else:
             dlogit = a * (da - tl.sum(a * da, 1)[:, None])

@@ -1,7 +1,7 @@
-"""The kernels of `kernels` as operators of torch, with what compiling, exporting and training need.
+"""The Triton kernels as operators of torch, so that they can be compiled, exported and trained.
 
-torch.ops.pointmix.cluster_hard and cluster_soft, and the gradients of each as an operator of its own. Rows of points
-(R, L, E, D) are the windows, or with `ptr` there is one row and the windows are stretches of it.
+These are torch.ops.pointmix.cluster_hard and cluster_soft, with their gradients as separate operators. Points are
+(R, L, E, D): each row is a window, or with `ptr` there is one row and window s is ptr[s] to ptr[s + 1] of it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pointmix.ops.clustering.triton.kernels import backward, forward
 
 
 def settings(q: Tensor, v: Tensor, c: Tensor, *, gradients: bool) -> dict[str, object]:
-    """Sizes and types that a kernel is compiled for. They follow from the model, not from the points, so that how a
-    window's sums are rounded does not depend on other windows."""
+    """Sizes and types that a kernel is compiled for. They depend on the model, not on the points, so that the rounding
+    of a window's sums does not depend on other windows."""
     _, centers, heads, dim = c.shape
     dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), c.dtype)
     F = tl.float64 if dtype == torch.float64 else tl.float32
-    # the interpreter keeps bfloat16 as bits, which it cannot multiply
+    # the interpreter stores bfloat16 as raw bits, which it cannot multiply
     DOT = tl.bfloat16 if dtype == torch.bfloat16 and not triton.knobs.runtime.interpret else F
     padded = {"MP": max(triton.next_power_of_2(centers), 16), "DP": max(triton.next_power_of_2(dim), 16)}
-    # Blocks of points and warps for which ptxas spills few registers or none on sm_90, with the costliest similarity;
-    # what is fastest is not known.
+    # Blocks of points and warps with which ptxas spills few or no registers on sm_90, for the most expensive
+    # similarity; not tuned for speed.
     size = padded["MP"] * padded["DP"]
     room = size * DOT.primitive_bitwidth // 8
     points = (32 if room <= 2048 else 16) if gradients else (64 if room <= 4096 else 32)
@@ -32,57 +32,57 @@ def settings(q: Tensor, v: Tensor, c: Tensor, *, gradients: bool) -> dict[str, o
     return sizes | {"num_warps": 4 if size <= 512 else 8, "enable_fp_fusion": True}
 
 
-def along(x: Tensor) -> Tensor:
-    """Channels side by side, as the kernels read them."""
+def contiguous_channels(x: Tensor) -> Tensor:
+    """A tensor whose channels are contiguous, as the kernels read them."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def steps(*points: Tensor) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
-    """Of rows and places, and of heads."""
+def strides_of(*points: Tensor) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """The strides of rows and points, and those of heads."""
     return [t.stride()[:2] for t in points], tuple(t.stride(2) for t in points)
 
 
-def bias_steps(bias: Tensor | None) -> tuple[int, ...]:
+def bias_strides(bias: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0, 0) if bias is None else bias.stride()
 
 
 def run(q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, **rules) -> Tensor:
     o = v.new_empty(v.shape)
-    q, v, c, cv = (along(t) for t in (q, v, c, cv))
+    q, v, c, cv = (contiguous_channels(t) for t in (q, v, c, cv))
     valid, center_valid = (t if t is None else t.contiguous() for t in (valid, center_valid))
-    strides, heads = steps(q, v, c, cv)
+    strides, heads = strides_of(q, v, c, cv)
     if o.numel() and c.numel():
         forward[(len(c) * c.shape[2],)](
-            q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, o, *strides, bias_steps(bias),
+            q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, o, *strides, bias_strides(bias),
             q.shape[1], 1 if bias is None else len(bias), heads, **settings(q, v, c, gradients=False), **rules,
         )  # fmt: skip
     return o
 
 
 def run_backward(do, q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, *, dbias: bool, **rules):
-    """Gradients of q, v, c, cv, alpha, beta, bias and kappa; empty for those that are not there or not wanted."""
+    """Gradients of q, v, c, cv, alpha, beta, bias and kappa; empty for those that are absent or not needed."""
     dq, dv, dc, dcv = (like(t) for t in (q, v, c, cv))
     size = settings(q, v, c, gradients=True)
     programs = len(c) * c.shape[2]
     F = torch.float64 if size["F"] == tl.float64 else torch.float32
     parts = [q.new_zeros(programs if t is not None else 0, dtype=F) for t in (alpha, beta, kappa)]
-    # by window, then summed over those that share a bias
+    # per window, then summed over the windows that share a bias
     by_window = q.new_zeros(len(q), *c.shape[1:3], q.shape[1], dtype=F) if dbias else None
-    do, q, v, c, cv = (along(t) for t in (do, q, v, c, cv))
+    do, q, v, c, cv = (contiguous_channels(t) for t in (do, q, v, c, cv))
     valid, center_valid = (t if t is None else t.contiguous() for t in (valid, center_valid))
-    strides, heads = steps(q, v, c, cv, do)
+    strides, heads = strides_of(q, v, c, cv, do)
     if programs and c.numel():
         backward[(programs,)](
             do, q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, dq, dv, dc, dcv, parts[0],
             parts[1] if beta is not None else None, by_window, parts[2] if kappa is not None else None, *strides,
-            bias_steps(bias), q.shape[1], 1 if bias is None else len(bias), heads, **size, **rules,
+            bias_strides(bias), q.shape[1], 1 if bias is None else len(bias), heads, **size, **rules,
         )  # fmt: skip
     sums = [
         t.new_empty(0) if of is None else t.sum().to(of.dtype).view(of.shape)
         for t, of in zip(parts, (alpha, beta, kappa), strict=True)
     ]
     db = q.new_empty(0)
-    if dbias:
+    if by_window is not None:
         db = by_window.unflatten(0, (-1, len(bias))).sum(0).to(bias.dtype)
     return dq, dv, dc, dcv, *sums[:2], db, sums[2]
 
@@ -138,7 +138,7 @@ def _(q, v, *_):
 
 
 def like(t: Tensor) -> Tensor:
-    """Contiguous, whatever the strides of t."""
+    """An empty contiguous tensor like t, whatever its strides."""
     return torch.empty(t.shape, dtype=t.dtype, device=t.device)
 
 

@@ -1,5 +1,6 @@
-"""Parts of the kernels in `kernels`: weights of a block of points, vectors in and out."""
+"""Parts of the Triton kernels: weights of a block of points, loads and stores of vectors."""
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import triton
@@ -13,7 +14,7 @@ def block(
     points, start, n, centers, exists, numbers, m, d,
     D: tl.constexpr, KIND: tl.constexpr, F: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """Of BL points: weights and memberships (BL, MP), which are real, product, similarity, and what describes them."""
+    """For BL points: weights and memberships (BL, MP), which exist, product, similarity, and `describe` of them."""
     q, qs, head, valid, bias, bs, row, bias_row, begin, size, L, e = points
     alpha, beta, kappa = numbers
     here = begin + start + n
@@ -30,10 +31,10 @@ def block(
     there = real[:, None] & exists[None, :]
     if KIND == "hard":
         sim = p
-        near = raw * (alpha * s_c)[None, :]  # neither |q| nor beta nor the sigmoid changes which is largest
-        # what is not a number is the largest, as in torch, and must not be lost
+        near = raw * (alpha * s_c)[None, :]  # |q|, beta and the sigmoid do not change the argmax
+        # NaN counts as the largest, as in torch, and must not be lost
         key = tl.where(exists[None, :], tl.where(near == near, near, float("inf")), float("-inf"))
-        best = tl.argmax(key, 1)[:, None] == m[None, :]  # of equal ones the first
+        best = tl.argmax(key, 1)[:, None] == m[None, :]  # ties go to the first
         z = tl.sum(tl.where(best, near, 0.0), 1) * s_q + beta
         member = tl.where(best & there, 1.0, 0.0).to(F)
         a = tl.where(best & there, (1 / (1 + tl.exp(-z)))[:, None], 0.0)
@@ -52,7 +53,7 @@ def block(
 
 @triton.jit
 def describe(x, d, kappa, KIND: tl.constexpr):
-    """Vectors, their squares, those of coordinate 0, their scales, and their squares once scaled."""
+    """Vectors, squared lengths, squares of coordinate 0, scales, and squared lengths after scaling."""
     square, first = squares(x, d, KIND)
     s = scale(square, first, kappa, KIND)
     return x, square, first, s, (square - first) * s * s
@@ -60,7 +61,7 @@ def describe(x, d, kappa, KIND: tl.constexpr):
 
 @triton.jit
 def multiplied(vectors, d, KIND: tl.constexpr):
-    """What enters the product."""
+    """The scaled vectors that are multiplied."""
     x, _, _, s, _ = vectors
     x = x * s[:, None]
     if KIND == "released":
@@ -70,7 +71,7 @@ def multiplied(vectors, d, KIND: tl.constexpr):
 
 @triton.jit
 def spread(dx, x, dsquare, dfirst, d, KIND: tl.constexpr):
-    """The gradient of vectors from those of what was multiplied and of their squares."""
+    """The gradient of vectors from that of the scaled vectors and of the squared lengths."""
     if KIND == "released":
         dx += tl.where((d == 0)[None, :], 2 * x * dfirst[:, None], 0.0)
     return dx + 2 * x * dsquare[:, None]
@@ -78,7 +79,7 @@ def spread(dx, x, dsquare, dfirst, d, KIND: tl.constexpr):
 
 @triton.jit
 def window(ptr, s, L):
-    """The row of a window, where it begins there, and its length."""
+    """The row of a window, its first point there, and its number of points."""
     if ptr is None:
         row, begin, size = s.to(tl.int64), 0, L
     else:
@@ -102,14 +103,14 @@ def number(x, F: tl.constexpr):
 
 @triton.jit
 def tile(x, strides, row, n, head, d, there, D: tl.constexpr, F: tl.constexpr):
-    """Vectors n of a row and head, zero where none is."""
+    """Load vectors n of a row and head, zero where there is none."""
     x += row.to(tl.int64) * strides[0] + head
     return tl.load(x + (n[:, None] * strides[1] + d[None, :]), mask=there[:, None] & (d < D)[None, :], other=0.0).to(F)
 
 
 @triton.jit
 def put(out, x, row, n, L, e, d, there, E: tl.constexpr, D: tl.constexpr):
-    """Vectors n of a row and head of a contiguous tensor."""
+    """Store vectors n of a row and head in a contiguous tensor."""
     out += (row.to(tl.int64) * L * E + e) * D
     mask = there[:, None] & (d < D)[None, :]
     tl.store(out + (n[:, None] * (E * D) + d[None, :]), x.to(out.dtype.element_ty), mask=mask)
@@ -117,5 +118,5 @@ def put(out, x, row, n, L, e, d, there, E: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def dot(x, y, F: tl.constexpr, DOT: tl.constexpr):
-    """A product in the precision of its operands: never by way of TF32, which would change who is nearest."""
+    """A product in the precision of its operands, without TF32, which would change the nearest center."""
     return tl.dot(x.to(DOT), y.to(DOT), input_precision="ieee", out_dtype=F)

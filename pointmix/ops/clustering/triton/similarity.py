@@ -1,18 +1,19 @@
-"""How alike points and centers are, and the gradient of it, as parts of a Triton kernel; see `pointmix.ops.similarity`.
+"""The similarities of `pointmix.ops.similarity` and their gradients, as parts of the Triton kernels.
 
-Both similarities are functions of one product of scaled vectors, p = (s_q q) . (s_c c):
+Both are functions of one product of scaled vectors, p = (s_q q) . (s_c c):
 
     cosine     s = 1 / |x|, and the similarity is p
-    distance   s lifts: s = w sinhc(kappa w^2 |x|^2), w = min(1, 1 / |x|), sinhc(r^2) = sinh(r) / r
+    distance   s maps to the hyperboloid: s = w sinhc(kappa w^2 |x|^2), w = min(1, 1 / |x|), sinhc(r^2) = sinh(r) / r
                u = kappa (c_t q_a - p) + sqrt(kappa) c_a,    similarity = -log(1 + u + sqrt(u (u + 2))) / sqrt(kappa)
 
-with the times of `lorentz.pairwise_distance`. So what is multiplied are the vectors as they come, which rounds nothing
-in half precision, and what is done to each vector takes a few operations on its length. Released, coordinate 0 passes
-for a time: it counts in w, is taken off twice in the argument of sinhc, and is left out of the product.
+with the times of `lorentz.pairwise_distance`. The product is of the unscaled vectors, so nothing is rounded in half
+precision, and scaling takes a few operations on each length. With "released", coordinate 0 is taken for the time: it
+counts in w, is subtracted twice in the argument of sinhc, and is left out of the product.
 
 KIND is "hard" or "cosine", which have one similarity, "lorentz" or "released". L points are rows, M centers columns.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import triton
@@ -25,7 +26,7 @@ MAX_RADIUS = tl.constexpr(lorentz.MAX_RADIUS)
 
 @triton.jit
 def squares(x, d, KIND: tl.constexpr):
-    """|x|^2 and, if released, the square of coordinate 0; of rows."""
+    """|x|^2 of each row and, if released, the square of its coordinate 0."""
     square = x * x
     first = tl.where((d == 0)[None, :], square, 0.0) if KIND == "released" else square * 0.0
     return tl.sum(square, 1), tl.sum(first, 1)
@@ -33,13 +34,13 @@ def squares(x, d, KIND: tl.constexpr):
 
 @triton.jit
 def scale(square, first, kappa, KIND: tl.constexpr):
-    """What each vector is multiplied by before the product."""
+    """The factor of each vector in the product."""
     if KIND == "lorentz" or KIND == "released":
         w, stretch = clipped(square, first, KIND)
         s = w * sinhc(kappa * stretch)
     else:
         length = tl.sqrt(square)
-        s = 1.0 / tl.where(length < 1e-12, 1e-12, length)  # not a maximum: that would hide what is not a number
+        s = 1.0 / tl.where(length < 1e-12, 1e-12, length)  # not a maximum, which would hide NaN
     return s
 
 
@@ -47,8 +48,8 @@ def scale(square, first, kappa, KIND: tl.constexpr):
 def scale_backward(r, dlifted, square, first, s, kappa, KIND: tl.constexpr):
     """The gradients of the squares and of kappa.
 
-    r is the product times its gradient, summed over what each vector was multiplied with, so s times the gradient of
-    s; dlifted is the gradient of the squared length of the lifted vector.
+    r is the product times its gradient, summed over the other vectors, which is s times the gradient of s; dlifted is
+    the gradient of the squared length after scaling.
     """
     if KIND == "lorentz" or KIND == "released":
         w, stretch = clipped(square, first, KIND)
@@ -71,7 +72,7 @@ def scale_backward(r, dlifted, square, first, s, kappa, KIND: tl.constexpr):
 
 @triton.jit
 def clipped(square, first, KIND: tl.constexpr):
-    """What clips a vector to norm 1, and the square that its lift takes."""
+    """The factor that clips a vector to norm 1, and the argument of sinhc divided by kappa."""
     w = tl.where(square > 1, 1.0 / tl.sqrt(tl.where(square > 1, square, 1.0)), 1.0)
     stretch = w * w * (square - 2 * first)
     if KIND == "released":
@@ -81,7 +82,7 @@ def clipped(square, first, KIND: tl.constexpr):
 
 @triton.jit
 def sinhc(s):
-    """sinh(r) / r of s = r^2, as `lorentz.expmap0` bounds it; near zero eight terms of its series, good for float64."""
+    """sinh(r) / r of s = r^2, bounded as in `lorentz.expmap0`; near zero by a series, accurate in float64."""
     near = 1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156 * (1 + s / 210))))
     near = 1 + s / 6 * (1 + s / 20 * near)
     r = tl.sqrt(tl.where(s < 1, 1.0, s))
@@ -102,7 +103,7 @@ def sinhc_slope(s):
 
 @triton.jit
 def similarity(p, q2, c2, kappa, KIND: tl.constexpr):
-    """(L, M) from the product and the squared lengths of what was multiplied."""
+    """The similarity (L, M) from the product and the squared lengths after scaling."""
     if KIND == "lorentz" or KIND == "released":
         u = chord(p, q2, c2, kappa)
         u = tl.where(u < 1e-6, 1e-6, u)
@@ -125,7 +126,7 @@ def similarity_backward(dsim, sim, p, q2, c2, kappa, KIND: tl.constexpr):
         dqa, dct = kappa * tl.sum(du * ct[None, :], 1), kappa * tl.sum(du * qa[:, None], 0)
         dca = root * tl.sum(du, 0)
         dq2, dc2 = 0.5 * dqa / qt, 0.5 * (dct + dca) / ct
-        # by kappa itself and by the times, whose derivatives without loss of digits have those of the squares in them
+        # by kappa itself and through the times, whose derivatives are written without cancellation
         by_kappa = qa[:, None] * ct[None, :] - p + (0.5 * ca / root)[None, :]
         by_kappa += (ca[None, :] - qa[:, None]) * (0.5 / (kappa * ct))[None, :]
         dkappa = tl.sum(du * by_kappa, 1) + 0.5 * dqa * qa / (kappa * root * qt) - 0.5 * tl.sum(dsim * sim, 1) / kappa

@@ -210,9 +210,9 @@ def test_vectors_are_read_where_they_lie():
     expected = kernel.cluster_hard(q, v, c, cv, alpha, beta)
     qv, ccv = (torch.stack(pair, 2).detach() for pair in ((q, v), (c, cv)))  # (S, L, 2, E, D)
     parts = [*qv.unbind(2), *ccv.unbind(2)]
-    from pointmix.ops.clustering.triton.operators import along
+    from pointmix.ops.clustering.triton.operators import contiguous_channels
 
-    assert all(along(t) is t and not t.is_contiguous() for t in parts)
+    assert all(contiguous_channels(t) is t and not t.is_contiguous() for t in parts)
     assert torch.equal(kernel.cluster_hard(*parts, alpha, beta), expected)
     assert torch.equal(kernel.cluster_hard(*(t.mT.contiguous().mT for t in (q, v, c, cv)), alpha, beta), expected)
 
