@@ -56,9 +56,9 @@ def contenders(op: str, points: int, batch: int, args: argparse.Namespace) -> di
 
     key = "farthest_points" if op == "farthest points" else "knn"
     found: dict[str, Callable[[], None]] = {"default": call}
-    for name, form in OPERATIONS[key].forms.items():
-        too_many = name == "triton" and key == "farthest_points" and points > form.limit
-        if form.backend.installed and not form.refusal(pos.device.type, pos.dtype) and not too_many:
+    for name, implementation in OPERATIONS[key].implementations.items():
+        too_many = name == "triton" and key == "farthest_points" and points > implementation.limit
+        if implementation.backend.installed and not implementation.refusal(pos.device.type, pos.dtype) and not too_many:
             found[name] = lambda name=name: call(name)
     found["torch"] = lambda: call("torch")
     if find_spec("torch_cluster"):

@@ -30,7 +30,7 @@ def group_linear_reference(
     sets: int,
     alpha: Float[Tensor, "C"],
     beta: Float[Tensor, "C"],
-    weight: Float[Tensor, "K 2C"],
+    weight: Float[Tensor, "K C2"],
 ) -> Float[Tensor, "S*k K"]:
     """Form every group and map it.
 
@@ -53,7 +53,7 @@ def map_points(
     anchor: Int[Tensor, "S"],
     alpha: Float[Tensor, "C"],
     beta: Float[Tensor, "C"],
-    weight: Float[Tensor, "K 2C"],
+    weight: Float[Tensor, "K C2"],
     bias: Float[Tensor, "K"] | None = None,
 ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "S K"]]:
     """u of each point and t of each anchor."""

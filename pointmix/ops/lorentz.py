@@ -67,7 +67,7 @@ def expmap0(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float
 
 
 @_without_autocast
-def expmap0_released(v: Float[Tensor, "*N D+1"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D"]:
+def expmap0_released(v: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N D-1"]:
     """`expmap0` as in HCFormer's released code: coordinate 0 of v is taken for the time, only the others are mapped.
 
     With u = v_1.., r = sqrt(kappa) sqrt(max(|u|^2 - v_0^2, 1e-8)): x = u sinh(r) / r, with one coordinate less than v.

@@ -1,4 +1,7 @@
-"""Ragged batches: B sets of points packed one after the other; set b is rows ptr[b] to ptr[b + 1]."""
+"""Ragged batches: B sets of points packed one after the other; set b is rows ptr[b] to ptr[b + 1].
+
+In shapes, B1 stands for B + 1, the length of ptr.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from torch import Tensor
 
 
 def check_positions(
-    what: str, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"] | Sequence[int], *, empty: bool = False
-) -> tuple[Float[Tensor, "N D"], Int[Tensor, "B+1"]]:
+    what: str, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"] | Sequence[int], *, empty: bool = False
+) -> tuple[Float[Tensor, "N D"], Int[Tensor, "B1"]]:
     """Positions and ptr that are fit to compute with: positions without gradient, in single or double precision.
 
     Args:
@@ -42,8 +45,8 @@ def check_positions(
 
 
 def check_ptr(
-    what: str, ptr: Int[Tensor, "B+1"] | Sequence[int], total: int, device: torch.device, *, empty: bool = False
-) -> Int[Tensor, "B+1"]:
+    what: str, ptr: Int[Tensor, "B1"] | Sequence[int], total: int, device: torch.device, *, empty: bool = False
+) -> Int[Tensor, "B1"]:
     """ptr as a tensor; a list becomes one on this device.
 
     Raises:
@@ -66,7 +69,7 @@ def check_ptr(
     return ptr
 
 
-def as_ptr(what: str, ptr: Int[Tensor, "B+1"] | Sequence[int], device: torch.device) -> Int[Tensor, "B+1"]:
+def as_ptr(what: str, ptr: Int[Tensor, "B1"] | Sequence[int], device: torch.device) -> Int[Tensor, "B1"]:
     """A list or tuple of integers as a tensor; tensors are returned as they are."""
     if isinstance(ptr, Tensor):
         return ptr
@@ -75,12 +78,12 @@ def as_ptr(what: str, ptr: Int[Tensor, "B+1"] | Sequence[int], device: torch.dev
     raise ValueError(f"{what}: ptr must be a tensor or a list of integers, got {ptr!r}")
 
 
-def counts_to_ptr(count: Int[Tensor, "B"]) -> Int[Tensor, "B+1"]:
+def counts_to_ptr(count: Int[Tensor, "B"]) -> Int[Tensor, "B1"]:
     """ptr of sets with that many points."""
     return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 
-def batch_to_ptr(batch: Int[Tensor, "N"], num_sets: int | None = None) -> Int[Tensor, "B+1"]:
+def batch_to_ptr(batch: Int[Tensor, "N"], num_sets: int | None = None) -> Int[Tensor, "B1"]:
     """ptr of a batch vector, which holds the set of each point.
 
     Args:
@@ -100,7 +103,7 @@ def batch_to_ptr(batch: Int[Tensor, "N"], num_sets: int | None = None) -> Int[Te
     return counts_to_ptr(torch.bincount(batch, minlength=num_sets or 0))
 
 
-def ptr_to_batch(ptr: Int[Tensor, "B+1"], total: int) -> Int[Tensor, "N"]:
+def ptr_to_batch(ptr: Int[Tensor, "B1"], total: int) -> Int[Tensor, "N"]:
     """The set of each of the N = total points."""
     sets = torch.arange(ptr.numel() - 1, device=ptr.device)
     return torch.repeat_interleave(sets, ptr.diff(), output_size=total)
@@ -113,7 +116,7 @@ def set_bounds(*ptr: Int[Tensor, "_"]) -> list[tuple[int, ...]]:
 
 
 def to_dense_batch(
-    x: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"]
+    x: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"]
 ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
     """The sets side by side, padded with zeros to the largest, and which slots hold a point."""
     size = ptr.diff()

@@ -9,7 +9,7 @@ from torch import Tensor
 from pointmix.ops.ragged import ptr_to_batch
 
 
-def recenter_for(pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], dtype: torch.dtype) -> Float[Tensor, "N D"]:
+def recenter_for(pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], dtype: torch.dtype) -> Float[Tensor, "N D"]:
     """Positions, in their own precision, that stay distinct when cast to `dtype`.
 
     If `dtype` has fewer significant bits than `pos`, and more than a third of them would encode the location of a set

@@ -50,7 +50,7 @@ def cloud(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
     return CLOUDS[request.param]
 
 
-@pytest.fixture(params=["torch", *OPERATIONS["knn"].forms])
+@pytest.fixture(params=["torch", *OPERATIONS["knn"].implementations])
 def backend(request: pytest.FixtureRequest):
     """Every backend of neighborhoods in turn; its value is the name and the device to try it on."""
     there = BACKENDS[request.param]

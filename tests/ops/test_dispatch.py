@@ -10,27 +10,30 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from pointmix.ops import backends, dispatch, register, use_backend
+from pointmix.ops import backends, dispatch, explain, register, use_backend
 from pointmix.ops.clustering import fused
-from pointmix.ops.dispatch import BACKENDS, OPERATIONS, Backend, Form, Operation, choose
+from pointmix.ops.dispatch import BACKENDS, OPERATIONS, Backend, Implementation, Operation, choose
 from pointmix.ops.sampling import farthest_point_sampling
 
 POS = torch.zeros(4, 3)
 ABSENT = Backend("no_such_library", "pip install no-such-library")
-KNN = OPERATIONS["knn"].forms["numba"]
+KNN = OPERATIONS["knn"].implementations["numba"]
 
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """Operations and backends that tests may change."""
-    copies = {op: replace(o, forms=dict(o.forms), functions=dict(o.functions)) for op, o in OPERATIONS.items()}
+    copies = {
+        op: replace(o, implementations=dict(o.implementations), functions=dict(o.functions))
+        for op, o in OPERATIONS.items()
+    }
     monkeypatch.setattr(dispatch, "OPERATIONS", copies)
     monkeypatch.setattr(dispatch, "BACKENDS", dict(BACKENDS))
 
 
-def set_forms(op: str, *forms: Form) -> None:
+def set_implementations(op: str, *implementations: Implementation) -> None:
     dispatch.OPERATIONS[op] = Operation()
-    register(op, *forms)
+    register(op, *implementations)
 
 
 def rows(**options) -> dict[str, dict]:
@@ -52,7 +55,7 @@ def test_what_backends_lists():
 
 
 def test_limits_are_listed():
-    set_forms("knn", replace(KNN, limit=4, unit="neighbors"))
+    set_implementations("knn", replace(KNN, limit=4, unit="neighbors"))
     found = rows()
     assert "knn on cpu (up to 4 neighbors)" in found["numba"]["in use"]
     assert "knn on cpu" in found["torch"]["in use"]  # with more neighbors
@@ -61,7 +64,7 @@ def test_limits_are_listed():
 def test_backends_print_as_a_table(monkeypatch):
     monkeypatch.setattr(dispatch, "OPERATIONS", {})
     monkeypatch.setattr(dispatch, "BACKENDS", {"torch": BACKENDS["torch"]})
-    register("knn", Form(ABSENT, "nothing:knn", default=("cpu",)), KNN)
+    register("knn", Implementation(ABSENT, "nothing:knn", default=("cpu",)), KNN)
     head, reference, absent, numba = str(backends()).splitlines()
     assert head.split() == "backend installed in use for, or how to install".split()
     assert reference.startswith("torch ") and numba.split(maxsplit=2) == ["numba", "yes", "knn on cpu"]
@@ -95,22 +98,25 @@ def test_use_backend_nests_and_ends_with_errors():
         assert choose("knn", POS) is not None
 
 
-def test_every_form_can_be_a_default_only_where_it_runs():
+def test_every_implementation_can_be_a_default_only_where_it_runs():
     for operation in OPERATIONS.values():
-        assert all(set(form.default) <= set(form.devices) for form in operation.forms.values())
+        assert all(
+            set(implementation.default) <= set(implementation.devices)
+            for implementation in operation.implementations.values()
+        )
 
 
 def test_unknown_and_absent_backends():
     with pytest.raises(ValueError, match="^unknown backend 'cuda', expected one of torch, "), use_backend("cuda"):
         pass
-    register("knn", Form(ABSENT, "nothing:knn"))
+    register("knn", Implementation(ABSENT, "nothing:knn"))
     with pytest.raises(ModuleNotFoundError, match="^backend 'no_such_library' is not installed: pip install no-such"):
         with use_backend(ABSENT.name):
             pass
 
 
 def test_absent_backends_are_passed_over():
-    set_forms("knn", Form(ABSENT, "nothing:knn", default=("cpu",)), KNN)
+    set_implementations("knn", Implementation(ABSENT, "nothing:knn", default=("cpu",)), KNN)
     assert "numba_knn" in str(choose("knn", POS))
 
 
@@ -140,26 +146,26 @@ def test_numba_with_compilation_disabled_is_not_used():
 
 
 def test_limits_hold_unless_the_backend_is_requested():
-    set_forms("knn", replace(KNN, limit=4, unit="neighbors"))
+    set_implementations("knn", replace(KNN, limit=4, unit="neighbors"))
     assert choose("knn", POS, size=4) is not None and choose("knn", POS, size=5) is None
     with use_backend("numba"):
         assert choose("knn", POS, size=5) is not None
-        dispatch.OPERATIONS["knn"].forms["numba"] = replace(KNN, limit=4, hard_limit=True)
+        dispatch.OPERATIONS["knn"].implementations["numba"] = replace(KNN, limit=4, hard_limit=True)
         assert choose("knn", POS, size=5) is None
 
 
 def test_a_requested_backend_that_cannot_take_the_positions_raises():
-    form = OPERATIONS["farthest_points"].forms["numba"]
-    set_forms("farthest_points", replace(form, devices=("cuda",)))
+    implementation = OPERATIONS["farthest_points"].implementations["numba"]
+    set_implementations("farthest_points", replace(implementation, devices=("cuda",)))
     with use_backend("numba"), pytest.raises(ValueError, match="^backend 'numba' runs on cuda, but .* on cpu"):
         farthest_point_sampling(POS, torch.tensor([0, 4]), 2)
-    set_forms("farthest_points", replace(form, dtypes=(torch.float32,)))
+    set_implementations("farthest_points", replace(implementation, dtypes=(torch.float32,)))
     with use_backend("numba"), pytest.raises(ValueError, match="takes torch.float32, got torch.float64"):
         farthest_point_sampling(POS.double(), torch.tensor([0, 4]), 2)
 
 
 def test_operations_that_the_requested_backend_does_not_have_use_the_default():
-    set_forms("farthest_points")
+    set_implementations("farthest_points")
     with use_backend("numba"):
         assert choose("farthest_points", POS) is None
     with use_backend("triton"):
@@ -179,8 +185,10 @@ def test_explanations_name_the_backend_taken_and_what_the_others_lack(monkeypatc
     assert found["torch_cluster"]["reason"].startswith("only on request, with use_backend('torch_cluster')")
     assert str(backends(explain="knn")).splitlines()[0].split() == "backend taken why not".split()
     assert reasons("knn", like=POS.half())["numba"] == "takes torch.float32 and torch.float64, got torch.float16"
-    set_forms(
-        "knn", Form(BACKENDS["pytorch3d"], "nothing:knn", default=("cpu",)), replace(KNN, limit=4, unit="neighbors")
+    set_implementations(
+        "knn",
+        Implementation(BACKENDS["pytorch3d"], "nothing:knn", default=("cpu",)),
+        replace(KNN, limit=4, unit="neighbors"),
     )
     found = reasons("knn", size=5)
     assert found["pytorch3d"].startswith("not installed: see https://")
@@ -193,12 +201,12 @@ def test_explanations_name_the_backend_taken_and_what_the_others_lack(monkeypatc
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_explanations_agree_with_the_choice(op):
-    x = torch.empty(0, dtype=dispatch._example_dtype(OPERATIONS[op]))
+    x = torch.empty(0, dtype=explain._example_dtype(OPERATIONS[op]))
     taken = next(name for name, row in rows(explain=op).items() if row["taken"])
     assert (choose(op, x) is None) == (taken == "torch")
 
 
-def test_forms_for_inference_give_way_to_derivatives_and_autocast():
+def test_implementations_for_inference_give_way_to_derivatives_and_autocast():
     x, other = torch.zeros(2), torch.zeros(2)
     assert choose("context_cluster", x, other) is not None
     assert choose("context_cluster", x, other.double()) is None
@@ -227,7 +235,7 @@ def test_a_backend_is_one_registration(monkeypatch):
     module = SimpleNamespace(farthest=lambda pos, ptr, out_ptr, start: calls.append(len(pos)) or out_ptr[:-1])
     monkeypatch.setitem(sys.modules, "my_module", module)
     mine = Backend("json", "it comes with Python")  # any module that is there
-    register("farthest_points", Form(mine, "my_module:farthest", note="an example"))
+    register("farthest_points", Implementation(mine, "my_module:farthest", note="an example"))
     index, _ = farthest_point_sampling(POS, [0, 4], 1)
     assert not calls
     with use_backend("json"):

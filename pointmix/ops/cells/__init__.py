@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from pointmix.ops.dispatch import NUMBA, Form, register
+from pointmix.ops.dispatch import NUMBA, Implementation, register
 
 for _op in ("adopted", "coarse_cells", "kernel_cells", "window_order", "window_rows"):
     register(
         _op,
-        Form(NUMBA, f"pointmix.ops.cells.numba:{_op}", default=("cpu",), devices=("cpu",), dtypes=(torch.int64,)),
+        Implementation(
+            NUMBA, f"pointmix.ops.cells.numba:{_op}", default=("cpu",), devices=("cpu",), dtypes=(torch.int64,)
+        ),
     )

@@ -17,7 +17,7 @@ Cells = Int[ndarray, "N 2"]
 
 
 @compiled
-def check_ptr(ptr: Int[ndarray, "B+1"], sets: int, points: int) -> None:
+def check_ptr(ptr: Int[ndarray, "B1"], sets: int, points: int) -> None:
     """Raise ValueError unless ptr rises from 0 to the number of points, so that no other memory is read."""
     rises = len(ptr) == sets + 1 and ptr[0] == 0 and ptr[-1] == points
     for b in range(sets):
@@ -27,7 +27,7 @@ def check_ptr(ptr: Int[ndarray, "B+1"], sets: int, points: int) -> None:
 
 
 @compiled
-def check(cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"]) -> None:
+def check(cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"]) -> None:
     """Raise ValueError unless ptr is one of these points and every cell lies in its lattice."""
     check_ptr(ptr, len(size), len(cell))
     for b in range(len(size)):
@@ -37,7 +37,7 @@ def check(cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"]) -> N
 
 
 @compiled
-def starts(size: Int[ndarray, "B 2"]) -> Int[ndarray, "B+1"]:
+def starts(size: Int[ndarray, "B 2"]) -> Int[ndarray, "B1"]:
     """The number of the first cell of each lattice, and that of all cells."""
     first = np.zeros(len(size) + 1, np.int64)
     for b in range(len(size)):
@@ -47,8 +47,8 @@ def starts(size: Int[ndarray, "B 2"]) -> Int[ndarray, "B+1"]:
 
 @compiled
 def coarse_cells(
-    cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], stride: int, whole: int
-) -> tuple[Cells, Int[ndarray, "B+1"], Int[ndarray, "N'"], Int[ndarray, "N"]]:
+    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], stride: int, whole: int
+) -> tuple[Cells, Int[ndarray, "B1"], Int[ndarray, "N'"], Int[ndarray, "N"]]:
     """Kept coarse cells, their ptr, the number of points in each, and the index of each point's kept cell or -1.
 
     All cells that hold a point are kept, or with `whole` (the value of a full cell) the fullest, as many as the points
@@ -121,8 +121,8 @@ def coarse_cells(
 
 @compiled
 def adopted(
-    cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], stride: int,
-    new: Cells, new_ptr: Int[ndarray, "B+1"], count: Int[ndarray, "N'"], parent: Int[ndarray, "N"],
+    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], stride: int,
+    new: Cells, new_ptr: Int[ndarray, "B1"], count: Int[ndarray, "N'"], parent: Int[ndarray, "N"],
 ) -> tuple[Int[ndarray, "N'"], Int[ndarray, "N"]]:  # fmt: skip
     """`count` and `parent` of `coarse_cells` after points of dropped cells have moved to the nearest kept cell.
 
@@ -177,8 +177,8 @@ def adopted(
 
 @compiled
 def kernel_cells(
-    cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"],
-    new: Cells, new_ptr: Int[ndarray, "B+1"], stride: int, kernel: int, padding: int,
+    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"],
+    new: Cells, new_ptr: Int[ndarray, "B1"], stride: int, kernel: int, padding: int,
 ) -> Int[ndarray, "N' K"]:  # fmt: skip
     """The point on each cell under the kernel of each coarse cell; the number of points where there is none."""
     check(cell, ptr, size)
@@ -200,7 +200,7 @@ def kernel_cells(
 
 @compiled
 def window_order(
-    cell: Cells, ptr: Int[ndarray, "B+1"], size: Int[ndarray, "B 2"], folds: int, centers: int
+    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], folds: int, centers: int
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:
     """Points window by window, the number of points of each window, and the centers around which each point lies."""
     check(cell, ptr, size)

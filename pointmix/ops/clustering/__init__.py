@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pointmix.ops.clustering.products import Similarity, assign_hard, assign_soft, hard, soft, update_centers
 from pointmix.ops.clustering.reference import cluster_hard_reference, cluster_soft_reference
-from pointmix.ops.dispatch import FLOATS, TRITON, Form, choose, register, traced_as_constant
+from pointmix.ops.dispatch import FLOATS, TRITON, Implementation, choose, register, traced_as_constant
 from pointmix.ops.ragged import as_ptr
 from pointmix.ops.similarity import cosine, has_kernel
 
@@ -46,7 +46,7 @@ DENOMINATORS = ("weights", "count")
 for _op in ("cluster_hard", "cluster_soft"):
     register(
         _op,
-        Form(
+        Implementation(
             TRITON,
             f"pointmix.ops.clustering.triton:{_op}",
             devices=("cuda",),
@@ -72,7 +72,7 @@ def cluster_hard(
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
     unweighted: bool = False,
-    ptr: Int[Tensor, "S+1"] | Sequence[int] | None = None,
+    ptr: Int[Tensor, "S1"] | Sequence[int] | None = None,
 ) -> Float[Tensor, "R L E D"] | Float[Tensor, "N E D"]:
     """Hard clustering as batched products, without a tensor of M x L x D.
 
@@ -116,7 +116,7 @@ def cluster_soft(
     row_window: Int[Tensor, "R"] | None = None,
     valid: Bool[Tensor, "R L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
-    ptr: Int[Tensor, "S+1"] | Sequence[int] | None = None,
+    ptr: Int[Tensor, "S1"] | Sequence[int] | None = None,
 ) -> Float[Tensor, "R L E D"] | Float[Tensor, "N E D"]:
     """Soft clustering as batched products; arguments and errors are those of `assign_soft` and `cluster_hard`.
 
@@ -150,10 +150,10 @@ def _padded_bytes(centers: int, dim: int, dtype: torch.dtype) -> int:
 traced_as_constant(_padded_bytes)
 
 
-def _ptr(what: str, ptr: Int[Tensor, "S+1"] | Sequence[int] | None, q: Tensor) -> Int[Tensor, "S+1"] | None:
+def _ptr(what: str, ptr: Int[Tensor, "S1"] | Sequence[int] | None, q: Tensor) -> Int[Tensor, "S1"] | None:
     return None if ptr is None else as_ptr(what, ptr, q.device)
 
 
-def _need_rows(what: str, ptr: Int[Tensor, "S+1"] | Sequence[int] | None) -> None:
+def _need_rows(what: str, ptr: Int[Tensor, "S1"] | Sequence[int] | None) -> None:
     if ptr is not None:
         raise ValueError(f"{what}: only a fused kernel takes windows by ptr, and none takes these; see `fused`")

@@ -35,8 +35,8 @@ def cluster_pool(
     bq: Float[Tensor, "D"],
     wv: Float[Tensor, "A C"],
     bv: Float[Tensor, "A"],
-    ptr: Int[Tensor, "B+1"],
-    center_ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
+    center_ptr: Int[Tensor, "B1"],
     *,
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
@@ -66,8 +66,8 @@ def cluster_pool_reference(
     bq: Float[Tensor, "D"],
     wv: Float[Tensor, "A C"],
     bv: Float[Tensor, "A"],
-    ptr: Int[Tensor, "B+1"],
-    center_ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
+    center_ptr: Int[Tensor, "B1"],
     *,
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
@@ -92,16 +92,16 @@ def nearest_center(
     pooled: Float[Tensor, "K C"],
     wq: Float[Tensor, "D C"],
     bq: Float[Tensor, "D"],
-    ptr: Int[Tensor, "B+1"],
-    center_ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
+    center_ptr: Int[Tensor, "B1"],
     *,
     even: bool = False,
     center_valid: Bool[Tensor, "K"] | None = None,
 ) -> Int[Tensor, "N"]:
-    """The center that each point joins. Zero queries and centers have equal similarities, so the first is taken.
+    """The center that each point joins, the first of equals.
 
-    c_k . (w_q x_n + b_q) = (w_q' c_k) . x_n + c_k . b_q, and |q_n| does not change the argmax: queries of the points are
-    not needed. Arguments are those of `cluster_pool`.
+    c_k . (w_q x_n + b_q) = (w_q' c_k) . x_n + c_k . b_q, and |q_n| does not change the argmax, so queries of the points
+    are not needed. Arguments are those of `cluster_pool`.
     """
     c = F.linear(pooled, wq, bq)
     c = (c / length(c)[:, None]).to(x.dtype)

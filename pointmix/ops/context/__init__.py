@@ -19,14 +19,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.clustering.products import first_largest, of_rows, of_windows, row_sum, soft_weights
-from pointmix.ops.dispatch import NUMBA, Form, register
+from pointmix.ops.dispatch import NUMBA, Implementation, register
 from pointmix.ops.precision import in_float32
 from pointmix.ops.similarity import length
 
 # of points that lie window by window, see `PackedPlan`
 register(
     "context_cluster",
-    Form(NUMBA, "pointmix.ops.context.numba:context_cluster", default=("cpu",), devices=("cpu",), inference=True),
+    Implementation(
+        NUMBA, "pointmix.ops.context.numba:context_cluster", default=("cpu",), devices=("cpu",), inference=True
+    ),
 )
 
 
@@ -35,8 +37,8 @@ def context_cluster(
     x: Float[Tensor, "R L C"],
     pooled: Float[Tensor, "S M C"],
     size: Float[Tensor, "R L E"],
-    wqv: Float[Tensor, "2ED C"],
-    bqv: Float[Tensor, "2ED"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     bp: Float[Tensor, "K"],
     alpha: Float[Tensor, "1"],
@@ -55,7 +57,7 @@ def context_cluster(
         x: features of the points, row by row.
         pooled: mean features of the points around each center.
         size: length of each point's query in each head.
-        wqv, bqv: queries are the first half of this linear map, values the second.
+        wqv, bqv: the linear map to queries (its first half) and values (its second half), QV = 2 E D channels.
         wp, bp: the projection.
         heads: E.
         alpha, beta, row_window, valid, center_valid, denominator, unweighted: as in `cluster_hard`.
@@ -88,8 +90,8 @@ def context_soft(
     x: Float[Tensor, "R L C"],
     pooled: Float[Tensor, "S M C"],
     size: Float[Tensor, "R L E"],
-    wqv: Float[Tensor, "2ED C"],
-    bqv: Float[Tensor, "2ED"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     base: Float[Tensor, "S K"],
     alpha: Float[Tensor, "1"],

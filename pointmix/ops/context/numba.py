@@ -32,11 +32,11 @@ MIN_MULTIPLICATIONS = 2**18  # with fewer multiplications, one thread is faster
 
 def context_cluster(
     x: Float[Tensor, "N C"],
-    ptr: Int[Tensor, "S+1"],
+    ptr: Int[Tensor, "S1"],
     members: Bool[Tensor, "N M"],
     center_valid: Bool[Tensor, "S M"],
-    wqv: Float[Tensor, "2ED C"],
-    bqv: Float[Tensor, "2ED"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     bp: Float[Tensor, "K"],
     alpha: Float[Tensor, "1"],
@@ -61,11 +61,11 @@ def context_cluster(
 
 def _context_cluster(
     x: Float[Tensor, "N C"],
-    ptr: Int[Tensor, "S+1"],
+    ptr: Int[Tensor, "S1"],
     members: Bool[Tensor, "N M"],
     center_valid: Bool[Tensor, "S M"],
-    wqv: Float[Tensor, "2ED C"],
-    bqv: Float[Tensor, "2ED"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     bp: Float[Tensor, "_"],
     alpha: Float[Tensor, "_"],
@@ -140,7 +140,7 @@ def _flops(
     return 2 * (points * at_points + windows * centers * at_centers)
 
 
-def _pieces(bounds: Int[np.ndarray, "S+1"], points: int) -> Iterator[tuple[int, int]]:
+def _pieces(bounds: Int[np.ndarray, "S1"], points: int) -> Iterator[tuple[int, int]]:
     """Ranges of windows, from first to last, with about that many points each, so that their queries fit the cache."""
     ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points))
     return ((int(first), int(last)) for first, last in pairwise([0, *ends, len(bounds) - 1]) if first < last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,8 +21,12 @@ from numpy import ndarray
 # fastmath allows sums in any order, as in products, but keeps NaN. Inlining fixes one order: a separate function is
 # compiled twice, by itself and as part of its caller; the process that compiles would run the former, and processes
 # that read the cache the latter.
-compiled = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
+_njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 POOL, ASSIGN, AGGREGATE, DISPATCH = range(4)
+
+
+def compiled(function: Callable) -> Callable:
+    return _njit(unwrap(function))
 
 
 class Sizes(ctypes.Structure):
@@ -43,9 +48,13 @@ class Arrays(ctypes.Structure):
     ]
 
 
+def _intrinsic(function: Callable) -> Callable:
+    return intrinsic(unwrap(function))
+
+
 @compiled
 def pool(
-    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S+1"], members: Bool[ndarray, "N M"],
+    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"],
     mean: Float[ndarray, "S M C"],
 ) -> None:  # fmt: skip
     """Mean features of a window's points around each center, zero where there are none."""
@@ -64,7 +73,7 @@ def pool(
 
 @compiled
 def assign(
-    s: int, ptr: Int[ndarray, "S+1"], q: Float[ndarray, "K E D"], begin: int, c: Float[ndarray, "S M E D"],
+    s: int, ptr: Int[ndarray, "S1"], q: Float[ndarray, "K E D"], begin: int, c: Float[ndarray, "S M E D"],
     exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float, center: Int[ndarray, "N E"],
     logit: Float[ndarray, "N E"],
 ) -> None:  # fmt: skip
@@ -97,7 +106,7 @@ def assign(
 
 @compiled
 def aggregate(
-    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S+1"], mean: Float[ndarray, "S M C"], count: bool,
+    s: int, x: Float[ndarray, "N C"], ptr: Int[ndarray, "S1"], mean: Float[ndarray, "S M C"], count: bool,
     unweighted: bool, center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
     bias_scale: Float[ndarray, "E S M"],
 ) -> None:  # fmt: skip
@@ -131,7 +140,7 @@ def aggregate(
 
 @compiled
 def dispatch(
-    s: int, ptr: Int[ndarray, "S+1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
     p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Float[ndarray, "N K"],
 ) -> None:  # fmt: skip
     """The weighted sum over the centers of each point of a window, plus the bias."""
@@ -144,7 +153,7 @@ def dispatch(
                 out[n, k] += a * p[e, s, m, k]
 
 
-@intrinsic
+@_intrinsic
 def fetch_add(context, counter):
     """counter[0], which is then one more, atomically across threads."""
 
@@ -192,7 +201,7 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
             if start + step >= last:
                 break
 
-    return work
+    return unwrap(work)
 
 
 SIGNATURE = types.void(types.CPointer(types.voidptr))

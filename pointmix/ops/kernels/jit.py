@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable
+from inspect import unwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ def compiled(function: Callable) -> Callable:
 
 
 def _jit(function: Callable, *, cache: bool) -> Callable:
+    function = unwrap(function)  # without the run-time shape checks of the tests
     return njit(function, cache=cache, nogil=True, error_model="numpy")
 
 

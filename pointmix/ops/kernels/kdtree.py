@@ -2,7 +2,7 @@
 
 The tree is balanced, so it needs no pointers: node 1 is the root, 2 i and 2 i + 1 are the children of i, and the
 leaves, all on one level, are blocks of up to LEAF points, padded with points at infinity. Each node has the bounding
-box of its points. Distances are rounded as in `pointmix.ops.ragged.squared_distance`, and those to boxes in the same way:
+box of its points. Distances are rounded as in `pointmix.ops.ragged.squared_distance`, and so are those to boxes:
 rounding is monotonic, so the distance to a box never exceeds that to a point inside, and the results are exact.
 
 Everything is in one file, because numba recompiles what it has cached only when a function's own file changes.

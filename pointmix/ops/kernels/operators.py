@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +78,6 @@ def _sliced(op: Function) -> Function:
     return vmap
 
 
-def dynamic_size() -> int:
+def dynamic_size() -> int | torch.SymInt:
     """For fake functions: a size that depends on the data."""
-    return cast(int, torch.library.get_ctx().new_dynamic_size())
+    return torch.library.get_ctx().new_dynamic_size()

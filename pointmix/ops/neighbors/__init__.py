@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Form, choose, register
+from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Implementation, choose, register
 from pointmix.ops.neighbors.reference import knn_reference
 from pointmix.ops.ragged import check_positions, ptr_to_batch, squared_distance
 
@@ -17,8 +17,8 @@ __all__ = ["ball_query", "interpolate", "knn", "knn_reference"]
 
 register(
     "knn",
-    Form(NUMBA, "pointmix.ops.neighbors.numba:knn", default=("cpu",), devices=("cpu",)),
-    Form(
+    Implementation(NUMBA, "pointmix.ops.neighbors.numba:knn", default=("cpu",), devices=("cpu",)),
+    Implementation(
         TRITON,
         "pointmix.ops.neighbors.triton:knn",
         default=("cuda",),
@@ -27,7 +27,7 @@ register(
         limit=128,
         unit="neighbors",
     ),
-    Form(
+    Implementation(
         PYTORCH3D,
         "pointmix.ops.neighbors.pytorch3d:knn",
         default=("cuda",),
@@ -35,15 +35,17 @@ register(
         limit=48,
         unit="neighbors",
     ),
-    Form(TORCH_CLUSTER, "pointmix.ops.neighbors.torch_cluster:knn", limit=48, unit="neighbors", note="slower"),
+    Implementation(
+        TORCH_CLUSTER, "pointmix.ops.neighbors.torch_cluster:knn", limit=48, unit="neighbors", note="slower"
+    ),
 )
 
 
 def knn(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"] | Sequence[int],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"] | Sequence[int],
+    query_ptr: Int[Tensor, "B1"] | Sequence[int],
     k: int,
 ) -> Int[Tensor, "M k"]:
     """The k points of its set that are nearest to each query, by distance; ties go to the lower index.
@@ -66,9 +68,9 @@ def knn(
 
 def ball_query(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"] | Sequence[int],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"] | Sequence[int],
+    query_ptr: Int[Tensor, "B1"] | Sequence[int],
     radius: float,
     k: int,
 ) -> tuple[Int[Tensor, "M k"], Int[Tensor, "M"]]:
@@ -88,9 +90,9 @@ def ball_query(
 def interpolate(
     feat: Float[Tensor, "N C"],
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"] | Sequence[int],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"] | Sequence[int],
+    query_ptr: Int[Tensor, "B1"] | Sequence[int],
     k: int = 3,
 ) -> Float[Tensor, "M C"]:
     """Features at the queries: the mean over the k nearest points, weighted by 1 / distance^2.
@@ -120,9 +122,9 @@ def repeat_first(index: Int[Tensor, "M k"], count: Int[Tensor, "M"]) -> Int[Tens
 def _nearest(
     what: str,
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"] | Sequence[int],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"] | Sequence[int],
+    query_ptr: Int[Tensor, "B1"] | Sequence[int],
     k: int,
 ) -> tuple[Int[Tensor, "M k"], Int[Tensor, "M"]]:
     """Neighbors of each query and the size of its set."""

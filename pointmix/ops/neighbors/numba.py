@@ -20,9 +20,9 @@ from pointmix.ops.ragged import set_bounds
 
 def _knn(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     x, queries = as_array(pos), as_array(query_pos)

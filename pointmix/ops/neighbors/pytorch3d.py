@@ -13,9 +13,9 @@ from pointmix.ops.ragged import ptr_to_batch, to_dense_batch
 
 def knn(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     return resolve_ties(search, pos, ptr, query_pos, query_ptr, k)
@@ -23,9 +23,9 @@ def knn(
 
 def search(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]:
     """A `Search` for `resolve_ties`."""

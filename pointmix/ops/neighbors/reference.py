@@ -12,9 +12,9 @@ CHUNK = 2**22  # distances held at a time
 
 def knn_reference(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     """`knn` by sorting the distances to all points of the set. Slots beyond those hold no meaningful index."""

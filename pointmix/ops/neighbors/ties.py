@@ -25,9 +25,9 @@ FEW = 2**18  # up to this many distances, the reference form is faster than anot
 def resolve_ties(
     search: Search,
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     """The neighbors that `knn_reference` finds, by means of `search`."""

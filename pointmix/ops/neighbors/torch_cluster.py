@@ -16,9 +16,9 @@ from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch, squared_distance
 
 def knn(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     if pos.is_cuda and 4 * k + 64 > 100:  # `resolve_ties` may ask for 4 k + 64 neighbors, its kernel takes 100
@@ -28,9 +28,9 @@ def knn(
 
 def search(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]:
     """A `Search` for `resolve_ties`."""

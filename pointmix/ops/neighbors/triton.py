@@ -11,14 +11,16 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.ops.kernels.triton_jit import jit
+
 LAST = tl.constexpr(0x7FFFFFFFFFFFFFFF)  # sorts after every key
 
 
 def knn(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     query_pos: Float[Tensor, "M D"],
-    query_ptr: Int[Tensor, "B+1"],
+    query_ptr: Int[Tensor, "B1"],
     k: int,
 ) -> Int[Tensor, "M k"]:
     """Each program compares some queries with all points of their set and keeps the k nearest so far, sorted."""
@@ -35,7 +37,7 @@ def knn(
     return index
 
 
-@triton.jit
+@jit
 def _knn(
     axes, ptr, queries, query_ptr, index, total, asked, k, D: tl.constexpr, KEPT: tl.constexpr, ROWS: tl.constexpr
 ):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Form, choose, register
+from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Implementation, choose, register
 from pointmix.ops.ragged import as_ptr, check_positions, check_ptr, counts_to_ptr, ptr_to_batch, squared_distance
 from pointmix.ops.sampling.reference import farthest_points_reference
 
@@ -21,8 +21,8 @@ __all__ = ["farthest_point_sampling", "farthest_points_reference", "grid_samplin
 
 register(
     "farthest_points",
-    Form(NUMBA, "pointmix.ops.sampling.numba:farthest_points", default=("cpu",), devices=("cpu",)),
-    Form(
+    Implementation(NUMBA, "pointmix.ops.sampling.numba:farthest_points", default=("cpu",), devices=("cpu",)),
+    Implementation(
         TRITON,
         "pointmix.ops.sampling.triton:farthest_points",
         default=("cuda",),
@@ -31,8 +31,8 @@ register(
         limit=16384,
         unit="points in a set",
     ),
-    Form(TORCH_CLUSTER, "pointmix.ops.sampling.torch_cluster:farthest_points", default=("cuda",)),
-    Form(
+    Implementation(TORCH_CLUSTER, "pointmix.ops.sampling.torch_cluster:farthest_points", default=("cuda",)),
+    Implementation(
         PYTORCH3D,
         "pointmix.ops.sampling.pytorch3d:farthest_points",
         default=("cuda",),
@@ -43,13 +43,13 @@ register(
 
 def farthest_point_sampling(
     pos: Float[Tensor, "N D"],
-    ptr: Int[Tensor, "B+1"] | Sequence[int],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
     num_samples: int | None = None,
     *,
     ratio: float | None = None,
     start: Int[Tensor, "B"] | None = None,
     seed: int | None = None,
-) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
     """Farthest point sampling: each pick is the point farthest from all earlier picks of its set.
 
     Ties go to the lowest index. No point is picked twice: once all remaining points coincide with a pick, they follow
@@ -79,8 +79,8 @@ def farthest_point_sampling(
 
 
 def grid_sampling(
-    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"] | Sequence[int], size: float
-) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"] | Sequence[int], size: float
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
     """One point per occupied cell of a cubic grid with a corner at the origin: the one nearest to the cell's center.
 
     Args:
@@ -110,8 +110,8 @@ def grid_sampling(
 
 
 def random_sampling(
-    ptr: Int[Tensor, "B+1"] | Sequence[int], num_samples: int | None = None, *, ratio: float | None = None, seed: int
-) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
+    ptr: Int[Tensor, "B1"] | Sequence[int], num_samples: int | None = None, *, ratio: float | None = None, seed: int
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
     """Random points of each set without replacement, in random order; sets of one size get the same places.
 
     Arguments, returns and errors are those of `farthest_point_sampling`.
@@ -128,7 +128,7 @@ def random_sampling(
     return index + ptr[:-1][ptr_to_batch(out_ptr, len(index))], out_ptr
 
 
-def sample_counts(what: str, ptr: Int[Tensor, "B+1"], num_samples: int | None, ratio: float | None) -> Int[Tensor, "B"]:
+def sample_counts(what: str, ptr: Int[Tensor, "B1"], num_samples: int | None, ratio: float | None) -> Int[Tensor, "B"]:
     """How many points to pick from each set."""
     size = ptr.diff()
     if (num_samples is None) == (ratio is None):
@@ -143,7 +143,7 @@ def sample_counts(what: str, ptr: Int[Tensor, "B+1"], num_samples: int | None, r
 
 
 def start_points(
-    what: str, ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"] | None, seed: int | None
+    what: str, ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"] | None, seed: int | None
 ) -> Int[Tensor, "B"]:
     """The first pick of each set, counted from the beginning of the set."""
     size = ptr.diff()

@@ -15,7 +15,7 @@ from pointmix.ops.ragged import set_bounds
 
 
 def _farthest_points(
-    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], out_ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"]
 ) -> Int[Tensor, "K"]:
     x, index = as_array(pos), np.empty(int(out_ptr[-1]), np.int64)
 

@@ -10,7 +10,7 @@ from pointmix.ops.ragged import squared_distance, to_dense_batch
 
 
 def farthest_points_reference(
-    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], out_ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"]
 ) -> Int[Tensor, "K"]:
     """Farthest points of all sets, side by side. After a first pick at `start`,
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pointmix.ops.ragged import ptr_to_batch, set_bounds
 
 
-def start_first(ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"], total: int) -> Int[Tensor, "N"]:
+def start_first(ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"], total: int) -> Int[Tensor, "N"]:
     """An order of the points with the start of each set first and the others as they were."""
     batch = ptr_to_batch(ptr, total)
     place, start = torch.arange(total, device=ptr.device) - ptr[:-1][batch], start[batch]
@@ -20,7 +20,7 @@ def start_first(ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"], total: int) ->
     return source + ptr[:-1][batch]
 
 
-def without_repeats(index: Int[Tensor, "K"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"]) -> Int[Tensor, "K"]:
+def without_repeats(index: Int[Tensor, "K"], ptr: Int[Tensor, "B1"], out_ptr: Int[Tensor, "B1"]) -> Int[Tensor, "K"]:
     """From the first repeated pick of a set on, replace the picks by the remaining points, by index."""
     if len(index.unique()) == len(index):
         return index

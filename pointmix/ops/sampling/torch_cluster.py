@@ -11,7 +11,7 @@ from pointmix.ops.sampling.ties import start_first, without_repeats
 
 
 def farthest_points(
-    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], out_ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"]
 ) -> Int[Tensor, "K"]:
     order = start_first(ptr, start, len(pos))
     ratio = (out_ptr.diff() - 0.5) / ptr.diff()  # it rounds ratio * points up

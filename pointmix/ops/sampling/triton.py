@@ -11,11 +11,13 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.ops.kernels.triton_jit import jit
+
 ON_CHIP = 16384  # points of a set whose distances one program holds in registers
 
 
 def farthest_points(
-    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], out_ptr: Int[Tensor, "B+1"], start: Int[Tensor, "B"]
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], out_ptr: Int[Tensor, "B1"], start: Int[Tensor, "B"]
 ) -> Int[Tensor, "K"]:
     """One program per set: distances stay in registers from the first pick to the last, coordinates in the cache."""
     most = int(ptr.diff().max())
@@ -31,7 +33,7 @@ def farthest_points(
     return index
 
 
-@triton.jit
+@jit
 def _farthest_points(axes, ptr, out_ptr, start, index, total, D: tl.constexpr, BLOCK: tl.constexpr):
     s = tl.program_id(0)
     begin, first = tl.load(ptr + s), tl.load(out_ptr + s)

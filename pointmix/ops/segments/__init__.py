@@ -13,13 +13,16 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from pointmix.ops.dispatch import FLOATS, TORCH_SCATTER, Form, choose, register
+from pointmix.ops.dispatch import FLOATS, TORCH_SCATTER, Implementation, choose, register
 from pointmix.ops.precision import sums_in_float32
 
 __all__ = ["segment_max", "segment_mean", "segment_softmax", "segment_sum"]
 
 for _op in __all__:
-    register(_op, Form(TORCH_SCATTER, f"pointmix.ops.segments.torch_scatter:{_op}", dtypes=FLOATS, note="not faster"))
+    register(
+        _op,
+        Implementation(TORCH_SCATTER, f"pointmix.ops.segments.torch_scatter:{_op}", dtypes=FLOATS, note="not faster"),
+    )
 
 
 def _other(op: str, x: Tensor) -> Callable[..., Tensor] | None:

@@ -31,7 +31,7 @@ def cluster_hard(
     alpha: Float[Tensor, "1"],
     beta: Float[Tensor, "1"],
     *,
-    ptr: Int[Tensor, "S+1"] | None = None,
+    ptr: Int[Tensor, "S1"] | None = None,
     valid: Bool[Tensor, "S L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
     denominator: str = "weights",
@@ -54,7 +54,7 @@ def cluster_soft(
     bias: Float[Tensor, "_ M E L"] | Float[Tensor, "M E N"] | None = None,
     *,
     similarity: Similarity = cosine,
-    ptr: Int[Tensor, "S+1"] | None = None,
+    ptr: Int[Tensor, "S1"] | None = None,
     valid: Bool[Tensor, "S L"] | None = None,
     center_valid: Bool[Tensor, "S M"] | None = None,
 ) -> Float[Tensor, "S L E D"] | Float[Tensor, "N E D"]:

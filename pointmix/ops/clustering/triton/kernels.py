@@ -13,7 +13,6 @@ has type F. The strides of heads, HEADS, are constants, because their alignment 
 # mypy: ignore-errors
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from pointmix.ops.clustering.triton.parts import (
@@ -29,9 +28,10 @@ from pointmix.ops.clustering.triton.parts import (
     window,
 )
 from pointmix.ops.clustering.triton.similarity import scale_backward, similarity_backward
+from pointmix.ops.kernels.triton_jit import jit
 
 
-@triton.jit
+@jit
 def forward(
     q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, o, qs, vs, cs, us, bs, L, bias_rows,
     HEADS: tl.constexpr, E: tl.constexpr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, DP: tl.constexpr,
@@ -67,7 +67,7 @@ def forward(
         start += BL
 
 
-@triton.jit
+@jit
 def backward(
     do, q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid,
     dq, dv, dc, dcv, dalpha, dbeta, dbias, dkappa, qs, vs, cs, us, os, bs, L, bias_rows,

@@ -3,13 +3,13 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from pointmix.ops.clustering.triton.similarity import scale, similarity, squares
+from pointmix.ops.kernels.triton_jit import jit
 
 
-@triton.jit
+@jit
 def block(
     points, start, n, centers, exists, numbers, m, d,
     D: tl.constexpr, KIND: tl.constexpr, F: tl.constexpr, DOT: tl.constexpr,
@@ -51,7 +51,7 @@ def block(
     return a, member, real, p, sim, query
 
 
-@triton.jit
+@jit
 def describe(x, d, kappa, KIND: tl.constexpr):
     """Vectors, squared lengths, squares of coordinate 0, scales, and squared lengths after scaling."""
     square, first = squares(x, d, KIND)
@@ -59,7 +59,7 @@ def describe(x, d, kappa, KIND: tl.constexpr):
     return x, square, first, s, (square - first) * s * s
 
 
-@triton.jit
+@jit
 def multiplied(vectors, d, KIND: tl.constexpr):
     """The scaled vectors that are multiplied."""
     x, _, _, s, _ = vectors
@@ -69,7 +69,7 @@ def multiplied(vectors, d, KIND: tl.constexpr):
     return x
 
 
-@triton.jit
+@jit
 def spread(dx, x, dsquare, dfirst, d, KIND: tl.constexpr):
     """The gradient of vectors from that of the scaled vectors and of the squared lengths."""
     if KIND == "released":
@@ -77,7 +77,7 @@ def spread(dx, x, dsquare, dfirst, d, KIND: tl.constexpr):
     return dx + 2 * x * dsquare[:, None]
 
 
-@triton.jit
+@jit
 def window(ptr, s, L):
     """The row of a window, its first point there, and its number of points."""
     if ptr is None:
@@ -88,7 +88,7 @@ def window(ptr, s, L):
     return row, begin, size
 
 
-@triton.jit
+@jit
 def living(center_valid, s, m, M: tl.constexpr):
     exists = m < M
     if center_valid is not None:
@@ -96,19 +96,19 @@ def living(center_valid, s, m, M: tl.constexpr):
     return exists
 
 
-@triton.jit
+@jit
 def number(x, F: tl.constexpr):
     return tl.load(x).to(F) if x is not None else 0.0
 
 
-@triton.jit
+@jit
 def tile(x, strides, row, n, head, d, there, D: tl.constexpr, F: tl.constexpr):
     """Load vectors n of a row and head, zero where there is none."""
     x += row.to(tl.int64) * strides[0] + head
     return tl.load(x + (n[:, None] * strides[1] + d[None, :]), mask=there[:, None] & (d < D)[None, :], other=0.0).to(F)
 
 
-@triton.jit
+@jit
 def put(out, x, row, n, L, e, d, there, E: tl.constexpr, D: tl.constexpr):
     """Store vectors n of a row and head in a contiguous tensor."""
     out += (row.to(tl.int64) * L * E + e) * D
@@ -116,7 +116,7 @@ def put(out, x, row, n, L, e, d, there, E: tl.constexpr, D: tl.constexpr):
     tl.store(out + (n[:, None] * (E * D) + d[None, :]), x.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@jit
 def dot(x, y, F: tl.constexpr, DOT: tl.constexpr):
     """A product in the precision of its operands, without TF32, which would change the nearest center."""
     return tl.dot(x.to(DOT), y.to(DOT), input_precision="ieee", out_dtype=F)

@@ -16,15 +16,15 @@ KIND is "hard" or "cosine", which have one similarity, "lorentz" or "released". 
 # mypy: ignore-errors
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from pointmix.ops import lorentz
+from pointmix.ops.kernels.triton_jit import jit
 
 MAX_RADIUS = tl.constexpr(lorentz.MAX_RADIUS)
 
 
-@triton.jit
+@jit
 def squares(x, d, KIND: tl.constexpr):
     """|x|^2 of each row and, if released, the square of its coordinate 0."""
     square = x * x
@@ -32,7 +32,7 @@ def squares(x, d, KIND: tl.constexpr):
     return tl.sum(square, 1), tl.sum(first, 1)
 
 
-@triton.jit
+@jit
 def scale(square, first, kappa, KIND: tl.constexpr):
     """The factor of each vector in the product."""
     if KIND == "lorentz" or KIND == "released":
@@ -44,7 +44,7 @@ def scale(square, first, kappa, KIND: tl.constexpr):
     return s
 
 
-@triton.jit
+@jit
 def scale_backward(r, dlifted, square, first, s, kappa, KIND: tl.constexpr):
     """The gradients of the squares and of kappa.
 
@@ -70,7 +70,7 @@ def scale_backward(r, dlifted, square, first, s, kappa, KIND: tl.constexpr):
     return dsquare, dfirst, dkappa
 
 
-@triton.jit
+@jit
 def clipped(square, first, KIND: tl.constexpr):
     """The factor that clips a vector to norm 1, and the argument of sinhc divided by kappa."""
     w = tl.where(square > 1, 1.0 / tl.sqrt(tl.where(square > 1, square, 1.0)), 1.0)
@@ -80,7 +80,7 @@ def clipped(square, first, KIND: tl.constexpr):
     return w, stretch
 
 
-@triton.jit
+@jit
 def sinhc(s):
     """sinh(r) / r of s = r^2, bounded as in `lorentz.expmap0`; near zero by a series, accurate in float64."""
     near = 1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156 * (1 + s / 210))))
@@ -90,7 +90,7 @@ def sinhc(s):
     return tl.where(s < 1, near, 0.5 * (tl.exp(top) - tl.exp(-top)) / r)
 
 
-@triton.jit
+@jit
 def sinhc_slope(s):
     """The derivative of sinhc by s, (cosh(r) - sinhc) / (2 s)."""
     near = 1 + s / 54 * (1 + s / 88 * (1 + s / 130 * (1 + s / 180 * (1 + s / 238))))
@@ -101,7 +101,7 @@ def sinhc_slope(s):
     return tl.where(s < 1, near, 0.5 * (cosh - sinhc(big)) / big)
 
 
-@triton.jit
+@jit
 def similarity(p, q2, c2, kappa, KIND: tl.constexpr):
     """The similarity (L, M) from the product and the squared lengths after scaling."""
     if KIND == "lorentz" or KIND == "released":
@@ -111,7 +111,7 @@ def similarity(p, q2, c2, kappa, KIND: tl.constexpr):
     return p
 
 
-@triton.jit
+@jit
 def similarity_backward(dsim, sim, p, q2, c2, kappa, KIND: tl.constexpr):
     """The gradients of the product (L, M), of the squared lengths (L,) and (M,), and of kappa (L,)."""
     if KIND == "lorentz" or KIND == "released":
@@ -137,7 +137,7 @@ def similarity_backward(dsim, sim, p, q2, c2, kappa, KIND: tl.constexpr):
     return dp, dq2, dc2, dkappa
 
 
-@triton.jit
+@jit
 def chord(p, q2, c2, kappa):
     """u of `lorentz.pairwise_distance`, -kappa <c, q>_L - 1."""
     root = tl.sqrt(kappa)
