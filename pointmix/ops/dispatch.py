@@ -235,9 +235,14 @@ def inference_obstacle(tensors: tuple[Tensor, ...]) -> str:
         return "gradients are needed"
     if (dtype := autocast_dtype(x)) is not None:
         return f"autocast computes in {dtype}"
-    if any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+    if has_tangent(*tensors):
         return "forward-mode derivatives are needed"
     return ""
+
+
+def has_tangent(*tensors: Tensor) -> bool:
+    """Whether forward-mode derivatives are computed for any of the tensors. Operators of torch would drop them."""
+    return any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 @cache

@@ -13,7 +13,7 @@ def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("points", [0, 1, 7, 24])
-def test_equals_its_plain_twin(points, monkeypatch):
+def test_equals_its_reference_form(points, monkeypatch):
     monkeypatch.setattr(ops, "CACHED", 8 * 8)  # eight points a piece
     args = arguments(points)
     weight = torch.randn(points, 5, dtype=torch.float64)

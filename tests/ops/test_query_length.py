@@ -11,7 +11,7 @@ def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("points", [0, 1, 7, 24])
-def test_equals_its_plain_twin(points, monkeypatch):
+def test_equals_its_reference_form(points, monkeypatch):
     monkeypatch.setattr("pointmix.ops.mlp.CACHED", 6 * 8)  # eight points a piece
     args, weight = arguments(points), torch.randn(points, 2, dtype=torch.float64)
     got, expected = (f(*args, 2) for f in (query_length, query_length_reference))

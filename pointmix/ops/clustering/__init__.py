@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pointmix.ops.clustering.products import Similarity, assign_hard, assign_soft, hard, soft, update_centers
 from pointmix.ops.clustering.reference import cluster_hard_reference, cluster_soft_reference
-from pointmix.ops.dispatch import FLOATS, TRITON, Implementation, choose, register, traced_as_constant
+from pointmix.ops.dispatch import FLOATS, TRITON, Implementation, choose, has_tangent, register, traced_as_constant
 from pointmix.ops.ragged import as_ptr
 from pointmix.ops.similarity import cosine, has_kernel
 
@@ -94,9 +94,9 @@ def cluster_hard(
     Raises:
         ValueError: if ptr is given, but no kernel takes these windows.
     """
-    if row_window is None and (
-        kernel := choose("cluster_hard", q, size=_padded_bytes(c.shape[1], c.shape[3], q.dtype))
-    ):
+    size = _padded_bytes(c.shape[1], c.shape[3], q.dtype)
+    eligible = row_window is None and not has_tangent(q, v, c, cv, alpha, beta)
+    if eligible and (kernel := choose("cluster_hard", q, size=size)):
         rules = {"denominator": denominator, "unweighted": unweighted}
         layout = {"ptr": _ptr("cluster_hard", ptr, q), "valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, beta, **layout, **rules)
@@ -123,7 +123,8 @@ def cluster_soft(
     With ptr, the bias is (M, E, N).
     """
     size = _padded_bytes(c.shape[1], c.shape[3], q.dtype)
-    if row_window is None and has_kernel(similarity) and (kernel := choose("cluster_soft", q, size=size)):
+    eligible = row_window is None and has_kernel(similarity) and not has_tangent(q, v, c, cv, alpha)
+    if eligible and (kernel := choose("cluster_soft", q, size=size)):
         layout = {"ptr": _ptr("cluster_soft", ptr, q), "valid": valid, "center_valid": center_valid}
         return kernel(q, v, c, cv, alpha, bias, similarity=similarity, **layout)
     _need_rows("cluster_soft", ptr)

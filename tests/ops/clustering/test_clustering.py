@@ -97,7 +97,7 @@ def test_against_the_equations_point_by_point(name, op, rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_twin_has_the_same_values_and_gradients(name, rule):
+def test_reference_form_has_the_same_values_and_gradients(name, rule):
     arguments, options = case(**CASES[name])
     probe, gradients = None, []
     for op in (cluster_hard, cluster_hard_reference):

@@ -106,7 +106,7 @@ def test_against_the_equations_point_by_point(name, similarity, op):
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("name", CASES)
-def test_twin_has_the_same_values_and_gradients(name, similarity):
+def test_reference_form_has_the_same_values_and_gradients(name, similarity):
     arguments, options = case(**CASES[name])
     outs = [
         real(op(*arguments, similarity=SIMILARITIES[similarity], **options), options)

@@ -68,7 +68,7 @@ def test_against_the_equations_point_by_point(name, gone):
 
 @pytest.mark.parametrize("piece", [1, 20, 2**22])
 @pytest.mark.parametrize("name", CASES)
-def test_twin_has_the_same_values_and_gradients(name, piece, monkeypatch):
+def test_reference_form_has_the_same_values_and_gradients(name, piece, monkeypatch):
     monkeypatch.setattr(module, "PIECE", piece)
     arguments = case(name)
     probe, results = torch.randn(len(arguments[1]), 5, **F64), []

@@ -48,7 +48,7 @@ def test_in_double_precision(cloud, k):
     assert knn(pos, ptr, query_pos, query_ptr, k).tolist() == expected
 
 
-def test_plain_form_in_pieces(monkeypatch, cloud):
+def test_reference_form_in_chunks(monkeypatch, cloud):
     pos, ptr = cloud
     arguments = (pos, ptr, *queries(pos, ptr), 4)
     whole = knn_reference(*arguments)

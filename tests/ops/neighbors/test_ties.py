@@ -21,7 +21,7 @@ def contrary(pos, ptr, query_pos, query_ptr, k):
 
 
 @pytest.mark.parametrize("k, few", [(1, 0), (3, 0), (3, 2**18), (8, 0)])
-def test_agrees_with_the_plain_form(monkeypatch, cloud, k, few):
+def test_agrees_with_the_reference_form(monkeypatch, cloud, k, few):
     monkeypatch.setattr(ties, "FEW", few)
     pos, ptr = cloud
     query_pos = torch.cat([pos, pos[: ptr[1]] + 1e-3])

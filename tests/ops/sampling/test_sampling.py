@@ -22,7 +22,7 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("number", [3, 1000])
-def test_plain_against_a_loop(cloud, number, dtype):
+def test_reference_form_against_a_loop(cloud, number, dtype):
     pos, ptr = cloud[0].to(dtype), cloud[1]
     index, out_ptr = [], [0]
     for lo, hi in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
@@ -45,7 +45,7 @@ def test_plain_against_a_loop(cloud, number, dtype):
 
 
 @pytest.mark.parametrize("number", [1, 7, 1000])
-def test_every_backend_gives_the_picks_of_the_plain_form(backend, cloud, number):
+def test_every_backend_gives_the_picks_of_the_reference_form(backend, cloud, number):
     pos, ptr = cloud
     for start in (None, ptr.diff() // 2):
         index, out_ptr = farthest_point_sampling(

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pointmix.ops import use_backend
 from pointmix.ops.clustering import (
@@ -147,15 +148,15 @@ def test_other_precisions(dtype):
     """Against float64 of the same numbers; sums are float32, so what comes back is off by its own rounding."""
     arguments, options = case(holes=True, heads=1, dtype=dtype)
     eps = torch.finfo(dtype).eps
-    twins = [
+    references = [
         (partial(kernel.cluster_hard, **options), partial(cluster_hard_reference, **options)),
         tuple(soft(op, "distance", **options) for op in (kernel.cluster_soft, cluster_soft_reference)),
     ]
-    for op, twin in twins:
-        if op is twins[1][0]:
+    for op, reference in references:
+        if op is references[1][0]:
             arguments[5] = torch.tensor(1.3, device=DEVICE, requires_grad=True)
         exact = [t.detach().double().requires_grad_() for t in arguments]
-        out, expected = op(*arguments), twin(*exact)
+        out, expected = op(*arguments), reference(*exact)
         assert out.dtype == dtype
         torch.testing.assert_close(out.double(), expected, rtol=8 * eps, atol=8 * eps)
         probe = torch.randn_like(out)
@@ -271,6 +272,17 @@ def test_compiled_in_one_graph(backend):
         compiled = torch.compile(both, fullgraph=True, backend=backend)
         check(compiled, both, [*arguments, kappa])
     torch.compiler.reset()
+
+
+def test_forward_mode_derivatives_are_left_to_products(calls):
+    arguments, _ = case(windows=1, heads=1, points=2)
+    q, v, *rest = (t.detach() for t in arguments)
+    with forward_ad.dual_level(), use_backend("triton"):
+        out = cluster_hard(q, forward_ad.make_dual(v, torch.ones_like(v)), *rest)
+        assert forward_ad.unpack_dual(out).tangent.abs().sum() > 0
+        out = cluster_soft(q, forward_ad.make_dual(v, torch.ones_like(v)), *rest[:3])
+        assert forward_ad.unpack_dual(out).tangent.abs().sum() > 0
+    assert not calls
 
 
 def test_exported():
