@@ -1,4 +1,4 @@
-"""Context Clusters (CoC): an image is a set of points, clustering its only spatial operation.
+"""Context Clusters (CoC): an image is a set of points, and clustering is the only spatial operation.
 
 Ma et al., "Image as Set of Points", ICLR 2023.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from numbers import Integral
 
 from timm.models import generate_default_cfgs, register_model
-from torch import nn
 
 from pointmix.models.backbone import PointBackbone, check_stages
 from pointmix.models.registry import IMAGES, build
@@ -21,11 +20,11 @@ class ContextClusters(PointBackbone):
     """The CoC family.
 
     Args:
-        heads, head_dim: of each stage, or one number for all.
+        heads, head_dim: for each stage, or one number for all.
         denominator: "weights" as in the released code, "count" as in the code behind the paper's numbers.
         unweighted: points enter a center's aggregate with weight one, see `ContextCluster`.
         center_updates: dynamic centers, see `ContextCluster`.
-        cluster: false leaves the mixers out (the ablation without clustering).
+        cluster: false builds blocks without mixers (the ablation without clustering).
         depths, **kwargs: of `PointBackbone`.
     """
 
@@ -46,7 +45,7 @@ class ContextClusters(PointBackbone):
         heads, head_dim = ((n,) * len(depths) if isinstance(n, Integral) else n for n in (heads, head_dim))
         check_stages(depths, heads=heads, head_dim=head_dim)
 
-        def mixer(stage: int, dim: int) -> nn.Module | None:
+        def mixer(stage: int, dim: int) -> ContextCluster | None:
             if not cluster:
                 return None
             return ContextCluster(
@@ -73,7 +72,7 @@ def _create(variant: str, pretrained: bool = False, **kwargs) -> ContextClusters
 
 _TINY = dict(
     depths=(3, 4, 5, 2), dims=(32, 64, 196, 320), mlp_ratios=(8, 8, 4, 4), heads=(4, 4, 8, 8), head_dim=24,
-    folds=(8, 4, 2, 1), centers=(2, 2, 2, 2),
+    windows_per_side=(8, 4, 2, 1), centers_per_side=(2, 2, 2, 2),
 )  # fmt: skip
 _SMALL = _TINY | dict(depths=(2, 2, 6, 2), dims=(64, 128, 320, 512), head_dim=32)
 _MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
@@ -88,13 +87,19 @@ def coc_tiny(pretrained: bool = False, **kwargs) -> ContextClusters:
 @register_model
 def coc_tiny2(pretrained: bool = False, **kwargs) -> ContextClusters:
     """CoC-Tiny with other windows and centers (Tiny-dagger in the paper)."""
-    return _create("coc_tiny2", pretrained, **(_TINY | dict(folds=(7, 7, 1, 1), centers=(4, 2, 7, 4)) | kwargs))
+    return _create(
+        "coc_tiny2", pretrained, **(_TINY | dict(windows_per_side=(7, 7, 1, 1), centers_per_side=(4, 2, 7, 4)) | kwargs)
+    )
 
 
 @register_model
 def coc_tiny_plain(pretrained: bool = False, **kwargs) -> ContextClusters:
     """CoC-Tiny without windows."""
-    return _create("coc_tiny_plain", pretrained, **(_TINY | dict(folds=(1, 1, 1, 1), centers=(4, 4, 2, 2)) | kwargs))
+    return _create(
+        "coc_tiny_plain",
+        pretrained,
+        **(_TINY | dict(windows_per_side=(1, 1, 1, 1), centers_per_side=(4, 4, 2, 2)) | kwargs),
+    )
 
 
 @register_model

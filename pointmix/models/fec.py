@@ -1,4 +1,4 @@
-"""FEC: feature extraction with clustering, between stages as within them.
+"""FEC: feature extraction with clustering, within stages and as pooling between them.
 
 Chen et al., "Neural Clustering based Visual Representation Learning", CVPR 2024.
 """
@@ -18,12 +18,12 @@ class FEC(ContextClusters):
     """The FEC family: Context Clusters without windows or weights in the aggregate, and clustering as pooling.
 
     Args:
-        **kwargs: of `ContextClusters`, of which `unweighted` and `reducer` are taken.
+        **kwargs: of `ContextClusters`, except `unweighted` and `reducer`.
     """
 
     def __init__(self, **kwargs) -> None:
         if taken := {"unweighted", "reducer"} & set(kwargs):
-            raise ValueError(f"{' and '.join(sorted(taken))} is what FEC is made of; take ContextClusters to change it")
+            raise ValueError(f"{' and '.join(sorted(taken))} cannot be changed in FEC; use ContextClusters")
         pool = partial(ClusterPool, reference=kwargs.get("reference", False))
         super().__init__(unweighted=True, reducer=pool, **kwargs)
 
@@ -38,7 +38,7 @@ def _create(variant: str, pretrained: bool = False, **kwargs) -> FEC:
 
 _SMALL = dict(
     depths=(3, 4, 5, 2), dims=(32, 64, 196, 320), mlp_ratios=(8, 8, 4, 4), heads=(4, 4, 8, 8), head_dim=24,
-    folds=(1, 1, 1, 1), centers=(4, 4, 2, 2),
+    windows_per_side=(1, 1, 1, 1), centers_per_side=(4, 4, 2, 2),
 )  # fmt: skip
 _BASE = _SMALL | dict(depths=(2, 2, 6, 2), dims=(64, 128, 320, 512), head_dim=32)
 _LARGE = _BASE | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))

@@ -1,4 +1,4 @@
-"""What the families tell timm alike."""
+"""timm registration shared by all families."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def build(family: type[nn.Module], variant: str, pretrained: bool, *, instead: s
     """A registered variant of a family.
 
     Args:
-        instead: end of the message that no weights are hosted.
-        **kwargs: of timm's builder and of the family.
+        instead: the end of the error for `pretrained`.
+        **kwargs: of timm's `build_model_with_cfg` and of the family.
 
     Raises:
-        ValueError: if pretrained weights are asked for.
+        ValueError: if `pretrained`, as no weights are hosted.
     """
     if pretrained:
         raise ValueError(f"{variant}: no weights are hosted{instead}")

@@ -1,4 +1,4 @@
-"""The authors' checkpoints in our models."""
+"""Loading the authors' checkpoints into our models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from pointmix.io.open_torch import load_torch
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")  # of the weights; the first counts
+CONTAINERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "net",
+)  # the first one present is taken
 PREFIXES = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")  # of data-parallel, Lightning, compiled networks
 
 # stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
@@ -56,7 +62,7 @@ _POINTMLP_RULES = [
 
 
 def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
-    """Our name of a tensor of the authors' network, and which of how many parts of our tensor it is."""
+    """Our name for a tensor of the authors' network. If it is only part of our tensor, which of how many."""
     for pattern, new in _FEC_RULES + _COC_RULES + _POINTMLP_RULES:
         key = re.sub(pattern, new, key)
     part = re.search(r"\.(\d):(\d)\.", key)
@@ -69,20 +75,20 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
     """Load an authors' checkpoint into one of our models, in place.
 
     Args:
-        model: the variant that was trained, with as many classes; compiled or not.
+        model: the variant that was trained, with the same number of classes; compiled or not.
         source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model`,
-            `net` or `state_dict_ema`. Prefixes `module.`, `model.` and `_orig_mod.` are taken off.
+            `net` or `state_dict_ema`. Prefixes `module.`, `model.` and `_orig_mod.` are removed.
 
-    A PointMLP gives the authors' own numbers where it samples as theirs do, from the first point as given: build it
-    with order="given".
+    A PointMLP reproduces the authors' outputs only if it samples as their code does, starting at the first point as
+    given: build it with order="given".
 
     Returns:
         The model.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read, a tensor has no place here, has another shape, or one of ours is
-            missing; the model is then as it was.
+        ValueError: if the file cannot be read, or a tensor is unknown, missing or of another shape; the model is then
+            unchanged.
     """
     given, model = model, getattr(model, "_orig_mod", model)
     try:
@@ -91,7 +97,7 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
         raise ValueError(f"load_reference: {e}") from e
     target = model.state_dict()
     found: dict[str, Tensor] = {}
-    filled: dict[str, int] = {}  # numbers read for each of our tensors
+    filled: dict[str, int] = {}  # elements read for each of our tensors
     unused, wrong = [], []
     for key, value in tensors.items():
         name, part = reference_name(key)
@@ -123,11 +129,11 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
 
 
 def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their names in the network; see `load_reference` for what it may be.
+    """The tensors of a checkpoint by name; see `load_reference` for the accepted sources.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, holds no tensors, or two of one name.
+        ValueError: if it cannot be read, holds no tensors, or two tensors have the same name.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     found = source if isinstance(source, Mapping) else _read(source)

@@ -79,7 +79,7 @@ def test_plain_twin_agrees(name, sizes):
 def test_pieces_change_nothing(piece, monkeypatch):
     model, points = model_of(), clouds(50, 1, 7)
     expected = model(points)  # with gradients: in one piece
-    monkeypatch.setattr(family, "CACHED", piece)
+    monkeypatch.setattr(family, "CPU_CHUNK", piece)
     before = points.pos.clone()
     with torch.no_grad():
         torch.testing.assert_close(model(points), expected, rtol=1e-12, atol=1e-12)

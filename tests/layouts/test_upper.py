@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import Cloud
-from pointmix.layouts.top import EvenTop, IndexTop, Taps
+from pointmix.layouts.table_lookup import TableLookup
+from pointmix.layouts.upper import IndexUpperLevel, UniformUpperLevel
 
 F64 = dict(dtype=torch.float64)
 
@@ -36,7 +37,7 @@ def test_a_table_is_interpolated_between_its_corners(side, size):
     probe = torch.randn_like(expected)
     gradient = torch.autograd.grad(expected, table, probe)[0]
     for known in (size, torch.tensor([[size]])):
-        taps = Taps.of(cells(size)[None], known, side, torch.float64)
+        taps = TableLookup.of(cells(size)[None], known, side, torch.float64)
         found = taps.read(table)
         assert found.shape == (1, 3, 2, size[0] * size[1])  # (R, M, E, L)
         torch.testing.assert_close(found[0], expected)
@@ -46,7 +47,7 @@ def test_a_table_is_interpolated_between_its_corners(side, size):
 def test_a_lattice_of_the_tables_size_reads_it_exactly():
     table = torch.randn(2, 3, 7, 7)
     for size in ((7, 7), torch.tensor([[[7, 7]]])):
-        taps = Taps.of(cells((7, 7))[None], size, 7, torch.float32)
+        taps = TableLookup.of(cells((7, 7))[None], size, 7, torch.float32)
         assert taps.weight is None and taps.index.shape == (1, 49, 1)
         assert torch.equal(taps.read(table)[0], table.flatten(2).transpose(0, 1))
 
@@ -55,49 +56,51 @@ def test_every_row_has_a_lattice_of_its_own():
     sizes = [(7, 7), (3, 11), (1, 1)]
     cell = torch.stack([torch.stack([torch.arange(4) % h, torch.arange(4) % w], 1) for h, w in sizes])  # (R, L, 2)
     table = torch.randn(2, 3, 7, 7, **F64)
-    found = Taps.of(cell, torch.tensor(sizes)[:, None], 7, torch.float64).read(table)
+    found = TableLookup.of(cell, torch.tensor(sizes)[:, None], 7, torch.float64).read(table)
     for row, at, size in zip(found, cell, sizes, strict=True):
         torch.testing.assert_close(row, resized(table, size)[:, :, at[:, 0] * size[1] + at[:, 1]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_read_has_the_dtype_of_the_table(dtype):
-    taps = Taps.of(cells((5, 5))[None], (5, 5), 7, torch.float64)
+    taps = TableLookup.of(cells((5, 5))[None], (5, 5), 7, torch.float64)
     assert taps.read(torch.zeros(2, 3, 7, 7, dtype=dtype)).dtype == dtype
 
 
 # ---- tops -----------------------------------------------------------------------------------------------------------
 
 
-def planned(points: PointSet, folds: int, top: int, pad: str = "needed"):
+def planned(points: PointSet, per_side: int, top: int, pad: str = "needed"):
     """The plan, and its rows of features."""
-    settings = dict(pad=pad, table=7, top=top)
-    plan = points.layout.plan(points.pos.double(), points.ptr, folds, 1, **settings)
-    return plan, plan.split(plan.enter(points.feat))
+    settings = dict(pad=pad, table_size=7, global_centers_per_side=top)
+    plan = points.layout.plan(points.pos.double(), points.ptr, per_side, 1, **settings)
+    return plan, plan.window_partition(plan.to_window_order(points.feat))
 
 
-def continued(x: torch.Tensor, folds: int, pad: str) -> torch.Tensor:
+def continued(x: torch.Tensor, per_side: int, pad: str) -> torch.Tensor:
     """Maps (B, C, H, W) continued by reflection."""
-    extra = [-side % folds if pad == "needed" else folds - side % folds for side in x.shape[2:]]
+    extra = [-side % per_side if pad == "needed" else per_side - side % per_side for side in x.shape[2:]]
     (above, left), (below, right) = ([e // 2 for e in extra], [e - e // 2 for e in extra])
     return F.pad(x, (left, right, above, below), mode="reflect")
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["even", "index"])
 @pytest.mark.parametrize("pad", ["needed", "always"])
-@pytest.mark.parametrize("size, folds, top", [((8, 12), 4, 2), ((14, 14), 7, 4), ((9, 13), 4, 3), ((5, 6), 1, 1)])
-def test_full_lattices_against_literal_means(size, folds, top, pad, sparse):
+@pytest.mark.parametrize("size, per_side, top", [((8, 12), 4, 2), ((14, 14), 7, 4), ((9, 13), 4, 3), ((5, 6), 1, 1)])
+def test_full_lattices_against_literal_means(size, per_side, top, pad, sparse):
     x = torch.randn(2, 3, *size, **F64)
     points = PointSet.from_images(x)
-    plan, rows = planned(points.as_sparse() if sparse else points, folds, top, pad)
-    over = plan.top
-    assert isinstance(over, IndexTop if sparse else EvenTop)
-    wide = continued(x, folds, pad)
-    mean = F.adaptive_avg_pool2d(wide, folds).permute(0, 2, 3, 1).reshape(-1, 3)  # (S, C)
+    plan, rows = planned(points.as_sparse() if sparse else points, per_side, top, pad)
+    over = plan.upper
+    assert isinstance(over, IndexUpperLevel if sparse else UniformUpperLevel)
+    wide = continued(x, per_side, pad)
+    mean = F.adaptive_avg_pool2d(wide, per_side).permute(0, 2, 3, 1).reshape(-1, 3)  # (S, C)
     torch.testing.assert_close(over.mean(rows), mean)
     around = F.adaptive_avg_pool2d(wide, top).flatten(2).transpose(1, 2)  # (B, G, C)
-    torch.testing.assert_close(over.pool(rows), around)
-    assert torch.equal(over.split(mean), mean.view(2, folds**2, 3)) and torch.equal(over.merge(over.split(mean)), mean)
+    torch.testing.assert_close(over.pool_centers(rows), around)
+    assert torch.equal(over.set_partition(mean), mean.view(2, per_side**2, 3)) and torch.equal(
+        over.set_reverse(over.set_partition(mean)), mean
+    )
     assert over.valid is None or over.valid.all()
     assert over.center_valid is None or over.center_valid.all()
 
@@ -109,14 +112,14 @@ def test_taps_of_windows_are_those_of_their_lattice(size):
     table = torch.randn(2, 3, 7, 7, **F64)
     expected = resized(table, tuple(min(7, side) for side in size))
     for p in (points, points.as_sparse()):
-        found = planned(p, 7, 2)[0].top.taps.read(table)
+        found = planned(p, 7, 2)[0].upper.table_lookup.read(table)
         for row in found:
             torch.testing.assert_close(row, expected)
 
 
 def test_ragged_sets_against_literal_means(ragged):
     plan, rows = planned(ragged, 4, 2)
-    over = plan.top
+    over = plan.upper
     mean, around, center = [], [], []
     maps = ragged.to_image()
     masks = ragged.with_feat(torch.ones_like(ragged.feat[:, :1])).to_image()
@@ -131,22 +134,22 @@ def test_ragged_sets_against_literal_means(ragged):
         share = F.adaptive_avg_pool2d(mask, 2).flatten()
         center.append(share > 0)
         around.append((F.adaptive_avg_pool2d(x * mask, 2).flatten(1) / share).T.nan_to_num())  # (G, C)
-    assert plan.windows == len(mean) < 3 * 16
+    assert plan.num_windows == len(mean) < 3 * 16
     torch.testing.assert_close(over.mean(rows), torch.stack(mean))
-    torch.testing.assert_close(over.pool(rows), torch.stack(around))
+    torch.testing.assert_close(over.pool_centers(rows), torch.stack(around))
     assert torch.equal(over.center_valid, torch.stack(center)) and not over.center_valid.all()
 
 
 def test_sets_have_slots_for_windows_they_have(ragged):
     plan, rows = planned(ragged, 4, 2)
-    over, mean = plan.top, plan.top.mean(rows)
-    slots = over.split(mean)
+    over, mean = plan.upper, plan.upper.mean(rows)
+    slots = over.set_partition(mean)
     counts = over.valid.sum(1).tolist()
-    assert counts == [16, 16, 4] and sum(counts) == plan.windows == len(mean)
+    assert counts == [16, 16, 4] and sum(counts) == plan.num_windows == len(mean)
     for row, valid, part in zip(slots, over.valid, mean.split(counts), strict=True):
         assert torch.equal(row[valid], part)
         assert (row[~valid] == part[-1]).all()  # of the set itself, so that nothing comes from another
-    assert torch.equal(over.merge(slots), mean)
+    assert torch.equal(over.set_reverse(slots), mean)
 
 
 def test_a_crowded_window_has_one_mean():
@@ -155,11 +158,11 @@ def test_a_crowded_window_has_one_mean():
     mask[:4, :4], mask[0, 7], mask[7, 0] = 1, 1, 1
     points = PointSet.from_image(torch.randn(2, 8, 8, **F64), mask)
     plan, rows = planned(points, 2, 1)
-    assert plan.row_window is not None and plan.windows == 3
+    assert plan.row_window is not None and plan.num_windows == 3
     crowd = points.feat[(points.layout.cell < 4).all(1)].mean(0)
     lonely = [points.feat[(points.layout.cell == torch.tensor(at)).all(1)][0] for at in ((0, 7), (7, 0))]
-    torch.testing.assert_close(plan.top.mean(rows), torch.stack([crowd, *lonely]))
-    torch.testing.assert_close(plan.top.pool(rows), points.feat.mean(0)[None, None])
+    torch.testing.assert_close(plan.upper.mean(rows), torch.stack([crowd, *lonely]))
+    torch.testing.assert_close(plan.upper.pool_centers(rows), points.feat.mean(0)[None, None])
 
 
 @pytest.mark.parametrize("layout", ["grid", "sparse", "cloud"])
@@ -168,7 +171,7 @@ def test_means_keep_the_dtype(dtype, layout):
     points = PointSet.from_images(torch.randn(2, 3, 8, 8))
     points = dict(grid=points, sparse=points.as_sparse(), cloud=points.as_cloud())[layout]
     plan, rows = planned(points.with_feat(points.feat.to(dtype)), 4, 2)
-    assert plan.top.mean(rows).dtype == dtype == plan.top.pool(rows).dtype
+    assert plan.upper.mean(rows).dtype == dtype == plan.upper.pool_centers(rows).dtype
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -176,13 +179,13 @@ def test_means_keep_the_dtype(dtype, layout):
 def test_means_of_more_points_than_half_precision_counts(dtype, rows):
     slots, row_window = 70_000 // rows, None if rows == 1 else torch.zeros(rows, dtype=torch.int64)
     members, valid = torch.ones(rows, slots, 1, dtype=torch.bool), torch.ones(rows, slots, dtype=torch.bool)
-    over = IndexTop.of(members, valid, row_window, torch.zeros(1, dtype=torch.int64), 1, dtype)
+    over = IndexUpperLevel.of(members, valid, row_window, torch.zeros(1, dtype=torch.int64), 1, dtype)
     x = torch.ones(rows, slots, 1, dtype=dtype)
-    for mean in (over.mean(x), over.pool(x)[0]):
+    for mean in (over.mean(x), over.pool_centers(x)[0]):
         torch.testing.assert_close(mean, torch.ones(1, 1, dtype=dtype), rtol=torch.finfo(dtype).eps, atol=0)
 
 
 def test_clouds_have_no_table():
     pos = torch.randn(30, 3, **F64)
-    plan = Cloud().plan(pos, torch.tensor([0, 30]), 2, 2, pad="needed", table=7, top=2)
-    assert plan.taps is None and plan.top.taps is None
+    plan = Cloud().plan(pos, torch.tensor([0, 30]), 2, 2, pad="needed", table_size=7, global_centers_per_side=2)
+    assert plan.table_lookup is None and plan.upper.table_lookup is None

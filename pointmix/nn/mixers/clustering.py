@@ -1,0 +1,56 @@
+"""What the clustering mixers share: the names of their forms, and the shapes of heads and windows."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.layouts.plan import PackedPlan, Plan
+
+
+class Form(Enum):
+    """How a clustering mixer computes its output. All forms give the same result up to rounding.
+
+    A mixer's `form` chooses one. But for the inference kernel it looks at the configuration only, not at the points, so
+    that the rounding of a set does not depend on the other sets of its batch.
+    """
+
+    REFERENCE = "the equations as they are written; with reference=True, for tests and benchmarks"
+    FUSED_KERNEL = "linear maps, and a kernel that keeps the similarities of a window on the chip"
+    INFERENCE_KERNEL = "one kernel from features to features, without gradients"
+    AT_CENTERS = "values and projection at the centers, where that takes fewer operations than at the points"
+    PRODUCTS = "linear maps of all points, and batched matrix products in each window"
+
+
+def window_args(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:
+    """The arguments by which clustering operations are told of the windows."""
+    if isinstance(plan, PackedPlan):
+        return {"ptr": plan.ptr, "center_valid": plan.center_valid}
+    return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+
+
+def split_heads(
+    qv: Float[Tensor, "*N L QV"], heads: int, copy: bool = True
+) -> tuple[Float[Tensor, "*N L E D"], Float[Tensor, "*N L E D"]]:
+    """Queries and values of each head, from QV = 2 * E * D channels.
+
+    With `copy` the memory is laid out head by head, which saves several copies inside the matrix products. Fused
+    kernels read the channels where they are.
+    """
+    qv = qv.unflatten(-1, (2, heads, -1))  # (*N, L, 2, E, D)
+    if not copy:
+        return qv.unbind(-3)
+    q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); indexing twice would add two gradients
+    return q.transpose(1, 2), v.transpose(1, 2)
+
+
+def global_center_index(
+    center: Int[Tensor, "R E L"], weight: Float[Tensor, "R E L"], plan: Plan
+) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
+    """The center of each point, counted over all windows, and its weight there, from the center within its window."""
+    window = torch.arange(len(center), device=center.device) if plan.row_window is None else plan.row_window
+    center = center + (window * plan.centers).view(-1, 1, 1)
+    return tuple(plan.window_reverse(t.transpose(1, 2).contiguous()) for t in (center, weight))
