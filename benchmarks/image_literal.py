@@ -63,7 +63,7 @@ def soft(x: Tensor, mixer: ClusterMixer, stage: Stage) -> Tensor:
     o = joined(clustered(near.softmax(1), v, value), sets, stage.windows_per_side)  # (B, E D, H, W)
     if mixer.alpha_window is not None:
         q, v = (windows(t, mixer.heads, 1) for t in maps)  # (B E, D, H, W)
-        side = stage.plan_args["global_centers_per_side"]
+        side = stage.plan_options["global_centers_per_side"]
         center, value = pooled(q, side), pooled(v, side)  # (B E, G, D)
         q, v = (F.adaptive_avg_pool2d(t, stage.windows_per_side) for t in (q, v))  # (B E, D, F, F)
         kappa = mixer.curvature()

@@ -91,11 +91,13 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(getattr(value, field.name))
 
 
+_lock = Lock()
+
+
 def _new_lock() -> None:
     global _lock
     _lock = Lock()
 
 
-_new_lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)  # another thread may hold it at the fork

@@ -25,8 +25,8 @@ TABLE = 16  # cells a point, at most, for a lookup table
 
 
 def coarse_cells(
-    cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B+1"], size: Int[Tensor, "B 2"], stride: int, *, keep_cells: str
-) -> tuple[Int[Tensor, "N' 2"], Int[Tensor, "B+1"], Int[Tensor, "N'"], Int[Tensor, "N"]]:
+    cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B1"], size: Int[Tensor, "B 2"], stride: int, *, keep_cells: str
+) -> tuple[Int[Tensor, "Q 2"], Int[Tensor, "B1"], Int[Tensor, "Q"], Int[Tensor, "N"]]:
     """Coarse cells, their ptr, the number of points in each, and the coarse cell of each point, -1 if it was dropped.
 
     keep_cells="occupied" keeps every coarse cell that holds a point, "area" the fullest ones, as many as the points
@@ -50,14 +50,14 @@ def coarse_cells(
 
 def reassign_dropped(
     cell: Int[Tensor, "N 2"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     size: Int[Tensor, "B 2"],
     stride: int,
-    new: Int[Tensor, "N' 2"],
-    new_ptr: Int[Tensor, "B+1"],
-    count: Int[Tensor, "N'"],
+    new: Int[Tensor, "Q 2"],
+    new_ptr: Int[Tensor, "B1"],
+    count: Int[Tensor, "Q"],
     parent: Int[Tensor, "N"],
-) -> tuple[Int[Tensor, "N'"], Int[Tensor, "N"]]:
+) -> tuple[Int[Tensor, "Q"], Int[Tensor, "N"]]:
     """`count` and `parent` of `coarse_cells` with the points of dropped cells reassigned to the nearest kept cell of
     their set (the first one in a tie).
 
@@ -84,16 +84,16 @@ def reassign_dropped(
 
 def kernel_cells(
     cell: Int[Tensor, "N 2"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     size: Int[Tensor, "B 2"],
-    new: Int[Tensor, "N' 2"],
-    new_ptr: Int[Tensor, "B+1"],
+    new: Int[Tensor, "Q 2"],
+    new_ptr: Int[Tensor, "B1"],
     *,
     stride: int,
     kernel: int,
     padding: int,
     absent: str,
-) -> Int[Tensor, "N' K"]:
+) -> Int[Tensor, "Q K"]:
     """The point on each cell under the kernel of each coarse cell, row-major; N where there is none.
 
     absent="nearest" replaces an absent cell with the nearest point under the same kernel, but not outside the grid.
@@ -119,7 +119,7 @@ def kernel_footprint(
 
 def window_order(
     cell: Int[Tensor, "N 2"],
-    ptr: Int[Tensor, "B+1"],
+    ptr: Int[Tensor, "B1"],
     size: Int[Tensor, "B 2"],
     windows_per_side: int,
     centers_per_side: int,
@@ -154,7 +154,7 @@ def _same(size: Int[Tensor, "B 2"]) -> list[int] | None:
     return size[0].tolist() if (size == size[0]).all() else None
 
 
-def ravel_cells(cell: Int[Tensor, "*N 2"], batch: Int[Tensor, "*N"], size: Int[Tensor, "B 2"]) -> Int[Tensor, "*N"]:
+def ravel_cells(cell: Int[Tensor, "*N 2"], batch: Int[Tensor, "*#N"], size: Int[Tensor, "B 2"]) -> Int[Tensor, "*N"]:
     """Flat index of each cell, row-major, with the grids of the batch one after the other."""
     if (side := _same(size)) is not None:
         row = torch.add(cell[..., 0], batch, alpha=side[0])

@@ -60,14 +60,14 @@ class Cloud:
         """The layout of this batch followed by others."""
         return Cloud(self.sampling)
 
-    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> NoReturn:
+    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"], fill: float) -> NoReturn:
         raise ValueError("to_image: the points are not on a grid")
 
     def reduce(
         self,
         pos: Float[Tensor, "N D"],
         feat: Float[Tensor, "N C"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         weight: Float[Tensor, "A C K K"],
         bias: Float[Tensor, "A"] | None,
         *,
@@ -75,7 +75,7 @@ class Cloud:
         padding: int,
         keep_cells: str,
         absent: str = "zero",
-    ) -> tuple[Float[Tensor, "N' D"], Float[Tensor, "N' A"], Int[Tensor, "B+1"], Cloud]:
+    ) -> tuple[Float[Tensor, "Q D"], Float[Tensor, "Q A"], Int[Tensor, "B1"], Cloud]:
         """One point in stride^2 is kept as an anchor; its input is its kernel^2 nearest points, itself included.
 
         Their features are concatenated by distance and mapped linearly (Context Clusters, section 3.1); the first
@@ -104,8 +104,8 @@ class Cloud:
         return mean, first[group] == place
 
     def anchors(
-        self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B+1"], points_per_anchor: int
-    ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B+1"]]:
+        self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], points_per_anchor: int
+    ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
         """One point in `points_per_anchor` of each set, rounded up ("grid": approximately), and their ptr."""
         if points_per_anchor == 1:
             return torch.arange(len(pos), device=pos.device), ptr
@@ -125,7 +125,7 @@ class Cloud:
     def plan(
         self,
         pos: Float[Tensor, "N D"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         windows_per_side: int,
         centers_per_side: int,
         *,
@@ -159,6 +159,7 @@ class Cloud:
         members = self._members(x, place[order], batch, ptr.diff(), global_centers_per_side)
         members = members[plan.partition_index]  # (R, L, G)
         window_set = batch[counts.cumsum(0) - counts]
+        assert plan.valid is not None
         upper = IndexUpperLevel.of(members, plan.valid, plan.row_window, window_set, ptr.numel() - 1, pos.dtype)
         return replace(plan, upper=upper)
 
@@ -187,7 +188,7 @@ class Cloud:
         return _nearest(d, part, counts)
 
 
-def canonical_order(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"]) -> Int[Tensor, "N"]:
+def canonical_order(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"]) -> Int[Tensor, "N"]:
     """The points of each set sorted by position, then by features.
 
     The order decides where sampling starts and how ties between equal distances are broken; so results must not depend

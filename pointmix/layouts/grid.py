@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from pointmix.layouts.base import Points
 from pointmix.layouts.cache import cached, get_tag, set_tag
 from pointmix.layouts.grid_plan import plan_padded, plan_unpadded
 from pointmix.layouts.plan import IndexPlan, UniformPlan
+from pointmix.layouts.sparse import SparseGrid
 from pointmix.layouts.windows import check_options
 
 
@@ -26,7 +28,7 @@ def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Te
 
 def grid_coordinates(
     size: tuple[int, int], mode: str, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "H*W 2"]:
+) -> Float[Tensor, "HW 2"]:
     """Row and column of every cell in [-0.5, 0.5], row-major.
 
     "inclusive": i / (H - 1) - 0.5 (Context Clusters, released code); "exclusive": i / H - 0.5 (its paper, section 3.1).
@@ -36,7 +38,7 @@ def grid_coordinates(
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2).to(dtype)
 
 
-def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "B*H*W 2"]:
+def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "N 2"]:
     """Positions of a batch of images.
 
     Args:
@@ -52,22 +54,22 @@ def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "B*H*W 2
     return pos
 
 
-def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest) -> Float[Tensor, "H*W 2"]:
-    """Positions of one image."""
+def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest: Any) -> Float[Tensor, "HW 2"]:
+    """Positions of one image; `rest` is the strides and the device."""
     *strides, device = rest
     pos = grid_coordinates(size, mode, dtype, device)
     for stride in strides:
         pos = Grid(size)._block_means(pos, stride)
-        size = tuple(-(-side // stride) for side in size)
+        size = (-(-size[0] // stride), -(-size[1] // stride))
     return pos
 
 
-def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B+1"]:
+def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B1"]:
     """ptr of a batch of full grids, on the device of `like`."""
     return cached(_starts, batch, layout.points_per_set(), like=like).clone()  # each PointSet owns its ptr
 
 
-def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B+1"]:
+def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B1"]:
     return torch.arange(batch + 1, device=device) * points
 
 
@@ -100,8 +102,6 @@ class Grid:
 
     def as_sparse(self, num_sets: int, device: torch.device) -> SparseGrid:
         """The same cells, listed one by one."""
-        from pointmix.layouts.sparse import SparseGrid
-
         index = torch.arange(self.points_per_set(), device=device).repeat(num_sets)
         cell = torch.stack([index // self.size[1], index % self.size[1]], dim=1)
         return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(num_sets, 1))
@@ -114,14 +114,14 @@ class Grid:
         """The layout of this batch followed by others of the same size."""
         return self
 
-    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> Float[Tensor, "B C H W"]:
+    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"], fill: float) -> Float[Tensor, "B C H W"]:
         return feat.view(-1, *self.size, feat.shape[-1]).permute(0, 3, 1, 2)
 
     def reduce(
         self,
         pos: Float[Tensor, "N 2"],
         feat: Float[Tensor, "N C"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         weight: Float[Tensor, "A C K K"],
         bias: Float[Tensor, "A"] | None,
         *,
@@ -129,12 +129,12 @@ class Grid:
         padding: int,
         keep_cells: str,
         absent: str = "zero",
-    ) -> tuple[Float[Tensor, "N' 2"], Float[Tensor, "N' A"], Int[Tensor, "B+1"], Grid]:
+    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, "Q A"], Int[Tensor, "B1"], Grid]:
         """Strided convolution of the features; positions are block means. The last block of a side may be smaller.
 
         Returns pos (N', 2), feat (N', Cout), ptr and layout of the ceil(H / stride) x ceil(W / stride) grid.
         """
-        out = tuple(-(-side // stride) for side in self.size)
+        out = (-(-self.size[0] // stride), -(-self.size[1] // stride))
         kernel = weight.shape[-1]
         extra = [(o - 1) * stride + kernel - padding - side for o, side in zip(out, self.size, strict=True)]
         x = self.to_image(feat, ptr, 0.0)
@@ -142,7 +142,7 @@ class Grid:
             x = F.pad(x, (padding, max(extra[1], 0), padding, max(extra[0], 0)))
             padding = 0
         y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
-        tag = get_tag(pos)
+        tag = cast(tuple[Hashable, ...] | None, get_tag(pos))
         pos = self._block_means(pos, stride) if tag is None else positions(y.shape[0], *tag, stride, like=pos)
         feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
         return pos, feat, starts(y.shape[0], Grid(out), like=ptr), Grid(out)
@@ -166,7 +166,7 @@ class Grid:
     def plan(
         self,
         pos: Float[Tensor, "N 2"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         windows_per_side: int,
         centers_per_side: int,
         *,

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from pointmix.layouts.table_lookup import TableLookup
@@ -69,28 +69,28 @@ class UniformPlan:
         """Rows and columns of a window."""
         return self.size[0] // self.windows_per_side[0], self.size[1] // self.windows_per_side[1]
 
-    def to_window_order(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def to_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         if self.windows_per_side == (1, 1):
             return x
         (fh, fw), (h, w) = self.windows_per_side, self.window
         return x.view(self.batch, fh, h, fw, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, fw, h, w, C)
 
-    def from_window_order(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def from_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         if self.windows_per_side == (1, 1):
             return x
         (fh, fw), (h, w) = self.windows_per_side, self.window
         return x.view(self.batch, fh, fw, h, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, h, fw, w, C)
 
-    def window_partition(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S L C"]:
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "S L C"]:
         return x.view(-1, self.window[0] * self.window[1], x.shape[-1])
 
-    def window_reverse(self, x: Float[Tensor, "S L C"]) -> Float[Tensor, "N C"]:
+    def window_reverse(self, x: Shaped[Tensor, "S L C"]) -> Shaped[Tensor, "N C"]:
         return x.reshape(-1, x.shape[-1])
 
     def pool_centers(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
         return weighted_sum(x, self.pool_weight)
 
-    def broadcast(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "S 1 C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "S 1 C"]:
         return x.unsqueeze(1)
 
 
@@ -105,7 +105,7 @@ class PackedPlan:
         center_valid: (S, M) as in `IndexPlan`.
     """
 
-    ptr: Int[Tensor, "S+1"]
+    ptr: Int[Tensor, "S1"]
     window: Int[Tensor, "N"]
     members: Bool[Tensor, "N M"]
     center_valid: Bool[Tensor, "S M"]
@@ -113,13 +113,13 @@ class PackedPlan:
     row_window: None = None
     valid: None = None
 
-    def window_partition(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x
 
-    def window_reverse(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def window_reverse(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x
 
-    def broadcast(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "N C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "N C"]:
         return x.index_select(0, self.window)
 
 
@@ -159,16 +159,16 @@ class IndexPlan:
         """M, the number of centers of a window."""
         return self.pool_weight.shape[1]
 
-    def to_window_order(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def to_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x.index_select(0, self.order)
 
-    def from_window_order(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def from_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return torch.empty_like(x).index_copy_(0, self.order, x)
 
-    def window_partition(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "R L C"]:
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "R L C"]:
         return x.index_select(0, self.partition_index.flatten()).view(*self.partition_index.shape, x.shape[-1])
 
-    def window_reverse(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "N C"]:
+    def window_reverse(self, x: Shaped[Tensor, "R L C"]) -> Shaped[Tensor, "N C"]:
         return x.flatten(0, 1).index_select(0, self.reverse_index)
 
     def pool_centers(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
@@ -178,7 +178,7 @@ class IndexPlan:
     def broadcast(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "R 1 C"]:
         return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
 
-    def merge_copies(self, source: Int[Tensor, "N'"], original: Bool[Tensor, "N'"]) -> IndexPlan:
+    def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"]) -> IndexPlan:
         """The plan of the points themselves, from this plan of N' copies of them.
 
         Args:

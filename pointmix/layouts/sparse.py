@@ -64,7 +64,7 @@ class SparseGrid:
         return self
 
     def to_image(
-        self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float
+        self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"], fill: float
     ) -> Float[Tensor, "B C H W"] | list[Float[Tensor, "C H W"]]:
         """(B, C, H, W) if all sizes are the same, else a list of (C, H, W); absent cells hold `fill`."""
         sizes, bounds, maps = self.size.tolist(), ptr.tolist(), []
@@ -78,7 +78,7 @@ class SparseGrid:
         self,
         pos: Float[Tensor, "N 2"],
         feat: Float[Tensor, "N C"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         weight: Float[Tensor, "A C K K"],
         bias: Float[Tensor, "A"] | None,
         *,
@@ -86,7 +86,7 @@ class SparseGrid:
         padding: int,
         keep_cells: str,
         absent: str = "zero",
-    ) -> tuple[Float[Tensor, "N' 2"], Float[Tensor, "N' A"], Int[Tensor, "B+1"], SparseGrid]:
+    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, "Q A"], Int[Tensor, "B1"], SparseGrid]:
         """The strided convolution of `Grid.reduce` at the coarse cells that are kept; absent cells count as zero.
 
         keep_cells="occupied" keeps every coarse cell that holds a point. keep_cells="area" keeps the fullest ones, as
@@ -105,8 +105,8 @@ class SparseGrid:
             count, parent = reassign_dropped(self.cell, ptr, self.size, stride, cell, new_ptr, count, parent)
             rows = self._gather_once(feat, parent, cell, new_ptr, kernel, absent, alone=parent is own)
         else:
-            shape = {"stride": stride, "kernel": kernel, "padding": padding, "absent": absent}
-            index = kernel_cells(self.cell, ptr, self.size, cell, new_ptr, **shape)
+            grids = self.cell, ptr, self.size, cell, new_ptr
+            index = kernel_cells(*grids, stride=stride, kernel=kernel, padding=padding, absent=absent)
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
             if keep_cells == "area":  # points whose coarse cell is kept
                 pos, parent = pos[parent >= 0], parent[parent >= 0]
@@ -118,8 +118,8 @@ class SparseGrid:
         self,
         feat: Float[Tensor, "N C"],
         parent: Int[Tensor, "N"],
-        cell: Int[Tensor, "N' 2"],
-        new_ptr: Int[Tensor, "B+1"],
+        cell: Int[Tensor, "Q 2"],
+        new_ptr: Int[Tensor, "B1"],
         kernel: int,
         absent: str,
         alone: bool,
@@ -144,6 +144,7 @@ class SparseGrid:
 
     def pool(self, points: Points, coarse: Points, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""
+        assert isinstance(coarse.layout, SparseGrid)
         kept, size = coarse.layout.cell, coarse.layout.size
         query = ravel_cells(floor_divide(self.cell, stride), set_of(points.ptr, len(self.cell)), size)[
             :, None
@@ -155,7 +156,7 @@ class SparseGrid:
     def plan(
         self,
         pos: Float[Tensor, "N 2"],
-        ptr: Int[Tensor, "B+1"],
+        ptr: Int[Tensor, "B1"],
         windows_per_side: int,
         centers_per_side: int,
         *,
@@ -167,8 +168,8 @@ class SparseGrid:
         """The windows of `Grid.plan`, without the empty ones; centers without a point are not valid."""
         check_options(windows_per_side, centers_per_side, pad, shift, table_size, global_centers_per_side)
         if pad is None:
-            order = window_order(self.cell, ptr, self.size, windows_per_side, centers_per_side)
-            return index_plan(*order, pos.dtype)
+            windows = window_order(self.cell, ptr, self.size, windows_per_side, centers_per_side)
+            return index_plan(*windows, pos.dtype)
         batch = set_of(ptr, len(self.cell))
         side, before, padded = reflect_padding(self.size, windows_per_side, pad)  # (B, 2) each
         length = padded // side
@@ -190,6 +191,7 @@ class SparseGrid:
             members = center_members(cell, padded[batch], global_centers_per_side)[plan.partition_index]  # (R, L, G)
             window_set = found // windows_per_side**2
             num_sets = len(self.size)
+            assert plan.valid is not None
             upper = IndexUpperLevel.of(members, plan.valid, plan.row_window, window_set, num_sets, pos.dtype)
             window_cell = torch.stack([found // windows_per_side % windows_per_side, found % windows_per_side], 1)
             window_cell = window_cell[upper.partition_index]  # (B, K, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -49,12 +50,15 @@ class TableLookup:
     def read(self, table: Float[Tensor, "E M T T"]) -> Float[Tensor, "R M E L"]:
         """The interpolated value of the table at each slot."""
         flat = table.flatten(2).transpose(0, 1)  # (M, E, T^2)
-        total: Tensor | None = None
-        for k, index in enumerate(self.index.unbind(-1)):  # one corner at a time: all four would be most of the memory
-            value = flat.index_select(2, index.flatten()).unflatten(2, index.shape)  # (M, E, R, L)
-            if self.weight is None:
-                total = value
-            else:
-                value = value * self.weight[..., k].to(value.dtype)
-                total = value if total is None else total + value
+        weights = [None] if self.weight is None else self.weight.unbind(-1)
+        corners = zip(self.index.unbind(-1), weights, strict=True)
+        values = (_corner(flat, *corner) for corner in corners)  # one at a time: all four would be most of the memory
+        total = reduce(torch.add, values)
         return total.permute(2, 0, 1, 3).contiguous()  # it is added to every set
+
+
+def _corner(
+    flat: Float[Tensor, "M E TT"], index: Int[Tensor, "R L"], weight: Float[Tensor, "R L"] | None
+) -> Float[Tensor, "M E R L"]:
+    value = flat.index_select(2, index.flatten()).unflatten(2, index.shape)
+    return value if weight is None else value * weight.to(value.dtype)

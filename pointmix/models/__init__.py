@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 from torch import nn
 
@@ -10,7 +12,7 @@ from pointmix.models import coc, fec, hcformer, pointmlp
 _FAMILIES = (coc, fec, hcformer, pointmlp)
 
 
-def create_model(name: str, **kwargs) -> nn.Module:
+def create_model(name: str, **kwargs: Any) -> nn.Module:
     """Build a model by name: one of ours, or one of timm's as a baseline. Keyword arguments go to the model."""
     if not timm.is_model(name):
         raise ValueError(f"no model {name!r}; ours are {', '.join(list_models())}; timm's are in timm.list_models()")

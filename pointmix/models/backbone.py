@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -13,18 +15,18 @@ from torch import Tensor, nn
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
 from pointmix.models.inputs import as_points
 from pointmix.nn.block import Block, Mlp
-from pointmix.nn.heads.classify import ClassifierMixin
+from pointmix.nn.heads.classify import ClassifierBase, to_map
 from pointmix.nn.mixers.base import MixerFactory
 from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.nn.reducer import Reducer
-from pointmix.nn.stage import Assignment, Stage
+from pointmix.nn.stage import Assignment, Stage, StageOptions
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 
 
-class PointBackbone(ClassifierMixin, nn.Module):
+class PointBackbone(ClassifierBase):
     """Image batches and point sets to logits or maps.
 
     Args:
@@ -34,7 +36,7 @@ class PointBackbone(ClassifierMixin, nn.Module):
         mixer: (stage, dim) -> the mixer of one block, see `pointmix.nn.mixers.base`; None for blocks without mixer.
         windows_per_side, centers_per_side: number of windows along each side, and of centers along each side of a
             window, for each stage.
-        stage_args: (stage) -> further arguments of this `Stage`.
+        stage_options: (stage) -> optional arguments of this `Stage`.
         stem: kernel, stride and padding of the first reducer.
         reducer: makes the reducers between stages, with the arguments of `Reducer`. The stem is a `Reducer`.
         coords: append the points' coordinates to the input.
@@ -68,7 +70,7 @@ class PointBackbone(ClassifierMixin, nn.Module):
         mixer: MixerFactory,
         windows_per_side: Sequence[int],
         centers_per_side: Sequence[int],
-        stage_args: Callable[[int], Mapping[str, object]] = lambda i: {},
+        stage_options: Callable[[int], StageOptions] = lambda stage: StageOptions(),
         stem: tuple[int, int, int] = (4, 4, 0),
         reducer: Callable[..., nn.Module] = Reducer,
         coords: bool = True,
@@ -111,14 +113,24 @@ class PointBackbone(ClassifierMixin, nn.Module):
             make = Reducer if i == 0 else reducer
             cells = dict(keep_cells=keep_cells, absent=absent)
             reduce = make(widths[i], dim, kernel=kernel, stride=step, padding=padding, **cells)
-            args = dict(mlp_ratio=mlp_ratios[i], layer_scale=layer_scale, reference=reference)
-            blocks = [Block(dim, mixer(i, dim), drop_path=rates.pop(0), **args) for _ in range(depth)]
-            counts = dict(windows_per_side=windows_per_side[i], centers_per_side=centers_per_side[i])
-            stages.append(Stage(reduce, blocks, **counts, **stage_args(i)))
+            blocks = [
+                Block(
+                    dim,
+                    mixer(i, dim),
+                    mlp_ratio=mlp_ratios[i],
+                    drop_path=rates.pop(0),
+                    layer_scale=layer_scale,
+                    reference=reference,
+                )
+                for _ in range(depth)
+            ]
+            windows, centers = windows_per_side[i], centers_per_side[i]
+            stage = Stage(reduce, blocks, windows_per_side=windows, centers_per_side=centers, **stage_options(i))
+            stages.append(stage)
             stride *= step
             self.feature_info.append(dict(num_chs=dim, reduction=stride, module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)
-        self.norm = nn.ModuleList(map(PointNorm, dims)) if pyramid else PointNorm(dims[-1])
+        self.norm: nn.Module = nn.ModuleList(map(PointNorm, dims)) if pyramid else PointNorm(dims[-1])
         self.set_classifier(dims[-1], 0 if pyramid else num_classes, global_pool=global_pool, drop_rate=drop_rate)
         self.apply(_init_mlp)
         self.init_classifier()
@@ -128,10 +140,13 @@ class PointBackbone(ClassifierMixin, nn.Module):
     def as_points(self, x: Input) -> PointSet:
         """The input with its coordinates appended to the features, in the dtype of the weights."""
         dims = self.coord_dims if self.coords else None
-        fit = dict(dtype=self.stages[0].reducer.weight.dtype, in_chans=self.in_chans, coord_dims=dims)
+        dtype = next(self.parameters()).dtype
+        convert = partial(
+            as_points, x, dtype=dtype, in_chans=self.in_chans, coord_dims=dims, coord_mode=self.coord_mode
+        )
         if self._is_map(x):
-            return as_points(x, **fit, coord_mode=self.coord_mode, coords=self.coords)
-        x = as_points(x, **fit, coord_mode=self.coord_mode)
+            return convert(coords=self.coords)
+        x = convert()
         if self.layout == "cloud" or isinstance(x.layout, Cloud):
             order = canonical_order(x.pos, x.feat, x.ptr)
             x = PointSet(x.pos[order], x.feat[order], x.ptr, Cloud(self.sampling))
@@ -140,23 +155,24 @@ class PointBackbone(ClassifierMixin, nn.Module):
     def forward_features(self, x: Input) -> Input | list[Input]:
         """Normalized features of the last stage: (B, C, H, W) for an image batch (unless it runs as a cloud), else a
         PointSet; a list, one for each stage, of a pyramid."""
-        return self._features(x, as_map=self._is_map(x))
+        if self.pyramid:
+            points, stages = self.as_points(x), range(len(self.stages))
+            return self._intermediates(points, stages, norm=True, as_map=self._is_map(x))[1]
+        points = self._features(x)
+        return to_map(points) if self._is_map(x) else points
 
     def _is_map(self, x: Input) -> bool:
         return isinstance(x, Tensor) and x.ndim == 4 and self.layout == "given"
 
-    def _features(self, x: Input, as_map: bool) -> Input | list[Input]:
-        if self.pyramid:
-            return self._intermediates(self.as_points(x), range(len(self.stages)), norm=True, as_map=as_map)[1]
+    def _features(self, x: Input) -> PointSet:
         points = self.as_points(x)
         for stage in self.stages:
             points = stage(points)
-        points = self._normed(points, len(self.stages) - 1)
-        return points.to_image() if as_map else points
+        return self._normed(points, len(self.stages) - 1)
 
     def _normed(self, points: PointSet, stage: int) -> PointSet:
         """The normalized output of this stage; unchanged if pruning removed the norm."""
-        norm = self.norm[stage] if self.pyramid else self.norm
+        norm = self.norm[stage] if isinstance(self.norm, nn.ModuleList) else self.norm
         return points if isinstance(norm, nn.Identity) else points.with_feat(norm(points.feat, SetIndex.of(points)))
 
     def forward(self, x: Input) -> Float[Tensor, "B K"] | Input | list[Input]:
@@ -167,12 +183,13 @@ class PointBackbone(ClassifierMixin, nn.Module):
         """
         if self.pyramid:
             return self.forward_features(x)
-        return self.forward_head(self._features(x, as_map=self._is_map(x) and not self.global_pool))
+        out = self.forward_head(self._features(x))
+        return to_map(out) if self._is_map(x) and isinstance(out, PointSet) else out
 
     def explain(self, x: Input) -> list[Assignment]:
         """The assignment of every block whose mixer clusters, for the input `x`; empty if none does."""
         points, found = self.as_points(x), []
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(cast(Iterable[Stage], self.stages)):
             points, more = stage.explain(points, f"stages.{i}")
             found += more
         return found
@@ -200,25 +217,23 @@ class PointBackbone(ClassifierMixin, nn.Module):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         take, last = feature_take_indices(len(self.stages), indices)
-        as_map = self._is_map(x)
-        points, found = self._intermediates(
-            self.as_points(x), take, norm, as_map, stop=last if stop_early or intermediates_only else None
-        )
+        stop = last if stop_early or intermediates_only else None
+        points, found = self._intermediates(self.as_points(x), take, norm=norm, as_map=self._is_map(x), stop=stop)
         if intermediates_only:
             return found
         if not self.pyramid and (last == len(self.stages) - 1 or not stop_early):
             points = self._normed(points, len(self.stages) - 1)
-        return points.to_image() if as_map else points, found
+        return to_map(points) if self._is_map(x) else points, found
 
     def _intermediates(
-        self, points: PointSet, take: Sequence[int], norm: bool, as_map: bool, stop: int | None = None
+        self, points: PointSet, take: Sequence[int], *, norm: bool, as_map: bool, stop: int | None = None
     ) -> tuple[PointSet, list[Input]]:
-        found = []
+        found: list[Input] = []
         for i, stage in enumerate(self.stages[: None if stop is None else stop + 1]):
             points = stage(points)
             if i in take:
                 out = self._normed(points, i) if norm and (self.pyramid or i == len(self.stages) - 1) else points
-                found.append(out.to_image() if as_map else out)
+                found.append(to_map(out) if as_map else out)
         return points, found
 
     def prune_intermediate_layers(
@@ -228,7 +243,7 @@ class PointBackbone(ClassifierMixin, nn.Module):
         take, last = feature_take_indices(len(self.stages), indices)
         dropped = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
-        if self.pyramid:
+        if isinstance(self.norm, nn.ModuleList):
             self.norm = self.norm[: last + 1]
         elif prune_norm or dropped:
             self.norm = nn.Identity()
@@ -253,14 +268,14 @@ class PointBackbone(ClassifierMixin, nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of storing their activations."""
-        for stage in self.stages:
+        for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay: none beyond the vectors, which optimizers exclude anyway."""
         return set()
 
-    def group_matcher(self, coarse: bool = False) -> dict:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Groups of parameters for layer-wise learning rate decay."""
         return dict(
             stem=r"^stages\.0\.reducer",
@@ -270,7 +285,12 @@ class PointBackbone(ClassifierMixin, nn.Module):
         )
 
 
-def check_stages(depths: Sequence[int], **settings: Sequence) -> None:
+def per_stage(value: int | Sequence[int], stages: int) -> Sequence[int]:
+    """A setting for each stage, from one number for all or a list."""
+    return value if isinstance(value, Sequence) else (value,) * stages
+
+
+def check_stages(depths: Sequence[int], **settings: Sequence[object]) -> None:
     """Raise ValueError unless depths are numbers of blocks and every setting has a value for each stage."""
     COUNT.check(depths=depths)
     for name, value in {"depths": depths, **settings}.items():

@@ -6,11 +6,11 @@ Ma et al., "Image as Set of Points", ICLR 2023.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from pointmix.models.backbone import PointBackbone, check_stages
+from pointmix.models.backbone import PointBackbone, check_stages, per_stage
 from pointmix.models.registry import IMAGES, build
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.utils.ranges import COUNT
@@ -38,11 +38,11 @@ class ContextClusters(PointBackbone):
         unweighted: bool = False,
         center_updates: int = 0,
         cluster: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         COUNT.check(heads=heads, head_dim=head_dim)
         check_stages(depths)
-        heads, head_dim = ((n,) * len(depths) if isinstance(n, Integral) else n for n in (heads, head_dim))
+        heads, head_dim = per_stage(heads, len(depths)), per_stage(head_dim, len(depths))
         check_stages(depths, heads=heads, head_dim=head_dim)
 
         def mixer(stage: int, dim: int) -> ContextCluster | None:
@@ -66,7 +66,7 @@ _NAMES = ("tiny", "tiny2", "tiny_plain", "small", "medium", "base_dim64", "base_
 default_cfgs = generate_default_cfgs({f"coc_{name}.untrained": _CFG for name in _NAMES})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs) -> ContextClusters:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     return build(ContextClusters, variant, pretrained, **kwargs)
 
 
@@ -79,13 +79,13 @@ _MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def coc_tiny(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_tiny(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Tiny: 5.57 M parameters."""
     return _create("coc_tiny", pretrained, **(_TINY | kwargs))
 
 
 @register_model
-def coc_tiny2(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_tiny2(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Tiny with other windows and centers (Tiny-dagger in the paper)."""
     return _create(
         "coc_tiny2", pretrained, **(_TINY | dict(windows_per_side=(7, 7, 1, 1), centers_per_side=(4, 2, 7, 4)) | kwargs)
@@ -93,7 +93,7 @@ def coc_tiny2(pretrained: bool = False, **kwargs) -> ContextClusters:
 
 
 @register_model
-def coc_tiny_plain(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_tiny_plain(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Tiny without windows."""
     return _create(
         "coc_tiny_plain",
@@ -103,25 +103,25 @@ def coc_tiny_plain(pretrained: bool = False, **kwargs) -> ContextClusters:
 
 
 @register_model
-def coc_small(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_small(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Small: 14.66 M parameters."""
     return _create("coc_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def coc_medium(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_medium(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Medium: 29.29 M parameters."""
     return _create("coc_medium", pretrained, **(_MEDIUM | kwargs))
 
 
 @register_model
-def coc_base_dim64(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_base_dim64(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Base, deep: 54.23 M parameters. In the released code only."""
     return _create("coc_base_dim64", pretrained, **(_SMALL | dict(depths=(6, 6, 24, 6), heads=(8, 8, 16, 16)) | kwargs))
 
 
 @register_model
-def coc_base_dim96(pretrained: bool = False, **kwargs) -> ContextClusters:
+def coc_base_dim96(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
     """CoC-Base, wide: 53.05 M parameters. In the released code only."""
     wide = dict(depths=(4, 4, 12, 4), dims=(96, 192, 384, 768), heads=(8, 8, 16, 16))
     return _create("coc_base_dim96", pretrained, **(_SMALL | wide | kwargs))

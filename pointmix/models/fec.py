@@ -6,6 +6,7 @@ Chen et al., "Neural Clustering based Visual Representation Learning", CVPR 2024
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
@@ -21,7 +22,7 @@ class FEC(ContextClusters):
         **kwargs: of `ContextClusters`, except `unweighted` and `reducer`.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         if taken := {"unweighted", "reducer"} & set(kwargs):
             raise ValueError(f"{' and '.join(sorted(taken))} cannot be changed in FEC; use ContextClusters")
         pool = partial(ClusterPool, reference=kwargs.get("reference", False))
@@ -32,7 +33,7 @@ _CFG = IMAGES | dict(paper_name="Neural Clustering based Visual Representation L
 default_cfgs = generate_default_cfgs({f"fec_{name}.untrained": _CFG for name in ("small", "base", "large")})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs) -> FEC:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> FEC:
     return build(FEC, variant, pretrained, **kwargs)
 
 
@@ -45,18 +46,18 @@ _LARGE = _BASE | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def fec_small(pretrained: bool = False, **kwargs) -> FEC:
+def fec_small(pretrained: bool = False, **kwargs: Any) -> FEC:
     """FEC-Small: 5.73 M parameters."""
     return _create("fec_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def fec_base(pretrained: bool = False, **kwargs) -> FEC:
+def fec_base(pretrained: bool = False, **kwargs: Any) -> FEC:
     """FEC-Base: 15.09 M parameters."""
     return _create("fec_base", pretrained, **(_BASE | kwargs))
 
 
 @register_model
-def fec_large(pretrained: bool = False, **kwargs) -> FEC:
+def fec_large(pretrained: bool = False, **kwargs: Any) -> FEC:
     """FEC-Large: 29.72 M parameters."""
     return _create("fec_large", pretrained, **(_LARGE | kwargs))

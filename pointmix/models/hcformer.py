@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from typing import Any
 
 import torch.nn.functional as F
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from pointmix.models.backbone import PointBackbone, check_stages
+from pointmix.layouts.base import PlanOptions
+from pointmix.models.backbone import PointBackbone, check_stages, per_stage
 from pointmix.models.registry import IMAGES, build
 from pointmix.nn.mixers.hierarchical import GEOMETRIES, ClusterMixer
+from pointmix.nn.stage import StageOptions
 from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 
 HIERARCHIES = ("window", "shift", "none")
@@ -70,13 +72,13 @@ class HCFormer(PointBackbone):
         alpha: str = "free",
         decay_bias_tables: bool = True,
         reference: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         COUNT.check(heads=heads, head_dim=head_dim, table_size=table_size, coord_dims=coord_dims)
         check_stages(depths, global_centers_per_side=global_centers_per_side, table_size=table_size)
         COUNT.check(global_centers_per_side=[n for n in global_centers_per_side if n is not None])
         stages = len(depths)
-        heads, head_dim = ((n,) * stages if isinstance(n, Integral) else n for n in (heads, head_dim))
+        heads, head_dim = per_stage(heads, stages), per_stage(head_dim, stages)
         per_side = dict(windows_per_side=windows_per_side, centers_per_side=centers_per_side)
         check_stages(depths, heads=heads, head_dim=head_dim, **per_side)
         check_choice(known=HIERARCHIES, hierarchy=hierarchy)
@@ -117,17 +119,17 @@ class HCFormer(PointBackbone):
                 reference=reference,
             )
 
-        def stage_args(i: int) -> dict[str, object]:
-            plan_args = dict(pad=pad, table_size=table_sides[i], global_centers_per_side=global_sides[i])
+        def stage_options(i: int) -> StageOptions:
+            plan_options = PlanOptions(pad=pad, table_size=table_sides[i], global_centers_per_side=global_sides[i])
             shift = hierarchy == "shift" and windows_per_side[i] > 1  # rolling a single window would only split it
-            return dict(plan_args=plan_args, relative_pos=rel_pos == "offset", shift=shift)
+            return StageOptions(plan_options=plan_options, relative_pos=rel_pos == "offset", shift=shift)
 
         super().__init__(
             depths=depths,
             windows_per_side=windows_per_side,
             centers_per_side=centers_per_side,
             mixer=mixer,
-            stage_args=stage_args,
+            stage_options=stage_options,
             coords=coords,
             coord_dims=coord_dims,
             reference=reference,
@@ -160,7 +162,7 @@ _NAMES = ("nano", "tiny", "small", "medium")
 default_cfgs = generate_default_cfgs({f"hcformer_{name}.untrained": _CFG for name in _NAMES})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs) -> HCFormer:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> HCFormer:
     return build(HCFormer, variant, pretrained, instead=", and the authors released none", **kwargs)
 
 
@@ -174,24 +176,24 @@ _MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def hcformer_nano(pretrained: bool = False, **kwargs) -> HCFormer:
+def hcformer_nano(pretrained: bool = False, **kwargs: Any) -> HCFormer:
     """HCFormer-Nano: 5.33 M parameters. In the released code only."""
     return _create("hcformer_nano", pretrained, **(_NANO | kwargs))
 
 
 @register_model
-def hcformer_tiny(pretrained: bool = False, **kwargs) -> HCFormer:
+def hcformer_tiny(pretrained: bool = False, **kwargs: Any) -> HCFormer:
     """HCFormer-Tiny: 6.95 M parameters."""
     return _create("hcformer_tiny", pretrained, **(_TINY | kwargs))
 
 
 @register_model
-def hcformer_small(pretrained: bool = False, **kwargs) -> HCFormer:
+def hcformer_small(pretrained: bool = False, **kwargs: Any) -> HCFormer:
     """HCFormer-Small: 16.11 M parameters."""
     return _create("hcformer_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def hcformer_medium(pretrained: bool = False, **kwargs) -> HCFormer:
+def hcformer_medium(pretrained: bool = False, **kwargs: Any) -> HCFormer:
     """HCFormer-Medium: 33.65 M parameters."""
     return _create("hcformer_medium", pretrained, **(_MEDIUM | kwargs))

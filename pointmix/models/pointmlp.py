@@ -6,8 +6,9 @@ ICLR 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from pointmix.layouts.cloud import Cloud, canonical_order
 from pointmix.models.inputs import as_points
 from pointmix.models.registry import build
 from pointmix.nn.grouper import Groups
-from pointmix.nn.heads.classify import ClassifierMixin
+from pointmix.nn.heads.classify import ClassifierBase
 from pointmix.nn.mixers.group import GroupCluster
 from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.ops.grouping import group_linear_reference, group_rows, inverse_std, map_points
@@ -51,8 +52,8 @@ class PointMLPStage(nn.Module):
         dim: int,
         *,
         neighbors: int,
-        pre: Sequence[nn.Module],
-        pos: Sequence[nn.Module],
+        pre: Sequence[Residual | GroupCluster],
+        pos: Sequence[Residual],
         reference: bool,
     ) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class PointMLPStage(nn.Module):
             x = self.run(layer, x)
         return x.unflatten(0, (-1, self.neighbors)).amax(1)
 
-    def group_features(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "S*k K"]:
+    def group_features(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "R K"]:
         """The first layer: features of the neighbors, normalized within their group and mapped linearly."""
         weights = self.alpha, self.beta, self.transfer.linear.weight
         index = groups.neighbors, groups.anchor, groups.batch, groups.num_sets
@@ -100,7 +101,7 @@ class PointMLPStage(nn.Module):
         u, t = map_points(feat, groups.anchor, self.alpha, self.beta, weight, bias)
         index = groups.neighbors, groups.anchor
         scale = inverse_std(feat, *index, groups.batch, groups.num_sets, chunk)
-        layers, out = [layer.folded() for layer in self.pre], []
+        layers, out = [layer.folded() for layer in self.group_layers], []
         for part in zip(*(x.split(chunk) for x in (t, scale, *index)), strict=True):
             x = F.relu(group_rows(u, *part), inplace=True)
             for layer in layers:
@@ -116,10 +117,15 @@ class PointMLPStage(nn.Module):
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of all rows of all groups; without the search for neighbors."""
         rows = size.points * self.neighbors
-        groups = sum((layer.macs(rows) for layer in self.pre), self.transfer.macs(rows))
-        return sum((layer.macs(size.points) for layer in self.pos), groups)
+        groups = sum((layer.macs(rows) for layer in self.group_layers), self.transfer.macs(rows))
+        return sum((layer.macs(size.points) for layer in cast(Iterable[Residual], self.pos)), groups)
 
-    def run(self, layer: Callable[..., Tensor], *args) -> Tensor:
+    @property
+    def group_layers(self) -> Iterable[Residual | GroupCluster]:
+        """`pre`, typed."""
+        return cast(Iterable[Residual | GroupCluster], self.pre)
+
+    def run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
         """The layer's output; with checkpointing its activations are recomputed in the backward pass."""
         if not (self.grad_checkpointing and self.training):
             return layer(*args)
@@ -127,7 +133,7 @@ class PointMLPStage(nn.Module):
         return checkpoint(layer, *args, use_reentrant=False, context_fn=contexts)
 
 
-class PointMLP(ClassifierMixin, nn.Module):
+class PointMLP(ClassifierBase):
     """Point clouds to logits.
 
     The input of a point is its features followed by its position; sampling and neighbors depend on positions only. Any
@@ -186,7 +192,7 @@ class PointMLP(ClassifierMixin, nn.Module):
         self.in_chans, self.coord_dims, self.order = in_chans, coord_dims, order
         self.stem = LinearNorm(in_chans + coord_dims, dim)
 
-        def groups(dim: int, blocks: int) -> Iterator[nn.Module]:
+        def groups(dim: int, blocks: int) -> Iterator[Residual | GroupCluster]:
             for _ in range(blocks):
                 if coc_head_dim:
                     head_dim = HEAD_DIMS[coc_head_dim](dim // 4, 32)
@@ -196,8 +202,9 @@ class PointMLP(ClassifierMixin, nn.Module):
         stages, self.feature_info = [], []
         for i, (factor, pre, pos) in enumerate(zip(expansion, pre_blocks, pos_blocks, strict=True)):
             dim_in, dim = dim, dim * factor
-            layers = dict(pre=list(groups(dim, pre)), pos=[Residual(dim, ratio=ratio) for _ in range(pos)])
-            stages.append(PointMLPStage(dim_in, dim, neighbors=neighbors, reference=reference, **layers))
+            on_groups, on_anchors = list(groups(dim, pre)), [Residual(dim, ratio=ratio) for _ in range(pos)]
+            layers = PointMLPStage(dim_in, dim, neighbors=neighbors, pre=on_groups, pos=on_anchors, reference=reference)
+            stages.append(layers)
             self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 1), module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)
         self.num_features = dim
@@ -256,7 +263,9 @@ class PointMLP(ClassifierMixin, nn.Module):
 
     def forward(self, x: Input) -> Float[Tensor, "B K"]:
         """Logits (B, num_classes) of clouds (B, N, D) or a PointSet."""
-        return self.forward_head(self.forward_features(x))
+        logits = self.forward_head(self.forward_features(x))
+        assert isinstance(logits, Tensor)
+        return logits
 
     # ---- timm's contract ----------------------------------------------------------------------------------------
 
@@ -272,14 +281,14 @@ class PointMLP(ClassifierMixin, nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the layers of the stages in the backward pass instead of storing their activations."""
-        for stage in self.stages:
+        for stage in cast(Iterable[PointMLPStage], self.stages):
             stage.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay: none beyond the vectors, which optimizers exclude anyway."""
         return set()
 
-    def group_matcher(self, coarse: bool = False) -> dict:
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Groups of parameters for layer-wise learning rate decay."""
         return dict(stem=r"^stem", blocks=r"^stages\.(\d+)")
 
@@ -288,15 +297,15 @@ class PointMLP(ClassifierMixin, nn.Module):
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Running statistics are not updated: the forward pass that is being recomputed has updated them."""
     norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm1d, nn.SyncBatchNorm))]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    before = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
+        for norm, momentum, batches in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
+            cast(Tensor, norm.num_batches_tracked).copy_(batches)
 
 
 # ---- variants ---------------------------------------------------------------------------------------------------
@@ -318,24 +327,24 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs) -> PointMLP:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> PointMLP:
     return build(PointMLP, variant, pretrained, kwargs_filter=("img_size", "global_pool"), **kwargs)
 
 
 @register_model
-def pointmlp(pretrained: bool = False, **kwargs) -> PointMLP:
+def pointmlp(pretrained: bool = False, **kwargs: Any) -> PointMLP:
     """PointMLP: 13.24 M parameters with 40 classes."""
     return _create("pointmlp", pretrained, **kwargs)
 
 
 @register_model
-def pointmlp_elite(pretrained: bool = False, **kwargs) -> PointMLP:
+def pointmlp_elite(pretrained: bool = False, **kwargs: Any) -> PointMLP:
     """PointMLP-elite: 0.72 M parameters with 40 classes."""
     elite = dict(dim=32, expansion=(2, 2, 2, 1), pre_blocks=(1, 1, 2, 1), pos_blocks=(1, 1, 2, 1), ratio=0.25)
     return _create("pointmlp_elite", pretrained, **(elite | kwargs))
 
 
 @register_model
-def pointmlp_coc(pretrained: bool = False, **kwargs) -> PointMLP:
+def pointmlp_coc(pretrained: bool = False, **kwargs: Any) -> PointMLP:
     """PointMLP-CoC: 15.33 M parameters with 40 classes; `coc_head_dim` as in the released code ("max") unless given."""
     return _create("pointmlp_coc", pretrained, **(dict(coc_head_dim="max") | kwargs))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 from timm.models import build_model_with_cfg
 from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 CHECKPOINT = "; give the authors' checkpoint to pointmix.load_reference(model, path)"
 IMAGES = dict(
@@ -22,7 +26,9 @@ IMAGES = dict(
 )
 
 
-def build(family: type[nn.Module], variant: str, pretrained: bool, *, instead: str = CHECKPOINT, **kwargs) -> nn.Module:
+def build(
+    family: type[Network], variant: str, pretrained: bool, *, instead: str = CHECKPOINT, **kwargs: Any
+) -> Network:
     """A registered variant of a family.
 
     Args:

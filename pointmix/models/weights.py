@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,14 +25,15 @@ CONTAINERS = (
 PREFIXES = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")  # of data-parallel, Lightning, compiled networks
 
 # stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
-_FEC_RULES = [
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # a pattern and its replacement
+_FEC_RULES: list[Rule] = [
     (r"^network\.(\d+)\.(?=conv|norm)", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
     (r"\.reducer\.conv_skip\.", ".reducer.skip."),
     (r"\.reducer\.conv_f\.", ".reducer.query."),
     (r"\.reducer\.conv_v\.", ".reducer.value."),
     (r"\.reducer\.norm2\.", ".reducer.norm."),
 ]
-_COC_RULES = [
+_COC_RULES: list[Rule] = [
     (r"^patch_embed\.proj\.", "stages.0.reducer."),
     (r"^network\.(\d+)\.proj\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
     (r"^network\.(\d+)\.(\d+)\.", lambda m: f"stages.{int(m[1]) // 2}.blocks.{m[2]}."),
@@ -43,7 +44,7 @@ _COC_RULES = [
     (r"\.token_mixer\.v\.", ".mixer.qv.1:2."),
     (r"^norm(\d)\.", lambda m: f"norm.{int(m[1]) // 2}."),  # pyramid
 ]
-_POINTMLP_RULES = [
+_POINTMLP_RULES: list[Rule] = [
     (r"^embedding\.net\.", "stem."),
     (r"^local_grouper_list\.(\d+)\.affine_", r"stages.\1."),
     (r"^(pre|pos)_blocks_list\.(\d+)\.operation\.", r"stages.\2.\1."),
@@ -71,7 +72,7 @@ def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
     return key.replace(part[0], "."), (int(part[1]), int(part[2]))
 
 
-def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.PathLike) -> nn.Module:
+def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.PathLike[str]) -> nn.Module:
     """Load an authors' checkpoint into one of our models, in place.
 
     Args:
@@ -128,7 +129,7 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
     return given
 
 
-def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
+def read_tensors(source: Mapping[str, object] | str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name; see `load_reference` for the accepted sources.
 
     Raises:
@@ -136,7 +137,7 @@ def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
         ValueError: if it cannot be read, holds no tensors, or two tensors have the same name.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    found = source if isinstance(source, Mapping) else _read(source)
+    found: Any = source if isinstance(source, Mapping) else _read(source)
     if not isinstance(found, Mapping):
         raise ValueError(f"{where} holds a {type(found).__name__}, expected a state dict")
     while inner := [found[name] for name in CONTAINERS if isinstance(found.get(name), Mapping)]:
@@ -155,7 +156,7 @@ def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
     return tensors
 
 
-def _read(path: str | os.PathLike) -> Any:
+def _read(path: str | os.PathLike[str]) -> Any:
     path = regular_file(path)
     try:
         return load_file(path) if path.suffix == ".safetensors" else load_torch(path)

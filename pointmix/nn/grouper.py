@@ -29,7 +29,7 @@ class Groups:
     anchor: Int[Tensor, "S"]
     neighbors: Int[Tensor, "S k"]
     batch: Int[Tensor, "S"]
-    ptr: Int[Tensor, "B+1"]
+    ptr: Int[Tensor, "B1"]
 
     @classmethod
     def of(cls, points: PointSet, k: int) -> Groups:
@@ -37,7 +37,7 @@ class Groups:
         ptr = offsets((points.ptr.diff() // 2).clamp(min=1))
         batch = set_of(ptr, int(ptr[-1]))
         nth = torch.arange(len(batch), device=batch.device) - ptr[batch]
-        if points.layout.nested:
+        if isinstance(points.layout, Cloud) and points.layout.nested:
             anchor = nth + points.ptr[batch]
         else:
             picks, pick_ptr = farthest_point_sampling(points.pos, points.ptr, ratio=0.5)

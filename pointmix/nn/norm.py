@@ -45,6 +45,7 @@ class SetIndex:
         wide = widened(x.dtype)
         if self.points_per_set:
             return x.view(self.num_sets, self.points_per_set, *x.shape[1:]).mean(1, dtype=wide).to(x.dtype)
+        assert self.batch is not None and self.count is not None
         total = segment_sum(x.to(wide), self.batch, self.num_sets)
         return (total / self.count.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
 
@@ -52,6 +53,7 @@ class SetIndex:
         """The value of its set for each point."""
         if self.points_per_set:
             return x.repeat_interleave(self.points_per_set, 0)
+        assert self.batch is not None
         return x.index_select(0, self.batch)
 
 

@@ -48,7 +48,7 @@ class Reducer(nn.Conv2d):
             raise ValueError(f"reducer needs a stride of at most 16, got {stride}")
         self.keep_cells, self.absent = keep_cells, absent
 
-    def forward(self, points: PointSet) -> PointSet:
+    def forward(self, points: PointSet) -> PointSet:  # type: ignore[override]  # a Conv2d for its parameters only
         pos, feat, ptr, layout = points.layout.reduce(
             points.pos,
             points.feat,
@@ -56,7 +56,7 @@ class Reducer(nn.Conv2d):
             self.weight,
             self.bias,
             stride=self.stride[0],
-            padding=self.padding[0],
+            padding=int(self.padding[0]),
             keep_cells=self.keep_cells,
             absent=self.absent,
         )

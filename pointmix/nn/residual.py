@@ -32,6 +32,7 @@ class LinearNorm(nn.Module):
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
         """Weight and bias of the linear map with the normalization of evaluation mode folded in."""
         norm, bias = self.norm, self.linear.bias
+        assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.running_mean if bias is None else norm.running_mean - bias
         return self.linear.weight * scale[:, None], norm.bias - shift * scale

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pointmix.layouts.base import PlanOptions
 from pointmix.layouts.plan import Plan, with_relative_pos
 from pointmix.nn.block import Block
 from pointmix.nn.mixers.base import ClusteringMixer
@@ -39,6 +41,14 @@ class Assignment:
     points: PointSet
 
 
+class StageOptions(TypedDict, total=False):
+    """Optional arguments of a `Stage`."""
+
+    plan_options: PlanOptions
+    relative_pos: bool
+    shift: bool
+
+
 class Stage(nn.Module):
     """Reduce the points, plan windows and centers once, run the blocks.
 
@@ -47,7 +57,7 @@ class Stage(nn.Module):
         blocks: called with features, plan and sets.
         windows_per_side: number of windows along each side.
         centers_per_side: number of centers along each side of a window.
-        plan_args: further arguments of the layouts' `plan`.
+        plan_options: optional arguments of the layouts' `plan`.
         relative_pos: plans hold the positions of points relative to the centers.
         shift: every second block has its windows rolled by half of one.
     """
@@ -59,7 +69,7 @@ class Stage(nn.Module):
         *,
         windows_per_side: int,
         centers_per_side: int,
-        plan_args: Mapping[str, object] | None = None,
+        plan_options: PlanOptions | None = None,
         relative_pos: bool = False,
         shift: bool = False,
     ) -> None:
@@ -67,14 +77,14 @@ class Stage(nn.Module):
         COUNT.check(windows_per_side=windows_per_side, centers_per_side=centers_per_side)
         self.reducer, self.blocks = reducer, nn.ModuleList(blocks)
         self.windows_per_side, self.centers_per_side = windows_per_side, centers_per_side
-        self.plan_args, self.relative_pos, self.shift = dict(plan_args or {}), relative_pos, shift
+        self.plan_options, self.relative_pos, self.shift = plan_options or PlanOptions(), relative_pos, shift
         self.grad_checkpointing = False
 
     def plan(self, points: PointSet, *, shift: bool = False) -> Plan:
         """Windows and centers of the stage's points."""
         size = self.windows_per_side, self.centers_per_side
-        args = self.plan_args | {"shift": True} if shift else self.plan_args
-        plan = points.layout.plan(points.pos, points.ptr, *size, **args)
+        options: PlanOptions = {**self.plan_options, "shift": True} if shift else self.plan_options
+        plan = points.layout.plan(points.pos, points.ptr, *size, **options)
         return with_relative_pos(plan, points.pos) if self.relative_pos else plan
 
     def plans(self, points: PointSet) -> list[Plan]:
@@ -104,6 +114,7 @@ class Stage(nn.Module):
         x, found = plan.to_window_order(points.feat), []
         for i, block in enumerate(self.blocks):
             x, plan = _reordered(x, plan, plans[i % len(plans)])
+            block = cast(Block, block)
             if isinstance(block.mixer, ClusteringMixer):
                 center, weight = map(plan.from_window_order, block.mixer.assignment(block.norm1(x, sets), plan))
                 here = points.with_feat(plan.from_window_order(x))

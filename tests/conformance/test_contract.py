@@ -59,7 +59,7 @@ def masked() -> PointSet:
 def unused(model: torch.nn.Module) -> set[str]:
     """Parameters that exist for the published counts and cannot matter: what weighs one center against no other."""
     single = [
-        f"stages.{i}." for i, stage in enumerate(model.stages) if stage.plan_args.get("global_centers_per_side") == 1
+        f"stages.{i}." for i, stage in enumerate(model.stages) if stage.plan_options.get("global_centers_per_side") == 1
     ]
     ends = (".alpha_window", ".bias_window")
     return {name for name, _ in model.named_parameters() if name.startswith(tuple(single)) and name.endswith(ends)}

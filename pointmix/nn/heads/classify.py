@@ -13,8 +13,8 @@ from pointmix.pointset import PointSet
 from pointmix.utils.ranges import NATURAL, PART
 
 
-class ClassifierMixin:
-    """Gives a network a linear classifier, `head`, and dropout before it, `head_drop`.
+class ClassifierBase(nn.Module):
+    """A network with a linear classifier, `head`, and dropout before it, `head_drop`.
 
     Both are attributes of the network itself, not of a module in between, so that the classifier is `head.weight` and
     `head.bias` in state dicts, as in timm and in the authors' checkpoints.
@@ -82,7 +82,14 @@ class ClassifierMixin:
         if self.global_pool:
             return feat
         points = points.with_feat(feat)
-        return points if isinstance(x, PointSet) else points.to_image()
+        return points if isinstance(x, PointSet) else to_map(points)
+
+
+def to_map(points: PointSet) -> Float[Tensor, "B C H W"]:
+    """Features of points on a full grid as a map."""
+    maps = points.to_image()
+    assert isinstance(maps, Tensor)
+    return maps
 
 
 def pooled(points: PointSet, how: str) -> Float[Tensor, "N C"]:

@@ -42,7 +42,8 @@ def split_heads(
     """
     qv = qv.unflatten(-1, (2, heads, -1))  # (*N, L, 2, E, D)
     if not copy:
-        return qv.unbind(-3)
+        q, v = qv.unbind(-3)
+        return q, v
     q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); indexing twice would add two gradients
     return q.transpose(1, 2), v.transpose(1, 2)
 
@@ -53,4 +54,5 @@ def global_center_index(
     """The center of each point, counted over all windows, and its weight there, from the center within its window."""
     window = torch.arange(len(center), device=center.device) if plan.row_window is None else plan.row_window
     center = center + (window * plan.centers).view(-1, 1, 1)
-    return tuple(plan.window_reverse(t.transpose(1, 2).contiguous()) for t in (center, weight))
+    center, weight = (plan.window_reverse(t.transpose(1, 2).contiguous()) for t in (center, weight))
+    return center, weight

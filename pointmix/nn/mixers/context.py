@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ class ContextCluster(nn.Module):
             return Form.FUSED_KERNEL
         if 2 * plan.centers > self.head_dim or self.center_updates:
             return Form.PRODUCTS
-        if plan.packed is not None and without_gradient("context_cluster", x, *self.weights()):
+        if plan.packed is not None and self._inference_kernel(x) is not None:
             return Form.INFERENCE_KERNEL
         return Form.AT_CENTERS
 
@@ -69,13 +71,17 @@ class ContextCluster(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
         form = self.form(x, plan)
         if form is Form.INFERENCE_KERNEL:
-            return self._inference_kernel(x, plan.packed)
+            return self._from_features(x, plan)
         if form is Form.AT_CENTERS:
             return self._at_centers(x, plan)
         return self._at_points(x, plan, form)
 
-    def _inference_kernel(self, x: Float[Tensor, "N C"], packed: PackedPlan) -> Float[Tensor, "N C"]:
-        kernel = without_gradient("context_cluster", x, *self.weights())
+    def _inference_kernel(self, x: Float[Tensor, "N C"]) -> Callable[..., Tensor] | None:
+        return without_gradient("context_cluster", x, *self.weights())
+
+    def _from_features(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
+        kernel, packed = self._inference_kernel(x), plan.packed
+        assert kernel is not None and packed is not None
         windows = packed.ptr, packed.members, packed.center_valid
         return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
 
@@ -87,10 +93,11 @@ class ContextCluster(nn.Module):
 
     def _at_points(self, x: Float[Tensor, "N C"], plan: Plan, form: Form) -> Float[Tensor, "N C"]:
         pooled = plan.pool_centers(plan.window_partition(x))
-        packed = form is Form.FUSED_KERNEL and not self.center_updates and plan.packed is not None
-        windows = plan.packed if packed else plan
+        windows: Plan | PackedPlan = plan
+        if form is Form.FUSED_KERNEL and not self.center_updates and plan.packed is not None:
+            windows = plan.packed
         q, v, c, cv = self._project(x, pooled, windows, form)
-        cluster = cluster_hard_reference if form is Form.REFERENCE else cluster_hard
+        cluster: Callable[..., Tensor] = cluster_hard_reference if form is Form.REFERENCE else cluster_hard
         o = cluster(q, v, c, cv, self.alpha, self.beta, **self.rules(), **window_args(windows))
         return self.proj(windows.window_reverse(o.flatten(-2)))
 

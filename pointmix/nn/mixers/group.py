@@ -33,7 +33,7 @@ class GroupCluster(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Float[Tensor, "G*k C"]) -> Float[Tensor, "G*k C"]:
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return self._run(x, cluster_group_reference if self.reference else cluster_group)
 
     def folded(self) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pointmix.layouts.plan import IndexPlan, Plan
+from pointmix.layouts.plan import IndexPlan, PackedPlan, Plan
+from pointmix.layouts.table_lookup import TableLookup
+from pointmix.layouts.upper import UpperLevel
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
 from pointmix.nn.norm import PointNorm, SetIndex
@@ -127,9 +129,10 @@ class ClusterMixer(nn.Module):
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (rows, plan.pool_centers(rows)))
         similarity, bias = self.similarity(self.geometry), self.bias(plan)
         args = q, v, c, cv, self.scale(self.alpha_patch), bias
-        o = cluster_soft_reference(*args, similarity=similarity, **window_args(plan)).flatten(-2)
+        cluster: Callable[..., Tensor] = cluster_soft_reference
+        o = cluster(*args, similarity=similarity, **window_args(plan)).flatten(-2)
         if self.alpha_window is not None:
-            upper = plan.broadcast(self._upper(*self._upper_means(rows, plan), plan, cluster_soft_reference))
+            upper = plan.broadcast(self._upper(*self._upper_means(rows, plan), plan, cluster))
             o = torch.cat([o, upper.to(o.dtype).expand_as(o)], -1)  # (R, L, 2ED)
         o = plan.window_reverse(o)
         return self.proj(o if self.norm is None else self.norm(o, sets))
@@ -147,14 +150,15 @@ class ClusterMixer(nn.Module):
     ) -> Float[Tensor, "N C"]:
         rows = plan.window_partition(x)
         pooled, upper, bias = plan.pool_centers(rows), self.upper(rows, plan), self.bias(plan)
-        windows = plan
-        if form is Form.FUSED_KERNEL and plan.packed is not None:
+        windows: Plan | PackedPlan = plan
+        if form is Form.FUSED_KERNEL and isinstance(plan, IndexPlan) and plan.packed is not None:
             bias, windows = None if bias is None else packed_bias(bias, plan), plan.packed
         copy = windows.row_window is not None or form is not Form.FUSED_KERNEL
         points = windows.window_partition(self.qv(x))
         (q, v), (c, cv) = (split_heads(t, self.heads, copy) for t in (points, self.qv(pooled)))
         args = q, v, c, cv, self.scale(self.alpha_patch), bias
-        o = cluster_soft(*args, similarity=self.similarity(self.geometry), **window_args(windows)).flatten(-2)
+        cluster: Callable[..., Tensor] = cluster_soft
+        o = cluster(*args, similarity=self.similarity(self.geometry), **window_args(windows)).flatten(-2)
         if upper is not None and self.norm is None:
             o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
             return windows.window_reverse(o + windows.broadcast(self._upper_projected(upper, pooled.shape[0])))
@@ -175,7 +179,8 @@ class ClusterMixer(nn.Module):
         self, rows: Float[Tensor, "R L C"], plan: Plan
     ) -> tuple[Float[Tensor, "B K C"], Float[Tensor, "B G C"]]:
         """The means of the windows of each set, and of the points around each of its centers."""
-        return plan.upper.set_partition(plan.upper.mean(rows)), plan.upper.pool_centers(rows)
+        upper = _upper_level(plan)
+        return upper.set_partition(upper.mean(rows)), upper.pool_centers(rows)
 
     def _upper(
         self,
@@ -185,12 +190,11 @@ class ClusterMixer(nn.Module):
         cluster: Callable[..., Tensor],
     ) -> Float[Tensor, "S ED"]:
         """The upper branch from the queries and values of the means of windows and of the global centers."""
-        upper = plan.upper
+        upper = _upper_level(plan)
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (means, centers))
-        read = self.bias_window is not None and upper.table_lookup is not None
-        bias = upper.table_lookup.read(self.bias_window) if read else None
+        assert self.alpha_window is not None
         o = cluster(
-            *(q, v, c, cv, self.scale(self.alpha_window), bias),
+            *(q, v, c, cv, self.scale(self.alpha_window), _read(self.bias_window, upper.table_lookup)),
             similarity=self.similarity(self.upper_geometry),
             valid=upper.valid,
             center_valid=upper.center_valid,
@@ -205,10 +209,10 @@ class ClusterMixer(nn.Module):
 
     def bias(self, plan: Plan) -> Float[Tensor, "R M E L"] | None:
         """The bias of each center and slot: by the position on the grid and by the position relative to the center."""
-        read = self.bias_patch is not None and plan.table_lookup is not None
-        table = plan.table_lookup.read(self.bias_patch) if read else None
+        table = _read(self.bias_patch, plan.table_lookup)
         if self.offsets is None:
             return table
+        assert plan.relative_pos is not None
         relative_pos = plan.relative_pos.to(self.qv.weight.dtype)
         bias = self.offsets(relative_pos).movedim(-1, 2)  # (R, M, L, E) -> (R, M, E, L)
         return bias if table is None else (bias.unflatten(0, (-1, len(table))) + table).flatten(0, 1)
@@ -247,8 +251,19 @@ class ClusterMixer(nn.Module):
         if self.alpha_window is not None:
             macs += Macs(products=3 * size.windows * size.global_centers * width, other=5 * size.slots * width)
         if self.offsets is not None:
-            macs += linear_macs(size.slots * size.centers, self.offsets[0], self.offsets[2])
+            layers = [layer for layer in self.offsets if isinstance(layer, nn.Linear)]
+            macs += linear_macs(size.slots * size.centers, *layers)
         return macs if self.norm is None else macs + norm_macs(size.points, self.proj.in_features)
+
+
+def _upper_level(plan: Plan) -> UpperLevel:
+    if plan.upper is None:
+        raise ValueError("the mixer has an upper branch, but the plan has no upper level (global_centers_per_side)")
+    return plan.upper
+
+
+def _read(table: Tensor | None, lookup: TableLookup | None) -> Float[Tensor, "R M E L"] | None:
+    return None if table is None or lookup is None else lookup.read(table)
 
 
 def packed_bias(bias: Float[Tensor, "R M E L"], plan: IndexPlan) -> Float[Tensor, "M E N"]:
