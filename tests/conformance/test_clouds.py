@@ -78,7 +78,7 @@ def test_order_of_points_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_mates_do_not_matter(name):
+def test_other_sets_do_not_matter(name):
     model, points = model_of(name).double(), mixed_batch()
     even = PointSet.cat([cloud(40) for _ in range(3)])
     with torch.no_grad():

@@ -217,11 +217,11 @@ def test_blocks_permute_as_their_points(name, shuffle):
             torch.testing.assert_close(outs[1], outs[0][order], rtol=1e-9, atol=1e-9)
 
 
-# ---- 4: batch-mates do not matter -------------------------------------------------------------------------------
+# ---- 4: the other sets of the batch do not matter ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_mates_do_not_matter(name):
+def test_other_sets_do_not_matter(name):
     model = model_of(name)
     with torch.no_grad():
         for points in (ragged_batch(), PointSet.from_images(torch.randn(3, 3, 37, 53, **F64))):

@@ -335,7 +335,7 @@ def test_all_windows_but_one_are_empty(at):
 
 
 def test_tables_cover_each_sets_own_lattice():
-    """A pixel reads the table where its lattice lies under it, whatever lattices its batch-mates have."""
+    """A pixel reads the table at its position on its own grid, whatever the grids of the other sets."""
     sizes = [(7, 7), (14, 21), (9, 3)]
     points = PointSet.from_images([torch.zeros(1, *size, dtype=torch.float64) for size in sizes])
     plan = plan_of(points, 1, 1, table_size=7)

@@ -48,7 +48,7 @@ def randomized(**kwargs) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ["images", "masked", "cloud"])
-def test_plain_twin(kind):
+def test_reference_form(kind):
     images = torch.rand(2, 3, 72, 56, dtype=torch.float64)
     x = dict(images=images, masked=PointSet.from_images(images, torch.rand(2, 72, 56) < 0.5), cloud=images)[kind]
     layout = "cloud" if kind == "cloud" else "given"

@@ -60,7 +60,7 @@ def test_grid_and_sparse_grid_agree(size):
 
 @pytest.mark.parametrize("keep_cells", ["area", "occupied"])
 @pytest.mark.parametrize("cloud", [False, True])
-def test_plain_twin_on_ragged_sets(cloud, keep_cells, ragged):
+def test_reference_form_on_ragged_sets(cloud, keep_cells, ragged):
     points = ragged.as_cloud() if cloud else ragged
     fast, reference = (pool_of(keep_cells=keep_cells, reference=p) for p in (False, True))
     probe = torch.randn(len(fast(points).feat), 6, **F64)
@@ -69,7 +69,7 @@ def test_plain_twin_on_ragged_sets(cloud, keep_cells, ragged):
 
 
 @pytest.mark.parametrize("keep_cells", ["area", "occupied"])
-def test_order_and_batch_mates_do_not_matter(keep_cells, ragged, shuffle):
+def test_order_and_other_sets_do_not_matter(keep_cells, ragged, shuffle):
     pool, reducer = pool_of(keep_cells=keep_cells), pool_of(keep_cells=keep_cells).skip
     out = pool(ragged)
     torch.testing.assert_close(pool(shuffle(ragged)[0]).feat, out.feat)

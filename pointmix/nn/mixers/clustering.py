@@ -14,15 +14,15 @@ from pointmix.layouts.plan import PackedPlan, Plan
 class Form(Enum):
     """How a clustering mixer computes its output. All forms give the same result up to rounding.
 
-    A mixer's `form` chooses one. But for the inference kernel it looks at the configuration only, not at the points, so
-    that the rounding of a set does not depend on the other sets of its batch.
+    A mixer's `form` method chooses, in this order. Except for the inference kernel the choice depends on the
+    configuration only, not on the points, so that the rounding of a set does not depend on the other sets of its batch.
     """
 
-    REFERENCE = "the equations as they are written; with reference=True, for tests and benchmarks"
-    FUSED_KERNEL = "linear maps, and a kernel that keeps the similarities of a window on the chip"
-    INFERENCE_KERNEL = "one kernel from features to features, without gradients"
-    AT_CENTERS = "values and projection at the centers, where that takes fewer operations than at the points"
-    PRODUCTS = "linear maps of all points, and batched matrix products in each window"
+    REFERENCE = "the equations as they are written: with reference=True"
+    FUSED_KERNEL = "linear maps, then one kernel per window: where a backend has one for its number of centers"
+    INFERENCE_KERNEL = "one kernel from features to features: without gradients, where windows have no rows as views"
+    AT_CENTERS = "values and projection at the centers: where that takes fewer multiply-adds than at the points"
+    PRODUCTS = "linear maps of all points, then batched matrix products in each window: otherwise"
 
 
 def window_args(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:

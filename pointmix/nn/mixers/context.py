@@ -57,33 +57,28 @@ class ContextCluster(nn.Module):
 
     def form(self, x: Float[Tensor, "N C"], plan: Plan) -> Form:
         """The form that `forward` takes."""
+        return self._choose(x, plan)[0]
+
+    def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, Callable[..., Tensor] | None]:
+        """The form and, for the inference kernel, the function."""
         if self.reference:
-            return Form.REFERENCE
+            return Form.REFERENCE, None
         if fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim):
-            return Form.FUSED_KERNEL
+            return Form.FUSED_KERNEL, None
         if 2 * plan.centers > self.head_dim or self.center_updates:
-            return Form.PRODUCTS
-        if plan.packed is not None and self._inference_kernel(x) is not None:
-            return Form.INFERENCE_KERNEL
-        return Form.AT_CENTERS
+            return Form.PRODUCTS, None
+        kernel = None if plan.packed is None else without_gradient("context_cluster", x, *self.weights())
+        return (Form.AT_CENTERS, None) if kernel is None else (Form.INFERENCE_KERNEL, kernel)
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
-        form = self.form(x, plan)
-        if form is Form.INFERENCE_KERNEL:
-            return self._from_features(x, plan)
+        form, kernel = self._choose(x, plan)
+        if kernel is not None and plan.packed is not None:
+            windows = plan.packed.ptr, plan.packed.members, plan.packed.center_valid
+            return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
         if form is Form.AT_CENTERS:
             return self._at_centers(x, plan)
         return self._at_points(x, plan, form)
-
-    def _inference_kernel(self, x: Float[Tensor, "N C"]) -> Callable[..., Tensor] | None:
-        return without_gradient("context_cluster", x, *self.weights())
-
-    def _from_features(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
-        kernel, packed = self._inference_kernel(x), plan.packed
-        assert kernel is not None and packed is not None
-        windows = packed.ptr, packed.members, packed.center_valid
-        return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
 
     def _at_centers(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
         rows = plan.window_partition(x)

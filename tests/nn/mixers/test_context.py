@@ -68,7 +68,7 @@ def test_is_the_released_arithmetic(per_side, centers, head_dim, rule, reference
 @pytest.mark.parametrize("updates", [0, 1, 2])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
-def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
+def test_reference_form_on_ragged_sets(head_dim, rule, updates, ragged):
     kwargs = dict(head_dim=head_dim, **rule, center_updates=updates)
     fast, reference = (mixer_of(**kwargs, reference=p) for p in (False, True))
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))

@@ -81,7 +81,7 @@ def found(mixer, x, plan, sets, probe) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind, name", [("sparse", n) for n in MIXERS] + [("cloud", MIXERS[0]), ("cloud", MIXERS[-2])])
-def test_equals_the_twin_in_rows(kind, name, packed):
+def test_equals_the_reference_form(kind, name, packed):
     points = points_of(kind)
     plan, sets, probe = plan_of(name, points), SetIndex.of(points), torch.randn_like(points.feat)
     assert plan.row_window is not None and 1 in plan.packed.ptr.diff()

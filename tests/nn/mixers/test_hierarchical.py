@@ -278,7 +278,7 @@ def of_present(
 @pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])
 @pytest.mark.parametrize("per_side, centers, global_side", [(2, 2, 2), (4, 2, 3), (4, 1, None), (1, 3, 1)])
 def test_holes_are_left_out_of_every_mean(per_side, centers, global_side, geometry, head_dim, reference):
-    """Windows and centers without a point are left out; batch-mates do not matter."""
+    """Windows and centers without a point are left out; the other sets of the batch do not matter."""
     mixer = mixer_of(
         head_dim,
         per_side=per_side,
@@ -299,7 +299,7 @@ def test_holes_are_left_out_of_every_mean(per_side, centers, global_side, geomet
 
 @pytest.mark.parametrize("switches", [{}, *SWITCHES], ids=str)
 @pytest.mark.parametrize("head_dim", [2, 8])
-def test_plain_twin_on_ragged_sets(head_dim, switches, ragged):
+def test_reference_form_on_ragged_sets(head_dim, switches, ragged):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, **F64))
     probe, results = torch.randn(len(points.feat), 6, **F64), []
     for reference in (False, True):
