@@ -124,8 +124,8 @@ def window_order(
     windows_per_side: int,
     centers_per_side: int,
 ) -> tuple[Int[Tensor, "N"], Int[Tensor, "S"], Bool[Tensor, "N M"]]:
-    """Points in window order, the number of points of each window, and which centers each point lies around (in window
-    order).
+    """Points in window order, the number of points of each window, and which centers each point is pooled into (in
+    window order).
 
     Windows are those of `Grid.plan`, without the empty ones.
     """

@@ -171,7 +171,7 @@ class Cloud:
         counts: Int[Tensor, "S"],
         centers_per_side: int,
     ) -> Bool[Tensor, "N M"]:
-        """Which points lie around which centers of their part (a window or a set). Points are sorted by part, each at
+        """Which centers of its part (a window or a set) each point is pooled into. Points are sorted by part, each at
         `place` in the bounding box of its part."""
         first = counts.cumsum(0) - counts  # (S,)
         if self.sampling == "grid":  # in units of the part

@@ -5,7 +5,7 @@ Every plan offers the same to a mixer (N points, R rows of L slots, S windows of
     to_window_order, from_window_order  features (N, C) into and out of the order in which the stage's blocks keep them
     window_partition, window_reverse    points (N, C) to rows (R, L, C) and back; a row has points of one window only
     broadcast                           windows (S, C) to their rows (R, 1, C)
-    pool_centers                        rows (R, L, C) to mean features of the points around each center, (S, M, C)
+    pool_centers                        rows (R, L, C) to the features of the centers, means of their points, (S, M, C)
     row_window                          the window of each row (R,), None if row r is window r
     valid                               which slots of the rows hold a point (R, L), None if all
     center_valid                        which centers exist (S, M), None if all
@@ -101,7 +101,7 @@ class PackedPlan:
     Args:
         ptr: (S + 1,) window s has the points ptr[s] to ptr[s + 1], in window order.
         window: (N,) the window of each point, in window order.
-        members: (N, M) which centers of its window each point lies around, in window order.
+        members: (N, M) which centers of its window each point is pooled into, in window order.
         center_valid: (S, M) as in `IndexPlan`.
     """
 
@@ -134,8 +134,8 @@ class IndexPlan:
         reverse_index: (N,) the slot (of R * L) of each point, in window order.
         pool_weight: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
         row_window: (R,) the window of each row, None if row r is window r.
-        center_valid: (S, M) false where no point lies around a center, or the same points as around an earlier one;
-            None if all exist.
+        center_valid: (S, M) false for a center without points, or with the same points as an earlier one; None if all
+            exist.
         num_windows: S.
 
     With reflection padding a point may have several slots; `reverse_index` names the one that is not a copy.
@@ -175,7 +175,7 @@ class IndexPlan:
         mean = weighted_sum(x, self.pool_weight)  # (R, M, C)
         return mean if self.row_window is None else segment_sum(mean, self.row_window, self.num_windows)
 
-    def broadcast(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "R 1 C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "R 1 C"]:
         return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
 
     def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"]) -> IndexPlan:
@@ -223,9 +223,9 @@ def index_plan(
     Args:
         order: the points window by window.
         counts: the number of points of each window, at least one.
-        members: which centers each point lies around, in that order.
+        members: which centers each point is pooled into, in that order.
         dtype: of the pooling weights, which are float32 for half precision.
-        distinct: a center around which lie the same points as around an earlier one does not exist.
+        distinct: centers with the same points as an earlier one are not valid.
     """
     like = counts.new_empty(0, dtype=widened(dtype))
     found = (untraced("window_rows", counts) or _window_rows)(counts, members, distinct, like)
@@ -268,9 +268,9 @@ def _window_rows(
     reverse_index = first_row[window] * longest + rank
 
     of_slots = members[partition_index] & valid[..., None]  # (R, L, M)
-    around, signature = of_slots.sum(1), member_signature(of_slots, nth)  # (R, M) points around each center
-    around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
-    weight = reciprocal(around[row_window].clamp(min=1), like.dtype)[..., None]
+    per_center, signature = of_slots.sum(1), member_signature(of_slots, nth)  # (R, M) points of each center
+    per_center, signature = (segment_sum(t, row_window, windows) for t in (per_center, signature))  # (S, M)
+    weight = reciprocal(per_center[row_window].clamp(min=1), like.dtype)[..., None]
     pool_weight = of_slots.transpose(1, 2) * weight  # (R, M, L)
-    center_valid = (around > 0) & first_occurrence(signature) if distinct else around > 0
+    center_valid = (per_center > 0) & first_occurrence(signature) if distinct else per_center > 0
     return partition_index, valid, reverse_index, pool_weight, row_window, window, center_valid

@@ -3,7 +3,7 @@
 Every upper level offers the same to a mixer (S windows, R rows of L slots, B sets of up to K windows, G centers a set):
 
     mean                        rows (R, L, C) to the mean of each window, (S, C)
-    pool_centers                rows (R, L, C) to mean features around each center of a whole set, (B, G, C)
+    pool_centers                rows (R, L, C) to the features of the centers of a whole set, (B, G, C)
     set_partition, set_reverse  windows (S, C) to sets (B, K, C) and back
     table_lookup                where a window reads a table of positions, None if the windows do not form a grid
     valid                       which slots of the sets hold a window (B, K), None if all
@@ -91,12 +91,13 @@ class IndexUpperLevel:
         num_sets: int,
         dtype: torch.dtype,
     ) -> IndexUpperLevel:
-        """From the slots around each center of a whole set. Windows are numbered set by set."""
+        """From the centers of the whole set that each slot is pooled into. Windows are numbered set by set."""
         device, windows = members.device, len(window_set)
         row_set = window_set if row_window is None else window_set[row_window]  # (R,)
         members = members & valid[..., None]
-        around = segment_sum(members.sum(1), row_set, num_sets)  # (B, G)
-        pool_weight = members.transpose(1, 2) * reciprocal(around.clamp(min=1), dtype)[row_set, :, None]  # (R, G, L)
+        per_center = segment_sum(members.sum(1), row_set, num_sets)  # (B, G)
+        weight = reciprocal(per_center.clamp(min=1), dtype)[row_set, :, None]  # (R, G, 1)
+        pool_weight = members.transpose(1, 2) * weight  # (R, G, L)
         count = valid.sum(1)
         count = count if row_window is None else segment_sum(count, row_window, windows)[row_window]
         mean_weight = (valid * reciprocal(count, dtype)[:, None])[:, None]  # (R, 1, L)
@@ -112,7 +113,7 @@ class IndexUpperLevel:
             partition_index=first[:, None] + torch.minimum(nth, counts[:, None] - 1),
             reverse_index=window_set * len(nth) + rank,
             valid=nth < counts[:, None],
-            center_valid=around > 0,
+            center_valid=per_center > 0,
             table_lookup=None,
         )
 

@@ -98,16 +98,16 @@ def adaptive_pool_members(
 def center_members(
     cell: Int[Tensor, "*N 2"], size: Int[Tensor, "*#N 2"], centers_per_side: int
 ) -> Bool[Tensor, "*N M"]:
-    """Which of M = centers_per_side^2 centers, row-major, each cell of a window of `size` lies around."""
+    """Which of M = centers_per_side^2 centers, row-major, each cell of a window of `size` is pooled into."""
     members = adaptive_pool_members(cell, size, centers_per_side)  # (*N, 2, P)
     return (members[..., 0, :, None] & members[..., 1, None, :]).flatten(-2)
 
 
 def member_signature(members: Bool[Tensor, "R L M"], rank: Int[Tensor, "R L"]) -> Int[Tensor, "R M"]:
-    """A hash of the set of points around each center: sums (over the rows of a window) are equal for equal sets.
+    """A hash of the points of each center: sums (over the rows of a window) are equal for equal sets.
 
     Args:
-        members: which slots lie around which center.
+        members: which slots are pooled into which center.
         rank: a number for each slot, different for the points of a window.
     """
     mixed = (rank + 1) * 0x1E3779B97F4A7C15  # wraps around; the shifts keep sums of ranks from colliding

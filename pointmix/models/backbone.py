@@ -199,7 +199,7 @@ class PointBackbone(ClassifierBase):
     def forward_intermediates(
         self,
         x: Input,
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -237,7 +237,7 @@ class PointBackbone(ClassifierBase):
         return points, found
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages after the last chosen one; if there are any, also the final norm, which is for the last."""
         take, last = feature_take_indices(len(self.stages), indices)

@@ -234,7 +234,7 @@ class PointMLP(ClassifierBase):
     def forward_intermediates(
         self,
         x: Input,
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -270,7 +270,7 @@ class PointMLP(ClassifierBase):
     # ---- timm's contract ----------------------------------------------------------------------------------------
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages after the last chosen one, and the classifier."""
         take, last = feature_take_indices(len(self.stages), indices)

@@ -72,7 +72,7 @@ def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
     return key.replace(part[0], "."), (int(part[1]), int(part[2]))
 
 
-def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.PathLike[str]) -> nn.Module:
+def load_reference(model: nn.Module, source: Mapping[str, object] | str | os.PathLike[str]) -> nn.Module:
     """Load an authors' checkpoint into one of our models, in place.
 
     Args:

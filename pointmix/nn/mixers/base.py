@@ -43,7 +43,7 @@ class Mixer(Protocol):
 
 @runtime_checkable
 class ClusteringMixer(Mixer, Protocol):
-    """A mixer that also tells which center each point belongs to. `explain` and the pictures leave out others."""
+    """A mixer that also returns the center of each point. `explain` and pictures skip blocks with other mixers."""
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """The center of each point in each of E heads, as s * M + m for center m of window s, and the point's weight

@@ -178,7 +178,7 @@ class ClusterMixer(nn.Module):
     def _upper_means(
         self, rows: Float[Tensor, "R L C"], plan: Plan
     ) -> tuple[Float[Tensor, "B K C"], Float[Tensor, "B G C"]]:
-        """The means of the windows of each set, and of the points around each of its centers."""
+        """The means of the windows of each set, and of the points of each of its centers."""
         upper = _upper_level(plan)
         return upper.set_partition(upper.mean(rows)), upper.pool_centers(rows)
 
