@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from timm.layers import trunc_normal_
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from pointmix.layouts.cloud import SAMPLING, Cloud, canonical_order
 from pointmix.models.inputs import as_points
+from pointmix.models.registry import take_indices
 from pointmix.nn.block import Block, Mlp
 from pointmix.nn.heads.classify import ClassifierBase, to_map
 from pointmix.nn.mixers.base import MixerFactory
@@ -216,7 +216,7 @@ class PointBackbone(ClassifierBase):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = take_indices(len(self.stages), indices)
         stop = last if stop_early or intermediates_only else None
         points, found = self._intermediates(self.as_points(x), take, norm=norm, as_map=self._is_map(x), stop=stop)
         if intermediates_only:
@@ -240,7 +240,7 @@ class PointBackbone(ClassifierBase):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages after the last chosen one; if there are any, also the final norm, which is for the last."""
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = take_indices(len(self.stages), indices)
         dropped = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         if isinstance(self.norm, nn.ModuleList):

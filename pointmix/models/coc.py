@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
+from torch import nn
 
 from pointmix.models.backbone import PointBackbone, check_stages, per_stage
 from pointmix.models.registry import IMAGES, build
@@ -66,7 +67,7 @@ _NAMES = ("tiny", "tiny2", "tiny_plain", "small", "medium", "base_dim64", "base_
 default_cfgs = generate_default_cfgs({f"coc_{name}.untrained": _CFG for name in _NAMES})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build(ContextClusters, variant, pretrained, **kwargs)
 
 
@@ -79,13 +80,13 @@ _MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def coc_tiny(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Tiny: 5.57 M parameters."""
     return _create("coc_tiny", pretrained, **(_TINY | kwargs))
 
 
 @register_model
-def coc_tiny2(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_tiny2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Tiny with other windows and centers (Tiny-dagger in the paper)."""
     return _create(
         "coc_tiny2", pretrained, **(_TINY | dict(windows_per_side=(7, 7, 1, 1), centers_per_side=(4, 2, 7, 4)) | kwargs)
@@ -93,7 +94,7 @@ def coc_tiny2(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
 
 
 @register_model
-def coc_tiny_plain(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_tiny_plain(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Tiny without windows."""
     return _create(
         "coc_tiny_plain",
@@ -103,25 +104,25 @@ def coc_tiny_plain(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
 
 
 @register_model
-def coc_small(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Small: 14.66 M parameters."""
     return _create("coc_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def coc_medium(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_medium(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Medium: 29.29 M parameters."""
     return _create("coc_medium", pretrained, **(_MEDIUM | kwargs))
 
 
 @register_model
-def coc_base_dim64(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_base_dim64(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Base, deep: 54.23 M parameters. In the released code only."""
     return _create("coc_base_dim64", pretrained, **(_SMALL | dict(depths=(6, 6, 24, 6), heads=(8, 8, 16, 16)) | kwargs))
 
 
 @register_model
-def coc_base_dim96(pretrained: bool = False, **kwargs: Any) -> ContextClusters:
+def coc_base_dim96(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """CoC-Base, wide: 53.05 M parameters. In the released code only."""
     wide = dict(depths=(4, 4, 12, 4), dims=(96, 192, 384, 768), heads=(8, 8, 16, 16))
     return _create("coc_base_dim96", pretrained, **(_SMALL | wide | kwargs))

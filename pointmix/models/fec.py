@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
+from torch import nn
 
 from pointmix.models.coc import ContextClusters
 from pointmix.models.registry import IMAGES, build
@@ -33,7 +34,7 @@ _CFG = IMAGES | dict(paper_name="Neural Clustering based Visual Representation L
 default_cfgs = generate_default_cfgs({f"fec_{name}.untrained": _CFG for name in ("small", "base", "large")})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> FEC:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build(FEC, variant, pretrained, **kwargs)
 
 
@@ -46,18 +47,18 @@ _LARGE = _BASE | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def fec_small(pretrained: bool = False, **kwargs: Any) -> FEC:
+def fec_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """FEC-Small: 5.73 M parameters."""
     return _create("fec_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def fec_base(pretrained: bool = False, **kwargs: Any) -> FEC:
+def fec_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """FEC-Base: 15.09 M parameters."""
     return _create("fec_base", pretrained, **(_BASE | kwargs))
 
 
 @register_model
-def fec_large(pretrained: bool = False, **kwargs: Any) -> FEC:
+def fec_large(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """FEC-Large: 29.72 M parameters."""
     return _create("fec_large", pretrained, **(_LARGE | kwargs))

@@ -162,7 +162,7 @@ _NAMES = ("nano", "tiny", "small", "medium")
 default_cfgs = generate_default_cfgs({f"hcformer_{name}.untrained": _CFG for name in _NAMES})
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> HCFormer:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build(HCFormer, variant, pretrained, instead=", and the authors released none", **kwargs)
 
 
@@ -176,24 +176,24 @@ _MEDIUM = _SMALL | dict(depths=(4, 4, 12, 4), heads=(6, 6, 12, 12))
 
 
 @register_model
-def hcformer_nano(pretrained: bool = False, **kwargs: Any) -> HCFormer:
+def hcformer_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """HCFormer-Nano: 5.33 M parameters. In the released code only."""
     return _create("hcformer_nano", pretrained, **(_NANO | kwargs))
 
 
 @register_model
-def hcformer_tiny(pretrained: bool = False, **kwargs: Any) -> HCFormer:
+def hcformer_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """HCFormer-Tiny: 6.95 M parameters."""
     return _create("hcformer_tiny", pretrained, **(_TINY | kwargs))
 
 
 @register_model
-def hcformer_small(pretrained: bool = False, **kwargs: Any) -> HCFormer:
+def hcformer_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """HCFormer-Small: 16.11 M parameters."""
     return _create("hcformer_small", pretrained, **(_SMALL | kwargs))
 
 
 @register_model
-def hcformer_medium(pretrained: bool = False, **kwargs: Any) -> HCFormer:
+def hcformer_medium(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """HCFormer-Medium: 33.65 M parameters."""
     return _create("hcformer_medium", pretrained, **(_MEDIUM | kwargs))

@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models import generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pointmix.layouts.cloud import Cloud, canonical_order
 from pointmix.models.inputs import as_points
-from pointmix.models.registry import build
+from pointmix.models.registry import build, take_indices
 from pointmix.nn.grouper import Groups
 from pointmix.nn.heads.classify import ClassifierBase
 from pointmix.nn.mixers.group import GroupCluster
@@ -247,7 +246,7 @@ class PointMLP(ClassifierBase):
             stop_early: do not run the stages after the last chosen one.
             intermediates_only: leave out the final features.
         """
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = take_indices(len(self.stages), indices)
         points, found = self.as_points(x), []
         points = points.with_feat(F.relu(self.stem(points.feat), inplace=True))
         for i, stage in enumerate(self.stages[: last + 1] if intermediates_only or stop_early else self.stages):
@@ -273,7 +272,7 @@ class PointMLP(ClassifierBase):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages after the last chosen one, and the classifier."""
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if prune_head:
             self.reset_classifier(0)
@@ -327,24 +326,24 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> PointMLP:
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build(PointMLP, variant, pretrained, kwargs_filter=("img_size", "global_pool"), **kwargs)
 
 
 @register_model
-def pointmlp(pretrained: bool = False, **kwargs: Any) -> PointMLP:
+def pointmlp(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """PointMLP: 13.24 M parameters with 40 classes."""
     return _create("pointmlp", pretrained, **kwargs)
 
 
 @register_model
-def pointmlp_elite(pretrained: bool = False, **kwargs: Any) -> PointMLP:
+def pointmlp_elite(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """PointMLP-elite: 0.72 M parameters with 40 classes."""
     elite = dict(dim=32, expansion=(2, 2, 2, 1), pre_blocks=(1, 1, 2, 1), pos_blocks=(1, 1, 2, 1), ratio=0.25)
     return _create("pointmlp_elite", pretrained, **(elite | kwargs))
 
 
 @register_model
-def pointmlp_coc(pretrained: bool = False, **kwargs: Any) -> PointMLP:
+def pointmlp_coc(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """PointMLP-CoC: 15.33 M parameters with 40 classes; `coc_head_dim` as in the released code ("max") unless given."""
     return _create("pointmlp_coc", pretrained, **(dict(coc_head_dim="max") | kwargs))

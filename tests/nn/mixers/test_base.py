@@ -39,7 +39,7 @@ default_cfgs = generate_default_cfgs({"center_mean_tiny.untrained": IMAGES})
 
 
 @register_model
-def center_mean_tiny(pretrained: bool = False, **kwargs) -> PointBackbone:
+def center_mean_tiny(pretrained: bool = False, **kwargs) -> nn.Module:
     settings = dict(depths=(2, 1), dims=(8, 12), mlp_ratios=(2, 2), windows_per_side=(4, 2), centers_per_side=(2, 1))
     settings |= dict(mixer=lambda stage, dim: CenterMean(dim))
     return build(PointBackbone, "center_mean_tiny", pretrained, **(settings | kwargs))
