@@ -42,29 +42,30 @@ class LiteralBackbone(nn.Module):
 
 def hard(x: Tensor, mixer: nn.Module, stage: Stage) -> Tensor:
     """Context Clusters, section 3.2."""
-    q, v = (windows(t, mixer.heads, stage.folds) for t in queries_and_values(x, mixer))  # (S, D, h, w)
-    center, value = pooled(q, stage.centers), pooled(v, stage.centers)  # (S, M, D)
+    q, v = (windows(t, mixer.heads, stage.windows_per_side) for t in queries_and_values(x, mixer))  # (S, D, h, w)
+    center, value = pooled(q, stage.centers_per_side), pooled(v, stage.centers_per_side)  # (S, M, D)
     cosine = F.normalize(center, dim=-1) @ F.normalize(q.flatten(2), dim=1)
     s = torch.sigmoid(mixer.alpha * cosine + mixer.beta)  # (S, M, L)
     s = s * torch.zeros_like(s).scatter_(1, s.argmax(1, keepdim=True), 1.0)
-    o = joined(clustered(s, v, value), len(x), stage.folds)
+    o = joined(clustered(s, v, value), len(x), stage.windows_per_side)
     return convolution(o, mixer.proj.weight, mixer.proj.bias)
 
 
 def soft(x: Tensor, mixer: ClusterMixer, stage: Stage) -> Tensor:
     """HCFormer, section 3.3: points around the centers of their window, windows around the centers of the image."""
     maps, sets = queries_and_values(x, mixer), len(x)
-    q, v = (windows(t, mixer.heads, stage.folds) for t in maps)  # (S, D, h, w)
-    center, value = pooled(q, stage.centers), pooled(v, stage.centers)  # (S, M, D)
+    q, v = (windows(t, mixer.heads, stage.windows_per_side) for t in maps)  # (S, D, h, w)
+    center, value = pooled(q, stage.centers_per_side), pooled(v, stage.centers_per_side)  # (S, M, D)
     near = mixer.alpha_patch * F.normalize(center, dim=-1) @ F.normalize(q.flatten(2), dim=1)  # (S, M, L)
     if mixer.bias_patch is not None:
         bias = F.interpolate(mixer.bias_patch, x.shape[2:], mode="bilinear", align_corners=True).flatten(0, 1)
-        near = near + windows(bias.expand(sets, -1, -1, -1), mixer.heads, stage.folds).flatten(2)
-    o = joined(clustered(near.softmax(1), v, value), sets, stage.folds)  # (B, E D, H, W)
+        near = near + windows(bias.expand(sets, -1, -1, -1), mixer.heads, stage.windows_per_side).flatten(2)
+    o = joined(clustered(near.softmax(1), v, value), sets, stage.windows_per_side)  # (B, E D, H, W)
     if mixer.alpha_window is not None:
         q, v = (windows(t, mixer.heads, 1) for t in maps)  # (B E, D, H, W)
-        center, value = pooled(q, stage.planning["top"]), pooled(v, stage.planning["top"])  # (B E, G, D)
-        q, v = (F.adaptive_avg_pool2d(t, stage.folds) for t in (q, v))  # (B E, D, F, F)
+        side = stage.plan_options["global_centers_per_side"]
+        center, value = pooled(q, side), pooled(v, side)  # (B E, G, D)
+        q, v = (F.adaptive_avg_pool2d(t, stage.windows_per_side) for t in (q, v))  # (B E, D, F, F)
         kappa = mixer.curvature()
         center, q = (lorentz.expmap0(lorentz.clip_norm(t), kappa) for t in (center, q.flatten(2).mT))
         near = -mixer.alpha_window * lorentz.pairwise_distance(center, q, kappa)
@@ -87,19 +88,19 @@ def queries_and_values(x: Tensor, mixer: nn.Module) -> list[Tensor]:
     return [convolution(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
 
-def windows(x: Tensor, heads: int, folds: int) -> Tensor:
+def windows(x: Tensor, heads: int, per_side: int) -> Tensor:
     """(B, E D, H, W) to (B E F F, D, h, w)."""
     x = x.unflatten(1, (heads, -1)).flatten(0, 1)
-    if folds == 1:
+    if per_side == 1:
         return x
-    x = x.unflatten(3, (folds, -1)).unflatten(2, (folds, -1))  # (B E, D, F, h, F, w)
+    x = x.unflatten(3, (per_side, -1)).unflatten(2, (per_side, -1))  # (B E, D, F, h, F, w)
     return x.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
-def joined(x: Tensor, sets: int, folds: int) -> Tensor:
+def joined(x: Tensor, sets: int, per_side: int) -> Tensor:
     """(B E F F, D, h, w) to (B, E D, H, W)."""
-    if folds > 1:
-        x = x.unflatten(0, (-1, folds, folds)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    if per_side > 1:
+        x = x.unflatten(0, (-1, per_side, per_side)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
     return x.unflatten(0, (sets, -1)).flatten(1, 2)
 
 

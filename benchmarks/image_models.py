@@ -6,7 +6,7 @@ python benchmarks/image_models.py --models coc_tiny deit_tiny_patch16_224 --batc
 Rows: our models; "(reference)", the same model on the reference forms of its ops, which form the tensor of M x L x D
 and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' form, maps in place of points;
 "(quarter)", a random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model
-that keeps every cell with a point (keep="occupied"); "(quarter block)", a square with a quarter of each image
+that keeps every cell with a point (keep_cells="occupied"); "(quarter block)", a square with a quarter of each image
 visible; "(tenth)" and "(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels
 last)", a timm model in the layout that convolutions are often faster in.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
@@ -44,7 +44,7 @@ def build(name: str, args: argparse.Namespace, share: float = 0.25, **kwargs):
     torch.manual_seed(0)
     base, _, variant = name.partition(" ")
     kwargs |= {"reference": True} if variant == "(reference)" else {}
-    kwargs |= {"keep": "occupied"} if variant.endswith("occupied)") else {}
+    kwargs |= {"keep_cells": "occupied"} if variant.endswith("occupied)") else {}
     model = pointmix.create_model(base, **kwargs).to(args.device)
     model = LiteralBackbone(model) if variant == "(literal)" else model
     x = torch.randn(args.batch, 3, args.size, args.size)

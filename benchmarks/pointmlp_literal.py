@@ -28,7 +28,7 @@ class LiteralPointMLP(nn.Module):
             groups = Groups.of(points, stage.neighbors)
             feat = y.transpose(1, 2).flatten(0, 1)  # (B N, C)
             anchor = feat[groups.anchor].unflatten(0, (sets, -1)).unsqueeze(2)  # (B, S, 1, C)
-            moved = feat[groups.near].unflatten(0, (sets, -1)) - anchor  # (B, S, k, C)
+            moved = feat[groups.neighbors].unflatten(0, (sets, -1)) - anchor  # (B, S, k, C)
             moved = moved / (moved.flatten(1).std(1).view(-1, 1, 1, 1) + 1e-5) * stage.alpha + stage.beta
             y = torch.cat([moved, anchor.expand_as(moved)], -1).permute(0, 1, 3, 2).flatten(0, 1)  # (B S, 2C, k)
             y = F.relu(convolution(stage.transfer, y))

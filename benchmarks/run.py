@@ -174,9 +174,12 @@ def growth(args: Namespace, row: str) -> Iterator[dict]:
             for batch in sorted({1, min(args.batch, 8)}):
                 sides = (112, 224, 448, 896)
                 sizes = [side**2 for side in sides]
-                folds = [tuple(max(n * side // 224, 1) for n in (8, 4, 2, 1)) for side in sides]
+                per_side = [tuple(max(n * side // 224, 1) for n in (8, 4, 2, 1)) for side in sides]
                 each = Namespace(**vars(args) | {"batch": batch})
-                steps = [contender(each, "coc_tiny", form, side, folds=f) for side, f in zip(sides, folds, strict=True)]
+                steps = [
+                    contender(each, "coc_tiny", form, side, windows_per_side=f)
+                    for side, f in zip(sides, per_side, strict=True)
+                ]
                 yield slope(args, row, f"time over points, {batch} x 12544 to 802816", form, steps, sizes)
         else:
             shares = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)

@@ -34,7 +34,7 @@ def parse(argv: list[str], data: Any = None) -> Any:
     parser.add_argument("--run", type=str | None, help="one more run")
     parser.add_argument("--model", type=str | None, help="instead of a run: one of our models or of timm's")
     parser.add_argument("--checkpoint", type=str | None, help="weights for --model")
-    help_kwargs = 'other arguments of the model, as {"keep": "occupied", "absent": "nearest"} for partial images'
+    help_kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help=help_kwargs)
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
     parser.add_argument("--mask", type=str | None, help="of images: what --keep's masks are made of, as --data.mask")

@@ -1,1 +1,1 @@
-"""Where the points of a set sit. Each layout knows how to reduce, window and draw its points."""
+"""Layouts: full grids, sparse grids and clouds. Each reduces its points, plans windows and centers, and makes maps."""

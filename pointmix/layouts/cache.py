@@ -1,4 +1,4 @@
-"""What depends on nothing but sizes, built once: position planes, offsets and plans of whole lattices."""
+"""A cache of tensors that depend on sizes only: positions, ptr and plans of full grids. Also tags on tensors."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pointmix.utils.tracing import has_memory, traced
 
 T = TypeVar("T")
-ENTRIES, BYTES = 256, 2**27  # at most, of all devices together; the longest unused go first
+ENTRIES, BYTES = 256, 2**27  # limits over all devices; the least recently used entries are dropped first
 
 _entries: OrderedDict[Hashable, tuple[Any, list[tuple[Tensor, int]], int]] = OrderedDict()  # value, versions, bytes
-_notes = WeakTensorKeyDictionary()
+_tags = WeakTensorKeyDictionary()
 
 
-def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
+def cached(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
     """`build(*args, device)` for the device of `like`; the same tensors for the same arguments.
 
-    They serve inference and training, whichever asked first, and every thread. Nobody may write to them; where torch
-    tells that somebody did, or asked for gradients of them, they are built anew. So they are each time while a graph
-    is traced or captured, within transforms of torch.func, and for tensors that are more than plain ones, because what
-    is built then belongs to those; and on devices other than CPUs and CUDA's. `clear` frees the memory.
+    The tensors are shared by inference and training and by all threads: treat them as read-only. They are rebuilt if
+    their version counter shows a write or if they require gradients. Nothing is cached while a graph is traced or
+    captured, within torch.func transforms, for tensor subclasses (the result would belong to the trace), or on devices
+    other than CPU and CUDA. `clear` frees the memory.
     """
     device = like.device
     if traced(like) or device.type not in ("cpu", "cuda"):
         return build(*args, device)
-    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None  # others would have to wait
-    key = (build, args, device, stream, torch.get_default_dtype())  # the last decides what a quotient of integers is
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None  # a stream must not use another's
+    key = (build, args, device, stream, torch.get_default_dtype())  # the dtype of a quotient of integers
     with _lock:
         value, versions, _ = _entries.get(key, (None, [], 0))
         if versions and all(t._version == version and not t.requires_grad for t, version in versions):
@@ -50,38 +50,38 @@ def shared(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
         with _lock:
             _entries.pop(key, None)
             _entries[key] = value, versions, size
-            while len(_entries) > ENTRIES or held() > BYTES:
+            while len(_entries) > ENTRIES or cached_bytes() > BYTES:
                 _entries.popitem(last=False)
     return value
 
 
-def held() -> int:
-    """Bytes of all that is kept."""
+def cached_bytes() -> int:
+    """Size of all entries in bytes."""
     return sum(size for _, _, size in _entries.values())
 
 
 def clear() -> None:
-    """Forget everything that was built."""
+    """Drop all entries."""
     with _lock:
         _entries.clear()
 
 
-def note(x: Tensor, fact: object) -> None:
-    """Remember what is known of a tensor, for as long as it lives and, as far as torch tells, nobody writes to it."""
-    if not (traced(x) or x.is_inference()):  # nobody can tell whether an inference tensor was written to
-        _notes[x] = x._version, fact
+def set_tag(x: Tensor, tag: object) -> None:
+    """Attach a tag to a tensor. It is lost when the tensor is written to in place."""
+    if not (traced(x) or x.is_inference()):  # inference tensors do not track writes
+        _tags[x] = x._version, tag
 
 
-def noted(x: Tensor) -> object:
-    """What was noted, or None."""
+def get_tag(x: Tensor) -> object:
+    """The tag of a tensor, or None."""
     if torch.compiler.is_compiling() or x.requires_grad or x.is_inference():
         return None
-    version, fact = _notes.get(x, (None, None))
-    return fact if version == x._version else None
+    version, tag = _tags.get(x, (None, None))
+    return tag if version == x._version else None
 
 
 def _without_autocast(device: str) -> torch.autocast:
-    """No autocast, so that the first to ask does not decide for all."""
+    """Autocast off, so that entries do not depend on who asked first."""
     return torch.autocast(device if torch.amp.is_autocast_available(device) else "cpu", enabled=False)
 
 
@@ -93,11 +93,13 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(getattr(value, field.name))
 
 
+_lock = Lock()
+
+
 def _new_lock() -> None:
     global _lock
     _lock = Lock()
 
 
-_new_lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)  # another thread may hold it while this one forks
+    os.register_at_fork(after_in_child=_new_lock)  # another thread may hold it at the fork

@@ -1,8 +1,9 @@
-"""Every cell of a lattice, row by row: what an image is."""
+"""Every cell of a grid, row by row: whole images."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.cache import note, noted, shared
-from pointmix.layouts.grid_plan import plan_even, plan_reflected
-from pointmix.layouts.plan import EvenPlan, IndexPlan
+from pointmix.layouts.base import Points
+from pointmix.layouts.cache import cached, get_tag, set_tag
+from pointmix.layouts.grid_plan import plan_padded, plan_unpadded
+from pointmix.layouts.plan import IndexPlan, UniformPlan
+from pointmix.layouts.sparse import SparseGrid
 from pointmix.layouts.windows import check_options
 
 
 def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Tensor, "*N"]:
-    """Where the cells `index` of a side lie in [-0.5, 0.5]; modes are those of `grid_coordinates`."""
+    """Coordinates in [-0.5, 0.5] of the cells `index` along a side; modes are those of `grid_coordinates`."""
     if mode not in ("inclusive", "exclusive"):
         raise ValueError(f"coord_mode must be 'inclusive' or 'exclusive', got {mode!r}")
     return index / (max(side - 1, 1) if mode == "inclusive" else side) - 0.5
@@ -25,56 +28,56 @@ def axis_coordinates(index: Int[Tensor, "*N"], side: int, mode: str) -> Float[Te
 
 def grid_coordinates(
     size: tuple[int, int], mode: str, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "H*W 2"]:
+) -> Float[Tensor, "HW 2"]:
     """Row and column of every cell in [-0.5, 0.5], row-major.
 
     "inclusive": i / (H - 1) - 0.5 (Context Clusters, released code); "exclusive": i / H - 0.5 (its paper, section 3.1).
-    A side of one cell lies at -0.5. Computed in float32 whatever the dtype, as in the released code.
+    The only cell of a side of one is at -0.5. Computed in float32 whatever the dtype, as in the released code.
     """
     axes = [axis_coordinates(torch.arange(side, device=device), side, mode) for side in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2).to(dtype)
 
 
-def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "B*H*W 2"]:
+def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "N 2"]:
     """Positions of a batch of images.
 
     Args:
-        of: size and mode as in `grid_coordinates`, then the strides of the reducers that they went through.
-        like: has their dtype and device.
+        of: size and mode as in `grid_coordinates`, then the strides of the reducers applied to them.
+        like: a tensor of their dtype and device.
     """
-    plane = shared(_plane, like.dtype, *of, like=like)  # (H * W, 2)
+    plane = cached(_plane, like.dtype, *of, like=like)  # (H * W, 2)
     if torch.compiler.is_compiling():
         return plane.repeat(batch, 1)
-    with torch.inference_mode(False):  # as what was written to inference tensors is not known
+    with torch.inference_mode(False):  # inference tensors do not track in-place writes
         pos = plane.repeat(batch, 1)
-    note(pos, of)
+    set_tag(pos, of)
     return pos
 
 
-def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest) -> Float[Tensor, "H*W 2"]:
-    """Positions of one image."""
+def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest: Any) -> Float[Tensor, "HW 2"]:
+    """Positions of one image; `rest` is the strides and the device."""
     *strides, device = rest
     pos = grid_coordinates(size, mode, dtype, device)
     for stride in strides:
         pos = Grid(size)._block_means(pos, stride)
-        size = tuple(-(-side // stride) for side in size)
+        size = (-(-size[0] // stride), -(-size[1] // stride))
     return pos
 
 
-def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B+1"]:
-    """Where each of the sets of a batch starts, on the device of `like`."""
-    return shared(_starts, batch, layout.points_per_set(), like=like).clone()  # each PointSet has its own
+def starts(batch: int, layout: Grid, *, like: Tensor) -> Int[Tensor, "B1"]:
+    """ptr of a batch of full grids, on the device of `like`."""
+    return cached(_starts, batch, layout.points_per_set(), like=like).clone()  # each PointSet owns its ptr
 
 
-def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B+1"]:
+def _starts(batch: int, points: int, device: torch.device) -> Int[Tensor, "B1"]:
     return torch.arange(batch + 1, device=device) * points
 
 
 class Grid:
-    """All H x W cells of a lattice are present in every set, row-major."""
+    """All H x W cells are present in every set, row-major."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.size = (len(range(size[0])), len(range(size[1])))  # a graph is of one lattice: no symbols
+        self.size = (len(range(size[0])), len(range(size[1])))  # plain ints: a compiled graph is for one size
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.size == other.size
@@ -85,43 +88,53 @@ class Grid:
     def __repr__(self) -> str:
         return f"grid {self.size[0]}x{self.size[1]}"
 
-    def check(self, points: int, sets: int) -> None:
-        """Raise ValueError unless `sets` whole grids make `points` points."""
-        if points != sets * self.size[0] * self.size[1]:
+    def check(self, points: int, num_sets: int) -> None:
+        """Raise ValueError unless `num_sets` full grids have `points` points."""
+        if points != num_sets * self.size[0] * self.size[1]:
             raise ValueError(
-                f"PointSet: {sets} grids of {self.size[0]}x{self.size[1]} have "
-                f"{sets * self.size[0] * self.size[1]} points, got {points}"
+                f"PointSet: {num_sets} grids of {self.size[0]}x{self.size[1]} have "
+                f"{num_sets * self.size[0] * self.size[1]} points, got {points}"
             )
 
     def points_per_set(self) -> int:
         """The number of points of each set."""
         return self.size[0] * self.size[1]
 
-    def as_sparse(self, sets: int, device: torch.device):
-        """The same cells, listed."""
-        from pointmix.layouts.sparse import SparseGrid
-
-        index = torch.arange(self.points_per_set(), device=device).repeat(sets)
+    def as_sparse(self, num_sets: int, device: torch.device) -> SparseGrid:
+        """The same cells, listed one by one."""
+        index = torch.arange(self.points_per_set(), device=device).repeat(num_sets)
         cell = torch.stack([index // self.size[1], index % self.size[1]], dim=1)
-        return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(sets, 1))
+        return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(num_sets, 1))
 
     def take(self, points: slice, sets: slice) -> Grid:
-        """Some of the sets; some of the points are a `SparseGrid`."""
+        """The layout of some of the sets, all points of each."""
         return self
 
     def cat(self, others: list[Grid]) -> Grid:
-        """This batch of sets and others of the same size."""
+        """The layout of this batch followed by others of the same size."""
         return self
 
-    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"], fill: float) -> Float[Tensor, "B C H W"]:
+    def to_image(self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"], fill: float) -> Float[Tensor, "B C H W"]:
         return feat.view(-1, *self.size, feat.shape[-1]).permute(0, 3, 1, 2)
 
-    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str, absent: str = "zero"):
-        """Strided convolution of the features; positions are block means. Cells past a multiple of the stride stay.
+    def reduce(
+        self,
+        pos: Float[Tensor, "N 2"],
+        feat: Float[Tensor, "N C"],
+        ptr: Int[Tensor, "B1"],
+        weight: Float[Tensor, "A C K K"],
+        bias: Float[Tensor, "A"] | None,
+        *,
+        stride: int,
+        padding: int,
+        keep_cells: str,
+        absent: str = "zero",
+    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, "Q A"], Int[Tensor, "B1"], Grid]:
+        """Strided convolution of the features; positions are block means. The last block of a side may be smaller.
 
         Returns pos (N', 2), feat (N', Cout), ptr and layout of the ceil(H / stride) x ceil(W / stride) grid.
         """
-        out = tuple(-(-side // stride) for side in self.size)
+        out = (-(-self.size[0] // stride), -(-self.size[1] // stride))
         kernel = weight.shape[-1]
         extra = [(o - 1) * stride + kernel - padding - side for o, side in zip(out, self.size, strict=True)]
         x = self.to_image(feat, ptr, 0.0)
@@ -129,19 +142,19 @@ class Grid:
             x = F.pad(x, (padding, max(extra[1], 0), padding, max(extra[0], 0)))
             padding = 0
         y = F.conv2d(x, weight, bias, stride, padding)[..., : out[0], : out[1]]
-        known = noted(pos)
-        pos = self._block_means(pos, stride) if known is None else positions(y.shape[0], *known, stride, like=pos)
+        tag = cast(tuple[Hashable, ...] | None, get_tag(pos))
+        pos = self._block_means(pos, stride) if tag is None else positions(y.shape[0], *tag, stride, like=pos)
         feat = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # (N', Cout), a view where y is channels last
         return pos, feat, starts(y.shape[0], Grid(out), like=ptr), Grid(out)
 
-    def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
+    def pool(self, points: Points, coarse: Points, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points that each point of `coarse` stands for, here a block of stride^2 cells.
 
         Args:
-            points, coarse: PointSets on this layout and on the one that `reduce` made of it.
+            points, coarse: point sets on this layout and on the one that `reduce` returned for it.
 
         Returns:
-            The means, and which of them come from other points than any before them, None if all do.
+            The means, and which of them are over other points than all earlier ones, None if all are.
         """
         return self._block_means(points.feat, stride), None
 
@@ -153,30 +166,30 @@ class Grid:
     def plan(
         self,
         pos: Float[Tensor, "N 2"],
-        ptr: Int[Tensor, "B+1"],
-        folds: int,
-        centers: int,
+        ptr: Int[Tensor, "B1"],
+        windows_per_side: int,
+        centers_per_side: int,
         *,
         pad: str | None = None,
         shift: bool = False,
-        table: int | None = None,
-        top: int | None = None,
-    ) -> EvenPlan | IndexPlan:
-        """`folds` windows a side (fewer on a shorter side), `centers` x `centers` centers in each.
+        table_size: int | None = None,
+        global_centers_per_side: int | None = None,
+    ) -> UniformPlan | IndexPlan:
+        """`windows_per_side` windows along each side (fewer on a shorter side), with `centers_per_side`^2 centers each.
 
         Args:
             pad: None for windows that differ by a row or column at most, and centers that are merged where they
-                coincide; "needed" and "always" for equal windows of a lattice continued by reflection, see
-                `reflection`.
+                coincide; "needed" and "always" for equal windows of a grid padded by reflection, see
+                `reflect_padding`.
             shift: roll the windows by half of one, cyclically. Only with `pad`.
-            table: side of the table of positions that slots will read.
-            top: centers a side of the level above, None for no such level.
+            table_size: side of the table of positions that slots will read.
+            global_centers_per_side: centers along each side of the upper level, None for no upper level.
         """
-        check_options(folds, centers, pad, shift, table, top)
-        of = ptr.numel() - 1, self.size, folds, centers, pos.dtype  # all that it depends on
+        check_options(windows_per_side, centers_per_side, pad, shift, table_size, global_centers_per_side)
+        key = ptr.numel() - 1, self.size, windows_per_side, centers_per_side, pos.dtype
         if pad is None:
-            return shared(plan_even, *of, like=ptr)
-        return shared(plan_reflected, *of, pad, shift, table, top, like=ptr)
+            return cached(plan_unpadded, *key, like=ptr)
+        return cached(plan_padded, *key, pad, shift, table_size, global_centers_per_side, like=ptr)
 
 
 pytree.register_pytree_node(

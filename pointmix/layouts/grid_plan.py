@@ -1,4 +1,4 @@
-"""Plans of whole lattices: they depend on sizes alone, never on where the points are."""
+"""Plans of full grids. They depend on sizes alone, not on where the points are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.layouts.plan import EvenPlan, IndexPlan
-from pointmix.layouts.top import EvenTop, Taps, share_of
-from pointmix.layouts.windows import around, first_of_equals, member_signature, reflection, sides_of, window_bounds
+from pointmix.layouts.plan import IndexPlan, UniformPlan
+from pointmix.layouts.table_lookup import TableLookup
+from pointmix.layouts.upper import UniformUpperLevel, reciprocal
+from pointmix.layouts.windows import (
+    center_members,
+    first_occurrence,
+    member_signature,
+    reflect_padding,
+    size_tensor,
+    window_bounds,
+)
 
-Size = tuple[int, int]
 
-
-def plan_even(
-    batch: int, size: Size, folds: int, centers: int, dtype: torch.dtype, device: torch.device
-) -> EvenPlan | IndexPlan:
-    """Windows that differ by a row or column at most, of so many sets; see `Grid.plan`."""
+def plan_unpadded(
+    batch: int,
+    size: tuple[int, int],
+    windows_per_side: int,
+    centers_per_side: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> UniformPlan | IndexPlan:
+    """The plan of `batch` sets with windows that differ by a row or column at most; see `Grid.plan`."""
     height, width = size
-    fh, fw = min(folds, height), min(folds, width)
-    if height % fh == 0 and width % fw == 0 and centers <= min(height // fh, width // fw):
-        pooling = _pooling(height // fh, width // fw, centers, dtype, device)
-        return EvenPlan(batch, size, (fh, fw), pooling)
+    fh, fw = min(windows_per_side, height), min(windows_per_side, width)
+    if height % fh == 0 and width % fw == 0 and centers_per_side <= min(height // fh, width // fw):
+        pool_weight = _pool_weight(height // fh, width // fw, centers_per_side, dtype, device)
+        return UniformPlan(batch, size, (fh, fw), pool_weight)
     window = torch.arange(fh * fw, device=device)
     above, rows = window_bounds(window // fw, height, fh)  # (S,)
     left, cols = window_bounds(window % fw, width, fw)
@@ -30,82 +41,86 @@ def plan_even(
     r, c = (i // widest).expand(len(window), -1), (i % widest).expand(len(window), -1)  # (S, L)
     valid = (r < rows[:, None]) & (c < cols[:, None])
     r, c = torch.minimum(r, rows[:, None] - 1), torch.minimum(c, cols[:, None] - 1)
-    slot = (above[:, None] + r) * width + left[:, None] + c  # (S, L)
-    members = around(torch.stack([r, c], -1), torch.stack([rows, cols], -1)[:, None], centers)
+    point = (above[:, None] + r) * width + left[:, None] + c  # (S, L)
+    members = center_members(torch.stack([r, c], -1), torch.stack([rows, cols], -1)[:, None], centers_per_side)
     members = members & valid[..., None]  # (S, L, M)
-    center_valid = first_of_equals(member_signature(members, i.expand_as(r)))
-    pooling = members.transpose(1, 2) * share_of(members.sum(1), dtype)[..., None]  # (S, M, L)
+    center_valid = first_occurrence(member_signature(members, i.expand_as(r)))
+    pool_weight = members.transpose(1, 2) * reciprocal(members.sum(1), dtype)[..., None]  # (S, M, L)
     points = height * width
-    place = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point
+    slot = (~valid).flatten().to(torch.uint8).argsort(stable=True)[:points]  # (H * W,) slots with a point
     sets = torch.arange(batch, device=device)[:, None]
     valid = valid.repeat(batch, 1)  # (B S, L)
     return IndexPlan(
-        order=(slot.flatten()[place] + sets * points).flatten(),
-        slot=valid.flatten().cumsum(0).view(valid.shape) - 1,
+        order=(point.flatten()[slot] + sets * points).flatten(),
+        partition_index=valid.flatten().cumsum(0).view(valid.shape) - 1,
         valid=valid,
-        place=(place + sets * slot.numel()).flatten(),
-        pooling=pooling.repeat(batch, 1, 1),
+        reverse_index=(slot + sets * point.numel()).flatten(),
+        pool_weight=pool_weight.repeat(batch, 1, 1),
         row_window=None,
         center_valid=center_valid.repeat(batch, 1),
-        windows=batch * len(window),
+        num_windows=batch * len(window),
     )
 
 
-def plan_reflected(
+def plan_padded(
     batch: int,
-    size: Size,
-    folds: int,
-    centers: int,
+    size: tuple[int, int],
+    windows_per_side: int,
+    centers_per_side: int,
     dtype: torch.dtype,
     pad: str,
     shift: bool,
-    table: int | None,
-    top: int | None,
+    table_size: int | None,
+    global_centers_per_side: int | None,
     device: torch.device,
-) -> EvenPlan | IndexPlan:
-    """Equal windows of lattices continued by reflection: everything of one set, whose like all others are."""
+) -> UniformPlan | IndexPlan:
+    """The plan of `batch` sets with equal windows of a grid padded by reflection; see `Grid.plan`."""
     height, width = size
-    (fh, above, tall), (fw, left, wide) = (reflection(side, folds, pad) for side in size)
+    (fh, above, tall), (fw, left, wide) = (reflect_padding(side, windows_per_side, pad) for side in size)
     h, w = tall // fh, wide // fw
     down, right = (h // 2, w // 2) if shift else (0, 0)
     window = torch.arange(fh * fw, device=device)[:, None]
     inside = torch.arange(h * w, device=device)  # slots of a window, row-major
-    r = (window // fw * h + inside // w + down) % tall  # (S, L) on the continued lattice
+    r = (window // fw * h + inside // w + down) % tall  # (S, L) on the padded grid
     c = (window % fw * w + inside % w + right) % wide
     cell = torch.stack([r, c], -1)
-    taps = None if table is None else Taps.of(cell, (tall, wide), table, dtype)
-    over = None
-    if top is not None:
-        members = around(cell, sides_of((tall, wide), device), top).permute(2, 0, 1)  # (G, S, L)
-        members = members.flatten(1)
-        pooling = members * share_of(members.sum(1, keepdim=True), dtype)
-        on = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
-        over = EvenTop(batch, pooling, Taps.of(on, (fh, fw), folds, dtype))
+    table_lookup = None if table_size is None else TableLookup.of(cell, (tall, wide), table_size, dtype)
+    upper = None
+    if global_centers_per_side is not None:
+        members = center_members(cell, size_tensor((tall, wide), device), global_centers_per_side)  # (S, L, G)
+        members = members.permute(2, 0, 1).flatten(1)
+        pool_weight = members * reciprocal(members.sum(1, keepdim=True), dtype)
+        window_cell = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
+        upper_lookup = TableLookup.of(window_cell, (fh, fw), windows_per_side, dtype)
+        upper = UniformUpperLevel(batch, pool_weight, upper_lookup)
+    pool_weight = _pool_weight(h, w, centers_per_side, dtype, device)
     if (tall, wide) == size and not shift:
-        return EvenPlan(batch, size, (fh, fw), _pooling(h, w, centers, dtype, device), taps, over)
+        return UniformPlan(batch, size, (fh, fw), pool_weight, table_lookup, upper)
     r, c = (r - above).abs(), (c - left).abs()
     source = (height - 1 - (height - 1 - r).abs()) * width + width - 1 - (width - 1 - c).abs()  # (S, L)
     cell = torch.arange(height * width, device=device)
     r, c = (cell // width + above - down) % tall, (cell % width + left - right) % wide
-    place = ((r // h * fw + c // w) * h + r % h) * w + c % w  # (H W,)
+    slot = ((r // h * fw + c // w) * h + r % h) * w + c % w  # (H W,)
     sets = torch.arange(batch, device=device)
     return IndexPlan(
         order=torch.arange(batch * len(cell), device=device),
-        slot=(source + sets.view(-1, 1, 1) * len(cell)).flatten(0, 1),  # (B S, L)
+        partition_index=(source + sets.view(-1, 1, 1) * len(cell)).flatten(0, 1),  # (B S, L)
         valid=None,
-        place=(place + sets[:, None] * source.numel()).flatten(),
-        pooling=_pooling(h, w, centers, dtype, device).expand(batch * len(source), -1, -1),
+        reverse_index=(slot + sets[:, None] * source.numel()).flatten(),
+        pool_weight=pool_weight.expand(batch * len(source), -1, -1),
         row_window=None,
         center_valid=None,
-        windows=batch * len(source),
-        taps=taps,
-        top=over,
+        num_windows=batch * len(source),
+        table_lookup=table_lookup,
+        upper=upper,
     )
 
 
-def _pooling(height: int, width: int, centers: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "M L"]:
-    """Adaptive average pooling of a window as a matrix."""
+def _pool_weight(
+    height: int, width: int, centers_per_side: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "M L"]:
+    """Adaptive average pooling of a window of height x width as a matrix."""
     cell = torch.arange(height * width, device=device)
     cell = torch.stack([cell // width, cell % width], -1)  # (L, 2)
-    members = around(cell, sides_of((height, width), device), centers).t()
-    return members * share_of(members.sum(1, keepdim=True), dtype)
+    members = center_members(cell, size_tensor((height, width), device), centers_per_side).t()
+    return members * reciprocal(members.sum(1, keepdim=True), dtype)

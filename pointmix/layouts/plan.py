@@ -1,18 +1,21 @@
-"""A plan says, once per stage, which points share a window and where its centers are; blocks only do arithmetic.
+"""A plan: which points share a window and where its centers are. Computed once a stage, for all of its blocks.
 
-Every plan offers the same few things to a mixer:
+Every plan offers the same to a mixer (N points, R rows of L slots, S windows of M centers):
 
-    enter, leave   features into and out of the order in which the stage's blocks keep them
-    split, merge   points (N, C) to rows (R, L, C) and back; a row holds points of one window only
-    spread         what belongs to windows (S, C) to their rows (R, 1, C)
-    pool           rows (R, L, C) to mean features of the points around each center, (S, M, C)
-    row_window     the window of each row (R,), None if rows are windows
-    valid          which slots of the rows hold a point (R, L), None if all
-    center_valid   which centers exist (S, M), None if all
-    taps           where a slot reads a table of positions, None if none was asked for or there is no lattice
-    offsets        position of a slot from each center of its window (R, M, L, D), None if not asked for
-    top            the windows as points of one more level, None if not asked for
-    packed         the windows without rows, as a kernel takes them, None if points do not lie window by window
+    to_window_order, from_window_order  features (N, C) into and out of the order in which the stage's blocks keep them
+    window_partition, window_reverse    points (N, C) to rows (R, L, C) and back; a row has points of one window only
+    broadcast                           windows (S, C) to their rows (R, 1, C)
+    pool_centers                        rows (R, L, C) to the features of the centers, means of their points, (S, M, C)
+    row_window                          the window of each row (R,), None if row r is window r
+    valid                               which slots of the rows hold a point (R, L), None if all
+    center_valid                        which centers exist (S, M), None if all
+    centers                             M
+    table_lookup                        where a slot reads a table of positions, None if not asked for or not on a grid
+    relative_pos                        position of a slot from each center of its window (R, M, L, D), None if not
+                                        asked for
+    upper                               the level above, in which each window is a point, None if not asked for
+    packed                              the windows without rows, as fused kernels take them; None if points do not lie
+                                        window by window
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from pointmix.layouts.top import Taps, Top, share_of, shared_out
-from pointmix.layouts.windows import first_of_equals, member_signature
+from pointmix.layouts.table_lookup import TableLookup
+from pointmix.layouts.upper import UpperLevel, reciprocal, weighted_sum
+from pointmix.layouts.windows import first_occurrence, member_signature
 from pointmix.ops import ragged
 from pointmix.ops.dispatch import choose
 from pointmix.ops.precision import at_least_float32
@@ -32,23 +36,23 @@ from pointmix.ops.segments import segment_sum
 
 
 @dataclass(frozen=True)
-class EvenPlan:
-    """Windows of one size on full grids: inside the stage points are kept window by window, so rows are views.
+class UniformPlan:
+    """Windows of one size on full grids. In window order the points of a window are contiguous, so rows are views.
 
     Args:
         batch: number of sets.
-        size: sides of the lattice.
-        folds: windows a side.
-        pooling: (M, L) weight of a window's points in the mean of a center; a product is faster than average pooling.
+        size: (H, W) of the grid.
+        windows_per_side: number of windows along each side.
+        pool_weight: (M, L) weight of a window's points in the mean of a center; faster than average pooling.
     """
 
     batch: int
     size: tuple[int, int]
-    folds: tuple[int, int]
-    pooling: Float[Tensor, "M L"]
-    taps: Taps | None = None
-    top: Top | None = None
-    offsets: Float[Tensor, "R M L D"] | None = None
+    windows_per_side: tuple[int, int]
+    pool_weight: Float[Tensor, "M L"]
+    table_lookup: TableLookup | None = None
+    upper: UpperLevel | None = None
+    relative_pos: Float[Tensor, "R M L D"] | None = None
 
     row_window: None = None
     valid: None = None
@@ -56,47 +60,52 @@ class EvenPlan:
     packed: None = None  # rows are views already
 
     @property
+    def centers(self) -> int:
+        """M, the number of centers of a window."""
+        return self.pool_weight.shape[0]
+
+    @property
     def window(self) -> tuple[int, int]:
         """Rows and columns of a window."""
-        return self.size[0] // self.folds[0], self.size[1] // self.folds[1]
+        return self.size[0] // self.windows_per_side[0], self.size[1] // self.windows_per_side[1]
 
-    def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        if self.folds == (1, 1):
+    def to_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
+        if self.windows_per_side == (1, 1):
             return x
-        (fh, fw), (h, w) = self.folds, self.window
+        (fh, fw), (h, w) = self.windows_per_side, self.window
         return x.view(self.batch, fh, h, fw, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, fw, h, w, C)
 
-    def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        if self.folds == (1, 1):
+    def from_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
+        if self.windows_per_side == (1, 1):
             return x
-        (fh, fw), (h, w) = self.folds, self.window
+        (fh, fw), (h, w) = self.windows_per_side, self.window
         return x.view(self.batch, fh, fw, h, w, -1).transpose(2, 3).reshape(x.shape)  # (B, fh, h, fw, w, C)
 
-    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "S L C"]:
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "S L C"]:
         return x.view(-1, self.window[0] * self.window[1], x.shape[-1])
 
-    def merge(self, x: Float[Tensor, "S L C"]) -> Float[Tensor, "N C"]:
+    def window_reverse(self, x: Shaped[Tensor, "S L C"]) -> Shaped[Tensor, "N C"]:
         return x.reshape(-1, x.shape[-1])
 
-    def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
-        return shared_out(x, self.pooling)
+    def pool_centers(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
+        return weighted_sum(x, self.pool_weight)
 
-    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "S 1 C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "S 1 C"]:
         return x.unsqueeze(1)
 
 
 @dataclass(frozen=True)
 class PackedPlan:
-    """Windows as stretches of the points, for kernels that take any number of points a window: nothing is gathered.
+    """Windows of any number of points, packed one after the other, for kernels that need no rows: nothing is gathered.
 
     Args:
-        ptr: (S + 1,) window s has the places ptr[s] to ptr[s + 1] inside the stage.
-        window: (N,) the window of each place.
-        members: (N, M) which centers of its window the point of each place lies around.
-        center_valid: as of the plan with rows.
+        ptr: (S + 1,) window s has the points ptr[s] to ptr[s + 1], in window order.
+        window: (N,) the window of each point, in window order.
+        members: (N, M) which centers of its window each point is pooled into, in window order.
+        center_valid: (S, M) as in `IndexPlan`.
     """
 
-    ptr: Int[Tensor, "S+1"]
+    ptr: Int[Tensor, "S1"]
     window: Int[Tensor, "N"]
     members: Bool[Tensor, "N M"]
     center_valid: Bool[Tensor, "S M"]
@@ -104,95 +113,104 @@ class PackedPlan:
     row_window: None = None
     valid: None = None
 
-    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x
 
-    def merge(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def window_reverse(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x
 
-    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "N C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "N C"]:
         return x.index_select(0, self.window)
 
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """Windows with any number of points: inside the stage these lie window by window, and rows of equal length are
-    gathered by index.
+    """Windows with any number of points: rows of equal length are gathered by index.
 
     Args:
-        order: (N,) the point at each place inside the stage.
-        slot: (R, L) the place inside the stage whose point is in each slot; slots that are not valid repeat the last
-            one that is.
-        valid: (R, L) false where a slot is only padding; None if none is.
-        place: (N,) the slot of each place inside the stage.
-        pooling: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
+        order: (N,) the points in window order.
+        partition_index: (R, L) the point in each slot, counted in window order; padding repeats the last point.
+        valid: (R, L) false for padding; None if there is none.
+        reverse_index: (N,) the slot (of R * L) of each point, in window order.
+        pool_weight: (R, M, L) weight of a slot in the mean of a center; sums to one over the rows of a window.
         row_window: (R,) the window of each row, None if row r is window r.
-        center_valid: (S, M) false where no point lies around a center, or the same points as around an earlier one;
-            None if all exist.
-        windows: S.
+        center_valid: (S, M) false for a center without points, or with the same points as an earlier one; None if all
+            exist.
+        num_windows: S.
 
-    A point may have several slots, as where a lattice is continued by reflection; its place says which is its own.
+    With reflection padding a point may have several slots; `reverse_index` names the one that is not a copy.
     """
 
     order: Int[Tensor, "N"]
-    slot: Int[Tensor, "R L"]
+    partition_index: Int[Tensor, "R L"]
     valid: Bool[Tensor, "R L"] | None
-    place: Int[Tensor, "N"]
-    pooling: Float[Tensor, "R M L"]
+    reverse_index: Int[Tensor, "N"]
+    pool_weight: Float[Tensor, "R M L"]
     row_window: Int[Tensor, "R"] | None
     center_valid: Bool[Tensor, "S M"] | None
-    windows: int
-    taps: Taps | None = None
-    top: Top | None = None
-    offsets: Float[Tensor, "R M L D"] | None = None
+    num_windows: int
+    table_lookup: TableLookup | None = None
+    upper: UpperLevel | None = None
+    relative_pos: Float[Tensor, "R M L D"] | None = None
     packed: PackedPlan | None = None
 
-    def enter(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    @property
+    def centers(self) -> int:
+        """M, the number of centers of a window."""
+        return self.pool_weight.shape[1]
+
+    def to_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return x.index_select(0, self.order)
 
-    def leave(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def from_window_order(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "N C"]:
         return torch.empty_like(x).index_copy_(0, self.order, x)
 
-    def split(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "R L C"]:
-        return x.index_select(0, self.slot.flatten()).view(*self.slot.shape, x.shape[-1])
+    def window_partition(self, x: Shaped[Tensor, "N C"]) -> Shaped[Tensor, "R L C"]:
+        return x.index_select(0, self.partition_index.flatten()).view(*self.partition_index.shape, x.shape[-1])
 
-    def merge(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "N C"]:
-        return x.flatten(0, 1).index_select(0, self.place)
+    def window_reverse(self, x: Shaped[Tensor, "R L C"]) -> Shaped[Tensor, "N C"]:
+        return x.flatten(0, 1).index_select(0, self.reverse_index)
 
-    def pool(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
-        mean = shared_out(x, self.pooling)  # (R, M, C)
-        return mean if self.row_window is None else segment_sum(mean, self.row_window, self.windows)
+    def pool_centers(self, x: Float[Tensor, "R L C"]) -> Float[Tensor, "S M C"]:
+        mean = weighted_sum(x, self.pool_weight)  # (R, M, C)
+        return mean if self.row_window is None else segment_sum(mean, self.row_window, self.num_windows)
 
-    def spread(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "R 1 C"]:
+    def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "R 1 C"]:
         return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
 
-    def of_copies(self, source: Int[Tensor, "N'"], own: Bool[Tensor, "N'"]) -> IndexPlan:
-        """This plan of copies as one of their points.
+    def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"]) -> IndexPlan:
+        """The plan of the points themselves, from this plan of N' copies of them.
 
         Args:
-            source: the point that each copy is of.
-            own: true for the copy of each point that is the point itself.
+            source: the point of each copy.
+            original: true for the copy of each point that is the point itself.
         """
-        source, own = source[self.order], own[self.order]
-        order = source[own]
-        inside = torch.empty_like(order)
-        inside[order] = torch.arange(len(order), device=order.device)
-        packed = self.packed if len(order) == len(source) else None  # a point in several windows is in no one stretch
-        return replace(self, order=order, slot=inside[source][self.slot], place=self.place[own], packed=packed)
+        source, original = source[self.order], original[self.order]
+        order = source[original]
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        packed = self.packed if len(order) == len(source) else None  # copies of a point are in several windows
+        return replace(
+            self,
+            order=order,
+            partition_index=inverse[source][self.partition_index],
+            reverse_index=self.reverse_index[original],
+            packed=packed,
+        )
 
 
-Plan = EvenPlan | IndexPlan
+Plan = UniformPlan | IndexPlan
 
 
-def with_offsets(plan: Plan, pos: Float[Tensor, "N D"]) -> Plan:
+def with_relative_pos(plan: Plan, pos: Float[Tensor, "N D"]) -> Plan:
     """The plan with the position of each slot from each center of its window."""
-    rows = plan.split(plan.enter(pos))  # (R, L, D)
-    centers = plan.pool(rows)  # (S, M, D)
+    rows = plan.window_partition(plan.to_window_order(pos))  # (R, L, D)
+    centers = plan.pool_centers(rows)  # (S, M, D)
     centers = centers if plan.row_window is None else centers[plan.row_window]
-    return replace(plan, offsets=rows[:, None] - centers[:, :, None])
+    return replace(plan, relative_pos=rows[:, None] - centers[:, :, None])
 
 
-def plan_windows(
+def index_plan(
     order: Int[Tensor, "N"],
     counts: Int[Tensor, "S"],
     members: Bool[Tensor, "N M"],
@@ -205,25 +223,35 @@ def plan_windows(
     Args:
         order: the points window by window.
         counts: the number of points of each window, at least one.
-        members: which centers each point lies around, in that order.
+        members: which centers each point is pooled into, in that order.
         dtype: of the pooling weights, which are float32 for half precision.
-        distinct: a center around which lie the same points as around an earlier one does not exist.
+        distinct: centers with the same points as an earlier one are not valid.
     """
     like = counts.new_empty(0, dtype=at_least_float32(dtype))
     found = (choose("window_rows", counts) or _window_rows)(counts, members, distinct, like)
-    slot, valid, place, pooling, row_window, window, center_valid = found
-    row_window = None if len(row_window) == len(counts) else row_window
-    packed = PackedPlan(ragged.counts_to_ptr(counts), window, members, center_valid)
-    return IndexPlan(order, slot, valid, place, pooling, row_window, center_valid, len(counts), packed=packed)
+    partition_index, valid, reverse_index, pool_weight, row_window, window, center_valid = found
+    return IndexPlan(
+        order=order,
+        partition_index=partition_index,
+        valid=valid,
+        reverse_index=reverse_index,
+        pool_weight=pool_weight,
+        row_window=None if len(row_window) == len(counts) else row_window,
+        center_valid=center_valid,
+        num_windows=len(counts),
+        packed=PackedPlan(ragged.counts_to_ptr(counts), window, members, center_valid),
+    )
 
 
 def _window_rows(
     counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], distinct: bool, like: Float[Tensor, "0"]
 ) -> tuple[Tensor, ...]:
-    """Slots, valid, place, pooling in the dtype of `like`, row_window, the window of each place, center_valid, see
-    `IndexPlan`."""
-    # one row a window while that at most doubles the slots, else rows of the mean length, as many as a window
-    # needs: either way there are fewer slots than twice the points and one row a window
+    """partition_index, valid, reverse_index, pool_weight in the dtype of `like`, row_window, the window of each point
+    and center_valid of `IndexPlan`.
+
+    One row a window while that at most doubles the number of slots, else rows of the mean length, as many as a window
+    needs. Either way there are fewer slots than twice the points plus one row a window.
+    """
     points, windows, device = len(members), len(counts), members.device
     mean, longest = -(-points // windows), int(counts.max())
     longest = longest if longest <= 2 * mean else mean
@@ -234,14 +262,15 @@ def _window_rows(
     nth = nth_row[:, None] * longest + torch.arange(longest, device=device)  # (R, L) in its window
     last = counts[row_window, None] - 1
     valid = nth <= last
-    slot = first_point[row_window, None] + torch.minimum(nth, last)  # (R, L)
-    number = torch.repeat_interleave(torch.arange(windows, device=device), counts, output_size=points)  # (N,)
-    rank = torch.arange(points, device=device) - first_point[number]  # (N,) of the point in its window
-    place = first_row[number] * longest + rank
+    partition_index = first_point[row_window, None] + torch.minimum(nth, last)  # (R, L)
+    window = torch.repeat_interleave(torch.arange(windows, device=device), counts, output_size=points)  # (N,)
+    rank = torch.arange(points, device=device) - first_point[window]  # (N,) of the point in its window
+    reverse_index = first_row[window] * longest + rank
 
-    of_slots = members[slot] & valid[..., None]  # (R, L, M)
-    around, signature = of_slots.sum(1), member_signature(of_slots, nth)  # (R, M) points around each center
-    around, signature = (segment_sum(t, row_window, windows) for t in (around, signature))  # (S, M)
-    pooling = of_slots.transpose(1, 2) * share_of(around[row_window].clamp(min=1), like.dtype)[..., None]  # (R, M, L)
-    center_valid = (around > 0) & first_of_equals(signature) if distinct else around > 0
-    return slot, valid, place, pooling, row_window, number, center_valid
+    of_slots = members[partition_index] & valid[..., None]  # (R, L, M)
+    per_center, signature = of_slots.sum(1), member_signature(of_slots, nth)  # (R, M) points of each center
+    per_center, signature = (segment_sum(t, row_window, windows) for t in (per_center, signature))  # (S, M)
+    weight = reciprocal(per_center[row_window].clamp(min=1), like.dtype)[..., None]
+    pool_weight = of_slots.transpose(1, 2) * weight  # (R, M, L)
+    center_valid = (per_center > 0) & first_occurrence(signature) if distinct else per_center > 0
+    return partition_index, valid, reverse_index, pool_weight, row_window, window, center_valid

@@ -1,4 +1,4 @@
-"""Some cells of a lattice: masked and ragged images, scattered pixels. Work is per point; the lattice costs nothing."""
+"""Some cells of a grid: masked and ragged images, scattered pixels. The cost is that of the points, not of the grid."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.layouts.base import Points
 from pointmix.layouts.cells import (
-    adopted,
+    cell_count,
     coarse_cells,
-    covered,
-    divided,
-    find,
+    fill_with_nearest,
+    floor_divide,
     kernel_cells,
-    key_of,
-    nearest_slot,
-    number_of,
+    kernel_footprint,
+    lookup,
+    ravel_cells,
+    reassign_dropped,
     unique,
     window_order,
 )
-from pointmix.layouts.plan import IndexPlan, plan_windows
-from pointmix.layouts.top import IndexTop, Taps
-from pointmix.layouts.windows import around, check_options, reflected, reflection
-from pointmix.ops.ragged import ptr_to_batch as set_of
+from pointmix.layouts.plan import IndexPlan, index_plan
+from pointmix.layouts.table_lookup import TableLookup
+from pointmix.layouts.upper import IndexUpperLevel
+from pointmix.layouts.windows import center_members, check_options, reflect_cells, reflect_padding
+from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.segments import segment_mean, segment_sum
 
 
 @dataclass(frozen=True, eq=False)
 class SparseGrid:
-    """Each point sits on a cell of its set's own lattice, at most one point a cell.
+    """Each point is on a cell of its set's own grid, at most one point a cell.
 
     Args:
         cell: (N, 2) int64, row and column.
-        size: (B, 2) int64, the sides of each set's lattice.
+        size: (B, 2) int64, (H, W) of each set's grid.
     """
 
     cell: Int[Tensor, "N 2"]
@@ -47,22 +49,24 @@ class SparseGrid:
         sides = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} different sizes"
         return f"some cells of {sides}"
 
-    def check(self, points: int, sets: int) -> None:
+    def check(self, points: int, num_sets: int) -> None:
         """Raise ValueError unless there is a cell for each point and a size for each set."""
-        if self.cell.shape != (points, 2) or self.size.shape != (sets, 2):
+        if self.cell.shape != (points, 2) or self.size.shape != (num_sets, 2):
             raise ValueError(
-                f"PointSet: layout must have cells ({points}, 2) and sizes ({sets}, 2), got "
+                f"PointSet: layout must have cells ({points}, 2) and sizes ({num_sets}, 2), got "
                 f"{tuple(self.cell.shape)} and {tuple(self.size.shape)}"
             )
 
     def points_per_set(self) -> None:
-        """Sets differ in their number of points."""
+        """None: sets differ in their number of points."""
 
-    def as_sparse(self, sets: int, device: torch.device) -> SparseGrid:
+    def as_sparse(self, num_sets: int, device: torch.device) -> SparseGrid:
         return self
 
-    def to_image(self, feat, ptr, fill: float):
-        """(B, C, H, W) if all sizes are one, else a list of (C, H, W); absent cells hold `fill`."""
+    def to_image(
+        self, feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"], fill: float
+    ) -> Float[Tensor, "B C H W"] | list[Float[Tensor, "C H W"]]:
+        """(B, C, H, W) if all sizes are the same, else a list of (C, H, W); absent cells hold `fill`."""
         sizes, bounds, maps = self.size.tolist(), ptr.tolist(), []
         for size, lo, hi in zip(sizes, bounds[:-1], bounds[1:], strict=True):
             index = self.cell[lo:hi, 0] * size[1] + self.cell[lo:hi, 1]
@@ -70,37 +74,59 @@ class SparseGrid:
             maps.append(flat.view(*size, -1).permute(2, 0, 1))
         return torch.stack(maps) if len(set(map(tuple, sizes))) == 1 else maps
 
-    def reduce(self, pos, feat, ptr, weight, bias, *, stride: int, padding: int, keep: str, absent: str = "zero"):
+    def reduce(
+        self,
+        pos: Float[Tensor, "N 2"],
+        feat: Float[Tensor, "N C"],
+        ptr: Int[Tensor, "B1"],
+        weight: Float[Tensor, "A C K K"],
+        bias: Float[Tensor, "A"] | None,
+        *,
+        stride: int,
+        padding: int,
+        keep_cells: str,
+        absent: str = "zero",
+    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, "Q A"], Int[Tensor, "B1"], SparseGrid]:
         """The strided convolution of `Grid.reduce` at the coarse cells that are kept; absent cells count as zero.
 
-        keep="occupied" keeps every coarse cell that holds a point. keep="area" keeps the fullest ones, as many as
-        the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any mask. Both
-        keep all cells of a full lattice. Without overlap between kernels, the points of a dropped cell are read by the
-        nearest kept cell, see `_read_once`. Kernels that overlap read the points that they cover: all of them in
-        patches, but only about half where a tenth of the pixels is scattered. absent="nearest" reads, in place of an
-        absent cell of the lattice, the nearest one that the same kernel has, so that a network trained on whole images
-        meets what it knows.
+        keep_cells="occupied" keeps every coarse cell that holds a point. keep_cells="area" keeps the fullest ones, as
+        many as the points fill when counted in coarse cells, so that the number of points falls by stride^2 for any
+        mask. Both keep all cells of a full grid. Without overlap between kernels, the points of a dropped cell are read
+        by the nearest kept cell, see `_gather_once`. Overlapping kernels read the points that they cover: all of them
+        where patches are masked, but only about half where a tenth of the pixels is scattered. absent="nearest" reads,
+        in place of an absent cell of the grid, the nearest one under the same kernel, so that a network trained on
+        whole images sees the values that it was trained on.
         """
-        cell, new_ptr, count, parent = coarse_cells(self.cell, ptr, self.size, stride, keep=keep)
-        kernel, taps = weight.shape[-1], weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
+        cell, new_ptr, count, parent = coarse_cells(self.cell, ptr, self.size, stride, keep_cells=keep_cells)
+        kernel = weight.shape[-1]
+        flat = weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
         if kernel == stride and padding == 0:
             own = parent
-            count, parent = adopted(self.cell, ptr, self.size, stride, cell, new_ptr, count, parent)
-            rows = self._read_once(feat, parent, cell, new_ptr, kernel, absent, alone=parent is own)
+            count, parent = reassign_dropped(self.cell, ptr, self.size, stride, cell, new_ptr, count, parent)
+            rows = self._gather_once(feat, parent, cell, new_ptr, kernel, absent, alone=parent is own)
         else:
-            shape = {"stride": stride, "kernel": kernel, "padding": padding, "absent": absent}
-            index = kernel_cells(self.cell, ptr, self.size, cell, new_ptr, **shape)
+            grids = self.cell, ptr, self.size, cell, new_ptr
+            index = kernel_cells(*grids, stride=stride, kernel=kernel, padding=padding, absent=absent)
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
-            if keep == "area":  # points whose coarse cell stays
+            if keep_cells == "area":  # points whose coarse cell is kept
                 pos, parent = pos[parent >= 0], parent[parent >= 0]
-        feat = F.linear(rows.view(len(cell), -1), taps, bias)  # (N', Cout)
+        feat = F.linear(rows.view(len(cell), -1), flat, bias)  # (N', Cout)
         pos = segment_sum(pos, parent, len(cell)) / count[:, None]
         return pos, feat, new_ptr, SparseGrid(cell, -(-self.size // stride))
 
-    def _read_once(self, feat, parent, cell, new_ptr, kernel: int, absent: str, alone: bool) -> Float[Tensor, "N'*K C"]:
-        """What kernels without overlap read: each point at its own place in the kernel, or, if its cell was dropped, at
-        the nearest place in the kernel of the cell that took it over. Points in the same place are averaged; `alone`
-        says that there are none."""
+    def _gather_once(
+        self,
+        feat: Float[Tensor, "N C"],
+        parent: Int[Tensor, "N"],
+        cell: Int[Tensor, "Q 2"],
+        new_ptr: Int[Tensor, "B1"],
+        kernel: int,
+        absent: str,
+        alone: bool,
+    ) -> Float[Tensor, "K C"]:
+        """The input of kernels without overlap, N' * kernel^2 rows: each point at its own position in the kernel or, if
+        its cell was dropped, at the nearest position in the kernel of the cell it was reassigned to. Points at the same
+        position are averaged; `alone` says that there are none."""
         corner = cell.index_select(0, parent) * kernel
         row, col = (self.cell - corner).clamp_(0, kernel - 1).unbind(1)
         slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
@@ -111,67 +137,74 @@ class SparseGrid:
             rows = segment_mean(feat, slot, slots)
         if absent == "nearest":
             index = slot.new_full((slots,), slots).index_copy_(0, slot, slot).view(len(cell), -1)
-            _, outside = covered(cell, self.size[set_of(new_ptr, len(cell))], kernel, kernel, 0)
-            index = nearest_slot(index, outside, kernel, slots)
+            _, outside = kernel_footprint(cell, self.size[ptr_to_batch(new_ptr, len(cell))], kernel, kernel, 0)
+            index = fill_with_nearest(index, outside, kernel, slots)
             rows = F.pad(rows, (0, 0, 0, 1)).index_select(0, index.flatten())
         return rows
 
-    def pool(self, points, coarse, stride: int) -> tuple[Float[Tensor, "K C"], None]:
+    def pool(self, points: Points, coarse: Points, stride: int) -> tuple[Float[Tensor, "K C"], None]:
         """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""
+        assert isinstance(coarse.layout, SparseGrid)
         kept, size = coarse.layout.cell, coarse.layout.size
-        query = key_of(divided(self.cell, stride), set_of(points.ptr, len(self.cell)), size)[:, None]  # (N, 1)
-        keys = key_of(kept, set_of(coarse.ptr, len(kept)), size)
-        parent = find(query, torch.zeros_like(query, dtype=torch.bool), keys, number_of(size)).squeeze(1)
-        return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last is of cells that are gone
+        query = ravel_cells(floor_divide(self.cell, stride), ptr_to_batch(points.ptr, len(self.cell)), size)[
+            :, None
+        ]  # (N, 1)
+        keys = ravel_cells(kept, ptr_to_batch(coarse.ptr, len(kept)), size)
+        parent = lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(size)).squeeze(1)
+        return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last segment: points of dropped cells
 
     def plan(
         self,
         pos: Float[Tensor, "N 2"],
-        ptr: Int[Tensor, "B+1"],
-        folds: int,
-        centers: int,
+        ptr: Int[Tensor, "B1"],
+        windows_per_side: int,
+        centers_per_side: int,
         *,
         pad: str | None = None,
         shift: bool = False,
-        table: int | None = None,
-        top: int | None = None,
+        table_size: int | None = None,
+        global_centers_per_side: int | None = None,
     ) -> IndexPlan:
-        """The windows of `Grid.plan`; those without a point do not exist, centers without one are not valid."""
-        check_options(folds, centers, pad, shift, table, top)
-        if pad is not None:
-            batch = set_of(ptr, len(self.cell))
-            return self._plan_reflected(batch, pos.dtype, folds, centers, pad, shift, table, top)
-        return plan_windows(*window_order(self.cell, ptr, self.size, folds, centers), pos.dtype)
-
-    def _plan_reflected(self, batch, dtype, folds, centers, pad, shift, table, top) -> IndexPlan:
-        side, before, padded = reflection(self.size, folds, pad)  # (B, 2) each
+        """The windows of `Grid.plan`, without the empty ones; centers without a point are not valid."""
+        check_options(windows_per_side, centers_per_side, pad, shift, table_size, global_centers_per_side)
+        if pad is None:
+            windows = window_order(self.cell, ptr, self.size, windows_per_side, centers_per_side)
+            return index_plan(*windows, pos.dtype)
+        batch = ptr_to_batch(ptr, len(self.cell))
+        side, before, padded = reflect_padding(self.size, windows_per_side, pad)  # (B, 2) each
         length = padded // side
-        source, cell, own = reflected(self.cell, self.size[batch], before[batch], padded[batch])
+        source, cell, original = reflect_cells(self.cell, self.size[batch], before[batch], padded[batch])
         batch = batch[source]
         rolled = (cell - length[batch] // 2) % padded[batch] if shift else cell
         window = rolled // length[batch]
-        key = (batch * folds + window[:, 0]) * folds + window[:, 1]
-        found, number, counts = unique(key, len(self.size) * folds**2)
-        order = torch.argsort(number, stable=True)  # copies window by window
+        key = (batch * windows_per_side + window[:, 0]) * windows_per_side + window[:, 1]
+        found, window_index, counts = unique(key, len(self.size) * windows_per_side**2)
+        order = torch.argsort(window_index, stable=True)  # copies in window order
         cell, offset, batch = cell[order], (rolled - window * length[batch])[order], batch[order]
-        plan = plan_windows(order, counts, around(offset, length[batch], centers), dtype, distinct=False)
-        if table is not None:
-            size = padded[batch[plan.slot[:, 0]], None]  # (R, 1, 2)
-            plan = replace(plan, taps=Taps.of(cell[plan.slot], size, table, dtype))
-        if top is not None:
-            members = around(cell, padded[batch], top)[plan.slot]  # (R, L, G)
-            window_set = found // folds**2
-            over = IndexTop.of(members, plan.valid, plan.row_window, window_set, len(self.size), dtype)
-            on = torch.stack([found // folds % folds, found % folds], 1)[over.slot]  # (B, K, 2)
-            plan = replace(plan, top=replace(over, taps=Taps.of(on, side[:, None], folds, dtype)))
-        return plan.of_copies(source, own)
+        members = center_members(offset, length[batch], centers_per_side)
+        plan = index_plan(order, counts, members, pos.dtype, distinct=False)
+        if table_size is not None:
+            size = padded[batch[plan.partition_index[:, 0]], None]  # (R, 1, 2)
+            table_lookup = TableLookup.of(cell[plan.partition_index], size, table_size, pos.dtype)
+            plan = replace(plan, table_lookup=table_lookup)
+        if global_centers_per_side is not None:
+            members = center_members(cell, padded[batch], global_centers_per_side)[plan.partition_index]  # (R, L, G)
+            window_set = found // windows_per_side**2
+            num_sets = len(self.size)
+            assert plan.valid is not None
+            upper = IndexUpperLevel.of(members, plan.valid, plan.row_window, window_set, num_sets, pos.dtype)
+            window_cell = torch.stack([found // windows_per_side % windows_per_side, found % windows_per_side], 1)
+            window_cell = window_cell[upper.partition_index]  # (B, K, 2)
+            upper_lookup = TableLookup.of(window_cell, side[:, None], windows_per_side, pos.dtype)
+            plan = replace(plan, upper=replace(upper, table_lookup=upper_lookup))
+        return plan.merge_copies(source, original)
 
     def take(self, points: slice | Int[Tensor, "K"], sets: slice) -> SparseGrid:
-        """Some of the points, of some of the sets."""
+        """The layout of some of the points, of some of the sets."""
         return SparseGrid(self.cell[points], self.size[sets])
 
     def cat(self, others: list[SparseGrid]) -> SparseGrid:
-        """This batch of sets and others."""
+        """The layout of this batch followed by others."""
         every = [self, *others]
         return SparseGrid(torch.cat([s.cell for s in every]), torch.cat([s.size for s in every]))
 

@@ -1,4 +1,4 @@
-"""What a network is given, as the points that it computes with."""
+"""The input of a network as a PointSet in its precision."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def as_points(
     coord_mode: str = "inclusive",
     coords: bool = False,
 ) -> PointSet:
-    """Images (B, C, H, W), clouds (B, N, D) or a PointSet in the precision of a network.
+    """Images (B, C, H, W), clouds (B, N, D) or a PointSet as a PointSet in the precision of a network.
 
     Args:
         dtype: of the network's weights. Positions are cast as by `PointSet.in_type`.
         in_chans: feature channels that the network takes.
-        coord_dims: coordinates of a position that it takes; None for any number.
-        coord_mode: where the pixels of an image batch are, see `PointSet.from_image`.
-        coords: of images, append the coordinates to the features.
+        coord_dims: number of coordinates of a position that it takes; None for any.
+        coord_mode: coordinates of the pixels of an image batch, see `PointSet.from_image`.
+        coords: append the coordinates to the features, for images only.
 
     Raises:
-        ValueError: if the shape, the type, the channels or the dimensions are not what the network takes.
+        ValueError: if the network does not take this shape, dtype, number of channels or of dimensions.
     """
     if isinstance(x, Tensor):
         if not x.is_floating_point():
@@ -63,7 +63,7 @@ def _wrong_channels(channels: int, in_chans: int) -> str:
 
 
 def _looks_like(shape: tuple[int, ...], in_chans: int) -> str:
-    """What to say of an image of that shape whose last axis may be its channels."""
+    """A hint if the channels of an image seem to be on its last axis."""
     if len(shape) == 3 and shape[-1] == in_chans:
         return f"; {'x'.join(map(str, shape))} looks like H x W x C, expected C x H x W (permute the axes)"
     return ""

@@ -1,10 +1,10 @@
-"""The authors' checkpoints in our models."""
+"""Loading the authors' checkpoints into our models."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,18 +15,25 @@ from pointmix.io.open_torch import load_torch
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")  # of the weights; the first counts
+CONTAINERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "net",
+)  # the first one present is taken
 PREFIXES = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")  # of data-parallel, Lightning, compiled networks
 
 # stage i of the released network is network[2 i], the reducer before it network[2 i - 1]
-_FEC_RULES = [
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # a pattern and its replacement
+_FEC_RULES: list[Rule] = [
     (r"^network\.(\d+)\.(?=conv|norm)", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
     (r"\.reducer\.conv_skip\.", ".reducer.skip."),
     (r"\.reducer\.conv_f\.", ".reducer.query."),
     (r"\.reducer\.conv_v\.", ".reducer.value."),
     (r"\.reducer\.norm2\.", ".reducer.norm."),
 ]
-_COC_RULES = [
+_COC_RULES: list[Rule] = [
     (r"^patch_embed\.proj\.", "stages.0.reducer."),
     (r"^network\.(\d+)\.proj\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}.reducer."),
     (r"^network\.(\d+)\.(\d+)\.", lambda m: f"stages.{int(m[1]) // 2}.blocks.{m[2]}."),
@@ -37,7 +44,7 @@ _COC_RULES = [
     (r"\.token_mixer\.v\.", ".mixer.qv.1:2."),
     (r"^norm(\d)\.", lambda m: f"norm.{int(m[1]) // 2}."),  # pyramid
 ]
-_POINTMLP_RULES = [
+_POINTMLP_RULES: list[Rule] = [
     (r"^embedding\.net\.", "stem."),
     (r"^local_grouper_list\.(\d+)\.affine_", r"stages.\1."),
     (r"^(pre|pos)_blocks_list\.(\d+)\.operation\.", r"stages.\2.\1."),
@@ -56,7 +63,7 @@ _POINTMLP_RULES = [
 
 
 def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
-    """Our name of a tensor of the authors' network, and which of how many parts of our tensor it is."""
+    """Our name for a tensor of the authors' network. If it is only part of our tensor, which of how many."""
     for pattern, new in _FEC_RULES + _COC_RULES + _POINTMLP_RULES:
         key = re.sub(pattern, new, key)
     part = re.search(r"\.(\d):(\d)\.", key)
@@ -65,24 +72,24 @@ def reference_name(key: str) -> tuple[str, tuple[int, int] | None]:
     return key.replace(part[0], "."), (int(part[1]), int(part[2]))
 
 
-def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.PathLike) -> nn.Module:
+def load_reference(model: nn.Module, source: Mapping[str, object] | str | os.PathLike[str]) -> nn.Module:
     """Load an authors' checkpoint into one of our models, in place.
 
     Args:
-        model: the variant that was trained, with as many classes; compiled or not.
+        model: the variant that was trained, with the same number of classes; compiled or not.
         source: a state dict, or a .pth or .safetensors file that holds one, bare or under `state_dict`, `model`,
-            `net` or `state_dict_ema`. Prefixes `module.`, `model.` and `_orig_mod.` are taken off.
+            `net` or `state_dict_ema`. Prefixes `module.`, `model.` and `_orig_mod.` are removed.
 
-    A PointMLP gives the authors' own numbers where it samples as theirs do, from the first point as given: build it
-    with order="given".
+    A PointMLP reproduces the authors' outputs only if it samples as their code does, starting at the first point as
+    given: build it with order="given".
 
     Returns:
         The model.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read, a tensor has no place here, has another shape, or one of ours is
-            missing; the model is then as it was.
+        ValueError: if the file cannot be read, or a tensor is unknown, missing or of another shape; the model is then
+            unchanged.
     """
     given, model = model, getattr(model, "_orig_mod", model)
     try:
@@ -91,7 +98,7 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
         raise ValueError(f"load_reference: {e}") from e
     target = model.state_dict()
     found: dict[str, Tensor] = {}
-    filled: dict[str, int] = {}  # numbers read for each of our tensors
+    filled: dict[str, int] = {}  # elements read for each of our tensors
     unused, wrong = [], []
     for key, value in tensors.items():
         name, part = reference_name(key)
@@ -122,15 +129,15 @@ def load_reference(model: nn.Module, source: Mapping[str, Tensor] | str | os.Pat
     return given
 
 
-def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their names in the network; see `load_reference` for what it may be.
+def read_tensors(source: Mapping[str, object] | str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name; see `load_reference` for the accepted sources.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, holds no tensors, or two of one name.
+        ValueError: if it cannot be read, holds no tensors, or two tensors have the same name.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    found = source if isinstance(source, Mapping) else _read(source)
+    found: Any = source if isinstance(source, Mapping) else _read(source)
     if not isinstance(found, Mapping):
         raise ValueError(f"{where} holds a {type(found).__name__}, expected a state dict")
     while inner := [found[name] for name in CONTAINERS if isinstance(found.get(name), Mapping)]:
@@ -149,7 +156,7 @@ def read_tensors(source: Mapping | str | os.PathLike) -> dict[str, Tensor]:
     return tensors
 
 
-def _read(path: str | os.PathLike) -> Any:
+def _read(path: str | os.PathLike[str]) -> Any:
     path = regular_file(path)
     try:
         return load_file(path) if path.suffix == ".safetensors" else load_torch(path)

@@ -1,14 +1,14 @@
-"""The residual block: mix over space, then over channels."""
+"""The residual block: a mixer over the points, then an MLP over the channels."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import Plan
-from pointmix.nn.norm import PointNorm, Sets
+from pointmix.nn.mixers.base import Mixer, check_mixer
+from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.mlp import mlp, mlp_reference
 from pointmix.ops.precision import autocast_dtype
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
@@ -16,7 +16,7 @@ from pointmix.utils.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
 
 
 class LayerScale(nn.Module):
-    """x + gamma * branch, with a learned factor for each channel."""
+    """x + gamma * branch, with a learned gamma for each channel."""
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
@@ -28,23 +28,36 @@ class LayerScale(nn.Module):
 
 
 class SetDropPath(nn.Module):
-    """Stochastic depth: in training a branch is dropped for a whole set at a time."""
+    """Stochastic depth: in training a branch is dropped for whole sets, with probability `rate`."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         PART.check(drop_path=rate)
-        self.drop = DropPath(rate)
+        self.rate = rate
 
     @property
     def active(self) -> bool:
-        """Whether anything can be dropped."""
-        return self.training and self.drop.drop_prob > 0
+        """Whether a forward pass may drop sets."""
+        return self.training and self.rate > 0
 
-    def forward(self, x: Float[Tensor, "N C"], sets: Sets) -> Float[Tensor, "N C"]:
+    def forward(self, x: Float[Tensor, "N C"], sets: SetIndex) -> Float[Tensor, "N C"]:
         if not self.active:
             return x
-        keep = self.drop(x.new_ones(sets.number, 1))  # (B, 1), zero or 1 / (1 - rate)
-        return x * sets.spread(keep)
+        scale = x.new_empty(sets.num_sets, 1).bernoulli_(1 - self.rate)  # (B, 1)
+        if self.rate < 1:
+            scale.div_(1 - self.rate)
+        return x * sets.broadcast(scale)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class Mlp(nn.Module):
+    """The parameters of fc2(gelu(fc1(x))), which `Block` runs by `pointmix.ops.mlp`."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
 
 class Block(nn.Module):
@@ -52,17 +65,17 @@ class Block(nn.Module):
 
     Args:
         dim: channels.
-        mixer: called with features (N, C), a plan and the sets; None leaves the normed features as they are.
-        mlp_ratio: width of the MLP over `dim`.
+        mixer: see `pointmix.nn.mixers.base`; None for the identity.
+        mlp_ratio: width of the MLP's hidden layer over `dim`.
         drop_path: rate of stochastic depth.
-        layer_scale: initial factor of both branches.
-        reference: run the MLP as it is written, with its hidden layer kept for the backward pass.
+        layer_scale: initial gamma of both branches.
+        reference: run the MLP as it is written, with its hidden layer stored for the backward pass.
     """
 
     def __init__(
         self,
         dim: int,
-        mixer: nn.Module | None,
+        mixer: Mixer | None,
         *,
         mlp_ratio: float,
         drop_path: float,
@@ -72,19 +85,20 @@ class Block(nn.Module):
         super().__init__()
         COUNT.check(dim=dim)
         POSITIVE.check(mlp_ratio=mlp_ratio)
+        check_mixer(mixer)
         if int(dim * mlp_ratio) < 1:
-            raise ValueError(f"mlp_ratio {mlp_ratio} of {dim} channels leaves none for the MLP")
+            raise ValueError(f"mlp_ratio {mlp_ratio} of {dim} channels leaves no hidden channel for the MLP")
         self.reference = reference
         self.norm1, self.mixer, self.scale1 = PointNorm(dim), mixer, LayerScale(dim, layer_scale)
         self.norm2, self.mlp, self.scale2 = PointNorm(dim), Mlp(dim, int(dim * mlp_ratio)), LayerScale(dim, layer_scale)
         self.drop_path = SetDropPath(drop_path)
 
-    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets) -> Float[Tensor, "N C"]:
-        mixed = _for_products(self.norm1(x, sets))
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex) -> Float[Tensor, "N C"]:
+        mixed = _autocast(self.norm1(x, sets))
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
         x = self.scale1(x, self.drop_path(mixed, sets))
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
-        op, y = mlp_reference if self.reference else mlp, _for_products(self.norm2(x, sets))
+        op, y = mlp_reference if self.reference else mlp, _autocast(self.norm2(x, sets))
         return x + self.drop_path(op(y, *weights), sets) if self.drop_path.active else op(y, *weights, plus=x)
 
     def macs(self, size: Size) -> Macs:
@@ -94,7 +108,7 @@ class Block(nn.Module):
         return mixer + norms + linear_macs(size.points, self.mlp.fc1, self.mlp.fc2)
 
 
-def _for_products(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-    """What autocast would make of the argument of each of several products, made once; mixers leave float16 alone."""
+def _autocast(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """x in the dtype of autocast, cast once for several matrix products; mixers handle float16 themselves."""
     dtype = autocast_dtype(x)
     return x if dtype in (None, torch.float16) else x.to(dtype)

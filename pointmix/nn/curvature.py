@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,8 @@ from pointmix.utils.ranges import POSITIVE
 class Curvature(nn.Module):
     """kappa > 0, where -kappa is the curvature.
 
-    Fixed, it is a number and leaves nothing in the state dict. Learned, its logarithm is a parameter, `log_kappa`, and
-    kappa stays within [initial / 10, 10 initial]. Source of the bounds: Desai et al., MERU, ICML 2023.
+    If fixed, it is a number and not in the state dict. If learned, its logarithm is a parameter, `log_kappa`, and kappa
+    stays within [initial / 10, 10 initial]. Source of the bounds: Desai et al., MERU, ICML 2023.
 
     Args:
         initial: kappa at the start. Raises ValueError unless it is positive and finite.
@@ -29,7 +30,7 @@ class Curvature(nn.Module):
         self.log_kappa = nn.Parameter(torch.tensor(math.log(initial))) if learned else None
 
     def forward(self) -> float | Float[Tensor, ""]:
-        """kappa: a number, or a tensor of float32 or float64 if it is learned."""
+        """kappa: a number, or a tensor in float32 or float64 if it is learned."""
         if self.log_kappa is None:
             return self.initial
         log = self.log_kappa.to(torch.promote_types(self.log_kappa.dtype, torch.float32))
@@ -40,17 +41,17 @@ class Curvature(nn.Module):
 
 
 class _Bounded(torch.autograd.Function):
-    """A clamp with the gradient of the identity, but for descent that would leave the bounds. A plain clamp has none
-    outside, where one step of the optimizer can put a parameter for good."""
+    """A clamp with the gradient of the identity, except where a descent step would leave the bounds. A plain clamp has
+    no gradient outside, so a parameter that one optimizer step put there would never return."""
 
     @staticmethod
-    def forward(ctx, x, low, high):
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bounds = low, high
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,), (low, high) = ctx.saved_tensors, ctx.bounds
         out = ((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0))
         return grad.masked_fill(out, 0), None, None

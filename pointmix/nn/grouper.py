@@ -1,4 +1,4 @@
-"""Anchors and the groups of their neighbors."""
+"""Anchors and the groups of their nearest neighbors (PointMLP)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.neighbors import knn
-from pointmix.ops.ragged import counts_to_ptr as offsets
-from pointmix.ops.ragged import ptr_to_batch as set_of
+from pointmix.ops.ragged import counts_to_ptr
+from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.sampling import farthest_point_sampling
 from pointmix.pointset import PointSet
 
@@ -21,36 +21,36 @@ class Groups:
     """Half of the points of each set, each with its neighbors.
 
     Args:
-        anchor: (S,) the point that is each anchor.
-        near: (S, k) the nearest points to each anchor, itself first.
+        anchor: (S,) the index of each anchor among the points.
+        neighbors: (S, k) the points nearest to each anchor, itself first.
         batch: (S,) the set of each anchor.
         ptr: (B + 1,) of the anchors.
     """
 
     anchor: Int[Tensor, "S"]
-    near: Int[Tensor, "S k"]
+    neighbors: Int[Tensor, "S k"]
     batch: Int[Tensor, "S"]
-    ptr: Int[Tensor, "B+1"]
+    ptr: Int[Tensor, "B1"]
 
     @classmethod
-    def of(cls, points: PointSet, neighbors: int) -> Groups:
-        """n // 2 farthest points of n, at least one; a set with fewer than k points repeats them (see `knn`)."""
-        ptr = offsets((points.ptr.diff() // 2).clamp(min=1))
-        batch = set_of(ptr, int(ptr[-1]))
+    def of(cls, points: PointSet, k: int) -> Groups:
+        """The n // 2 farthest points of n, at least one. A set with fewer than k points repeats them (see `knn`)."""
+        ptr = counts_to_ptr((points.ptr.diff() // 2).clamp(min=1))
+        batch = ptr_to_batch(ptr, int(ptr[-1]))
         nth = torch.arange(len(batch), device=batch.device) - ptr[batch]
-        if points.layout.nested:
+        if isinstance(points.layout, Cloud) and points.layout.nested:
             anchor = nth + points.ptr[batch]
         else:
             picks, pick_ptr = farthest_point_sampling(points.pos, points.ptr, ratio=0.5)
             anchor = picks[nth + pick_ptr[batch]]
-        near = knn(points.pos, points.ptr, points.pos[anchor], ptr, neighbors)
-        return cls(anchor, near, batch, ptr)
+        neighbors = knn(points.pos, points.ptr, points.pos[anchor], ptr, k)
+        return cls(anchor, neighbors, batch, ptr)
 
     @property
-    def sets(self) -> int:
+    def num_sets(self) -> int:
         """B, the number of sets."""
         return self.ptr.numel() - 1
 
-    def points(self, of: PointSet, feat: Float[Tensor, "S C"]) -> PointSet:
-        """The anchors as points. They lie in the order of sampling, so the first of them are the farthest again."""
-        return PointSet(of.pos[self.anchor], feat, self.ptr, Cloud(nested=True))
+    def as_points(self, points: PointSet, feat: Float[Tensor, "S C"]) -> PointSet:
+        """The anchors as points, in the order of sampling: sampling them again picks the first ones."""
+        return PointSet(points.pos[self.anchor], feat, self.ptr, Cloud(nested=True))

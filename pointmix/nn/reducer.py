@@ -1,4 +1,4 @@
-"""Fewer points with wider features: one linear map of the neighbors around each point that stays."""
+"""Downsampling: fewer points with wider features, by one linear map of the neighbors of each kept point."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pointmix.utils.ranges import COUNT, NATURAL
 
 
 class Reducer(nn.Conv2d):
-    """A strided convolution whose weights also serve sets that are not a full grid (see the layouts' `reduce`).
+    """A strided convolution whose weights also apply to sparse grids and clouds (see `reduce` of the layouts).
 
     Args:
         dim_in, dim_out: channels.
-        kernel, stride, padding: as of a square convolution.
-        keep: which cells of a partial lattice stay: "area" the fullest, as many as the points fill, so that the cost
-            follows the points; "occupied" all with a point. The points of a dropped cell are read by the nearest kept
-            cell if kernels do not overlap, else by the kernels that cover them, if any.
-        absent: what a kernel reads at an absent cell of a lattice: "zero", or "nearest", the nearest point it has.
+        kernel, stride, padding: of a square convolution.
+        keep_cells: which coarse cells of a sparse grid are kept: "area" the fullest, as many as the points fill, so
+            that the cost follows the number of points; "occupied" all with a point. The points of a dropped cell are
+            read by the nearest kept cell if kernels do not overlap, else by the kernels that cover them, if any.
+        absent: what a kernel reads at an absent cell of a grid: "zero", or "nearest" for its nearest point.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class Reducer(nn.Conv2d):
         kernel: int,
         stride: int,
         padding: int,
-        keep: str = "area",
+        keep_cells: str = "area",
         absent: str = "zero",
     ) -> None:
         COUNT.check("reducer: ", dim_in=dim_in, dim_out=dim_out, kernel=kernel)
         NATURAL.check("reducer: ", stride=stride, padding=padding)
         super().__init__(dim_in, dim_out, kernel, stride, padding)
-        if keep not in ("area", "occupied"):
-            raise ValueError(f"keep must be 'area' or 'occupied', got {keep!r}")
+        if keep_cells not in ("area", "occupied"):
+            raise ValueError(f"keep_cells must be 'area' or 'occupied', got {keep_cells!r}")
         if absent not in ("zero", "nearest"):
             raise ValueError(f"absent must be 'zero' or 'nearest', got {absent!r}")
         if not 0 < stride <= kernel or not 0 <= padding < kernel:
@@ -46,9 +46,9 @@ class Reducer(nn.Conv2d):
             )
         if stride > 16:
             raise ValueError(f"reducer needs a stride of at most 16, got {stride}")
-        self.keep, self.absent = keep, absent
+        self.keep_cells, self.absent = keep_cells, absent
 
-    def forward(self, points: PointSet) -> PointSet:
+    def forward(self, points: PointSet) -> PointSet:  # type: ignore[override]  # a Conv2d for its parameters only
         pos, feat, ptr, layout = points.layout.reduce(
             points.pos,
             points.feat,
@@ -56,8 +56,8 @@ class Reducer(nn.Conv2d):
             self.weight,
             self.bias,
             stride=self.stride[0],
-            padding=self.padding[0],
-            keep=self.keep,
+            padding=int(self.padding[0]),
+            keep_cells=self.keep_cells,
             absent=self.absent,
         )
         return PointSet(pos, feat, ptr, layout)

@@ -1,4 +1,4 @@
-"""Point-wise maps with batch normalization: PointMLP's only layers."""
+"""Point-wise linear layers with batch normalization (PointMLP)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pointmix.utils.ranges import COUNT, POSITIVE
 
 
 class LinearNorm(nn.Module):
-    """Linear map and batch normalization; over the rows of the whole batch in training, by running means after."""
+    """Linear map and batch normalization; over all rows of the batch in training, with running statistics otherwise."""
 
     def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False) -> None:
         super().__init__()
@@ -30,19 +30,20 @@ class LinearNorm(nn.Module):
         return self.norm(self.linear(x))
 
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
-        """Weight and bias of the one linear map that both are in evaluation."""
+        """Weight and bias of the linear map with the normalization of evaluation mode folded in."""
         norm, bias = self.norm, self.linear.bias
+        assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.running_mean if bias is None else norm.running_mean - bias
         return self.linear.weight * scale[:, None], norm.bias - shift * scale
 
     def macs(self, rows: int) -> Macs:
-        """Multiply-adds of so many rows, in evaluation."""
+        """Multiply-adds of that many rows, in evaluation."""
         return linear_macs(rows, self.linear) + Macs(other=BATCH_NORM * rows * self.linear.out_features)
 
 
 class Residual(nn.Module):
-    """relu(x + norm2(w2 relu(norm1(w1 x)))), the hidden layer `ratio` times as wide as the input."""
+    """relu(x + norm2(w2 relu(norm1(w1 x)))) with a hidden layer of `ratio` times the input's channels."""
 
     def __init__(self, dim: int, *, ratio: float) -> None:
         super().__init__()
@@ -50,19 +51,19 @@ class Residual(nn.Module):
         POSITIVE.check(ratio=ratio)
         hidden = int(dim * ratio)
         if hidden < 1:
-            raise ValueError(f"ratio {ratio} of {dim} channels leaves none for the hidden layer")
+            raise ValueError(f"ratio {ratio} of {dim} channels leaves no hidden channel")
         self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return F.relu(self.layer2(F.relu(self.layer1(x), inplace=True)) + x, inplace=True)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
-        """What `forward` is in evaluation, with fewer passes over the points. Without gradients, the result may take
-        the place of the input."""
+        """`forward` of evaluation mode with the normalizations folded in. Without gradients it may overwrite its
+        input."""
         return partial(_residual, first=self.layer1.folded(), second=self.layer2.folded())
 
     def macs(self, rows: int) -> Macs:
-        """Multiply-adds of so many rows."""
+        """Multiply-adds of that many rows."""
         return self.layer1.macs(rows) + self.layer2.macs(rows)
 
 

@@ -78,12 +78,12 @@ class Size:
     @classmethod
     def of(cls, before: int, points: PointSet, plan: Plan) -> Size:
         """That of a plan."""
-        rows = plan.split(plan.enter(points.pos))
-        windows, centers = plan.pool(rows).shape[:2]
+        rows = plan.window_partition(plan.to_window_order(points.pos))
+        windows = len(plan.pool_centers(rows))
         slots = rows.shape[0] * rows.shape[1] if plan.valid is None else int(plan.valid.sum())
-        wide = 0 if plan.top is None else plan.top.pool(rows).shape[1]
+        global_centers = 0 if plan.upper is None else plan.upper.centers
         side = points.layout.size if isinstance(points.layout, Grid) else None
-        return cls(before, len(points.pos), slots, windows, centers, wide, side)
+        return cls(before, len(points.pos), slots, windows, plan.centers, global_centers, side)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _backbone(model: nn.Module, points: PointSet) -> Iterator[Part]:
     sizes = []
     for i, stage in enumerate(model.stages):
         before, points = len(points.pos), stage.reducer(points)
-        size = Size.of(before, points, stage.plan(points)[0])
+        size = Size.of(before, points, stage.plan(points))
         sizes.append(size)
         macs = sum((block.macs(size) for block in stage.blocks), stage.reducer.macs(size))
         yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size)

@@ -21,7 +21,7 @@ FAMILIES = {
     "fec": dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0),
     "hcformer": dict(
         depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), layer_scale=1.0, coords=True, rel_pos="offset",
-        stem=(4, 2, 0), folds=(2, 2, 1, 1),  # so that windows of so few points hold more than one
+        stem=(4, 2, 0), windows_per_side=(2, 2, 1, 1),  # so that windows of so few points hold more than one
     ),
     "pointmlp": dict(dim=16, pre_blocks=(1, 1, 1, 1), pos_blocks=(1, 1, 1, 1)),
 }  # fmt: skip
@@ -78,7 +78,7 @@ def test_order_of_points_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_mates_do_not_matter(name):
+def test_other_sets_do_not_matter(name):
     model, points = model_of(name).double(), mixed_batch()
     even = PointSet.cat([cloud(40) for _ in range(3)])
     with torch.no_grad():
@@ -135,7 +135,9 @@ def operations(run: Callable[[], torch.Tensor]) -> int:
 @pytest.mark.parametrize("name", MODELS)
 def test_operations_follow_the_points(name):
     # stems thin out by four, so they get more points; few centers, as late stages have few points
-    settings = dict(stem=(4, 2, 0), folds=(4, 2, 1, 1), centers=(2, 2, 2, 2), dims=(64, 128, 320, 512))
+    settings = dict(
+        stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1), centers_per_side=(2, 2, 2, 2), dims=(64, 128, 320, 512)
+    )
     model = model_of(name, **settings if name in IMAGE_MODELS else {})
     most = 4096 if name in IMAGE_MODELS else 1024
     full, part = (operations(lambda n=n: model(cloud(n).to(torch.float32))) for n in (most, most // 4))

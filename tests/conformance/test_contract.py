@@ -18,11 +18,19 @@ MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(nam
 UNTRAINED = {"fec": {f"stages.{i}.reducer.query.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}}
 SHALLOW = dict(depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
 ONE_STAGE = SHALLOW | dict(
-    depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), folds=(2,), centers=(2,)
+    depths=(1,), dims=(16,), mlp_ratios=(4,), heads=(2,), head_dim=(4,), windows_per_side=(2,), centers_per_side=(2,)
 )  # fmt: skip
 TWO_STAGES = SHALLOW | dict(  # of HCFormer: with an upper branch and without
-    dict(depths=(1, 1), dims=(16, 32), mlp_ratios=(4, 4), heads=(2, 4), head_dim=(8, 8), folds=(4, 2), centers=(2, 2)),
-    **dict(global_centers=(2, None), table_size=(16, 8)),
+    dict(
+        depths=(1, 1),
+        dims=(16, 32),
+        mlp_ratios=(4, 4),
+        heads=(2, 4),
+        head_dim=(8, 8),
+        windows_per_side=(4, 2),
+        centers_per_side=(2, 2),
+    ),
+    **dict(global_centers_per_side=(2, None), table_size=(16, 8)),
 )
 
 
@@ -50,7 +58,9 @@ def masked() -> PointSet:
 
 def unused(model: torch.nn.Module) -> set[str]:
     """Parameters that exist for the published counts and cannot matter: what weighs one center against no other."""
-    single = [f"stages.{i}." for i, stage in enumerate(model.stages) if stage.planning.get("top") == 1]
+    single = [
+        f"stages.{i}." for i, stage in enumerate(model.stages) if stage.plan_options.get("global_centers_per_side") == 1
+    ]
     ends = (".alpha_window", ".bias_window")
     return {name for name, _ in model.named_parameters() if name.startswith(tuple(single)) and name.endswith(ends)}
 
@@ -165,7 +175,7 @@ def test_classes_and_channels(name):
 def test_drop_path_is_spread_linearly(model):
     depth = sum(len(stage.blocks) for stage in model.stages)
     other = pointmix.create_model(model.default_cfg["architecture"], drop_path_rate=0.1)
-    rates = [block.drop_path.drop.drop_prob for stage in other.stages for block in stage.blocks]
+    rates = [block.drop_path.rate for stage in other.stages for block in stage.blocks]
     torch.testing.assert_close(torch.tensor(rates), torch.arange(depth) * 0.1 / (depth - 1))
 
 

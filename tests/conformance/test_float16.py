@@ -10,8 +10,8 @@ from pointmix import PointSet
 
 MODELS = ("coc_tiny", "coc_tiny2", "coc_tiny_plain", "fec_small", "hcformer_tiny")
 CLOUDS = {
-    "coc_tiny": dict(stem=(4, 2, 0), folds=(4, 2, 1, 1)),
-    "fec_small": dict(stem=(4, 2, 0), folds=(4, 2, 1, 1)),
+    "coc_tiny": dict(stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1)),
+    "fec_small": dict(stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1)),
     "hcformer_tiny": dict(coords=True, rel_pos="offset"),
 }
 

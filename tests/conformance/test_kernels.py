@@ -15,11 +15,12 @@ from tests.conformance.test_laws import F64, model_of, trained
 
 pytest.importorskip("triton", reason="triton is not installed")
 triton_cluster = pytest.importorskip("pointmix.ops.clustering.triton")
-SETTINGS = dict(folds=(2, 2, 1, 1), heads=(1, 1, 2, 2))
+SETTINGS = dict(windows_per_side=(2, 2, 1, 1), heads=(1, 1, 2, 2))
 SMALL = {
     "coc_tiny": SETTINGS,
-    "coc_tiny2": SETTINGS | dict(centers=(4, 2, 3, 2)),
-    "hcformer_tiny": SETTINGS | dict(centers=(4, 2, 4, 4)),  # its 7 x 7 of stage 3 do not fit a kernel in float64
+    "coc_tiny2": SETTINGS | dict(centers_per_side=(4, 2, 3, 2)),
+    "hcformer_tiny": SETTINGS
+    | dict(centers_per_side=(4, 2, 4, 4)),  # its 7 x 7 of stage 3 do not fit a kernel in float64
     "fec_small": SETTINGS,
 }
 CALLS = dict.fromkeys(SMALL, ["cluster_hard"] * 4) | {"hcformer_tiny": ["cluster_soft"] * 7}  # one a stage and branch

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import pointmix
 from pointmix import PointSet
 from pointmix.layouts.grid import Grid
-from pointmix.layouts.plan import EvenPlan
+from pointmix.layouts.plan import UniformPlan
+from pointmix.nn.norm import SetIndex
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 F64 = dict(dtype=torch.float64)
@@ -88,10 +89,10 @@ def test_grid_is_sparse_grid_on_a_larger_image(name):
         dict(center_updates=2),
         dict(coords=False),
         dict(cluster=False),
-        dict(centers=(3, 3, 3, 3), folds=(3, 2, 2, 1)),
+        dict(centers_per_side=(3, 3, 3, 3), windows_per_side=(3, 2, 2, 1)),
         dict(stem=(3, 1, 1)),
         dict(stem=(7, 4, 3)),
-        dict(keep="occupied"),
+        dict(keep_cells="occupied"),
     ],
     ids=str,
 )
@@ -115,10 +116,10 @@ def test_grid_is_sparse_grid_with(flags, size):
         dict(lift="released"),
         dict(alpha="softplus"),
         dict(curvature=10.0, learn_curvature=True),
-        dict(global_centers=(3, None, 2, 2)),
-        dict(centers=(3, 3, 3, 3), folds=(3, 2, 2, 1)),
+        dict(global_centers_per_side=(3, None, 2, 2)),
+        dict(centers_per_side=(3, 3, 3, 3), windows_per_side=(3, 2, 2, 1)),
         dict(table_size=(8, 4, 2, 1)),
-        dict(keep="occupied"),
+        dict(keep_cells="occupied"),
     ],
     ids=str,
 )
@@ -139,8 +140,8 @@ LOCAL = {"hcformer": dict(hierarchy="none", rel_pos=False)}
 
 
 # Models that cluster the whole set have no windows to align: there the quarter has as many of its centers.
-WHOLE = {"fec": dict(centers=(8, 8, 4, 4))}
-QUARTER = {"fec": dict(centers=(4, 4, 2, 2))}
+WHOLE = {"fec": dict(centers_per_side=(8, 8, 4, 4))}
+QUARTER = {"fec": dict(centers_per_side=(4, 4, 2, 2))}
 
 
 @pytest.mark.parametrize("row, col", [(0, 0), (0, 96), (64, 96)])
@@ -165,9 +166,9 @@ def test_masked_is_cropped(name, inside, row, col):
 
     # "area" breaks ties by the place on the lattice, which is another one here
     family = name.split("_")[0]
-    flags = dict(keep="occupied" if inside == "some" else "area", **LOCAL.get(family, {}))
-    whole = model_of(name, **WHOLE.get(family, dict(folds=(8, 4, 2, 2))), **flags)
-    quarter = model_of(name, **QUARTER.get(family, dict(folds=(4, 2, 1, 1))), **flags)
+    flags = dict(keep_cells="occupied" if inside == "some" else "area", **LOCAL.get(family, {}))
+    whole = model_of(name, **WHOLE.get(family, dict(windows_per_side=(8, 4, 2, 2))), **flags)
+    quarter = model_of(name, **QUARTER.get(family, dict(windows_per_side=(4, 2, 1, 1))), **flags)
     quarter.load_state_dict(whole.state_dict())
     with torch.no_grad():
         for a, b in zip(*(m.forward_intermediates(p)[1] for m, p in ((whole, masked), (quarter, crop))), strict=True):
@@ -211,16 +212,16 @@ def test_blocks_permute_as_their_points(name, shuffle):
             moved, order = shuffle(points)
             outs = []
             for p in (points, moved):
-                plan, sets = stage.plan(p)
-                outs.append(plan.leave(stage.blocks[0](plan.enter(p.feat), plan, sets)))
+                plan, sets = stage.plan(p), SetIndex.of(p)
+                outs.append(plan.from_window_order(stage.blocks[0](plan.to_window_order(p.feat), plan, sets)))
             torch.testing.assert_close(outs[1], outs[0][order], rtol=1e-9, atol=1e-9)
 
 
-# ---- 4: batch-mates do not matter -------------------------------------------------------------------------------
+# ---- 4: the other sets of the batch do not matter ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_mates_do_not_matter(name):
+def test_other_sets_do_not_matter(name):
     model = model_of(name)
     with torch.no_grad():
         for points in (ragged_batch(), PointSet.from_images(torch.randn(3, 3, 37, 53, **F64))):
@@ -279,13 +280,13 @@ def test_a_quarter_of_the_patches_is_a_quarter_of_the_points_in_every_stage(seed
     points = model.as_points(points)
     with torch.no_grad():
         for stage in model.stages:
-            plans.append(stage.plan(stage.reducer(points))[0])
+            plans.append(stage.plan(stage.reducer(points)))
             points = stage(points)
             numbers.append(len(points.feat))
     assert numbers == [784, 196, 49, 13]
     for number, plan in zip(numbers, plans, strict=True):
-        assert plan.slot.numel() <= 2 * number + 2 * plan.windows
-        assert plan.pooling.numel() <= plan.slot.numel() * 4
+        assert plan.partition_index.numel() <= 2 * number + 2 * plan.num_windows
+        assert plan.pool_weight.numel() <= plan.partition_index.numel() * 4
 
 
 @pytest.mark.parametrize("name", ["coc_tiny", "fec_small", "hcformer_tiny"])
@@ -350,13 +351,14 @@ def test_uneven_windows_differ_by_one_at_most(size):
     for stage, found in zip(model.stages, model.explain(torch.rand(1, 3, *size)), strict=True):
         lattice = found.points.layout.size
         window = found.window.view(lattice)
-        folds = [min(stage.folds, side) for side in lattice]
-        assert int(window.max()) + 1 == folds[0] * folds[1]
-        for line, parts, side in zip((window[:, 0], window[0]), folds, lattice, strict=True):
+        windows_per_side = [min(stage.windows_per_side, side) for side in lattice]
+        assert int(window.max()) + 1 == windows_per_side[0] * windows_per_side[1]
+        for line, parts, side in zip((window[:, 0], window[0]), windows_per_side, lattice, strict=True):
             counts = line.unique(return_counts=True)[1]
             assert len(counts) == parts and counts.sum() == side and counts.max() - counts.min() <= 1
-        plan = stage.plan(found.points)[0]
+        plan = stage.plan(found.points)
         even = [
-            side % parts == 0 and side // parts >= stage.centers for side, parts in zip(lattice, folds, strict=True)
+            side % parts == 0 and side // parts >= stage.centers
+            for side, parts in zip(lattice, windows_per_side, strict=True)
         ]
-        assert isinstance(plan, EvenPlan) == all(even)
+        assert isinstance(plan, UniformPlan) == all(even)

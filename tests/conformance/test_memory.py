@@ -13,7 +13,7 @@ import pointmix
 from pointmix import PointSet
 from pointmix.nn.cluster_pool import ClusterPool
 from pointmix.nn.mixers.context import ContextCluster
-from pointmix.nn.norm import Sets
+from pointmix.nn.norm import SetIndex
 from pointmix.ops import mlp
 from pointmix.ops.clustering import pool as cluster_pool
 
@@ -64,10 +64,10 @@ def mixing(model: torch.nn.Module, stage: int, layout: str) -> tuple[Callable[[]
     part = model.stages[stage]
     mixer, dim = part.blocks[0].mixer, model.feature_info[stage]["num_chs"]
     points = points_of(layout, 32 >> stage, dim)
-    plan, sets = part.plan(points)
-    x = plan.enter(points.feat).requires_grad_()
-    width = max(2 * mixer.heads * mixer.head_dim, dim, mixer.heads * part.centers**2)
-    return lambda: mixer(x, plan, sets), plan.split(x)[..., 0].numel(), width
+    plan, sets = part.plan(points), SetIndex.of(points)
+    x = plan.to_window_order(points.feat).requires_grad_()
+    width = max(2 * mixer.heads * mixer.head_dim, dim, mixer.heads * part.centers_per_side**2)
+    return lambda: mixer(x, plan, sets), plan.window_partition(x)[..., 0].numel(), width
 
 
 @pytest.mark.parametrize("layout", ["grid", "sparse"])
@@ -104,7 +104,7 @@ def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch)
     widths = []
     for i, stage in enumerate(fast.stages):
         mixer, dim = stage.blocks[0].mixer, fast.feature_info[i]["num_chs"]
-        width = max(2 * mixer.heads * mixer.head_dim, dim, mixer.heads * stage.centers**2)
+        width = max(2 * mixer.heads * mixer.head_dim, dim, mixer.heads * stage.centers_per_side**2)
         widths.append(width * 4096 >> 2 * i)
     most = max(*widths, x.numel(), *(p.numel() for p in fast.parameters()))
     assert largest(lambda: fast(x), sizes) <= 1.5 * most  # windows continued by reflection have more slots than points
@@ -124,12 +124,12 @@ def growth(make: Callable[[int], tuple[torch.nn.Module, Callable[[], torch.Tenso
     return bytes_of[1] / bytes_of[0], numbers[1] / numbers[0]
 
 
-def clustering(layout: str, head_dim: int, folds: Callable[[int], int], centers: Callable[[int], int]):
+def clustering(layout: str, head_dim: int, windows_per_side: Callable[[int], int], centers: Callable[[int], int]):
     def make(side: int):
         mixer, points = ContextCluster(8, heads=2, head_dim=head_dim), points_of(layout, side, 8)
-        plan = points.layout.plan(points.pos, points.ptr, folds(side), centers(side))
-        x = plan.enter(points.feat).requires_grad_()
-        return mixer, lambda: mixer(x, plan, Sets.of(points))
+        plan = points.layout.plan(points.pos, points.ptr, windows_per_side(side), centers(side))
+        x = plan.to_window_order(points.feat).requires_grad_()
+        return mixer, lambda: mixer(x, plan, SetIndex.of(points))
 
     return make
 

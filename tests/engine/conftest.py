@@ -13,7 +13,8 @@ from tests.engine.forks import Forks
 
 # Two stages of one block: drop-path acts in the second.
 TINY = dict(
-    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2],
+    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8,
+    windows_per_side=[2, 1], centers_per_side=[2, 2],
     layer_scale=1.0,
 )  # fmt: skip
 OPTIM = {"lr_base_batch": 16, "warmup_epochs": 1, "sched_on_updates": True, "ema_decay": 0.9}

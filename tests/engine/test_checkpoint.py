@@ -78,7 +78,13 @@ def test_weights_of_another_model_name_the_first_tensor():
 
 INFO = {
     "name": "coc_tiny",
-    "kwargs": {"dims": [16, 24], "depths": [1, 1], "mlp_ratios": [2, 2], "folds": [1, 1], "centers": [2, 2]}
+    "kwargs": {
+        "dims": [16, 24],
+        "depths": [1, 1],
+        "mlp_ratios": [2, 2],
+        "windows_per_side": [1, 1],
+        "centers_per_side": [2, 2],
+    }
     | {"heads": 2, "head_dim": 8},
     "classes": ["cat", "dog", "Ü"],
     "in_chans": 1,

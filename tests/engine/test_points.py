@@ -20,7 +20,8 @@ from pointmix.engine.points import SmoothConfig, TrainPointsConfig
 from pointmix.engine.train import Stopped, train
 
 COC = dict(
-    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2],
+    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8,
+    windows_per_side=[2, 1], centers_per_side=[2, 2],
     layer_scale=1.0, drop_path_rate=0.2,
 )  # fmt: skip
 MLP = dict(dim=8, expansion=[2, 2], pre_blocks=[1, 1], pos_blocks=[1, 1], neighbors=4)

@@ -208,7 +208,13 @@ def test_every_flipped_bit_of_weights_that_stand_alone_is_found(tmp_path):
 def test_weights_without_a_digest_load(tmp_path):
     import pointmix
 
-    small = {"dims": [16, 24], "depths": [1, 1], "mlp_ratios": [2, 2], "folds": [1, 1], "centers": [2, 2]}
+    small = {
+        "dims": [16, 24],
+        "depths": [1, 1],
+        "mlp_ratios": [2, 2],
+        "windows_per_side": [1, 1],
+        "centers_per_side": [2, 2],
+    }
     info = INFO | {"kwargs": small | {"heads": 2, "head_dim": 8}}
     net = pointmix.create_model("coc_tiny", num_classes=2, in_chans=1, **info["kwargs"])
     metadata = {key: json.dumps(value) for key, value in info.items()}

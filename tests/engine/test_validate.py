@@ -76,7 +76,16 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """The configuration of a run, its parts as they are at the beginning, and a state after three steps of epoch 2."""
-    model = dict(stem=[3, 2, 1], depths=[1], dims=[16], mlp_ratios=[2], heads=2, head_dim=8, folds=[2], centers=[2])
+    model = dict(
+        stem=[3, 2, 1],
+        depths=[1],
+        dims=[16],
+        mlp_ratios=[2],
+        heads=2,
+        head_dim=8,
+        windows_per_side=[2],
+        centers_per_side=[2],
+    )
     cfg = TrainImagesConfig(
         data=DataConfig(limit=112), model=ModelConfig(kwargs=model), epochs=3, batch_size=16, log_every=2,
         optim=OptimConfig(warmup_epochs=1, ema_decay=0.9), out=str(tmp_path_factory.mktemp("saved") / "run"),

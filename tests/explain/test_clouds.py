@@ -50,7 +50,15 @@ def halves() -> tuple[PointSet, Made]:
 
 def tiny(**kwargs) -> nn.Module:
     torch.manual_seed(0)
-    settings = dict(dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4)
+    settings = dict(
+        dims=(8, 8),
+        depths=(1, 1),
+        mlp_ratios=(2, 2),
+        windows_per_side=(2, 1),
+        centers_per_side=(2, 2),
+        heads=1,
+        head_dim=4,
+    )
     return pointmix.create_model("coc_tiny", **(settings | dict(coord_dims=3, num_classes=3) | kwargs))
 
 

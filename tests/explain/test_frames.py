@@ -28,7 +28,15 @@ def frame(height: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def tiny(**kwargs) -> torch.nn.Module:
     torch.manual_seed(0)
-    settings = dict(dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4)
+    settings = dict(
+        dims=(8, 8),
+        depths=(1, 1),
+        mlp_ratios=(2, 2),
+        windows_per_side=(2, 1),
+        centers_per_side=(2, 2),
+        heads=1,
+        head_dim=4,
+    )
     return pointmix.create_model("coc_tiny", **(settings | dict(coord_dims=3, num_classes=3) | kwargs))
 
 
@@ -58,7 +66,7 @@ def test_every_pixel_with_a_depth_shows_its_cluster(drawn, tmp_path, intrinsics)
 def test_windows_are_of_space(drawn, tmp_path):
     """The box and the wall behind lie in different windows, which their places in the image alone would not say."""
     rgb, depth = frame()
-    draw_frames(tiny(folds=(2, 2)), [rgb], [depth], tmp_path / "x.png", K)
+    draw_frames(tiny(windows_per_side=(2, 2)), [rgb], [depth], tmp_path / "x.png", K)
     _, cloud, assignment, row = drawn[0]
     _, window = _maps(cloud, assignment, row)
     assert not set(np.unique(window[4:, :15])) & set(np.unique(window[4:, 15:]))

@@ -5,9 +5,9 @@ import torch
 
 from pointmix import PointSet
 from pointmix.layouts import cells
-from pointmix.layouts.plan import plan_windows
+from pointmix.layouts.plan import index_plan
 from pointmix.ops import use_backend
-from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import counts_to_ptr
 
 SIZES = [(1, 1), (7, 12), (16, 16), (5, 1), (31, 9), (2, 40)]
 
@@ -20,7 +20,7 @@ def lattices(density: float, sizes=SIZES) -> tuple[torch.Tensor, torch.Tensor, t
         mask[torch.randint(height, ()), torch.randint(width, ())] = True
         cell = mask.nonzero()
         found.append(cell[torch.randperm(len(cell))])
-    return torch.cat(found), offsets(torch.tensor([len(c) for c in found])), torch.tensor(sizes)
+    return torch.cat(found), counts_to_ptr(torch.tensor([len(c) for c in found])), torch.tensor(sizes)
 
 
 def check(op, *args, **kwargs):
@@ -36,15 +36,15 @@ def check(op, *args, **kwargs):
     return expected if len(expected) > 1 else expected[0]
 
 
-@pytest.mark.parametrize("keep", ["occupied", "area"])
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
 @pytest.mark.parametrize("density", [0.0, 0.15, 0.5, 1.0])
 @pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (4, 4, 0), (5, 3, 2), (1, 1, 0), (16, 16, 0)])
 @pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
-def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, density, keep, sizes, monkeypatch):
+def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, density, keep_cells, sizes, monkeypatch):
     monkeypatch.setattr(cells, "TABLE", 10**6)  # so that numba has its turn, however few points there are
     cell, ptr, size = lattices(density, sizes)
-    new, new_ptr, _, parent = check(cells.coarse_cells, cell, ptr, size, stride, keep=keep)
-    assert (parent >= 0).all() or keep == "area"
+    new, new_ptr, _, parent = check(cells.coarse_cells, cell, ptr, size, stride, keep_cells=keep_cells)
+    assert (parent >= 0).all() or keep_cells == "area"
     rules = {"stride": stride, "kernel": kernel, "padding": padding}
     index = check(cells.kernel_cells, cell, ptr, size, new, new_ptr, absent="zero", **rules)
     there = index < len(cell)
@@ -54,11 +54,11 @@ def test_coarse_cells_and_what_their_kernels_cover(kernel, stride, padding, dens
 
 
 @pytest.mark.parametrize("sizes", [SIZES, [(14, 14)] * 3], ids=["ragged", "alike"])
-@pytest.mark.parametrize("folds, centers", [(1, 1), (2, 2), (3, 2), (7, 3), (50, 2)])
+@pytest.mark.parametrize("per_side, centers", [(1, 1), (2, 2), (3, 2), (7, 3), (50, 2)])
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
-def test_points_window_by_window(folds, centers, density, sizes, monkeypatch):
+def test_points_window_by_window(per_side, centers, density, sizes, monkeypatch):
     monkeypatch.setattr(cells, "TABLE", 10**6)
-    order, counts, members = check(cells.window_order, *lattices(density, sizes), folds, centers)
+    order, counts, members = check(cells.window_order, *lattices(density, sizes), per_side, centers)
     assert sorted(order.tolist()) == list(range(len(order))) and int(counts.sum()) == len(members)
 
 
@@ -71,8 +71,16 @@ def test_rows(counts, dtype, distinct):
     members[:, 2] = members[:, 0]  # the same center twice
 
     def fields(*args, **kwargs):
-        plan = plan_windows(*args, **kwargs)
-        layout = plan.slot, plan.valid, plan.place, plan.pooling, plan.center_valid, plan.packed.ptr, plan.packed.window
+        plan = index_plan(*args, **kwargs)
+        layout = (
+            plan.partition_index,
+            plan.valid,
+            plan.reverse_index,
+            plan.pool_weight,
+            plan.center_valid,
+            plan.packed.ptr,
+            plan.packed.window,
+        )
         return layout if plan.row_window is None else (*layout, plan.row_window)
 
     check(fields, torch.arange(len(members)), counts, members, dtype, distinct=distinct)
@@ -83,8 +91,8 @@ def test_rows(counts, dtype, distinct):
 def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, sizes, monkeypatch):
     monkeypatch.setattr(cells, "TABLE", 10**6)
     cell, ptr, size = lattices(density, sizes)
-    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 2, keep="area")
-    total, taken = check(cells.adopted, cell, ptr, size, 2, new, new_ptr, count, parent)
+    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 2, keep_cells="area")
+    total, taken = check(cells.reassign_dropped, cell, ptr, size, 2, new, new_ptr, count, parent)
     assert torch.equal(total, torch.bincount(taken, minlength=len(new)))
     assert torch.equal(taken[parent >= 0], parent[parent >= 0])
     for b in range(len(sizes)):
@@ -98,7 +106,7 @@ def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, 
 def test_large_lattices_are_not_tabled():
     """A lattice of 10^12 cells costs what its two points cost."""
     cell, ptr, size = torch.tensor([[3, 5], [10**6 - 1, 10**6 - 1]]), torch.tensor([0, 2]), torch.tensor([[10**6] * 2])
-    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 4, keep="occupied")
+    new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 4, keep_cells="occupied")
     assert new.tolist() == [[0, 1], [249999, 249999]] and parent.tolist() == [0, 1] and count.tolist() == [1, 1]
     index = cells.kernel_cells(cell, ptr, size, new, new_ptr, stride=4, kernel=4, padding=0, absent="zero")
     assert index[0, 13] == 0 and index[1, 15] == 1 and (index == 2).sum() == 30
@@ -109,7 +117,7 @@ def test_large_lattices_are_not_tabled():
 def test_points_off_their_lattice(outside):
     lattice = torch.tensor([[0, 0], outside]), torch.tensor([0, 2]), torch.tensor([[4, 4]])
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
-        cells.coarse_cells(*lattice, 2, keep="occupied")
+        cells.coarse_cells(*lattice, 2, keep_cells="occupied")
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
         cells.window_order(*lattice, 2, 2)
     with pytest.raises(ValueError, match="^a point lies on no cell of its lattice$"):
@@ -120,7 +128,7 @@ def test_points_off_their_lattice(outside):
 @pytest.mark.parametrize("ptr", [[0, 3], [1, 4], [0, 64000, 4], [0, 5, 4], [0, 4, 4]])
 def test_ptr_of_other_points(ptr):
     cell, ptr, size = torch.zeros(4, 2, dtype=torch.int64), torch.tensor(ptr), torch.tensor([[2, 2]])
-    calls = [lambda: cells.coarse_cells(cell, ptr, size, 2, keep="occupied")]
+    calls = [lambda: cells.coarse_cells(cell, ptr, size, 2, keep_cells="occupied")]
     calls += [lambda: cells.window_order(cell, ptr, size, 1, 1)]
     rules = {"stride": 2, "kernel": 2, "padding": 0, "absent": "zero"}
     calls += [lambda: cells.kernel_cells(cell, ptr, size, cell[:1], torch.tensor([0, 1]), **rules)]
@@ -133,22 +141,24 @@ def test_ptr_of_other_points(ptr):
 def test_lattices_with_more_cells_than_integers():
     """Their number would wrap around to zero."""
     cell, size = torch.tensor([[5, 2**33 - 1]]), torch.tensor([[2**33, 2**33]])
-    new, *_ = cells.coarse_cells(cell, torch.tensor([0, 1]), size, 2, keep="occupied")
+    new, *_ = cells.coarse_cells(cell, torch.tensor([0, 1]), size, 2, keep_cells="occupied")
     assert new.tolist() == [[2, 2**32 - 1]]
 
 
-@pytest.mark.parametrize("folds, centers", [(0, 1), (-3, 2), (2, 0)])
-def test_plans_without_windows_or_centers(folds, centers):
+@pytest.mark.parametrize("per_side, centers", [(0, 1), (-3, 2), (2, 0)])
+def test_plans_without_windows_or_centers(per_side, centers):
     points = PointSet.from_images(torch.rand(1, 1, 4, 4))
     for layout in (points.layout, points.as_sparse().layout):
-        with pytest.raises(ValueError, match=f"at least 1, got {folds} and {centers}$"):
-            layout.plan(points.pos, points.ptr, folds, centers)
+        with pytest.raises(ValueError, match=f"at least 1, got {per_side} and {centers}$"):
+            layout.plan(points.pos, points.ptr, per_side, centers)
 
 
 def test_more_points_than_cells():
     """Two points on each of four cells: no coarse cell is fuller than full."""
     cell = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(2, 1)
-    new, _, count, _ = check(cells.coarse_cells, cell, torch.tensor([0, 8]), torch.tensor([[2, 2]]), 2, keep="area")
+    new, _, count, _ = check(
+        cells.coarse_cells, cell, torch.tensor([0, 8]), torch.tensor([[2, 2]]), 2, keep_cells="area"
+    )
     assert new.tolist() == [[0, 0]] and count.tolist() == [8]
 
 

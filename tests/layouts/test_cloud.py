@@ -74,7 +74,7 @@ def test_only_picked_points_are_nested():
     feat = torch.randn(64, 1, dtype=torch.float64)
 
     def reduced(layout: Cloud, stride: int) -> Cloud:
-        return layout.reduce(pos, feat, ptr, weight, bias, stride=stride, padding=1, keep="area")[3]
+        return layout.reduce(pos, feat, ptr, weight, bias, stride=stride, padding=1, keep_cells="area")[3]
 
     assert reduced(Cloud(), 2).nested and not reduced(Cloud(), 1).nested  # stride 1 keeps the order it is given
     assert reduced(Cloud("fps", nested=True), 1).nested
@@ -83,8 +83,8 @@ def test_only_picked_points_are_nested():
 
 def test_a_stem_without_stride_keeps_the_whole_set_in_view():
     model = pointmix.create_model(
-        "coc_tiny", dims=(4, 4), depths=(1, 1), mlp_ratios=(1, 1), folds=(1, 1), centers=(1, 1), heads=1, head_dim=4,
-        stem=(3, 1, 1), in_chans=0, coord_dims=3, num_classes=0,
+        "coc_tiny", dims=(4, 4), depths=(1, 1), mlp_ratios=(1, 1), windows_per_side=(1, 1), centers_per_side=(1, 1),
+        heads=1, head_dim=4, stem=(3, 1, 1), in_chans=0, coord_dims=3, num_classes=0,
     )  # fmt: skip
     points = PointSet.from_batch(torch.rand(1, 256, 3))
     last = model.forward_features(points)
@@ -101,7 +101,9 @@ def test_neighbors_are_concatenated_by_distance_and_mapped(dims, sampling):
     pos, ptr = cloud(40, 3, dims=dims)
     feat = torch.randn(43, 2, dtype=torch.float64)
     weight, bias = torch.randn(5, 2, 2, 2, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    at, out, new_ptr, layout = Cloud(sampling).reduce(pos, feat, ptr, weight, bias, stride=2, padding=0, keep="area")
+    at, out, new_ptr, layout = Cloud(sampling).reduce(
+        pos, feat, ptr, weight, bias, stride=2, padding=0, keep_cells="area"
+    )
     assert layout.sampling == sampling and out.shape == (len(at), 5)
     for b in range(2):
         mine, own = pos[ptr[b] : ptr[b + 1]], feat[ptr[b] : ptr[b + 1]]
@@ -117,7 +119,9 @@ def test_pooled_features_are_means_of_the_nearest_points(sampling):
     pos, ptr = cloud(40, 3, 1)
     points = PointSet(pos, torch.randn(44, 2, dtype=torch.float64), ptr, Cloud(sampling))
     weight = torch.randn(5, 2, 3, 3, dtype=torch.float64)
-    coarse = PointSet(*points.layout.reduce(pos, points.feat, ptr, weight, None, stride=2, padding=1, keep="area"))
+    coarse = PointSet(
+        *points.layout.reduce(pos, points.feat, ptr, weight, None, stride=2, padding=1, keep_cells="area")
+    )
     pooled, _ = points.layout.pool(points, coarse, 2)
     for part, out in zip(points.unbind(), coarse.with_feat(pooled).unbind(), strict=True):
         for at, mean in zip(out.pos, out.feat, strict=True):
@@ -139,7 +143,7 @@ def test_gradients_reach_every_neighbor():
     pos, ptr = cloud(12)
     feat = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    out = Cloud().reduce(pos, feat, ptr, weight, None, stride=2, padding=0, keep="area")[1]
+    out = Cloud().reduce(pos, feat, ptr, weight, None, stride=2, padding=0, keep_cells="area")[1]
     out.square().sum().backward()
     assert (feat.grad.abs().sum(1) > 0).all() and (weight.grad.abs() > 0).all()
 
@@ -150,9 +154,9 @@ def test_gradients_reach_every_neighbor():
 def model_of(dims: int, sampling: str = "fps", in_chans: int = 2) -> torch.nn.Module:
     torch.manual_seed(1)
     return pointmix.create_model(
-        "coc_tiny", dims=(8, 8, 8), depths=(1, 1, 1), mlp_ratios=(2, 2, 2), folds=(2, 2, 1), centers=(2, 2, 2), heads=2,
-        head_dim=4, stem=(3, 2, 1), in_chans=in_chans, coord_dims=dims, num_classes=5, sampling=sampling,
-        layer_scale=1.0,
+        "coc_tiny", dims=(8, 8, 8), depths=(1, 1, 1), mlp_ratios=(2, 2, 2), windows_per_side=(2, 2, 1),
+        centers_per_side=(2, 2, 2), heads=2, head_dim=4, stem=(3, 2, 1), in_chans=in_chans,
+        coord_dims=dims, num_classes=5, sampling=sampling, layer_scale=1.0,
     ).double().eval()  # fmt: skip
 
 
@@ -200,7 +204,7 @@ def test_sets_that_hardly_are_any(points, sampling):
             out = model_of(3, sampling, in_chans=0)(PointSet.from_points(places.double()))
         assert out.shape == (1, 5) and torch.isfinite(out).all()
     plan = Cloud(sampling).plan(torch.zeros(50, 3), torch.tensor([0, 50]), 4, 2)
-    assert plan.windows == 1 and plan.center_valid[0, 0]
+    assert plan.num_windows == 1 and plan.center_valid[0, 0]
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)
@@ -211,7 +215,7 @@ def test_positions_in_half_precision(sampling):
     assert torch.equal(layout.anchors(pos, ptr, 4)[0], layout.anchors(pos.float(), ptr, 4)[0])
     half, single = layout.plan(pos, ptr, 3, 2), layout.plan(pos.float(), ptr, 3, 2)
     assert torch.equal(half.order, single.order) and torch.equal(half.center_valid, single.center_valid)
-    assert torch.equal(half.pooling > 0, single.pooling > 0)
+    assert torch.equal(half.pool_weight > 0, single.pool_weight > 0)
     points = PointSet(pos, torch.randn(320, 2).bfloat16(), ptr)
     with torch.no_grad():
         assert torch.isfinite(model_of(3, sampling).bfloat16()(points)).all()
@@ -223,7 +227,7 @@ def test_unknown_sampling():
 
 
 def test_a_cloud_has_no_image():
-    with pytest.raises(ValueError, match="these points have no lattice"):
+    with pytest.raises(ValueError, match="the points are not on a grid"):
         PointSet.from_points(torch.rand(4, 3)).to_image()
 
 
@@ -231,8 +235,8 @@ def test_a_cloud_has_no_image():
 def test_pixels_of_an_image_run_as_a_cloud(sampling):
     images = torch.rand(2, 3, 16, 16)
     model = pointmix.create_model(
-        "coc_tiny", dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4,
-        layout="cloud", sampling=sampling, num_classes=3,
+        "coc_tiny", dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2),
+        heads=1, head_dim=4, layout="cloud", sampling=sampling, num_classes=3,
     ).eval()  # fmt: skip
     with torch.no_grad():
         out = model(images)

@@ -9,41 +9,41 @@ import torch
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import SAMPLING, Cloud
-from pointmix.layouts.plan import with_offsets
+from pointmix.layouts.plan import with_relative_pos
 from tests.layouts.test_cloud import cloud
 
 
 def windows(plan) -> torch.Tensor:
     """The window of each point."""
-    of_row = torch.arange(len(plan.slot)) if plan.row_window is None else plan.row_window
-    of_slot = of_row[:, None, None].expand(*plan.slot.shape, 1)
-    return plan.leave(plan.merge(of_slot.contiguous())).squeeze(-1)
+    of_row = torch.arange(len(plan.partition_index)) if plan.row_window is None else plan.row_window
+    of_slot = of_row[:, None, None].expand(*plan.partition_index.shape, 1)
+    return plan.from_window_order(plan.window_reverse(of_slot.contiguous())).squeeze(-1)
 
 
 def pooled(plan, x: torch.Tensor) -> torch.Tensor:
     """Mean of x around each center (S, M, C)."""
-    return plan.pool(plan.split(plan.enter(x)))
+    return plan.pool_centers(plan.window_partition(plan.to_window_order(x)))
 
 
 # ---- windows and centers --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)
-@pytest.mark.parametrize("dims, folds", [(1, 7), (2, 4), (3, 2), (3, 3), (5, 2)])
-def test_windows_are_equal_boxes_and_none_is_empty(dims, folds, sampling):
+@pytest.mark.parametrize("dims, per_side", [(1, 7), (2, 4), (3, 2), (3, 3), (5, 2)])
+def test_windows_are_equal_boxes_and_none_is_empty(dims, per_side, sampling):
     pos, ptr = cloud(200, 2, 30, dims=dims)
-    window = windows(Cloud(sampling).plan(pos, ptr, folds, 2))
+    window = windows(Cloud(sampling).plan(pos, ptr, per_side, 2))
     key = []
     for b in range(3):
         x = pos[ptr[b] : ptr[b + 1]]
         low, high = x.amin(0), x.amax(0)
-        box = ((x - low) / (high - low) * folds).floor().clamp(max=folds - 1)
+        box = ((x - low) / (high - low) * per_side).floor().clamp(max=per_side - 1)
         key += [(b, *row) for row in box.long().tolist()]
     boxes = sorted(set(key))
     assert window.tolist() == [boxes.index(k) for k in key]
 
 
-SHAPES = pytest.mark.parametrize("dims, folds, centers", [(1, 1, 2), (2, 3, 2), (3, 2, 2), (3, 1, 3), (5, 1, 2)])
+SHAPES = pytest.mark.parametrize("dims, per_side, centers", [(1, 1, 2), (2, 3, 2), (3, 2, 2), (3, 1, 3), (5, 1, 2)])
 
 
 def mean_near(x: torch.Tensor, place: torch.Tensor, number: int) -> torch.Tensor:
@@ -52,12 +52,12 @@ def mean_near(x: torch.Tensor, place: torch.Tensor, number: int) -> torch.Tensor
 
 
 @SHAPES
-def test_centers_are_around_farthest_points(dims, folds, centers):
+def test_centers_are_around_farthest_points(dims, per_side, centers):
     pos, ptr = cloud(90, 13, dims=dims)
-    plan = Cloud().plan(pos, ptr, folds, centers)
+    plan = Cloud().plan(pos, ptr, per_side, centers)
     window, at = windows(plan), pooled(plan, pos)  # (S, M, D)
-    assert at.shape == (plan.windows, centers**2, dims)
-    for s in range(plan.windows):
+    assert at.shape == (plan.num_windows, centers**2, dims)
+    for s in range(plan.num_windows):
         x = pos[window == s]
         picks = [0]
         while len(picks) < centers**2:
@@ -67,26 +67,26 @@ def test_centers_are_around_farthest_points(dims, folds, centers):
 
 
 @SHAPES
-def test_centers_are_around_points_of_a_grid(dims, folds, centers):
+def test_centers_are_around_points_of_a_grid(dims, per_side, centers):
     pos, ptr = cloud(90, dims=dims)
     pos[0], pos[1] = -5, 5  # the corners
-    plan = Cloud("grid").plan(pos, ptr, folds, centers)
+    plan = Cloud("grid").plan(pos, ptr, per_side, centers)
     window, at = windows(plan), pooled(plan, pos)
-    assert at.shape == (plan.windows, centers**dims, dims)
+    assert at.shape == (plan.num_windows, centers**dims, dims)
     steps = torch.cartesian_prod(*[(torch.arange(centers).double() + 0.5) / centers] * dims).view(-1, dims)
-    for s in range(plan.windows):
+    for s in range(plan.num_windows):
         x = pos[window == s]
-        box = ((x[0] + 5) / 10 * folds).floor().clamp(max=folds - 1)
-        proposals = (box + steps) / folds * 10 - 5
+        box = ((x[0] + 5) / 10 * per_side).floor().clamp(max=per_side - 1)
+        proposals = (box + steps) / per_side * 10 - 5
         torch.testing.assert_close(at[s], torch.stack([mean_near(x, p, centers**dims) for p in proposals]))
 
 
 @SHAPES
-def test_centers_are_around_random_points(dims, folds, centers):
+def test_centers_are_around_random_points(dims, per_side, centers):
     pos, ptr = cloud(90, 13, dims=dims)
-    plan = Cloud("random").plan(pos, ptr, folds, centers)
+    plan = Cloud("random").plan(pos, ptr, per_side, centers)
     window, at = windows(plan), pooled(plan, pos)
-    for s in range(plan.windows):
+    for s in range(plan.num_windows):
         x = pos[window == s]
         around_any = torch.stack([mean_near(x, p, centers**2) for p in x])
         assert (torch.cdist(at[s], around_any).amin(1) < 1e-7).all()
@@ -129,15 +129,15 @@ def test_far_from_the_origin(dtype, sampling):
 def test_windows_of_many_dimensions_stay_within_their_set():
     pos, ptr = torch.rand(60, 24, dtype=torch.float64), torch.tensor([0, 30, 60])
     plan = Cloud().plan(pos, ptr, 8, 1)
-    assert plan.windows == 60  # alone in a corner of so many, each of them
-    assert Cloud().plan(pos[:1].expand(60, -1), ptr, 8, 1).windows == 2
+    assert plan.num_windows == 60  # alone in a corner of so many, each of them
+    assert Cloud().plan(pos[:1].expand(60, -1), ptr, 8, 1).num_windows == 2
 
 
 # ---- one more level, rolled boxes -----------------------------------------------------------------------------------
 
 
-def layered(points: PointSet, folds: int, centers: int, sampling: str = "fps", **kwargs):
-    return Cloud(sampling).plan(points.pos, points.ptr, folds, centers, pad="needed", **kwargs)
+def layered(points: PointSet, per_side: int, centers: int, sampling: str = "fps", **kwargs):
+    return Cloud(sampling).plan(points.pos, points.ptr, per_side, centers, pad="needed", **kwargs)
 
 
 def test_centers_that_coincide_are_kept_if_lattices_keep_them():
@@ -146,33 +146,33 @@ def test_centers_that_coincide_are_kept_if_lattices_keep_them():
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)
-@pytest.mark.parametrize("dims, folds", [(1, 7), (2, 3), (3, 2), (3, 1)])
-def test_rolled_boxes(dims, folds, sampling):
+@pytest.mark.parametrize("dims, per_side", [(1, 7), (2, 3), (3, 2), (3, 1)])
+def test_rolled_boxes(dims, per_side, sampling):
     """Box k reaches from half a box before its place to half a box after, the first one around the border."""
     pos, ptr = cloud(200, 2, 30, dims=dims)
-    plan = layered(PointSet(pos, pos, ptr), folds, 2, sampling, shift=True)
+    plan = layered(PointSet(pos, pos, ptr), per_side, 2, sampling, shift=True)
     window, key = windows(plan), []
     for b in range(3):
         x = pos[ptr[b] : ptr[b + 1]]
-        box = ((x - x.amin(0)) / (x.amax(0) - x.amin(0)) * folds + 0.5).floor() % folds
+        box = ((x - x.amin(0)) / (x.amax(0) - x.amin(0)) * per_side + 0.5).floor() % per_side
         key += [(b, *row) for row in box.long().tolist()]
     boxes = sorted(set(key))
     assert window.tolist() == [boxes.index(k) for k in key]
 
 
 @pytest.mark.parametrize("sampling", ["fps", "grid"])
-@pytest.mark.parametrize("dims, folds, top", [(1, 7, 2), (2, 3, 2), (3, 2, 2), (3, 1, 1)])
-def test_boxes_are_points_of_one_more_level(dims, folds, top, sampling):
+@pytest.mark.parametrize("dims, per_side, top", [(1, 7, 2), (2, 3, 2), (3, 2, 2), (3, 1, 1)])
+def test_boxes_are_points_of_one_more_level(dims, per_side, top, sampling):
     """The mean of each box, and means of what lies nearest to proposals over the whole set."""
     pos, ptr = cloud(150, 40, 1, dims=dims)
-    plan = layered(PointSet(pos, pos, ptr), folds, 1, sampling, top=top)
-    window, rows, over = windows(plan), plan.split(plan.enter(pos)), plan.top
-    means = torch.stack([pos[window == s].mean(0) for s in range(plan.windows)])
+    plan = layered(PointSet(pos, pos, ptr), per_side, 1, sampling, global_centers_per_side=top)
+    window, rows, over = windows(plan), plan.window_partition(plan.to_window_order(pos)), plan.upper
+    means = torch.stack([pos[window == s].mean(0) for s in range(plan.num_windows)])
     torch.testing.assert_close(over.mean(rows), means)
-    slots = over.split(means)
-    assert slots.shape[0] == 3 and int(over.valid.sum()) == plan.windows and over.valid.sum(1)[2] == 1
-    torch.testing.assert_close(over.merge(slots), means)
-    around = over.pool(rows)
+    slots = over.set_partition(means)
+    assert slots.shape[0] == 3 and int(over.valid.sum()) == plan.num_windows and over.valid.sum(1)[2] == 1
+    torch.testing.assert_close(over.set_reverse(slots), means)
+    around = over.pool_centers(rows)
     assert around.shape == (3, top**dims if sampling == "grid" else top**2, dims) and over.center_valid.all()
     steps = torch.cartesian_prod(*[(torch.arange(top).double() + 0.5) / top] * dims).view(-1, dims)
     for b in range(2):
@@ -192,7 +192,7 @@ def test_boxes_are_points_of_one_more_level(dims, folds, top, sampling):
 @pytest.mark.parametrize("shift", [False, True])
 def test_offsets_are_from_centers(shift):
     pos, ptr = cloud(60, 5, dims=3)
-    plan = with_offsets(layered(PointSet(pos, pos, ptr), 2, 2, shift=shift), pos)
+    plan = with_relative_pos(layered(PointSet(pos, pos, ptr), 2, 2, shift=shift), pos)
     window, centers = windows(plan), pooled(plan, pos)
-    own = plan.leave(plan.merge(plan.offsets.transpose(1, 2).flatten(2))).view(-1, 4, 3)
+    own = plan.from_window_order(plan.window_reverse(plan.relative_pos.transpose(1, 2).flatten(2))).view(-1, 4, 3)
     torch.testing.assert_close(own, pos[:, None] - centers[window])

@@ -101,12 +101,14 @@ def test_whatever_was_asked_for_before(name):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kwargs", [{}, dict(pad="needed", table=7, top=2), dict(pad="needed", shift=True)], ids=str)
+@pytest.mark.parametrize(
+    "kwargs", [{}, dict(pad="needed", table_size=7, global_centers_per_side=2), dict(pad="needed", shift=True)], ids=str
+)
 def test_plans_do_not_depend_on_positions(size, kwargs):
     points = PointSet.from_batch(torch.randn(2, 3, *size))
     plan = points.layout.plan(points.pos, points.ptr, 4, 2, **kwargs)
     assert points.layout.plan(torch.randn_like(points.pos), points.ptr.clone(), 4, 2, **kwargs) is plan
-    assert points.layout.plan(points.pos.double(), points.ptr, 4, 2, **kwargs).pooling.dtype == torch.float64
+    assert points.layout.plan(points.pos.double(), points.ptr, 4, 2, **kwargs).pool_weight.dtype == torch.float64
     for tensor in tensors(plan):
         assert not tensor.is_inference() and not tensor.requires_grad
 
@@ -137,7 +139,7 @@ def test_models_are_copied_and_saved_without_it():
     before = len(pickle.dumps(model))
     with torch.no_grad():
         out = model(x)
-        assert len(pickle.dumps(model)) == before and cache.held() > 0
+        assert len(pickle.dumps(model)) == before and cache.cached_bytes() > 0
         assert torch.equal(copy.deepcopy(model)(x), out) and torch.equal(pickle.loads(pickle.dumps(model))(x), out)
 
 
@@ -147,7 +149,7 @@ def test_many_sizes_do_not_add_up(monkeypatch):
     with torch.inference_mode():
         for side in range(33, 129, 5):
             model(torch.randn(1, 3, side, 97))
-            assert cache.held() <= 2**18 and len(cache._entries) <= cache.ENTRIES
+            assert cache.cached_bytes() <= 2**18 and len(cache._entries) <= cache.ENTRIES
 
 
 # ---- positions --------------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
-from pointmix.layouts.plan import with_offsets
+from pointmix.layouts.plan import with_relative_pos
 from pointmix.layouts.sparse import SparseGrid
 
 KERNELS = [(4, 4, 0), (3, 2, 1), (3, 1, 1), (7, 4, 3), (3, 2, 0), (5, 3, 2)]
 
 
-def reduce(points: PointSet, weight, bias, stride, padding, keep, absent="zero"):
-    settings = dict(stride=stride, padding=padding, keep=keep, absent=absent)
+def reduce(points: PointSet, weight, bias, stride, padding, keep_cells, absent="zero"):
+    settings = dict(stride=stride, padding=padding, keep_cells=keep_cells, absent=absent)
     return PointSet(*points.layout.reduce(points.pos, points.feat, points.ptr, weight, bias, **settings))
 
 
@@ -42,16 +42,16 @@ def random_mask(height: int, width: int, density: float) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize("keep", ["occupied", "area"])
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
 @pytest.mark.parametrize("density", [0.05, 0.4, 1.0])
 @pytest.mark.parametrize("kernel, stride, padding", KERNELS)
-def test_reduce_is_a_convolution_with_zeros_for_absent_cells(kernel, stride, padding, density, keep):
+def test_reduce_is_a_convolution_with_zeros_for_absent_cells(kernel, stride, padding, density, keep_cells):
     sizes = [(13, 17), (8, 8), (1, 7)]
     images = [torch.randn(3, *size, dtype=torch.float64) for size in sizes]
     masks = [random_mask(*size, density) for size in sizes]
     points = PointSet.from_images(images, masks)
     weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    out = reduce(points, weight, bias, stride, padding, keep)
+    out = reduce(points, weight, bias, stride, padding, keep_cells)
     for image, mask, part in zip(images, masks, out.unbind(), strict=True):
         height, width = (-(-side // stride) for side in mask.shape)
         assert part.layout.size.tolist() == [[height, width]]
@@ -63,17 +63,17 @@ def test_reduce_is_a_convolution_with_zeros_for_absent_cells(kernel, stride, pad
         at = part.layout.cell.T
         torch.testing.assert_close(part.feat, dense[:, at[0], at[1]].T)
         assert occupied[at[0], at[1]].all()
-        if keep == "occupied":
+        if keep_cells == "occupied":
             assert torch.equal(present(part)[0], occupied)
 
 
-@pytest.mark.parametrize("keep", ["occupied", "area"])
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
 @pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (4, 4, 0), (5, 2, 2)])
-def test_absent_nearest_reads_the_nearest_present_cell_of_the_kernel(kernel, stride, padding, keep):
+def test_absent_nearest_reads_the_nearest_present_cell_of_the_kernel(kernel, stride, padding, keep_cells):
     image, mask = torch.randn(3, 9, 11, dtype=torch.float64), random_mask(9, 11, 0.4)
     points = PointSet.from_image(image, mask)
     weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    out = reduce(points, weight, bias, stride, padding, keep, absent="nearest")
+    out = reduce(points, weight, bias, stride, padding, keep_cells, absent="nearest")
     if (kernel, padding) == (stride, 0):
         image, mask = moved(image, mask, present(out)[0], stride)
     slots = torch.cartesian_prod(torch.arange(kernel), torch.arange(kernel))
@@ -140,11 +140,11 @@ def test_area_spreads_over_equal_cells():
     assert quarters.min() >= 8  # of 16 on average
 
 
-@pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_reduced_positions_are_means_of_present_points(keep):
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
+def test_reduced_positions_are_means_of_present_points(keep_cells):
     mask = random_mask(13, 11, 0.5)
     points = PointSet.from_image(torch.randn(1, 13, 11, dtype=torch.float64), mask)
-    out = reduce(points, torch.ones(1, 1, 3, 3, dtype=torch.float64), None, 2, 1, keep)
+    out = reduce(points, torch.ones(1, 1, 3, 3, dtype=torch.float64), None, 2, 1, keep_cells)
     parent = points.layout.cell // 2
     for cell, pos in zip(out.layout.cell, out.pos, strict=True):
         torch.testing.assert_close(pos, points.pos[(parent == cell).all(1)].mean(0))
@@ -155,8 +155,8 @@ def test_a_cell_lies_at_the_mean_of_the_points_it_takes():
     mask = torch.zeros(12, 12, dtype=torch.bool)
     mask[::4, ::4] = True
     points = PointSet.from_image(torch.randn(1, 12, 12, dtype=torch.float64), mask)
-    for keep, cells in (("occupied", 9), ("area", 1)):
-        out = reduce(points, torch.ones(1, 1, 4, 4, dtype=torch.float64), None, 4, 0, keep)
+    for keep_cells, cells in (("occupied", 9), ("area", 1)):
+        out = reduce(points, torch.ones(1, 1, 4, 4, dtype=torch.float64), None, 4, 0, keep_cells)
         assert len(out.feat) == cells
         torch.testing.assert_close(out.pos.mean(0), points.pos.mean(0))
 
@@ -174,9 +174,9 @@ def test_points_of_cells_that_go_have_gradients():
 
 
 @pytest.mark.parametrize("stride", [2, 3])
-@pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_pooled_features_are_means_of_present_points(keep, stride, ragged):
-    coarse = reduce(ragged, torch.randn(5, 3, 3, 3, dtype=torch.float64), None, stride, 1, keep)
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
+def test_pooled_features_are_means_of_present_points(keep_cells, stride, ragged):
+    coarse = reduce(ragged, torch.randn(5, 3, 3, 3, dtype=torch.float64), None, stride, 1, keep_cells)
     pooled, valid = ragged.layout.pool(ragged, coarse, stride)
     assert valid is None and len(pooled) == len(coarse.feat)
     for part, out in zip(ragged.unbind(), coarse.with_feat(pooled).unbind(), strict=True):
@@ -187,22 +187,22 @@ def test_pooled_features_are_means_of_present_points(keep, stride, ragged):
 
 @pytest.mark.parametrize("absent", ["zero", "nearest"])
 @pytest.mark.parametrize("kernel, padding", [(3, 1), (2, 0)])
-@pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_order_of_points_does_not_matter(keep, kernel, padding, absent, ragged, shuffle):
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
+def test_order_of_points_does_not_matter(keep_cells, kernel, padding, absent, ragged, shuffle):
     weight = torch.randn(4, 3, kernel, kernel, dtype=torch.float64)
-    one, other = (reduce(p, weight, None, 2, padding, keep, absent) for p in (ragged, shuffle(ragged)[0]))
+    one, other = (reduce(p, weight, None, 2, padding, keep_cells, absent) for p in (ragged, shuffle(ragged)[0]))
     assert torch.equal(one.layout.cell, other.layout.cell) and torch.equal(one.ptr, other.ptr)
     torch.testing.assert_close(one.feat, other.feat)
     torch.testing.assert_close(one.pos, other.pos)
 
 
 @pytest.mark.parametrize("kernel, padding", [(3, 1), (2, 0)])
-@pytest.mark.parametrize("keep", ["occupied", "area"])
-def test_sets_do_not_see_each_other(keep, kernel, padding, ragged):
+@pytest.mark.parametrize("keep_cells", ["occupied", "area"])
+def test_sets_do_not_see_each_other(keep_cells, kernel, padding, ragged):
     weight = torch.randn(4, 3, kernel, kernel, dtype=torch.float64)
-    together = reduce(ragged, weight, None, 2, padding, keep).unbind()
+    together = reduce(ragged, weight, None, 2, padding, keep_cells).unbind()
     for part, alone in zip(together, ragged.unbind(), strict=True):
-        alone = reduce(alone, weight, None, 2, padding, keep)
+        alone = reduce(alone, weight, None, 2, padding, keep_cells)
         assert torch.equal(part.layout.cell, alone.layout.cell)
         torch.testing.assert_close(part.feat, alone.feat)
 
@@ -227,7 +227,7 @@ def test_gradients():
 def test_windows_follow_each_sets_own_lattice():
     images = [torch.randn(1, 8, 8), torch.randn(1, 3, 2)]
     plan = (points := PointSet.from_images(images)).layout.plan(points.pos, points.ptr, 4, 1)
-    assert plan.windows == 16 + 3 * 2
+    assert plan.num_windows == 16 + 3 * 2
 
 
 def test_repr_and_check():
@@ -242,43 +242,52 @@ def test_repr_and_check():
 # ---- windows of lattices that are continued by reflection -------------------------------------------------------
 
 
-def plan_of(points: PointSet, folds: int, centers: int = 1, pad: str | None = "needed", **kwargs):
-    return points.layout.plan(points.pos.double(), points.ptr, folds, centers, pad=pad, **kwargs)
+def plan_of(points: PointSet, per_side: int, centers: int = 1, pad: str | None = "needed", **kwargs):
+    return points.layout.plan(points.pos.double(), points.ptr, per_side, centers, pad=pad, **kwargs)
 
 
 def windows(plan, x: torch.Tensor) -> list[list]:
     """What lies in each window, in an order of its own."""
-    rows = plan.split(plan.enter(x[:, None]))[..., 0]
-    window = torch.arange(plan.windows) if plan.row_window is None else plan.row_window
+    rows = plan.window_partition(plan.to_window_order(x[:, None]))[..., 0]
+    window = torch.arange(plan.num_windows) if plan.row_window is None else plan.row_window
     valid = torch.ones_like(rows, dtype=torch.bool) if plan.valid is None else plan.valid
-    return [sorted(rows[window == s][valid[window == s]].tolist()) for s in range(plan.windows)]
+    return [sorted(rows[window == s][valid[window == s]].tolist()) for s in range(plan.num_windows)]
 
 
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("pad", ["needed", "always"])
 @pytest.mark.parametrize(
-    "size, folds, centers",
+    "size, per_side, centers",
     [((8, 12), 4, 2), ((9, 13), 4, 2), ((4, 9), 7, 1), ((5, 6), 1, 7), ((2, 30), 7, 2), ((1, 1), 7, 2)],
 )
-def test_full_lattices_plan_as_grids(size, folds, centers, pad, shift):
+def test_full_lattices_plan_as_grids(size, per_side, centers, pad, shift):
     points = PointSet.from_images(torch.randn(2, 3, *size, dtype=torch.float64))
-    settings = dict(pad=pad, shift=shift, table=7, top=2)
-    grid, sparse = (plan_of(p, folds, centers, **settings) for p in (points, points.as_sparse()))
+    settings = dict(pad=pad, shift=shift, table_size=7, global_centers_per_side=2)
+    grid, sparse = (plan_of(p, per_side, centers, **settings) for p in (points, points.as_sparse()))
     where = torch.arange(len(points.feat)).double()
-    assert torch.equal(sparse.leave(sparse.enter(points.feat)), points.feat)
-    assert torch.equal(sparse.leave(sparse.merge(sparse.split(sparse.enter(points.feat)))), points.feat)
-    rows = grid.split(grid.enter(where[:, None]))[..., 0]
+    assert torch.equal(sparse.from_window_order(sparse.to_window_order(points.feat)), points.feat)
+    assert torch.equal(
+        sparse.from_window_order(sparse.window_reverse(sparse.window_partition(sparse.to_window_order(points.feat)))),
+        points.feat,
+    )
+    rows = grid.window_partition(grid.to_window_order(where[:, None]))[..., 0]
     assert windows(sparse, where) == rows.sort(1).values.tolist()
-    pooled, means = ([p.pool(r), p.top.mean(r)] for p in (grid, sparse) for r in [p.split(p.enter(points.feat))])
+    pooled, means = (
+        [p.pool_centers(r), p.upper.mean(r)]
+        for p in (grid, sparse)
+        for r in [p.window_partition(p.to_window_order(points.feat))]
+    )
     torch.testing.assert_close(pooled, means)
-    assert sparse.center_valid.all() and sparse.top.valid.all() and sparse.top.center_valid.all()
+    assert sparse.center_valid.all() and sparse.upper.valid.all() and sparse.upper.center_valid.all()
 
     table = torch.randn(2, 3, 7, 7, dtype=torch.float64)
     read = []  # at the own slot of each point
     for plan in (grid, sparse):
-        bias = plan.taps.read(table).transpose(1, 3)  # (R, L, E, M)
-        bias = bias.repeat(len(plan.split(plan.enter(points.feat))) // len(bias), 1, 1, 1).flatten(2)
-        read.append(plan.leave(plan.merge(bias.contiguous())))
+        bias = plan.table_lookup.read(table).transpose(1, 3)  # (R, L, E, M)
+        bias = bias.repeat(len(plan.window_partition(plan.to_window_order(points.feat))) // len(bias), 1, 1, 1).flatten(
+            2
+        )
+        read.append(plan.from_window_order(plan.window_reverse(bias.contiguous())))
     torch.testing.assert_close(*read)
 
 
@@ -302,7 +311,10 @@ def test_windows_hold_the_copies_of_present_points(ragged, shift):
                 expected.append(sorted(inside[inside >= 0].tolist()))
     assert [] in expected
     assert windows(plan, number) == [w for w in expected if w]
-    assert torch.equal(plan.leave(plan.merge(plan.split(plan.enter(ragged.feat)))), ragged.feat)
+    assert torch.equal(
+        plan.from_window_order(plan.window_reverse(plan.window_partition(plan.to_window_order(ragged.feat)))),
+        ragged.feat,
+    )
 
 
 @pytest.mark.parametrize("at", [(0, 0), (4, 4), (8, 12), (2, 7)])
@@ -310,42 +322,42 @@ def test_all_windows_but_one_are_empty(at):
     mask = torch.zeros(9, 13)
     mask[at] = 1
     points = PointSet.from_images([torch.randn(3, 9, 13, dtype=torch.float64)] * 2, [mask, None])
-    plan = plan_of(points, 3, 2, table=7, top=4)
+    plan = plan_of(points, 3, 2, table_size=7, global_centers_per_side=4)
     lonely = points.feat[:1]
-    rows = plan.split(plan.enter(points.feat))
+    rows = plan.window_partition(plan.to_window_order(points.feat))
     first = 1 if plan.row_window is None else int((plan.row_window == 0).sum())
-    assert plan.top.valid.sum(1).tolist() == [plan.windows - 9, 9]
-    pooled = plan.pool(rows)[: plan.windows - 9]
-    exists = plan.center_valid[: plan.windows - 9]
+    assert plan.upper.valid.sum(1).tolist() == [plan.num_windows - 9, 9]
+    pooled = plan.pool_centers(rows)[: plan.num_windows - 9]
+    exists = plan.center_valid[: plan.num_windows - 9]
     torch.testing.assert_close(pooled[exists], lonely.expand_as(pooled[exists]))
     assert exists.any(1).all() and first == 1
-    torch.testing.assert_close(plan.top.pool(rows)[0, plan.top.center_valid[0]][:1], lonely)
+    torch.testing.assert_close(plan.upper.pool_centers(rows)[0, plan.upper.center_valid[0]][:1], lonely)
 
 
 def test_tables_cover_each_sets_own_lattice():
-    """A pixel reads the table where its lattice lies under it, whatever lattices its batch-mates have."""
+    """A pixel reads the table at its position on its own grid, whatever the grids of the other sets."""
     sizes = [(7, 7), (14, 21), (9, 3)]
     points = PointSet.from_images([torch.zeros(1, *size, dtype=torch.float64) for size in sizes])
-    plan = plan_of(points, 1, 1, table=7)
+    plan = plan_of(points, 1, 1, table_size=7)
     table = torch.randn(1, 1, 7, 7, dtype=torch.float64)
-    bias = plan.taps.read(table)[:, 0, 0, :, None]  # (R, L, 1)
+    bias = plan.table_lookup.read(table)[:, 0, 0, :, None]  # (R, L, 1)
     expected = [F.interpolate(table, size, mode="bilinear", align_corners=True).flatten() for size in sizes]
-    torch.testing.assert_close(plan.leave(plan.merge(bias))[:, 0], torch.cat(expected))
+    torch.testing.assert_close(plan.from_window_order(plan.window_reverse(bias))[:, 0], torch.cat(expected))
 
 
 def test_a_continued_lattice_reads_its_table_from_edge_to_edge():
     """The table lies over the continued lattice: of 5 cells in 2 windows, the last is a copy."""
     points = PointSet.from_images(torch.zeros(1, 1, 1, 5, dtype=torch.float64)).as_sparse()
-    plan = plan_of(points, 2, 1, table=6)
+    plan = plan_of(points, 2, 1, table_size=6)
     table = torch.arange(6.0, dtype=torch.float64).expand(1, 1, 6, 6)
-    bias = plan.taps.read(table)[:, 0, 0, :, None]
-    assert plan.leave(plan.merge(bias))[:, 0].tolist() == [0, 1, 2, 3, 4]
+    bias = plan.table_lookup.read(table)[:, 0, 0, :, None]
+    assert plan.from_window_order(plan.window_reverse(bias))[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_offsets_are_from_centers_of_present_points(ragged):
-    plan = with_offsets(plan_of(ragged, 4, 2), ragged.pos)
-    rows = plan.split(plan.enter(ragged.pos))
-    centers = plan.pool(rows)
-    window = torch.arange(plan.windows) if plan.row_window is None else plan.row_window
+    plan = with_relative_pos(plan_of(ragged, 4, 2), ragged.pos)
+    rows = plan.window_partition(plan.to_window_order(ragged.pos))
+    centers = plan.pool_centers(rows)
+    window = torch.arange(plan.num_windows) if plan.row_window is None else plan.row_window
     for r in range(len(rows)):
-        torch.testing.assert_close(plan.offsets[r], rows[r] - centers[window[r]][:, None])
+        torch.testing.assert_close(plan.relative_pos[r], rows[r] - centers[window[r]][:, None])

@@ -79,7 +79,7 @@ def test_dropout_before_the_classifier():
 
 def test_drop_path_rises_linearly():
     model = model_of(drop_path_rate=0.3)
-    rates = [block.drop_path.drop.drop_prob for stage in model.stages for block in stage.blocks]
+    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
     torch.testing.assert_close(torch.tensor(rates), torch.linspace(0, 0.3, 7))
 
 
@@ -197,7 +197,7 @@ def test_reset_classifier():
 
 def test_a_pyramid_has_no_classifier():
     model = model_of(pyramid=True)
-    with pytest.raises(ValueError, match="a pyramid gives maps and has no classifier, got num_classes 3"):
+    with pytest.raises(ValueError, match="a pyramid returns maps and has no classifier, got num_classes 3"):
         model.reset_classifier(3)
     model.reset_classifier(0)
     assert len(model(torch.rand(1, 3, 32, 32))) == 4
@@ -275,22 +275,22 @@ def test_explain_names_what_the_mixers_used(kind, updates):
     assert [a.name for a in found] == [f"stages.{i}.blocks.{j}" for i, n in enumerate((2, 1, 3, 1)) for j in range(n)]
     for a in found:
         mixer, normed, plan, _, out = used[f"{a.name}.mixer"]
-        number, centers = len(a.points.feat), model.stages[int(a.name.split(".")[1])].centers ** 2
+        number, centers = len(a.points.feat), model.stages[int(a.name.split(".")[1])].centers_per_side ** 2
         assert a.center.shape == a.weight.shape == (number, 2) and a.window.shape == (number,)
         assert a.center.min() >= 0 and a.center.max() < len(a.center_pos) and len(a.center_pos) % centers == 0
         assert (a.weight > 0).all() and (a.weight < 1).all()
         assert torch.equal(a.center // centers, a.window[:, None].expand(-1, 2))  # a point's center is of its window
         if plan.center_valid is not None:
             assert plan.center_valid.flatten()[a.center].all()
-        v = plan.leave(mixer.qv(normed)[:, 16:]).view(-1, 2, 8)
-        top = mixer.qv(plan.pool(plan.split(normed)))[..., 16:].reshape(-1, 2, 8).clone()
+        v = plan.from_window_order(mixer.qv(normed)[:, 16:]).view(-1, 2, 8)
+        top = mixer.qv(plan.pool_centers(plan.window_partition(normed)))[..., 16:].reshape(-1, 2, 8).clone()
         bottom = torch.ones(len(top), 2)
         for e in range(2):
             top[:, e].index_add_(0, a.center[:, e], a.weight[:, e, None] * v[:, e])
             bottom[:, e].index_add_(0, a.center[:, e], a.weight[:, e])
         g = top / bottom[..., None]
         o = torch.stack([a.weight[:, e, None] * g[a.center[:, e], e] for e in range(2)], dim=1)
-        torch.testing.assert_close(mixer.proj(o.flatten(1)), plan.leave(out), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mixer.proj(o.flatten(1)), plan.from_window_order(out), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", INPUTS)
@@ -299,7 +299,7 @@ def test_explained_windows_and_positions(kind):
     for a in model.explain(x):
         cell = a.points.as_sparse().layout.cell
         size = a.points.as_sparse().layout.size[a.points.batch]
-        side = size.clamp(max=model.stages[int(a.name.split(".")[1])].folds)
+        side = size.clamp(max=model.stages[int(a.name.split(".")[1])].windows_per_side)
         # windows are numbered in the order of (set, row, column): equal windows have equal numbers and no others
         own = torch.cat([a.points.batch[:, None], cell * side // size], dim=1)
         _, number = torch.unique(own, dim=0, return_inverse=True)
@@ -316,7 +316,7 @@ def test_explained_points_carry_the_blocks_input():
     model.stages[0].blocks[0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs))
     found = model.explain(images)
     x, plan, _ = seen[0]
-    torch.testing.assert_close(found[0].points.feat, plan.leave(x))
+    torch.testing.assert_close(found[0].points.feat, plan.from_window_order(x))
     assert found[0].points.layout.size == (16, 16) and found[3].points.feat.shape == (2 * 4 * 4, 16)
 
 

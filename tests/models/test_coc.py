@@ -36,10 +36,10 @@ def test_exact_parameters(name, parameters):
         ("coc_tiny", dict(pyramid=True), 5_250_168),
         ("coc_small", dict(pyramid=True), 14_145_048),
         ("coc_medium", dict(pyramid=True), 28_778_544),
-        ("coc_small", dict(pyramid=True, centers=(7, 7, 7, 7)), 14_145_048),
+        ("coc_small", dict(pyramid=True, centers_per_side=(7, 7, 7, 7)), 14_145_048),
         ("coc_small", dict(cluster=False), 12_240_104),
         ("coc_small", dict(heads=1, head_dim=(16, 32, 96, 128)), 13_222_208),
-        ("coc_tiny", dict(folds=(1, 1, 1, 1), centers=(4, 4, 2, 2)), 5_570_584),
+        ("coc_tiny", dict(windows_per_side=(1, 1, 1, 1), centers_per_side=(4, 4, 2, 2)), 5_570_584),
         ("coc_tiny", dict(center_updates=2), 5_570_584),
         ("coc_tiny", dict(coords=False), 5_570_584 - 2 * 16 * 32),
         ("coc_tiny", dict(in_chans=4), 5_570_584 + 16 * 32),
@@ -52,7 +52,7 @@ def test_parameters_of_variations(name, kwargs, parameters):
 
 
 @pytest.mark.parametrize(
-    "name, folds, centers",
+    "name, windows_per_side, centers",
     [
         ("coc_tiny", (8, 4, 2, 1), (2, 2, 2, 2)),
         ("coc_tiny2", (7, 7, 1, 1), (4, 2, 7, 4)),
@@ -60,9 +60,12 @@ def test_parameters_of_variations(name, kwargs, parameters):
         ("coc_base_dim96", (8, 4, 2, 1), (2, 2, 2, 2)),
     ],
 )
-def test_windows_and_centers(name, folds, centers):
+def test_windows_and_centers(name, windows_per_side, centers):
     model = pointmix.create_model(name)
-    assert tuple(s.folds for s in model.stages) == folds and tuple(s.centers for s in model.stages) == centers
+    assert (
+        tuple(s.windows_per_side for s in model.stages) == windows_per_side
+        and tuple(s.centers_per_side for s in model.stages) == centers
+    )
 
 
 def test_builds_without_memory():
@@ -86,7 +89,7 @@ def test_start_of_the_weights():
 def test_flags_reach_the_arithmetic():
     """Each switch of the paper's ablations changes the logits; the reference form does not."""
     images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
-    base = TINY | dict(layer_scale=1.0, folds=(2, 2, 1, 1))
+    base = TINY | dict(layer_scale=1.0, windows_per_side=(2, 2, 1, 1))
     logits = {}
     for name, flags in {
         "default": {},
@@ -95,8 +98,8 @@ def test_flags_reach_the_arithmetic():
         "dynamic": dict(center_updates=2),
         "exclusive": dict(coord_mode="exclusive"),
         "no cluster": dict(cluster=False),
-        "no windows": dict(folds=(1, 1, 1, 1)),
-        "more centers": dict(centers=(3, 3, 3, 3)),
+        "no windows": dict(windows_per_side=(1, 1, 1, 1)),
+        "more centers": dict(centers_per_side=(3, 3, 3, 3)),
     }.items():
         model = pointmix.create_model("coc_tiny", **base | flags).double().eval()
         for p in model.parameters():
@@ -115,7 +118,9 @@ def test_no_position_information():
     value = torch.rand(4, 3)
     here, there = (PointSet.from_pixels(value, rows + d, cols + d, (64, 64)) for d in (0, 32))
     for coords in (False, True):
-        model = pointmix.create_model("coc_tiny", **TINY, coords=coords, folds=(1,) * 4, layer_scale=1.0).eval()
+        model = pointmix.create_model(
+            "coc_tiny", **TINY, coords=coords, windows_per_side=(1,) * 4, layer_scale=1.0
+        ).eval()
         assert torch.allclose(model(here), model(there), atol=1e-6) != coords
 
 
@@ -130,14 +135,14 @@ def test_a_coarser_stem():
     [
         (dict(heads=(2, 2)), r"heads has 2 values for 4 stages: \(2, 2\)"),
         (dict(dims=(8, 8)), r"dims has 2 values for 4 stages: \(8, 8\)"),
-        (dict(folds=(8, 4, 2)), "folds has 3 values for 4 stages"),
-        (dict(centers=(2,) * 5), "centers has 5 values for 4 stages"),
-        (dict(folds=(0, 1, 1, 1)), "folds must be at least 1, got"),
+        (dict(windows_per_side=(8, 4, 2)), "windows_per_side has 3 values for 4 stages"),
+        (dict(centers_per_side=(2,) * 5), "centers_per_side has 5 values for 4 stages"),
+        (dict(windows_per_side=(0, 1, 1, 1)), "windows_per_side must be at least 1, got"),
         (dict(depths=(1, 0, 1, 1)), "depths must be at least 1, got"),
         (dict(coord_mode="middle"), "coord_mode must be one of inclusive, exclusive, got 'middle'"),
         (dict(global_pool="max"), "global_pool must be 'avg' or '', got 'max'"),
         (dict(denominator="sum"), "denominator must be one of"),
-        (dict(keep="few"), "keep must be 'area' or 'occupied', got 'few'"),
+        (dict(keep_cells="few"), "keep_cells must be 'area' or 'occupied', got 'few'"),
         (dict(stem=(2, 4, 0)), "kernel 2, stride 4"),
         (dict(pretrained=True), "coc_tiny: no weights are hosted.*load_reference"),
     ],

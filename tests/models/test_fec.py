@@ -24,7 +24,7 @@ def count(name: str, **kwargs) -> int:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_exact_parameters(name):
     assert (count(name), count(name, pyramid=True)) == PARAMETERS[name]
-    assert count(name, pyramid=True, centers=(10, 10, 5, 5)) == PARAMETERS[name][1]
+    assert count(name, pyramid=True, centers_per_side=(10, 10, 5, 5)) == PARAMETERS[name][1]
     # of Context Clusters of the same size, and of two linear maps and a norm a pool
     reference = dict(fec_small="coc_tiny", fec_base="coc_small", fec_large="coc_medium")[name]
     dims = [info["num_chs"] for info in pointmix.create_model(name, depths=(1, 1, 1, 1)).feature_info]
@@ -35,7 +35,7 @@ def test_exact_parameters(name):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_windows_centers_and_pools(name):
     model = pointmix.create_model(name, depths=(1, 1, 1, 1))
-    assert [(s.folds, s.centers) for s in model.stages] == [(1, 4), (1, 4), (1, 2), (1, 2)]
+    assert [(s.windows_per_side, s.centers_per_side) for s in model.stages] == [(1, 4), (1, 4), (1, 2), (1, 2)]
     assert [type(s.reducer) for s in model.stages] == [Reducer, ClusterPool, ClusterPool, ClusterPool]
     assert all(block.mixer.unweighted for stage in model.stages for block in stage.blocks)
 
@@ -48,7 +48,7 @@ def randomized(**kwargs) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ["images", "masked", "cloud"])
-def test_plain_twin(kind):
+def test_reference_form(kind):
     images = torch.rand(2, 3, 72, 56, dtype=torch.float64)
     x = dict(images=images, masked=PointSet.from_images(images, torch.rand(2, 72, 56) < 0.5), cloud=images)[kind]
     layout = "cloud" if kind == "cloud" else "given"
@@ -66,14 +66,18 @@ def test_flags_reach_the_arithmetic():
     images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         default = randomized()(images)
-        for flags in (dict(folds=(2, 2, 1, 1)), dict(centers=(5, 5, 2, 2)), dict(coords=True, coord_mode="exclusive")):
+        for flags in (
+            dict(windows_per_side=(2, 2, 1, 1)),
+            dict(centers_per_side=(5, 5, 2, 2)),
+            dict(coords=True, coord_mode="exclusive"),
+        ):
             assert (randomized(**flags)(images) - default).abs().max() > 1e-6, flags
         torch.testing.assert_close(randomized(denominator="count")(images), default)  # without weights they are one
 
 
 def test_keep_and_absent_reach_the_pools():
-    model = pointmix.create_model("fec_small", **TINY, keep="occupied", absent="nearest")
-    assert all(s.reducer.skip.keep == "occupied" and s.reducer.skip.absent == "nearest" for s in model.stages[1:])
+    model = pointmix.create_model("fec_small", **TINY, keep_cells="occupied", absent="nearest")
+    assert all(s.reducer.skip.keep_cells == "occupied" and s.reducer.skip.absent == "nearest" for s in model.stages[1:])
 
 
 def test_start_of_the_weights():

@@ -22,7 +22,7 @@ CASES = {
     "coc_tiny_224": ("coc_tiny", {}),
     "coc_tiny2_224": ("coc_tiny2", {}),
     "coc_tiny_plain_96": ("coc_tiny_plain", {}),
-    "coc_small_25_128x192": ("coc_small", dict(centers=(5, 5, 5, 5))),
+    "coc_small_25_128x192": ("coc_small", dict(centers_per_side=(5, 5, 5, 5))),
     "fec_small_96": ("fec_small", {}),
 }
 HCFORMERS = {"hcformer_nano_224": ("hcformer_nano", {}), "hcformer_tiny_200x304": ("hcformer_tiny", {})}

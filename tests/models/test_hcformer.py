@@ -9,6 +9,7 @@ import pointmix
 from pointmix import PointSet
 from pointmix.layouts.grid import Grid
 from pointmix.models.hcformer import checkpoint_filter_fn
+from pointmix.nn.norm import SetIndex
 
 TINY = dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), heads=2, head_dim=4, num_classes=5)
 F64 = dict(dtype=torch.float64)
@@ -69,9 +70,9 @@ def test_exact_parameters(name, switch):
 @pytest.mark.parametrize(
     "kwargs, parameters",
     [
-        (dict(global_centers=(3, 3, 1, None)), 6_947_202),
-        (dict(global_centers=(5, 5, 1, None)), 6_959_746),
-        (dict(global_centers=(None,) * 4), 6_695_864),
+        (dict(global_centers_per_side=(3, 3, 1, None)), 6_947_202),
+        (dict(global_centers_per_side=(5, 5, 1, None)), 6_959_746),
+        (dict(global_centers_per_side=(None,) * 4), 6_695_864),
         (dict(geometry_patch="hyperbolic"), 6_952_690),
         (dict(geometry_window="euclidean"), 6_952_690),
         (dict(curvature=10.0, expmap="released", alpha="softplus", pad="always"), 6_952_690),
@@ -107,8 +108,9 @@ def test_parameters_of_blocks(name, parameters):
 def test_settings_as_yaml_gives_them():
     """Lists for tuples, null for no level above, truth values for tables."""
     model = pointmix.create_model(
-        "hcformer_tiny", depths=[1, 1], dims=[8, 12], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=[2, 4],
-        head_dim=[4, 4], global_centers=[2, None], table_size=[8, 4], rel_pos=True, hierarchy="window", num_classes=5,
+        "hcformer_tiny", depths=[1, 1], dims=[8, 12], mlp_ratios=[2, 2], windows_per_side=[2, 1],
+        centers_per_side=[2, 2], heads=[2, 4], head_dim=[4, 4], global_centers_per_side=[2, None], table_size=[8, 4],
+        rel_pos=True, hierarchy="window", num_classes=5,
     )  # fmt: skip
     mixers = [stage.blocks[0].mixer for stage in model.stages]
     assert [m.heads for m in mixers] == [2, 4] and [m.bias_patch.shape[2] for m in mixers] == [8, 4]
@@ -122,7 +124,7 @@ def test_settings_as_yaml_gives_them():
 def test_switches_reach_the_arithmetic():
     """Each changes the logits; the reference form does not."""
     images = torch.rand(2, 3, 72, 88, **F64)
-    base = TINY | dict(depths=(2, 1, 1, 1), layer_scale=1.0, folds=(2, 2, 1, 1))
+    base = TINY | dict(depths=(2, 1, 1, 1), layer_scale=1.0, windows_per_side=(2, 2, 1, 1))
     logits = {}
     for name, flags in {
         "default": {},
@@ -134,8 +136,8 @@ def test_switches_reach_the_arithmetic():
         "no tables": dict(rel_pos=False),
         "offset": dict(rel_pos="offset"),
         "curvature": dict(curvature=10.0),
-        "three centers": dict(global_centers=(3, 3, 1, None)),
-        "fewer levels": dict(global_centers=(None, 4, 1, None)),
+        "three centers": dict(global_centers_per_side=(3, 3, 1, None)),
+        "fewer levels": dict(global_centers_per_side=(None, 4, 1, None)),
         "always": dict(pad="always"),
         "coords": dict(coords=True),
         "cat_norm": dict(cat_norm=True),
@@ -157,15 +159,15 @@ def test_switches_reach_the_arithmetic():
 def test_every_second_block_rolls_its_windows():
     """As the same block on rolled features; where one window is the whole lattice nothing is rolled."""
     model = model_of(hierarchy="shift", rel_pos=False, depths=(3, 1, 2, 1))
-    assert [stage.shifted for stage in model.stages] == [True, True, False, False]
+    assert [stage.shift for stage in model.stages] == [True, True, False, False]
     stage, x = model.stages[0], torch.randn(2, 8, 14, 28, **F64)
     points = PointSet.from_images(x)
-    (reference, rolled), sets = stage.plans(points)
+    (reference, rolled), sets = stage.plans(points), SetIndex.of(points)
     block = stage.blocks[1]
 
     def run(plan, x: torch.Tensor) -> torch.Tensor:
         features = PointSet.from_images(x).feat
-        return points.with_feat(plan.leave(block(plan.enter(features), plan, sets))).to_image()
+        return points.with_feat(plan.from_window_order(block(plan.to_window_order(features), plan, sets))).to_image()
 
     expected = torch.roll(run(reference, torch.roll(x, (-1, -2), (2, 3))), (1, 2), (2, 3))  # windows of 2x4
     torch.testing.assert_close(run(rolled, x), expected)
@@ -175,7 +177,7 @@ def test_every_second_block_rolls_its_windows():
         block.forward = lambda x, plan, sets: (used.append(plan), x)[1]
     stage.reducer.forward = lambda points: points
     assert torch.equal(stage(points).feat, points.feat)
-    rows = [plan.split(plan.enter(points.feat)) for plan in (reference, *used)]
+    rows = [plan.window_partition(plan.to_window_order(points.feat)) for plan in (reference, *used)]
     assert [torch.equal(other, rows[0]) for other in rows[1:]] == [True, False, True]
 
 
@@ -191,7 +193,7 @@ CLOUDS = {
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("switches", CLOUDS)
 def test_clouds_whatever_their_order_and_their_mates(switches, dims):
-    settings = dict(CLOUDS[switches], coord_dims=dims, coords=True, folds=(3, 2, 1, 1))
+    settings = dict(CLOUDS[switches], coord_dims=dims, coords=True, windows_per_side=(3, 2, 1, 1))
     if switches == "table" and dims == 3:
         with pytest.raises(ValueError, match="clouds cannot read bias tables; give rel_pos 'offset' or false"):
             model_of(**settings)
@@ -210,7 +212,7 @@ def test_clouds_whatever_their_order_and_their_mates(switches, dims):
 @pytest.mark.parametrize("layout", ["given", "cloud"])
 def test_offsets_matter_on_any_layout(layout):
     """Without its last layer the small network says nothing: the model is the one without positions."""
-    settings = dict(layout=layout, folds=(2, 2, 1, 1))
+    settings = dict(layout=layout, windows_per_side=(2, 2, 1, 1))
     model, bare = model_of(rel_pos="offset", **settings), model_of(rel_pos=False, **settings)
     images = torch.randn(2, 3, 64, 64, **F64)
     with torch.no_grad():
@@ -339,11 +341,11 @@ def test_a_checkpoint_with_tables_of_another_size(tmp_path):
     assert new.stages[0].blocks[0].mixer.bias_patch.shape == (2, 16, 16, 16)
     images = torch.randn(2, 3, 64, 64, **F64)
     # lattices of 16, 8, 4 and 2 cells; seven windows a side continue the first two of them to 21 and 14
-    unpadded = dict(folds=(4, 4, 1, 1))
+    unpadded = dict(windows_per_side=(4, 4, 1, 1))
     old, new = model_of(**sides[0], **unpadded), model_of(**sides[1], **unpadded)
     new.load_state_dict(checkpoint_filter_fn(old.state_dict(), new))
     torch.testing.assert_close(new(images), old(images))
-    fewer = model_of(**sides[1], centers=(3, 2, 7, 4))
+    fewer = model_of(**sides[1], centers_per_side=(3, 2, 7, 4))
     with pytest.raises(RuntimeError, match="size mismatch for stages.0.blocks.0.mixer.bias_patch"):
         fewer.load_state_dict(checkpoint_filter_fn(old.state_dict(), fewer))
 
@@ -363,12 +365,12 @@ def test_a_checkpoint_with_tables_of_another_size(tmp_path):
         (dict(curvature=float("nan")), "curvature must be above 0, got nan"),
         (dict(heads=(2, 2)), r"heads has 2 values for 4 stages: \(2, 2\)"),
         (dict(head_dim=(4,) * 5), "head_dim has 5 values for 4 stages"),
-        (dict(global_centers=(4, 4)), r"global_centers has 2 values for 4 stages: \(4, 4\)"),
-        (dict(global_centers=(0, 4, 1, None)), "global_centers must be at least 1, got"),
+        (dict(global_centers_per_side=(4, 4)), r"global_centers_per_side has 2 values for 4 stages: \(4, 4\)"),
+        (dict(global_centers_per_side=(0, 4, 1, None)), "global_centers_per_side must be at least 1, got"),
         (dict(table_size=(56,)), "table_size has 1 values for 4 stages"),
         (dict(table_size=(56, 28, 0, 7)), "table_size must be at least 1, got"),
-        (dict(folds=(7, 7)), "folds has 2 values for 4 stages"),
-        (dict(centers=(4,)), "centers has 1 values for 4 stages"),
+        (dict(windows_per_side=(7, 7)), "windows_per_side has 2 values for 4 stages"),
+        (dict(centers_per_side=(4,)), "centers_per_side has 1 values for 4 stages"),
         (dict(depths=(1, 1)), "has 4 values for 2 stages"),
         (dict(pretrained=True), "hcformer_tiny: no weights are hosted, and the authors released none"),
     ],

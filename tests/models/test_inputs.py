@@ -8,7 +8,9 @@ import torch
 import pointmix
 from pointmix import PointSet
 
-SMALL = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4)
+SMALL = dict(
+    depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2), heads=1, head_dim=4
+)
 
 
 @pytest.mark.parametrize("layout", ["given", "cloud"])

@@ -56,30 +56,30 @@ def test_exact_parameters(name, kwargs, parameters):
 
 @pytest.mark.parametrize("name", ["pointmlp", "pointmlp_coc"])
 @pytest.mark.parametrize("sizes", [(64, 64), (50, 1, 7, 3)], ids=str)
-def test_plain_twin_agrees(name, sizes):
+def test_reference_form_agrees(name, sizes):
     model, points = model_of(name, in_chans=2), clouds(*sizes, channels=2)
-    twin = model_of(name, in_chans=2, reference=True)
+    reference = model_of(name, in_chans=2, reference=True)
     for train in (False, True):
-        outs = [m.train(train)(points) for m in (model, twin)]
+        outs = [m.train(train)(points) for m in (model, reference)]
         probe = torch.randn_like(outs[0])
         torch.testing.assert_close(outs[0], outs[1], rtol=1e-9, atol=1e-9)
         if not train:
             gradients = [
                 torch.autograd.grad((out * probe).sum(), list(m.parameters()))
-                for out, m in zip(outs, (model, twin), strict=True)
+                for out, m in zip(outs, (model, reference), strict=True)
             ]
-            for ours, reference in zip(*gradients, strict=True):
-                torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
-        for (key, ours), reference in zip(model.named_buffers(), twin.buffers(), strict=True):
-            torch.testing.assert_close(ours, reference, msg=key)
-        model.head_drop.p = twin.head_drop.p = 0.0
+            for ours, theirs in zip(*gradients, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+        for (key, ours), theirs in zip(model.named_buffers(), reference.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs, msg=key)
+        model.head_drop.p = reference.head_drop.p = 0.0
 
 
-@pytest.mark.parametrize("piece", [1, 100, 10**9])
-def test_pieces_change_nothing(piece, monkeypatch):
+@pytest.mark.parametrize("chunk", [1, 100, 10**9])
+def test_chunks_change_nothing(chunk, monkeypatch):
     model, points = model_of(), clouds(50, 1, 7)
-    expected = model(points)  # with gradients: in one piece
-    monkeypatch.setattr(family, "CACHED", piece)
+    expected = model(points)  # with gradients: all at once
+    monkeypatch.setattr(family, "CPU_CHUNK", chunk)
     before = points.pos.clone()
     with torch.no_grad():
         torch.testing.assert_close(model(points), expected, rtol=1e-12, atol=1e-12)

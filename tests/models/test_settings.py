@@ -27,16 +27,18 @@ from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.nn.stage import Stage
 from pointmix.tasks.voting import Voting
 
-SHALLOW = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2))
+SHALLOW = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2))
 HEADS = SHALLOW | dict(heads=2, head_dim=4)
 POOLS = dict(dim_in=4, dim_out=4, kernel=3, stride=2, padding=1)
 CONSTRUCTORS = {
     PointBackbone: dict(SHALLOW, mixer=lambda i, dim: None),
     ContextClusters: HEADS,
-    HCFormer: HEADS | dict(global_centers=(2, None), table_size=(8, 4)),
+    HCFormer: HEADS | dict(global_centers_per_side=(2, None), table_size=(8, 4)),
     PointMLP: {},
     Block: dict(dim=8, mixer=None, mlp_ratio=2, drop_path=0.1, layer_scale=1.0),
-    ClusterMixer: dict(dim=8, heads=2, head_dim=4, centers=4, table=4, top=4, top_table=2, offsets=2),
+    ClusterMixer: dict(
+        dim=8, heads=2, head_dim=4, centers=4, table_size=4, global_centers=4, upper_table_size=2, relative_pos_dims=2
+    ),
     ClusterPool: POOLS,
     ContextCluster: dict(dim=8, heads=2, head_dim=4),
     Curvature: {},
@@ -45,7 +47,7 @@ CONSTRUCTORS = {
     PointNorm: dict(dim=4),
     Reducer: POOLS,
     Residual: dict(dim=4, ratio=1.0),
-    Stage: dict(reducer=torch.nn.Identity(), blocks=[], folds=1, centers=2),
+    Stage: dict(reducer=torch.nn.Identity(), blocks=[], windows_per_side=1, centers_per_side=2),
     Voting: dict(model=torch.nn.Identity()),
 }
 
@@ -87,12 +89,16 @@ def test_every_number_has_a_range(make, name, whole, several):
         ("coc_tiny", dict(stem=(4, 4)), r"stem must be the kernel, stride and padding .* got \(4, 4\)"),
         ("coc_tiny", dict(stem=4), "stem must be the kernel, stride and padding of the first reducer, got 4"),
         ("coc_tiny", dict(drop_path_rate=1.0), "drop_path_rate must be at least 0 and below 1, got 1.0"),
-        ("coc_tiny", dict(mlp_ratios=(0.01, 4, 4, 4)), "mlp_ratio 0.01 of 32 channels leaves none for the MLP"),
+        ("coc_tiny", dict(mlp_ratios=(0.01, 4, 4, 4)), "mlp_ratio 0.01 of 32 channels leaves no hidden channel"),
         ("fec_small", dict(num_classes=-1), "num_classes must be at least 0, got -1"),
-        ("hcformer_tiny", dict(global_centers=(4, 4, 0, None)), r"global_centers must be at least 1, got \[4, 4, 0\]"),
-        ("hcformer_tiny", dict(folds=(7, 7)), "folds has 2 values for 4 stages"),
+        (
+            "hcformer_tiny",
+            dict(global_centers_per_side=(4, 4, 0, None)),
+            r"global_centers_per_side must be at least 1, got \[4, 4, 0\]",
+        ),
+        ("hcformer_tiny", dict(windows_per_side=(7, 7)), "windows_per_side has 2 values for 4 stages"),
         ("pointmlp", dict(expansion=2), "expansion must be a list with a value for each stage, got 2"),
-        ("pointmlp", dict(ratio=0.001), "ratio 0.001 of 128 channels leaves none for the hidden layer"),
+        ("pointmlp", dict(ratio=0.001), "ratio 0.001 of 128 channels leaves no hidden channel"),
         ("pointmlp", dict(drop_rate=1.5), "drop_rate must be at least 0 and below 1, got 1.5"),
     ],
 )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pointmix import PointSet
 from pointmix.nn.block import Block, LayerScale, SetDropPath
 from pointmix.nn.mixers.context import ContextCluster
-from pointmix.nn.norm import Sets
+from pointmix.nn.norm import SetIndex
 
 
 def block_of(mixer=True, **kwargs) -> Block:
@@ -18,7 +18,7 @@ def block_of(mixer=True, **kwargs) -> Block:
 
 def sets_of_points(ragged: PointSet):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
-    return points.feat, points.layout.plan(points.pos.double(), points.ptr, 2, 2), Sets.of(points)
+    return points.feat, points.layout.plan(points.pos.double(), points.ptr, 2, 2), SetIndex.of(points)
 
 
 @pytest.mark.parametrize("mixer", [True, False])
@@ -59,7 +59,7 @@ def test_drop_path_drops_whole_sets(kind):
     size = (40, 2, 3)
     points = PointSet.from_images(torch.randn(40, 2, 2, 3))
     points = points if kind == "grid" else points.as_sparse()
-    drop, sets = SetDropPath(0.4).train(), Sets.of(points)
+    drop, sets = SetDropPath(0.4).train(), SetIndex.of(points)
     out = drop(torch.ones(len(points.feat), 5), sets).view(size[0], -1)
     assert (out == out[:, :1]).all()  # one fate for all points and channels of a set
     kept = out[:, 0] > 0

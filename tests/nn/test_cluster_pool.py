@@ -58,19 +58,19 @@ def test_grid_and_sparse_grid_agree(size):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("keep", ["area", "occupied"])
+@pytest.mark.parametrize("keep_cells", ["area", "occupied"])
 @pytest.mark.parametrize("cloud", [False, True])
-def test_plain_twin_on_ragged_sets(cloud, keep, ragged):
+def test_reference_form_on_ragged_sets(cloud, keep_cells, ragged):
     points = ragged.as_cloud() if cloud else ragged
-    fast, reference = (pool_of(keep=keep, reference=p) for p in (False, True))
+    fast, reference = (pool_of(keep_cells=keep_cells, reference=p) for p in (False, True))
     probe = torch.randn(len(fast(points).feat), 6, **F64)
     for a, b in zip(*(outcome(p, points, probe) for p in (fast, reference)), strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("keep", ["area", "occupied"])
-def test_order_and_batch_mates_do_not_matter(keep, ragged, shuffle):
-    pool, reducer = pool_of(keep=keep), pool_of(keep=keep).skip
+@pytest.mark.parametrize("keep_cells", ["area", "occupied"])
+def test_order_and_other_sets_do_not_matter(keep_cells, ragged, shuffle):
+    pool, reducer = pool_of(keep_cells=keep_cells), pool_of(keep_cells=keep_cells).skip
     out = pool(ragged)
     torch.testing.assert_close(pool(shuffle(ragged)[0]).feat, out.feat)
     torch.testing.assert_close(torch.cat([pool(part).feat for part in ragged.unbind()]), out.feat)
@@ -81,7 +81,7 @@ def test_order_and_batch_mates_do_not_matter(keep, ragged, shuffle):
 def test_points_of_cells_that_are_gone_are_gathered_too():
     """Of two cells with a point each one stays; what the other holds still is in the outcome."""
     rows, cols, value = torch.tensor([0, 0]), torch.tensor([0, 10]), torch.randn(2, 3, **F64)
-    pool = pool_of(keep="area")
+    pool = pool_of(keep_cells="area")
     outs = []
     for other in (value[1], -value[1]):
         points = PointSet.from_pixels(torch.stack([value[0], other]), rows, cols, (20, 20))
@@ -119,5 +119,5 @@ def test_compiles_without_a_break():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match="keep must be 'area' or 'occupied', got 'some'"):
-        ClusterPool(3, 5, keep="some")
+    with pytest.raises(ValueError, match="keep_cells must be 'area' or 'occupied', got 'some'"):
+        ClusterPool(3, 5, keep_cells="some")

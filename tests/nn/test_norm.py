@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
-from pointmix.nn.norm import PointNorm, Sets
+from pointmix.nn.norm import PointNorm, SetIndex
 
 
 def norm_of(channels: int) -> PointNorm:
@@ -32,11 +32,11 @@ def test_is_group_norm_of_each_set(kind, offset, ragged):
         "free": PointSet(torch.rand(9, 3), torch.randn(9, 3, dtype=torch.float64) + offset, torch.tensor([0, 4, 9])),
     }[kind]
     norm = norm_of(3)
-    torch.testing.assert_close(norm(points.feat, Sets.of(points)), reference(norm, points), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(norm(points.feat, SetIndex.of(points)), reference(norm, points), rtol=1e-8, atol=1e-8)
 
 
 def test_gradients(ragged):
-    norm, sets = norm_of(3), Sets.of(ragged)
+    norm, sets = norm_of(3), SetIndex.of(ragged)
     feat = ragged.feat.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: norm(x, sets), feat, fast_mode=True)
 
@@ -47,17 +47,17 @@ def test_low_precision_keeps_its_dtype_and_accumulates_above_it(dtype, sparse):
     points = PointSet.from_images(torch.randn(2, 4, 40, 40) + 3)
     points = points.as_sparse() if sparse else points
     norm = PointNorm(4)
-    out = norm(points.feat.to(dtype), Sets.of(points))
+    out = norm(points.feat.to(dtype), SetIndex.of(points))
     assert out.dtype == dtype
-    expected = norm(points.feat.to(dtype).float(), Sets.of(points))
+    expected = norm(points.feat.to(dtype).float(), SetIndex.of(points))
     torch.testing.assert_close(out.float(), expected, rtol=2 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps)
 
 
 def test_large_values_far_from_zero_in_float32():
     """The variance is that of the differences from the mean: no cancellation of large squares."""
     points = PointSet.from_images(torch.randn(2, 3, 16, 16) + 3000).subset(torch.arange(1, 512))  # sets of two sizes
-    out = PointNorm(3)(points.feat, Sets.of(points))
-    expected = PointNorm(3).double()(points.feat.double(), Sets.of(points))
+    out = PointNorm(3)(points.feat, SetIndex.of(points))
+    expected = PointNorm(3).double()(points.feat.double(), SetIndex.of(points))
     torch.testing.assert_close(out.double(), expected, rtol=1e-2, atol=1e-2)
 
 
@@ -67,23 +67,23 @@ def test_nan_stays_in_its_set(sparse):
     points = points.as_sparse() if sparse else points
     feat = points.feat.clone()
     feat[20] = float("nan")  # in the second set
-    out = PointNorm(2)(feat, Sets.of(points)).view(3, 16, 2)
+    out = PointNorm(2)(feat, SetIndex.of(points)).view(3, 16, 2)
     assert out[1].isnan().all() and out[[0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["ragged", "grid"])
 def test_sets_mean_and_spread(kind, ragged):
     points = ragged if kind == "ragged" else PointSet.from_images(torch.randn(2, 3, 4, 5, dtype=torch.float64))
-    sets = Sets.of(points)
-    assert sets.number == points.num_sets and sets.even == (20 if kind == "grid" else None)
+    sets = SetIndex.of(points)
+    assert sets.num_sets == points.num_sets and sets.points_per_set == (20 if kind == "grid" else None)
     mean = torch.stack([s.feat.mean(0) for s in points.unbind()])
     torch.testing.assert_close(sets.mean(points.feat), mean)
-    assert torch.equal(sets.spread(mean), mean[points.batch])
+    assert torch.equal(sets.broadcast(mean), mean[points.batch])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sizes", [[(265, 265)], [(265, 265), (9, 3)]], ids=["even", "uneven"])
 def test_means_of_more_points_than_half_precision_counts(sizes, dtype):
     points = PointSet.from_images([torch.full((1, *size), 100.0) for size in sizes])
-    mean = Sets.of(points).mean(points.feat.to(dtype))
+    mean = SetIndex.of(points).mean(points.feat.to(dtype))
     assert mean.dtype == dtype and mean.flatten().tolist() == [100.0] * len(sizes)

@@ -35,13 +35,13 @@ def test_scattered_pixels_keep_the_cells_they_fill_or_every_occupied_one(kernel)
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[::4, ::4] = True  # one pixel in each of four patches
     points = PointSet.from_image(torch.randn(3, 8, 8), mask)
-    for keep, number in (("area", 1), ("occupied", 4)):
-        assert len(Reducer(3, 5, kernel=kernel, stride=4, padding=0, keep=keep)(points).feat) == number
+    for keep_cells, number in (("area", 1), ("occupied", 4)):
+        assert len(Reducer(3, 5, kernel=kernel, stride=4, padding=0, keep_cells=keep_cells)(points).feat) == number
 
 
 def test_a_masked_image_is_the_image_painted_with_zeros():
     x, mask = torch.randn(3, 12, 12, dtype=torch.float64), torch.rand(12, 12) < 0.5
-    reducer = Reducer(3, 5, kernel=3, stride=2, padding=1, keep="occupied").double()
+    reducer = Reducer(3, 5, kernel=3, stride=2, padding=1, keep_cells="occupied").double()
     out = reducer(PointSet.from_image(x, mask))
     dense = F.conv2d((x * mask)[None], reducer.weight, reducer.bias, 2, 1)[0]
     torch.testing.assert_close(out.feat, dense[:, out.layout.cell[:, 0], out.layout.cell[:, 1]].T)
@@ -54,7 +54,7 @@ def test_a_masked_image_is_the_image_painted_with_zeros():
         (dict(kernel=3, stride=0, padding=0), "stride 0"),
         (dict(kernel=3, stride=2, padding=3), "padding 3"),
         (dict(kernel=3, stride=2, padding=-1), "padding must be at least 0, got -1"),
-        (dict(kernel=3, stride=2, padding=1, keep="some"), "keep must be 'area' or 'occupied', got 'some'"),
+        (dict(kernel=3, stride=2, padding=1, keep_cells="some"), "keep_cells must be 'area' or 'occupied', got 'some'"),
         (dict(kernel=3, stride=2, padding=1, absent="no"), "absent must be 'zero' or 'nearest', got 'no'"),
     ],
 )

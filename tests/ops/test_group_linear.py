@@ -16,12 +16,12 @@ def groups_of(*sizes: int, k: int = 5) -> tuple[Groups, int]:
 
 
 def at(groups: Groups) -> tuple:
-    return groups.near, groups.anchor, groups.batch, groups.sets
+    return groups.neighbors, groups.anchor, groups.batch, groups.num_sets
 
 
 def fast(feat, groups, alpha, beta, weight):
     u, t = map_points(feat, groups.anchor, alpha, beta, weight)
-    return group_rows(u, t, inverse_std(feat, *at(groups)), groups.near, groups.anchor)
+    return group_rows(u, t, inverse_std(feat, *at(groups)), groups.neighbors, groups.anchor)
 
 
 def test_mapping_first_changes_nothing():
@@ -29,7 +29,7 @@ def test_mapping_first_changes_nothing():
     inputs = [torch.randn(*s, **F64, requires_grad=True) for s in [(total, 4), (4,), (4,), (6, 8)]]
     feat, *weights = inputs
     reference = group_linear_reference(feat, *at(groups), *weights)
-    assert reference.shape == (groups.near.numel(), 6)
+    assert reference.shape == (groups.neighbors.numel(), 6)
     ours = fast(feat, groups, *weights)
     torch.testing.assert_close(ours, reference)
     probe = torch.randn_like(reference)
@@ -57,7 +57,7 @@ def test_one_deviation_for_each_set(piece):
     groups, total = groups_of(40, 3, 17)
     feat = torch.randn(total, 4, **F64) + 5
     scale = inverse_std(feat, *at(groups), piece)
-    d = feat[groups.near] - feat[groups.anchor][:, None]
+    d = feat[groups.neighbors] - feat[groups.anchor][:, None]
     for b in range(3):
         here = groups.batch == b
         torch.testing.assert_close(scale[here], (1 / (d[here].std() + EPS)).expand(int(here.sum())))

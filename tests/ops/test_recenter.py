@@ -19,7 +19,9 @@ from pointmix.ops.recenter import recenter_for
 
 HEIGHTS = 1019
 PTR = torch.tensor([0, HEIGHTS])
-SMALL = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), folds=(2, 1), centers=(2, 2), heads=1, head_dim=4)
+SMALL = dict(
+    depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2), heads=1, head_dim=4
+)
 
 
 def on_the_map() -> torch.Tensor:

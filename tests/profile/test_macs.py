@@ -88,14 +88,16 @@ class Reference(nn.Module):
 
     def mix(self, x, mixer, stage):
         b, _, h, w = x.shape
-        f, e, d = stage.folds, mixer.heads, mixer.head_dim
+        f, e, d = stage.windows_per_side, mixer.heads, mixer.head_dim
         q, v = F.conv2d(x, mixer.qv.weight[..., None, None]).chunk(2, dim=1)
         windows = []
         for t in (q, v):  # (B, E D, H, W) -> (B E F F, D, H / F, W / F)
             t = t.reshape(b, e, d, f, h // f, f, w // f).permute(0, 1, 3, 5, 2, 4, 6)
             windows.append(t.reshape(-1, d, h // f, w // f))
         q, v = windows
-        c, cv = (F.adaptive_avg_pool2d(t, stage.centers).flatten(2).transpose(1, 2) for t in (q, v))  # (S, M, D)
+        c, cv = (
+            F.adaptive_avg_pool2d(t, stage.centers_per_side).flatten(2).transpose(1, 2) for t in (q, v)
+        )  # (S, M, D)
         q, v = q.flatten(2).transpose(1, 2), v.flatten(2).transpose(1, 2)  # (S, N, D)
         s = torch.sigmoid(c @ q.transpose(1, 2))  # (S, M, N), the product that counts
         s = s * (s == s.amax(1, keepdim=True))

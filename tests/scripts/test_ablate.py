@@ -20,7 +20,14 @@ from pointmix.engine.seeds import train_all
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "ablate.py"
 TINY = dict(
-    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2]
+    stem=[3, 2, 1],
+    depths=[1, 1],
+    dims=[16, 24],
+    mlp_ratios=[2, 2],
+    heads=2,
+    head_dim=8,
+    windows_per_side=[2, 1],
+    centers_per_side=[2, 2],
 )
 
 

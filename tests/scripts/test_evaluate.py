@@ -183,7 +183,7 @@ def test_a_run_on_partial_images_is_measured_on_them(main, folder, tmp_path):
 
 def test_other_arguments_of_the_model(main, folder, capsys):
     argv = ["--run", str(folder / "run"), "--device", "cpu", "--keep", "0.3", "--mask", "pixels", "--out"]
-    for name, more in (("zero", []), ("near", ["--kwargs", '{"keep": "occupied", "absent": "nearest"}'])):
+    for name, more in (("zero", []), ("near", ["--kwargs", '{"keep_cells": "occupied", "absent": "nearest"}'])):
         assert main([*argv, str(folder / f"{name}.png"), *more]) == 0
     zero, near = (json.loads((folder / f"{name}.json").read_text())[0] for name in ("zero", "near"))
     assert zero["loss"] != near["loss"]

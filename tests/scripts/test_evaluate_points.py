@@ -21,7 +21,9 @@ from pointmix.pointset import PointSet
 from pointmix.tasks.voting import Voting
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
-SMALL = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)
+SMALL = dict(
+    dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], windows_per_side=[2, 1], centers_per_side=[2, 2], heads=1, head_dim=4
+)
 CLASSES = ["box", "[red]ball", "cone"]
 
 

@@ -16,7 +16,9 @@ from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine.checkpoint import save_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "explain.py"
-SMALL = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)
+SMALL = dict(
+    dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], windows_per_side=[2, 1], centers_per_side=[2, 2], heads=1, head_dim=4
+)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,15 @@ def folder(tmp_path_factory):
     Image.fromarray(mask[:9]).save(folder / "small.png")
     (folder / "text.png").write_text("no image")
     (folder / "text.npy").write_text("no array")
-    kwargs = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)
+    kwargs = dict(
+        dims=[8, 8],
+        depths=[1, 1],
+        mlp_ratios=[2, 2],
+        windows_per_side=[2, 1],
+        centers_per_side=[2, 2],
+        heads=1,
+        head_dim=4,
+    )
     model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=0, coord_dims=3, **kwargs)
     torch.nn.init.normal_(model.head.weight)
     info = dict(name="coc_tiny", kwargs=kwargs | {"coord_dims": 3}, classes=["box", "ball", "cone"], in_chans=0)

@@ -19,7 +19,7 @@ from pointmix.data.images.folder import check_same_classes
 from pointmix.data.loader import BatchLoader, Failure, ImageSet
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.transforms import points as T
-from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import counts_to_ptr
 from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, Range, check_fields
@@ -179,7 +179,7 @@ def collate_clouds(samples: list[tuple[PointSet | None, int, list[Failure]]]) ->
     if not good:
         return torch.empty(0), targets, failed
     clouds = [points for points, _ in good]
-    ptr = offsets(torch.tensor([len(points.pos) for points in clouds]))
+    ptr = counts_to_ptr(torch.tensor([len(points.pos) for points in clouds]))
     pos, feat = (torch.cat([getattr(points, key) for points in clouds]) for key in ("pos", "feat"))
     return PointSet(pos, feat, ptr, clouds[0].layout), targets, failed
 

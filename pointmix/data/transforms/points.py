@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.precision import at_least_float32
-from pointmix.ops.ragged import counts_to_ptr as offsets
+from pointmix.ops.ragged import counts_to_ptr
 from pointmix.ops.segments import segment_mean
 from pointmix.pointset import PointSet
 
@@ -194,7 +194,7 @@ def drop(
     gone = torch.minimum((drawn * size).round().long(), size - 1)  # (B,)
     order, place = _random_order(points, generator)
     index = order[place >= _spread(gone, points)].sort().values
-    return _selected(points, index, offsets(size - gone), labels)
+    return _selected(points, index, counts_to_ptr(size - gone), labels)
 
 
 def crop(
@@ -222,7 +222,7 @@ def crop(
     distance = torch.linalg.vector_norm(away, dim=1) if shape == "sphere" else away.abs().amax(dim=1)
     index = (distance <= radius).nonzero().squeeze(1)
     count = torch.bincount(points.batch[index], minlength=points.num_sets)
-    return _selected(points, index, offsets(count), labels)
+    return _selected(points, index, counts_to_ptr(count), labels)
 
 
 def shuffle(points: PointSet, labels: Tensor | None = None, *, generator: Generator | None = None) -> Any:

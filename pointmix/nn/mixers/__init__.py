@@ -1,1 +1,1 @@
-"""Mixers: how the points of a set exchange features."""
+"""Mixers: the only spatial operation of a network. `base` has their contract."""

@@ -1,23 +1,20 @@
-"""Mixers: the only spatial operation of a network."""
+"""The mixer of Context Clusters: hard clustering of the points of each window."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import PackedPlan, Plan
-from pointmix.nn.norm import Sets
-from pointmix.ops.clustering import (
-    DENOMINATORS,
-    assign_hard,
-    cluster_hard,
-    cluster_hard_reference,
-    fused,
-    update_centers,
-)
-from pointmix.ops.context import context_cluster, nearest
+from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
+from pointmix.nn.norm import SetIndex
+from pointmix.ops.clustering import fused
 from pointmix.ops.dispatch import choose
+from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_reference, update_centers
+from pointmix.ops.context import context_cluster, nearest
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
@@ -25,7 +22,7 @@ from pointmix.utils.ranges import COUNT, NATURAL, check_choice
 
 
 class ContextCluster(nn.Module):
-    """Hard context clustering over the windows of a plan (Context Clusters, section 3.2).
+    """Hard context clustering in the windows of a plan (Context Clusters, section 3.2).
 
     Args:
         dim: channels in and out.
@@ -59,99 +56,90 @@ class ContextCluster(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
+    def form(self, x: Float[Tensor, "N C"], plan: Plan) -> Form:
+        """The form that `forward` takes."""
+        return self._choose(x, plan)[0]
+
+    def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, Callable[..., Tensor] | None]:
+        """The form and, for the inference kernel, the function."""
+        if self.reference:
+            return Form.REFERENCE, None
+        if fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim):
+            return Form.FUSED_KERNEL, None
+        if 2 * plan.centers > self.head_dim or self.center_updates:
+            return Form.PRODUCTS, None
+        kernel = None if plan.packed is None else choose("context_cluster", x, *self.weights())
+        return (Form.AT_CENTERS, None) if kernel is None else (Form.INFERENCE_KERNEL, kernel)
+
     @without_float16
-    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: Sets | None = None) -> Float[Tensor, "N C"]:
-        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
-        weights = (self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta)
-        if (packed := plan.packed) is not None and self.at_centers(packed.members.shape[1]):
-            if kernel := choose("context_cluster", x, *weights):
-                windows = packed.ptr, packed.members, packed.center_valid
-                return kernel(x, *windows, *weights, heads=self.heads, **rules)
-        rows = plan.split(x)
-        pooled = plan.pool(rows)
-        if self.at_centers(pooled.shape[1]):
-            size = self.query_length(x, plan)
-            rules |= layout_of(plan)
-            return plan.merge(context_cluster(rows, pooled, size, *weights, heads=self.heads, **rules))
-        kernel = not self.reference and fused("cluster_hard", self.qv.weight, pooled.shape[1], self.head_dim)
-        if kernel and not self.center_updates and plan.packed is not None:
-            plan = plan.packed
-        q, v, c, cv = self.project(x, pooled, plan)
-        cluster = cluster_hard_reference if self.reference else cluster_hard
-        o = cluster(q, v, c, cv, self.alpha, self.beta, **rules, **layout_of(plan))
-        return self.proj(plan.merge(o.flatten(-2)))
+    def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
+        form, kernel = self._choose(x, plan)
+        if kernel is not None and plan.packed is not None:
+            windows = plan.packed.ptr, plan.packed.members, plan.packed.center_valid
+            return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
+        if form is Form.AT_CENTERS:
+            return self._at_centers(x, plan)
+        return self._at_points(x, plan, form)
 
-    def at_centers(self, centers: int) -> bool:
-        """Whether so few centers share a window that values and projection take fewer operations at them than at the
-        points. The configuration decides, not the points, so that a set's rounding never depends on its batch-mates.
-        A kernel that keeps both on the chip goes before."""
-        few = 2 * centers <= self.head_dim and not self.reference and not self.center_updates
-        return few and not fused("cluster_hard", self.qv.weight, centers, self.head_dim)
+    def _at_centers(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
+        rows = plan.window_partition(x)
+        pooled, length = plan.pool_centers(rows), self._query_length(x, plan)
+        rules = self.rules() | window_args(plan)
+        return plan.window_reverse(context_cluster(rows, pooled, length, *self.weights(), heads=self.heads, **rules))
 
-    def query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
+    def _at_points(self, x: Float[Tensor, "N C"], plan: Plan, form: Form) -> Float[Tensor, "N C"]:
+        pooled = plan.pool_centers(plan.window_partition(x))
+        windows: Plan | PackedPlan = plan
+        if form is Form.FUSED_KERNEL and not self.center_updates and plan.packed is not None:
+            windows = plan.packed
+        q, v, c, cv = self._project(x, pooled, windows, form)
+        cluster: Callable[..., Tensor] = cluster_hard_reference if form is Form.REFERENCE else cluster_hard
+        o = cluster(q, v, c, cv, self.alpha, self.beta, **self.rules(), **window_args(windows))
+        return self.proj(windows.window_reverse(o.flatten(-2)))
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """All parameters, in the order in which the operations take them."""
+        return self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta
+
+    def rules(self) -> dict[str, object]:
+        """The options of the operations."""
+        return {"denominator": self.denominator, "unweighted": self.unweighted}
+
+    def _query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
         """Length of each point's query in each head."""
-        return plan.split(query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads))
+        length = query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads)
+        return plan.window_partition(length)
 
-    def project(
-        self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan | PackedPlan
+    def _project(
+        self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan | PackedPlan, form: Form
     ) -> tuple[Tensor, ...]:
         """q, v of the points, (R, L, E, D) or packed (N, E, D), and c, cv (S, M, E, D) of the centers."""
-        qv, centers = self.qv(x), pooled.shape[1]
-        copy = plan.row_window is not None or not fused("cluster_hard", qv, centers, self.head_dim)
-        q, v = heads_first(plan.split(qv), self.heads, copy)
-        c, cv = heads_first(self.qv(pooled), self.heads, copy)  # the mean of a map is the map of the mean
-        rules = {"denominator": self.denominator, "unweighted": self.unweighted}
+        copy = plan.row_window is not None or form is not Form.FUSED_KERNEL
+        q, v = split_heads(plan.window_partition(self.qv(x)), self.heads, copy)
+        c, cv = split_heads(self.qv(pooled), self.heads, copy)  # the mean of a linear map is the map of the mean
         for _ in range(self.center_updates):
-            c = update_centers(q, c, self.alpha, self.beta, **rules, **layout_of(plan))
+            c = update_centers(q, c, self.alpha, self.beta, **self.rules(), **window_args(plan))
         return q, v, c, cv
 
     @without_float16
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
-        rows, layout = plan.split(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
-        pooled = plan.pool(rows)
-        if self.at_centers(pooled.shape[1]):
+        rows, layout = plan.window_partition(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
+        pooled, form = plan.pool_centers(rows), self.form(x, plan)
+        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL):
             heads = (2, self.heads, -1)
             wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
-            size = self.query_length(x, plan)
-            member, weight = nearest(rows, pooled, size, wq, bq, self.alpha, self.beta, **layout)
+            length = self._query_length(x, plan)
+            member, weight = nearest(rows, pooled, length, wq, bq, self.alpha, self.beta, **layout)
             center = member.argmax(dim=1)  # (R, M, E, L) -> (R, E, L)
         else:
-            q, _, c, _ = self.project(x, pooled, plan)
+            q, _, c, _ = self._project(x, pooled, plan, form)
             center, weight = (t.squeeze(2) for t in assign_hard(q, c, self.alpha, self.beta, **layout))
-        return numbered(center, weight, pooled.shape[1], plan)
+        return global_center_index(center, weight, plan)
 
     def macs(self, size: Size) -> Macs:
-        """Multiply-adds of section 3.2: maps at all points, similarities to the centers of their window (anew with
-        each update) as products, two average poolings; sums over clusters are element-wise there."""
+        """Multiply-adds of section 3.2: linear maps of all points, their similarities to the centers of their window as
+        products (again with each center update), two average poolings; sums over clusters are element-wise there."""
         width = self.heads * self.head_dim
-        similar = Macs(products=(1 + self.center_updates) * size.points * size.centers * width)
-        return linear_macs(size.points, self.qv, self.proj) + similar + Macs(other=2 * size.points * width)
-
-
-def layout_of(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:
-    """What clustering is told of the windows."""
-    if isinstance(plan, PackedPlan):
-        return {"ptr": plan.ptr, "center_valid": plan.center_valid}
-    return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
-
-
-def heads_first(
-    qv: Float[Tensor, "*N L 2ED"], heads: int, copy: bool = True
-) -> tuple[Float[Tensor, "*N L E D"], Float[Tensor, "*N L E D"]]:
-    """Queries and values, laid out in memory head by head: one copy here saves several inside the products. A kernel
-    reads them where they lie."""
-    qv = qv.unflatten(-1, (2, heads, -1))  # (*N, L, 2, E, D)
-    if not copy:
-        return qv.unbind(-3)
-    q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); two indices would add up two gradients
-    return q.transpose(1, 2), v.transpose(1, 2)
-
-
-def numbered(
-    center: Int[Tensor, "R E L"], weight: Float[Tensor, "R E L"], centers: int, plan: Plan
-) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
-    """Of each point its center, counted over all windows of so many centers each, and its weight there."""
-    window = torch.arange(len(center), device=center.device) if plan.row_window is None else plan.row_window
-    center = center + (window * centers).view(-1, 1, 1)
-    return tuple(plan.merge(t.transpose(1, 2).contiguous()) for t in (center, weight))
+        similarity = Macs(products=(1 + self.center_updates) * size.points * size.centers * width)
+        return linear_macs(size.points, self.qv, self.proj) + similarity + Macs(other=2 * size.points * width)

@@ -1,4 +1,4 @@
-"""The mixer of PointMLP-CoC: context clustering among the neighbors of each anchor."""
+"""The clustering layer of PointMLP-CoC: context clustering of the neighbors of each anchor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pointmix.utils.ranges import COUNT
 
 
 class GroupCluster(nn.Module):
-    """x + projection of the clustering of each group around its mean, see `cluster_group`.
+    """x + a projection of the clustering of each group of neighbors around its mean, see `cluster_group`.
 
     Args:
         dim: channels in and out.
@@ -33,11 +33,11 @@ class GroupCluster(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Float[Tensor, "G*k C"]) -> Float[Tensor, "G*k C"]:
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return self._run(x, cluster_group_reference if self.reference else cluster_group)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
-        """`forward`, which without gradients overwrites its input."""
+        """`forward`, but without gradients it overwrites its input."""
         return partial(self._run, cluster=partial(cluster_group, overwrite=not torch.is_grad_enabled()))
 
     def _run(self, x: Tensor, cluster: Callable[..., Tensor]) -> Tensor:
@@ -45,6 +45,6 @@ class GroupCluster(nn.Module):
         return cluster(x.unflatten(0, (-1, self.neighbors)), *weights, self.alpha, self.beta).flatten(0, 1)
 
     def macs(self, rows: int) -> Macs:
-        """Multiply-adds of so many neighbors: three maps, and as products their similarities to their center."""
-        similar = Macs(products=rows * self.query.out_features)
-        return linear_macs(rows, self.query, self.value, self.proj) + similar
+        """Multiply-adds of that many rows: three linear maps, and the similarities to the centers as products."""
+        similarity = Macs(products=rows * self.query.out_features)
+        return linear_macs(rows, self.query, self.value, self.proj) + similarity

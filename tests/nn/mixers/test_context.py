@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
+from pointmix.nn.mixers.clustering import Form
 from pointmix.nn.mixers.context import ContextCluster
 
 RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
@@ -19,19 +20,19 @@ def mixer_of(head_dim: int = 3, **kwargs) -> ContextCluster:
     return mixer
 
 
-def plan_of(points: PointSet, folds: int, centers: int):
-    return points.layout.plan(points.pos.double(), points.ptr, folds, centers)
+def plan_of(points: PointSet, per_side: int, centers: int):
+    return points.layout.plan(points.pos.double(), points.ptr, per_side, centers)
 
 
-def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -> torch.Tensor:
+def released(mixer: ContextCluster, x: torch.Tensor, per_side: int, centers: int) -> torch.Tensor:
     """The released network's arithmetic on maps (B, C, H, W), written with its reshapes."""
     weight, bias = mixer.qv.weight[..., None, None], mixer.qv.bias
     q, v = F.conv2d(x, weight, bias).chunk(2, 1)
     batch, _, height, width = q.shape
-    h, w = height // folds, width // folds
+    h, w = height // per_side, width // per_side
 
     def windows(t):  # (B, E D, H, W) -> (B E F F, D, h, w)
-        t = t.reshape(batch * mixer.heads, mixer.head_dim, folds, h, folds, w)
+        t = t.reshape(batch * mixer.heads, mixer.head_dim, per_side, h, per_side, w)
         return t.permute(0, 2, 4, 1, 3, 5).reshape(-1, mixer.head_dim, h, w)
 
     q, v = windows(q), windows(v)
@@ -44,7 +45,7 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
     total = (entry if mixer.denominator == "weights" else hard).sum(2, keepdim=True)
     g = ((v[:, None] * entry[..., None]).sum(2) + cv) / (total + 1)
     o = (g[:, :, None] * s[..., None]).sum(1)  # (S, N, D)
-    o = o.reshape(batch * mixer.heads, folds, folds, h, w, mixer.head_dim).permute(0, 5, 1, 3, 2, 4)
+    o = o.reshape(batch * mixer.heads, per_side, per_side, h, w, mixer.head_dim).permute(0, 5, 1, 3, 2, 4)
     o = o.reshape(batch, mixer.heads * mixer.head_dim, height, width)
     return F.conv2d(o, mixer.proj.weight[..., None, None], mixer.proj.bias)
 
@@ -53,21 +54,21 @@ def released(mixer: ContextCluster, x: torch.Tensor, folds: int, centers: int) -
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
-@pytest.mark.parametrize("folds, centers", [(1, 2), (2, 2), (4, 1), (2, 3), (1, 5)])
-def test_is_the_released_arithmetic(folds, centers, head_dim, rule, reference, sparse):
+@pytest.mark.parametrize("per_side, centers", [(1, 2), (2, 2), (4, 1), (2, 3), (1, 5)])
+def test_is_the_released_arithmetic(per_side, centers, head_dim, rule, reference, sparse):
     mixer = mixer_of(head_dim, **rule, reference=reference)
     x = torch.randn(2, 6, 8, 12, dtype=torch.float64)
     points = PointSet.from_images(x)
     points = points.as_sparse() if sparse else points
-    plan = plan_of(points, folds, centers)
-    out = points.with_feat(plan.leave(mixer(plan.enter(points.feat), plan))).to_image()
-    torch.testing.assert_close(out, released(mixer, x, folds, centers))
+    plan = plan_of(points, per_side, centers)
+    out = points.with_feat(plan.from_window_order(mixer(plan.to_window_order(points.feat), plan))).to_image()
+    torch.testing.assert_close(out, released(mixer, x, per_side, centers))
 
 
 @pytest.mark.parametrize("updates", [0, 1, 2])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("head_dim", [3, 8])
-def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
+def test_reference_form_on_ragged_sets(head_dim, rule, updates, ragged):
     kwargs = dict(head_dim=head_dim, **rule, center_updates=updates)
     fast, reference = (mixer_of(**kwargs, reference=p) for p in (False, True))
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, dtype=torch.float64))
@@ -81,9 +82,12 @@ def test_plain_twin_on_ragged_sets(head_dim, rule, updates, ragged):
         torch.testing.assert_close(a, b)
 
 
-def test_where_values_are_worked_out():
-    assert mixer_of(8).at_centers(4) and not mixer_of(8).at_centers(5)
-    assert not mixer_of(8, reference=True).at_centers(4) and not mixer_of(8, center_updates=1).at_centers(4)
+def test_form():
+    points = PointSet.from_images(torch.randn(1, 6, 8, 8, dtype=torch.float64))
+    four, nine = (plan_of(points, 1, side) for side in (2, 3))
+    assert mixer_of(8).form(points.feat, four) is Form.AT_CENTERS
+    assert mixer_of(8).form(points.feat, nine) is mixer_of(8, center_updates=1).form(points.feat, four) is Form.PRODUCTS
+    assert mixer_of(8, reference=True).form(points.feat, four) is Form.REFERENCE
 
 
 def test_center_updates_change_the_output(ragged):
@@ -104,10 +108,12 @@ def test_assignment_rebuilds_the_output(head_dim, kind, updates, ragged):
         points = PointSet.from_images(torch.randn(2, 3, *((8, 8) if kind == "even" else (7, 9)), dtype=torch.float64))
     points = points.with_feat(torch.randn(len(points.feat), 6, dtype=torch.float64))
     plan = plan_of(points, 2, 2)
-    x = plan.enter(points.feat)
+    x = plan.to_window_order(points.feat)
     center, weight = mixer.assignment(x, plan)  # (N, E)
     v = mixer.qv(x)[:, 2 * head_dim :].view(-1, 2, head_dim)
-    top = mixer.qv(plan.pool(plan.split(x)))[..., 2 * head_dim :].reshape(-1, 2, head_dim)  # (K, E, D)
+    top = mixer.qv(plan.pool_centers(plan.window_partition(x)))[..., 2 * head_dim :].reshape(
+        -1, 2, head_dim
+    )  # (K, E, D)
     bottom = torch.ones(len(top), 2, dtype=torch.float64)
     for e in range(2):
         top[:, e] = top[:, e].index_add(0, center[:, e], weight[:, e, None] * v[:, e])

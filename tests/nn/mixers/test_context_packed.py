@@ -8,10 +8,10 @@ import torch
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import Cloud
-from pointmix.layouts.plan import with_offsets
+from pointmix.layouts.plan import with_relative_pos
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.mixers.hierarchical import ClusterMixer
-from pointmix.nn.norm import Sets
+from pointmix.nn.norm import SetIndex
 from pointmix.ops import use_backend
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -20,9 +20,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HARD = {"weights": {}, "unweighted": dict(unweighted=True)}
 SOFT = {
     "cosine": dict(geometry="euclidean"),
-    "distance and two levels": dict(geometry="hyperbolic", learn_curvature=True, top=4),
-    "released, by offsets": dict(geometry="hyperbolic", expmap="released", offsets=True),
-    "table, two levels, norm": dict(table=5, top=4, top_table=2, cat_norm=True),
+    "distance and two levels": dict(geometry="hyperbolic", learn_curvature=True, global_centers=4),
+    "released, by offsets": dict(geometry="hyperbolic", expmap="released", relative_pos_dims=2),
+    "table, two levels, norm": dict(table_size=5, global_centers=4, upper_table_size=2, cat_norm=True),
 }
 MIXERS = [*HARD, *SOFT]
 
@@ -55,8 +55,7 @@ def mixer_of(name: str, points: PointSet, heads: int = 2, head_dim: int = 5, **k
     if name in HARD:
         mixer = ContextCluster(6, heads=heads, head_dim=head_dim, **HARD[name], **kwargs)
     else:
-        offsets = {"offsets": points.pos.shape[1]} if SOFT[name].get("offsets") else {}
-        mixer = ClusterMixer(6, heads=heads, head_dim=head_dim, centers=4, **SOFT[name] | offsets, **kwargs)
+        mixer = ClusterMixer(6, heads=heads, head_dim=head_dim, centers=4, **SOFT[name], **kwargs)
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer.to(DEVICE)
@@ -64,9 +63,12 @@ def mixer_of(name: str, points: PointSet, heads: int = 2, head_dim: int = 5, **k
 
 def plan_of(name: str, points: PointSet):
     soft = SOFT.get(name, {})
-    options = {} if name in HARD else dict(pad="needed", table=soft.get("table"), top=2 if "top" in soft else None)
+    options = {}
+    if soft:
+        sides = dict(global_centers_per_side=2 if "global_centers" in soft else None)
+        options = dict(pad="needed", table_size=soft.get("table_size"), **sides)
     plan = points.layout.plan(points.pos, points.ptr, 2, 2, **options)
-    return with_offsets(plan, points.pos) if soft.get("offsets") else plan
+    return with_relative_pos(plan, points.pos) if "relative_pos_dims" in soft else plan
 
 
 def found(mixer, x, plan, sets, probe) -> list[torch.Tensor]:
@@ -79,11 +81,11 @@ def found(mixer, x, plan, sets, probe) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind, name", [("sparse", n) for n in MIXERS] + [("cloud", MIXERS[0]), ("cloud", MIXERS[-2])])
-def test_equals_the_twin_in_rows(kind, name, packed):
+def test_equals_the_reference_form(kind, name, packed):
     points = points_of(kind)
-    plan, sets, probe = plan_of(name, points), Sets.of(points), torch.randn_like(points.feat)
+    plan, sets, probe = plan_of(name, points), SetIndex.of(points), torch.randn_like(points.feat)
     assert plan.row_window is not None and 1 in plan.packed.ptr.diff()
-    x = plan.enter(points.feat)
+    x = plan.to_window_order(points.feat)
     expected = found(mixer_of(name, points, reference=True), x, plan, sets, probe)
     with use_backend("triton"):
         outcome = found(mixer_of(name, points), x, plan, sets, probe)
@@ -96,13 +98,13 @@ def test_equals_the_twin_in_rows(kind, name, packed):
 @pytest.mark.parametrize("name", ["weights", "distance and two levels"])
 def test_what_is_not_a_number_stays_in_its_set(name, packed):
     points = points_of("cloud")
-    mixer, plan, sets = mixer_of(name, points, heads=1), plan_of(name, points), Sets.of(points)
+    mixer, plan, sets = mixer_of(name, points, heads=1), plan_of(name, points), SetIndex.of(points)
     feat, probe = points.feat.clone(), torch.randn_like(points.feat)
     feat[80, 2] = torch.nan  # in the second set, which begins at 79
     with use_backend("triton"):
-        outcomes = [found(mixer, plan.enter(f), plan, sets, probe)[:2] for f in (points.feat, feat)]
+        outcomes = [found(mixer, plan.to_window_order(f), plan, sets, probe)[:2] for f in (points.feat, feat)]
     assert any(packed)
-    for sound, broken in zip(*([plan.leave(t) for t in o] for o in outcomes), strict=True):
+    for sound, broken in zip(*([plan.from_window_order(t) for t in o] for o in outcomes), strict=True):
         assert broken[79:81].isnan().any()
         assert torch.equal(sound[:79], broken[:79]) and torch.equal(sound[81:], broken[81:])
 
@@ -113,7 +115,7 @@ def test_a_set_comes_out_the_same_in_any_batch():
     for some in (points, PointSet(points.pos[79:81], points.feat[79:81], points.ptr[1:3] - 79, points.layout)):
         plan = plan_of("weights", some)
         with use_backend("triton"):
-            outs.append(plan.leave(mixer(plan.enter(some.feat), plan)))
+            outs.append(plan.from_window_order(mixer(plan.to_window_order(some.feat), plan)))
     torch.testing.assert_close(outs[0][79:81], outs[1], rtol=1e-5, atol=1e-6)
 
 
@@ -124,14 +126,14 @@ def test_rows_where_windows_do_not_fit_or_points_have_copies(packed):
     moving = ContextCluster(6, heads=2, head_dim=5, center_updates=1).to(DEVICE)  # moves its centers row by row
     with use_backend("triton"):
         for mixer in (wide, moving):
-            mixer(plan.enter(points.feat), plan)
+            mixer(plan.to_window_order(points.feat), plan)
     image = PointSet.from_images(torch.randn(1, 6, 5, 5)).as_sparse().to(DEVICE)  # reflected to 6 x 6
     plan = plan_of("cosine", image)
     assert plan.packed is None
     outs = []
     for backend in ("torch", "triton"):
         with use_backend(backend):
-            outs.append(mixer_of("cosine", image)(plan.enter(image.feat), plan))
+            outs.append(mixer_of("cosine", image)(plan.to_window_order(image.feat), plan))
     torch.testing.assert_close(*outs)
     assert not any(packed)
 
@@ -139,7 +141,7 @@ def test_rows_where_windows_do_not_fit_or_points_have_copies(packed):
 def test_compiled_in_one_graph(packed):
     points = points_of("sparse")
     mixer, plan = mixer_of("weights", points, heads=1), plan_of("weights", points)
-    x = plan.enter(points.feat)
+    x = plan.to_window_order(points.feat)
     with use_backend("triton"):
         compiled = torch.compile(lambda x: mixer(x, plan), fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), mixer(x, plan))

@@ -5,12 +5,12 @@ import torch
 from pointmix.nn.mixers.group import GroupCluster
 
 
-def test_groups_do_not_mix_and_the_twin_agrees():
+def test_groups_do_not_mix_and_the_reference_form_agrees():
     x = torch.randn(3 * 4, 8, dtype=torch.float64)
     mixer = GroupCluster(8, head_dim=2, neighbors=4).double()
-    twin = GroupCluster(8, head_dim=2, neighbors=4, reference=True).double()
-    twin.load_state_dict(mixer.state_dict())
-    torch.testing.assert_close(mixer(x), twin(x))
+    reference = GroupCluster(8, head_dim=2, neighbors=4, reference=True).double()
+    reference.load_state_dict(mixer.state_dict())
+    torch.testing.assert_close(mixer(x), reference(x))
     torch.testing.assert_close(mixer(x)[4:8], mixer(x[4:8]))
 
 

@@ -7,16 +7,23 @@ import torch
 import torch.nn.functional as F
 
 from pointmix import PointSet
-from pointmix.layouts.plan import with_offsets
+from pointmix.layouts.plan import with_relative_pos
+from pointmix.nn.mixers.clustering import Form
 from pointmix.nn.mixers.hierarchical import ClusterMixer
-from pointmix.nn.norm import Sets
+from pointmix.nn.norm import SetIndex
 
 F64 = dict(dtype=torch.float64)
 TABLE = 7
 
 
 def mixer_of(
-    head_dim: int = 2, *, folds: int = 2, centers: int = 2, top: int | None = 2, tables: bool = True, **kwargs
+    head_dim: int = 2,
+    *,
+    per_side: int = 2,
+    centers: int = 2,
+    global_side: int | None = 2,
+    tables: bool = True,
+    **kwargs,
 ) -> ClusterMixer:
     """A mixer in float64 with nothing at its start; of head_dim 2 it works at the points, of 8 at the centers."""
     torch.manual_seed(1)
@@ -25,9 +32,9 @@ def mixer_of(
         heads=2,
         head_dim=head_dim,
         centers=centers**2,
-        table=TABLE if tables else None,
-        top=None if top is None else top**2,
-        top_table=folds if tables else None,
+        table_size=TABLE if tables else None,
+        global_centers=None if global_side is None else global_side**2,
+        upper_table_size=per_side if tables else None,
         **kwargs,
     ).double()
     with torch.no_grad():
@@ -37,14 +44,15 @@ def mixer_of(
     return mixer
 
 
-def plan_of(points: PointSet, folds: int, centers: int, top: int | None = None, pad: str = "needed"):
-    return points.layout.plan(points.pos.double(), points.ptr, folds, centers, pad=pad, table=TABLE, top=top)
+def plan_of(points: PointSet, per_side: int, centers: int, global_side: int | None = None, pad: str = "needed"):
+    options = dict(pad=pad, table_size=TABLE, global_centers_per_side=global_side)
+    return points.layout.plan(points.pos.double(), points.ptr, per_side, centers, **options)
 
 
 def run(mixer: ClusterMixer, points: PointSet, **kwargs) -> torch.Tensor:
     """The mixer's output, point by point."""
     plan = plan_of(points, **kwargs)
-    return plan.leave(mixer(plan.enter(points.feat), plan, Sets.of(points)))
+    return plan.from_window_order(mixer(plan.to_window_order(points.feat), plan, SetIndex.of(points)))
 
 
 # ---- the literal form -----------------------------------------------------------------------------------------------
@@ -79,21 +87,29 @@ def cluster(near, bias, alpha, v, cv):
     return a, (a[..., None] * g[..., :, None, :]).sum(-3)
 
 
-def literal(mixer: ClusterMixer, x: torch.Tensor, *, folds: int, centers: int, top: int | None = None, pad="needed"):
+def literal(
+    mixer: ClusterMixer,
+    x: torch.Tensor,
+    *,
+    per_side: int,
+    centers: int,
+    global_side: int | None = None,
+    pad="needed",
+):
     """Of maps (B, C, H, W): the output, and the weights (B, E, H, W, M) of the cells at their window's centers."""
     heads, dim, batch = mixer.heads, mixer.head_dim, len(x)
     height, width = x.shape[2:]
-    extra = [-side % folds if pad == "needed" else folds - side % folds for side in (height, width)]
+    extra = [-side % per_side if pad == "needed" else per_side - side % per_side for side in (height, width)]
     above, left = (e // 2 for e in extra)
     x = F.pad(x, (left, extra[1] - left, above, extra[0] - above), mode="reflect")
     tall, wide = x.shape[2:]
-    h, w = tall // folds, wide // folds
+    h, w = tall // per_side, wide // per_side
     alphas = [mixer.alpha_patch, mixer.alpha_window]
     alphas = [F.softplus(a) if a is not None and mixer.alpha == "softplus" else a for a in alphas]
     space = dict(kappa=mixer.curvature(), released=mixer.expmap == "released")
 
     def windows(t: torch.Tensor) -> torch.Tensor:  # (n, K, H, W) to (n, F, F, K, h, w)
-        return t.reshape(len(t), -1, folds, h, folds, w).permute(0, 2, 4, 1, 3, 5)
+        return t.reshape(len(t), -1, per_side, h, per_side, w).permute(0, 2, 4, 1, 3, 5)
 
     def points(t: torch.Tensor) -> torch.Tensor:  # (..., K, h, w) to (..., L, K)
         return t.flatten(-2).transpose(-1, -2)
@@ -109,12 +125,12 @@ def literal(mixer: ClusterMixer, x: torch.Tensor, *, folds: int, centers: int, t
     a, o = cluster(similarity(c, points(qw), mixer.geometry, **space), bias, alphas[0], points(vw), cv)
     back = o.unflatten(-2, (h, w)).permute(0, 5, 1, 3, 2, 4).reshape(batch, heads * dim, tall, wide)
     weights = a.unflatten(-1, (h, w)).permute(0, 1, 4, 2, 5, 3).reshape(batch, heads, tall, wide, -1)
-    if top is not None:
-        q1, v1 = (points(F.adaptive_avg_pool2d(t, folds)) for t in (q, v))  # means of windows (B E, F F, D)
-        c1, cv1 = (points(F.adaptive_avg_pool2d(t, top)) for t in (q, v))
+    if global_side is not None:
+        q1, v1 = (points(F.adaptive_avg_pool2d(t, per_side)) for t in (q, v))  # means of windows (B E, F F, D)
+        c1, cv1 = (points(F.adaptive_avg_pool2d(t, global_side)) for t in (q, v))
         bias = 0 if mixer.bias_window is None else mixer.bias_window.flatten(2).repeat(batch, 1, 1)
-        _, o = cluster(similarity(c1, q1, mixer.top_geometry, **space), bias, alphas[1], v1, cv1)
-        o = F.interpolate(o.transpose(1, 2).unflatten(2, (folds, folds)), (tall, wide), mode="nearest")
+        _, o = cluster(similarity(c1, q1, mixer.upper_geometry, **space), bias, alphas[1], v1, cv1)
+        o = F.interpolate(o.transpose(1, 2).unflatten(2, (per_side, per_side)), (tall, wide), mode="nearest")
         back = torch.cat([back, o.reshape(batch, heads * dim, tall, wide)], 1)
     back = back[..., above : above + height, left : left + width]
     if mixer.norm is not None:
@@ -140,36 +156,36 @@ def assert_is_literal(mixer: ClusterMixer, size: tuple[int, int], **kwargs) -> N
 
 
 SHAPES = [
-    dict(size=(8, 12), folds=2, centers=2, top=2),
-    dict(size=(9, 13), folds=2, centers=2, top=2),
-    dict(size=(13, 10), folds=4, centers=2, top=3),
-    dict(size=(14, 14), folds=7, centers=1, top=4),
-    dict(size=(7, 7), folds=1, centers=4, top=1),
-    dict(size=(5, 6), folds=1, centers=3, top=None),
+    dict(size=(8, 12), per_side=2, centers=2, global_side=2),
+    dict(size=(9, 13), per_side=2, centers=2, global_side=2),
+    dict(size=(13, 10), per_side=4, centers=2, global_side=3),
+    dict(size=(14, 14), per_side=7, centers=1, global_side=4),
+    dict(size=(7, 7), per_side=1, centers=4, global_side=1),
+    dict(size=(5, 6), per_side=1, centers=3, global_side=None),
 ]
 
 
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("pad", ["needed", "always"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "{size}-{folds}-{centers}-{top}".format(**s))
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "{size}-{per_side}-{centers}-{global_side}".format(**s))
 def test_is_the_network_of_images(shape, pad, head_dim, reference):
     settings = {key: value for key, value in shape.items() if key != "size"}
     assert_is_literal(mixer_of(head_dim, **settings, reference=reference), shape["size"], **settings, pad=pad)
 
 
 SWITCHES = [
-    *(dict(geometry=a, top_geometry=b) for a in ("euclidean", "hyperbolic") for b in ("euclidean", "hyperbolic")),
+    *(dict(geometry=a, upper_geometry=b) for a in ("euclidean", "hyperbolic") for b in ("euclidean", "hyperbolic")),
     *(dict(curvature=k, geometry="hyperbolic") for k in (0.1, 10.0)),
     dict(curvature=10.0, learn_curvature=True),
     dict(expmap="released"),
     dict(expmap="released", geometry="hyperbolic", curvature=0.1),
     dict(cat_norm=True),
-    dict(cat_norm=True, top=None),
+    dict(cat_norm=True, global_side=None),
     dict(alpha="softplus"),
     dict(tables=False),
-    dict(top=None),
-    dict(top=None, tables=False, geometry="hyperbolic"),
+    dict(global_side=None),
+    dict(global_side=None, tables=False, geometry="hyperbolic"),
 ]
 
 
@@ -178,30 +194,33 @@ SWITCHES = [
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_switches_are_those_of_the_network_of_images(switches, head_dim, reference):
     mixer = mixer_of(head_dim, **switches, reference=reference)
-    top = switches.get("top", 2)
+    global_side = switches.get("global_side", 2)
     for size in ((8, 12), (9, 7)):
-        assert_is_literal(mixer, size, folds=2, centers=2, top=top)
+        assert_is_literal(mixer, size, per_side=2, centers=2, global_side=global_side)
 
 
-def test_where_values_are_worked_out():
-    assert mixer_of(8).at_centers(6) and not mixer_of(2).at_centers(6) and not mixer_of(8, reference=True).at_centers(6)
-    assert not mixer_of(8, geometry="hyperbolic").at_centers(6) and not mixer_of(8, cat_norm=True).at_centers(6)
-    assert mixer_of(8, top_geometry="euclidean").at_centers(6)  # what is above does not decide
+def test_form():
+    assert mixer_of(8).form() is mixer_of(8, upper_geometry="euclidean").form() is Form.AT_CENTERS
+    assert mixer_of(8, reference=True).form() is Form.REFERENCE
+    for mixer in (mixer_of(2), mixer_of(8, geometry="hyperbolic"), mixer_of(8, cat_norm=True)):
+        assert mixer.form() is Form.PRODUCTS
 
 
 # ---- holes ----------------------------------------------------------------------------------------------------------
 
 
-def of_present(mixer: ClusterMixer, image, mask, *, folds: int, centers: int, top: int | None) -> torch.Tensor:
+def of_present(
+    mixer: ClusterMixer, image, mask, *, per_side: int, centers: int, global_side: int | None
+) -> torch.Tensor:
     """One set, (C, H, W) with a mask, from sums over the points that are there, copies by reflection among them."""
     heads, dim = mixer.heads, mixer.head_dim
     height, width = mask.shape
-    down, right = (-side % folds for side in mask.shape)
+    down, right = (-side % per_side for side in mask.shape)
     edges = (right // 2, right - right // 2, down // 2, down - down // 2)
     x = F.pad(image[None], edges, mode="reflect")[0]
     there = F.pad(mask[None, None].double(), edges, mode="reflect")[0, 0].bool()
     tall, wide = there.shape
-    h, w = tall // folds, wide // folds
+    h, w = tall // per_side, wide // per_side
     space = dict(kappa=mixer.curvature(), released=False)
     q, v = F.linear(x.movedim(0, -1), mixer.qv.weight, mixer.qv.bias).unflatten(-1, (2, heads, dim)).unbind(2)
     bias = F.interpolate(mixer.bias_patch, (tall, wide), mode="bilinear", align_corners=True)  # (E, M, H, W)
@@ -229,7 +248,7 @@ def of_present(mixer: ClusterMixer, image, mask, *, folds: int, centers: int, to
         near = similarity(c, q.transpose(0, 1), geometry, **space)
         return cluster(near, bias[:, exist], alpha, v.transpose(0, 1), cv)[1].transpose(0, 1)  # (n, E, D)
 
-    parts = [(slice(i * h, i * h + h), slice(j * w, j * w + w)) for i in range(folds) for j in range(folds)]
+    parts = [(slice(i * h, i * h + h), slice(j * w, j * w + w)) for i in range(per_side) for j in range(per_side)]
     full = [p for p in parts if there[p].any()]
     local = torch.zeros(tall, wide, heads, dim, **F64)
     for p in full:
@@ -239,12 +258,12 @@ def of_present(mixer: ClusterMixer, image, mask, *, folds: int, centers: int, to
         found = clustered(q[p][alive], v[p][alive], c, cv, spot, mixer.alpha_patch, mixer.geometry)
         local[p] = local[p].masked_scatter(alive[..., None, None], found)
     out = local
-    if top is not None:
+    if global_side is not None:
         whole = slice(0, tall), slice(0, wide)
         spot = mixer.bias_window.flatten(2)[..., [parts.index(p) for p in full]]
         qs, vs = (torch.stack([mean(t, p) for p in full]) for t in (q, v))
         found = clustered(
-            qs, vs, *(pooled(t, *whole, top) for t in (q, v)), spot, mixer.alpha_window, mixer.top_geometry
+            qs, vs, *(pooled(t, *whole, global_side) for t in (q, v)), spot, mixer.alpha_window, mixer.upper_geometry
         )
         above = torch.zeros_like(local)
         for p, value in zip(full, found, strict=True):
@@ -257,28 +276,35 @@ def of_present(mixer: ClusterMixer, image, mask, *, folds: int, centers: int, to
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])
-@pytest.mark.parametrize("folds, centers, top", [(2, 2, 2), (4, 2, 3), (4, 1, None), (1, 3, 1)])
-def test_holes_are_left_out_of_every_mean(folds, centers, top, geometry, head_dim, reference):
-    """Windows and centers without a point are left out; batch-mates do not matter."""
-    mixer = mixer_of(head_dim, folds=folds, centers=centers, top=top, geometry=geometry, reference=reference)
+@pytest.mark.parametrize("per_side, centers, global_side", [(2, 2, 2), (4, 2, 3), (4, 1, None), (1, 3, 1)])
+def test_holes_are_left_out_of_every_mean(per_side, centers, global_side, geometry, head_dim, reference):
+    """Windows and centers without a point are left out; the other sets of the batch do not matter."""
+    mixer = mixer_of(
+        head_dim,
+        per_side=per_side,
+        centers=centers,
+        global_side=global_side,
+        geometry=geometry,
+        reference=reference,
+    )
     images = [torch.randn(6, *size, **F64) for size in ((9, 13), (8, 8), (5, 6), (12, 12))]
     masks = [torch.rand(9, 13) < 0.3, torch.ones(8, 8).bool(), torch.zeros(5, 6).bool(), torch.zeros(12, 12).bool()]
     masks[2][1, 3] = masks[3][:3, :3] = masks[3][11, 11] = True  # a single point; a crowd and one far away
     points = PointSet.from_images(images, masks)
-    out = run(mixer, points, folds=folds, centers=centers, top=top)
+    out = run(mixer, points, per_side=per_side, centers=centers, global_side=global_side)
     for row, image, mask in zip(out.split(points.ptr.diff().tolist()), images, masks, strict=True):
-        expected = of_present(mixer, image, mask, folds=folds, centers=centers, top=top)
+        expected = of_present(mixer, image, mask, per_side=per_side, centers=centers, global_side=global_side)
         torch.testing.assert_close(row, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("switches", [{}, *SWITCHES], ids=str)
 @pytest.mark.parametrize("head_dim", [2, 8])
-def test_plain_twin_on_ragged_sets(head_dim, switches, ragged):
+def test_reference_form_on_ragged_sets(head_dim, switches, ragged):
     points = ragged.with_feat(torch.randn(len(ragged.feat), 6, **F64))
     probe, results = torch.randn(len(points.feat), 6, **F64), []
     for reference in (False, True):
-        mixer = mixer_of(head_dim, folds=3, **switches, reference=reference)
-        out = run(mixer, points, folds=3, centers=2, top=switches.get("top", 2))
+        mixer = mixer_of(head_dim, per_side=3, **switches, reference=reference)
+        out = run(mixer, points, per_side=3, centers=2, global_side=switches.get("global_side", 2))
         (out * probe).sum().backward()
         results.append([out, *(p.grad for p in mixer.parameters())])
     for a, b in zip(*results, strict=True):
@@ -292,11 +318,11 @@ def test_plain_twin_on_ragged_sets(head_dim, switches, ragged):
 @pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])
 def test_one_center_above_one_window_is_the_mean_of_values(geometry, sparse):
     """As in the third stage: its scale and its table have no gradient, and neither is NaN."""
-    mixer = mixer_of(folds=1, top=1, top_geometry=geometry)
+    mixer = mixer_of(per_side=1, global_side=1, upper_geometry=geometry)
     points = PointSet.from_images(torch.randn(2, 6, 6, 4, **F64))
     points = points.as_sparse() if sparse else points
-    plan = plan_of(points, 1, 2, top=1)
-    over = mixer.windows(plan.split(plan.enter(points.feat)), plan)  # (S, E D)
+    plan = plan_of(points, 1, 2, global_side=1)
+    over = mixer.upper(plan.window_partition(plan.to_window_order(points.feat)), plan)  # (S, E D)
     v = mixer.qv(points.feat)[:, 4:]
     torch.testing.assert_close(over, v.view(2, 24, 4).mean(1))
     over.square().sum().backward()
@@ -313,16 +339,20 @@ def test_assignment_is_the_heaviest_center(geometry, head_dim, kind, ragged):
     if kind != "ragged":
         points = PointSet.from_images(torch.randn(2, 3, *((8, 8) if kind == "even" else (7, 9)), **F64))
     points = points.with_feat(torch.randn(len(points.feat), 6, **F64))
-    plan = plan_of(points, 2, 2, top=2)
-    center, weight = (plan.leave(t) for t in mixer.assignment(plan.enter(points.feat), plan))
+    plan = plan_of(points, 2, 2, global_side=2)
+    center, weight = (plan.from_window_order(t) for t in mixer.assignment(plan.to_window_order(points.feat), plan))
     assert center.shape == weight.shape == (len(points.feat), 2)
     assert (weight > 1 / 4 - 1e-9).all() and (weight <= 1).all()  # of four centers the heaviest
-    window = torch.arange(plan.windows if kind == "ragged" else 8)
+    window = torch.arange(plan.num_windows if kind == "ragged" else 8)
     window = window if plan.row_window is None else window[plan.row_window]
-    window = window[:, None, None].expand(*plan.split(plan.enter(points.feat)).shape[:2], 1).contiguous()
-    assert torch.equal(center // 4, plan.leave(plan.merge(window)).expand(-1, 2))
+    window = (
+        window[:, None, None]
+        .expand(*plan.window_partition(plan.to_window_order(points.feat)).shape[:2], 1)
+        .contiguous()
+    )
+    assert torch.equal(center // 4, plan.from_window_order(plan.window_reverse(window)).expand(-1, 2))
     if kind != "ragged":
-        a = literal(mixer, points.to_image(), folds=2, centers=2, top=2)[1]  # (B, E, H, W, M)
+        a = literal(mixer, points.to_image(), per_side=2, centers=2, global_side=2)[1]  # (B, E, H, W, M)
         best, index = a.movedim(1, 3).flatten(0, 2).max(-1)
         torch.testing.assert_close(weight, best)
         assert torch.equal(center % 4, index)
@@ -333,55 +363,60 @@ def test_a_single_point_is_its_window_and_its_center():
     mixer = mixer_of(tables=False)
     points = PointSet.from_image(torch.randn(6, 5, 5, **F64), torch.arange(25).view(5, 5) == 12)
     v = mixer.qv(points.feat)[:, 4:]
-    torch.testing.assert_close(run(mixer, points, folds=1, centers=1, top=1), mixer.proj(torch.cat([v, v], 1)))
+    torch.testing.assert_close(
+        run(mixer, points, per_side=1, centers=1, global_side=1), mixer.proj(torch.cat([v, v], 1))
+    )
 
 
 def test_offsets_give_a_bias_on_any_layout(ragged):
     """The small network of a point's offset from a center takes the place of a table; moving a set changes nothing."""
-    mixer = mixer_of(tables=False, offsets=2)
+    mixer = mixer_of(tables=False, relative_pos_dims=2)
     for points in (ragged, ragged.as_cloud()):
         points = points.with_feat(torch.randn(len(points.feat), 6, generator=torch.Generator().manual_seed(0)).double())
-        plan = with_offsets(plan_of(points, 2, 2, top=2), points.pos)
+        plan = with_relative_pos(plan_of(points, 2, 2, global_side=2), points.pos)
         bias = mixer.bias(plan)
-        rows = plan.split(plan.enter(points.pos))
+        rows = plan.window_partition(plan.to_window_order(points.pos))
         window = torch.arange(len(rows)) if plan.row_window is None else plan.row_window
         for r in (0, len(rows) - 1):
-            for m, center in enumerate(plan.pool(rows)[window[r]]):
+            for m, center in enumerate(plan.pool_centers(rows)[window[r]]):
                 torch.testing.assert_close(bias[r, m].T, mixer.offsets(rows[r] - center))
-        out = mixer(plan.enter(points.feat), plan)
-        moved = with_offsets(plan_of(points, 2, 2, top=2), points.pos + 3)
-        torch.testing.assert_close(mixer(moved.enter(points.feat), moved), out)
+        out = mixer(plan.to_window_order(points.feat), plan)
+        moved = with_relative_pos(plan_of(points, 2, 2, global_side=2), points.pos + 3)
+        torch.testing.assert_close(mixer(moved.to_window_order(points.feat), moved), out)
         out.square().sum().backward()
         assert all((p.grad != 0).any() for p in mixer.offsets.parameters())
         mixer.zero_grad()
 
 
 def test_offsets_and_tables_add_up():
-    mixer = mixer_of(offsets=2)
+    mixer = mixer_of(relative_pos_dims=2)
     points = PointSet.from_images(torch.randn(2, 6, 9, 7, **F64))
     for p in (points, points.as_sparse()):
-        plan = with_offsets(plan_of(p, 2, 2, top=2), p.pos)
-        both, moved = mixer.bias(plan), mixer.offsets(plan.offsets).movedim(-1, 2)
-        table = plan.taps.read(mixer.bias_patch)
+        plan = with_relative_pos(plan_of(p, 2, 2, global_side=2), p.pos)
+        both, moved = mixer.bias(plan), mixer.offsets(plan.relative_pos).movedim(-1, 2)
+        table = plan.table_lookup.read(mixer.bias_patch)
         torch.testing.assert_close(both, moved + table.repeat(len(moved) // len(table), 1, 1, 1))
 
 
 def test_start_and_size():
-    mixer = ClusterMixer(32, heads=4, head_dim=24, centers=16, table=56, top=16, top_table=7)
+    mixer = ClusterMixer(32, heads=4, head_dim=24, centers=16, table_size=56, global_centers=16, upper_table_size=7)
     assert mixer.alpha_patch.item() == mixer.alpha_window.item() == 1
     assert not mixer.bias_patch.any() and not mixer.bias_window.any()
     count = 2 * (32 * 96 + 96) + 2 * 96 * 32 + 32 + 2 + 4 * 16 * 56**2 + 4 * 16 * 49
     assert sum(p.numel() for p in mixer.parameters()) == count
-    soft = ClusterMixer(32, heads=4, head_dim=24, centers=16, top=4, alpha="softplus")
+    soft = ClusterMixer(32, heads=4, head_dim=24, centers=16, global_centers=4, alpha="softplus")
     assert soft.scale(soft.alpha_patch).item() == soft.scale(soft.alpha_window).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_curvature_is_learned_where_something_bends():
-    for kwargs in (dict(geometry="euclidean", top_geometry="euclidean"), dict(geometry="euclidean", top=None)):
+    for kwargs in (
+        dict(geometry="euclidean", upper_geometry="euclidean"),
+        dict(geometry="euclidean", global_side=None),
+    ):
         assert mixer_of(**kwargs, learn_curvature=True).curvature.log_kappa is None
     mixer = mixer_of(learn_curvature=True, curvature=2.0)
     points = PointSet.from_images(torch.randn(1, 6, 8, 8, **F64))
-    run(mixer, points, folds=2, centers=2, top=2).square().sum().backward()
+    run(mixer, points, per_side=2, centers=2, global_side=2).square().sum().backward()
     assert mixer.curvature().item() == pytest.approx(2) and mixer.curvature.log_kappa.grad != 0
 
 
@@ -389,7 +424,7 @@ def test_curvature_is_learned_where_something_bends():
     "kwargs, message",
     [
         (dict(geometry="round"), "geometry must be one of .*euclidean.*hyperbolic.*, got 'round'"),
-        (dict(top_geometry=None), "top_geometry must be one of .*, got None"),
+        (dict(upper_geometry=None), "upper_geometry must be one of .*, got None"),
         (dict(expmap="up"), "expmap must be one of .*proper.*released.*, got 'up'"),
         (dict(alpha="fixed"), "alpha must be one of .*free.*softplus.*, got 'fixed'"),
         (dict(curvature=0.0), "must be above 0, got 0.0"),

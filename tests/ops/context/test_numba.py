@@ -186,7 +186,7 @@ def mixer_and_plan(**kwargs):
     points = PointSet.from_images([torch.randn(6, *m.shape, dtype=torch.float64) for m in masks], masks)
     mixer = ContextCluster(6, heads=2, head_dim=8, **kwargs).double()
     plan = points.layout.plan(points.pos, points.ptr, 2, 2)
-    return mixer, plan, plan.enter(points.feat.double())
+    return mixer, plan, plan.to_window_order(points.feat.double())
 
 
 @pytest.mark.parametrize("kwargs", [{}, dict(denominator="count"), dict(unweighted=True)], ids=str)

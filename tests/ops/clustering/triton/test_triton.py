@@ -359,7 +359,9 @@ def test_models_give_the_same(name, calls):
     import pointmix
 
     narrow = dict(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), mlp_ratios=(1, 1, 1, 1), heads=1, head_dim=8)
-    model = pointmix.create_model(name, folds=(2, 1, 1, 1), centers=(2, 2, 2, 1), num_classes=3, **narrow)
+    model = pointmix.create_model(
+        name, windows_per_side=(2, 1, 1, 1), centers_per_side=(2, 2, 2, 1), num_classes=3, **narrow
+    )
     model = model.to(**F64).eval()
     for p in model.parameters():  # whatever starts at zero, so that everything counts
         p.data += 0.1 * torch.randn_like(p)

@@ -1,0 +1,1 @@
+"""Heads: from the features of a network's points to its output. One file a kind of output."""

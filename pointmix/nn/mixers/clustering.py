@@ -1,0 +1,58 @@
+"""What the clustering mixers share: the names of their forms, and the shapes of heads and windows."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.layouts.plan import PackedPlan, Plan
+
+
+class Form(Enum):
+    """How a clustering mixer computes its output. All forms give the same result up to rounding.
+
+    A mixer's `form` method chooses, in this order. Except for the inference kernel the choice depends on the
+    configuration only, not on the points, so that the rounding of a set does not depend on the other sets of its batch.
+    """
+
+    REFERENCE = "the equations as they are written: with reference=True"
+    FUSED_KERNEL = "linear maps, then one kernel per window: where a backend has one for its number of centers"
+    INFERENCE_KERNEL = "one kernel from features to features: without gradients, where windows have no rows as views"
+    AT_CENTERS = "values and projection at the centers: where that takes fewer multiply-adds than at the points"
+    PRODUCTS = "linear maps of all points, then batched matrix products in each window: otherwise"
+
+
+def window_args(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:
+    """The arguments by which clustering operations are told of the windows."""
+    if isinstance(plan, PackedPlan):
+        return {"ptr": plan.ptr, "center_valid": plan.center_valid}
+    return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+
+
+def split_heads(
+    qv: Float[Tensor, "*N L QV"], heads: int, copy: bool = True
+) -> tuple[Float[Tensor, "*N L E D"], Float[Tensor, "*N L E D"]]:
+    """Queries and values of each head, from QV = 2 * E * D channels.
+
+    With `copy` the memory is laid out head by head, which saves several copies inside the matrix products. Fused
+    kernels read the channels where they are.
+    """
+    qv = qv.unflatten(-1, (2, heads, -1))  # (*N, L, 2, E, D)
+    if not copy:
+        q, v = qv.unbind(-3)
+        return q, v
+    q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); indexing twice would add two gradients
+    return q.transpose(1, 2), v.transpose(1, 2)
+
+
+def global_center_index(
+    center: Int[Tensor, "R E L"], weight: Float[Tensor, "R E L"], plan: Plan
+) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
+    """The center of each point, counted over all windows, and its weight there, from the center within its window."""
+    window = torch.arange(len(center), device=center.device) if plan.row_window is None else plan.row_window
+    center = center + (window * plan.centers).view(-1, 1, 1)
+    center, weight = (plan.window_reverse(t.transpose(1, 2).contiguous()) for t in (center, weight))
+    return center, weight
