@@ -1,10 +1,11 @@
-"""Doing something right after a module has been imported, whoever imports it and whenever."""
+"""Import hooks: all modules of a folder, and actions after a module has been imported."""
 
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -41,3 +42,13 @@ def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
         action(sys.modules[name])
     else:
         sys.meta_path.insert(0, _After(name, action))
+
+
+def import_submodules(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that each can register what it provides.
+
+    Args:
+        package, path: the package's `__name__` and `__path__`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.transforms.points import unit_sphere
+from pointmix.data.transforms import unit_sphere
 from pointmix.explain import draw_frames, frames
 from pointmix.explain.pictures import _maps
 

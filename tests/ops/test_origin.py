@@ -12,7 +12,8 @@ import torch
 
 import pointmix
 from pointmix import PointSet
-from pointmix.data.clouds.build import PointDataConfig, build_points, build_points_test
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.splits import build_points, build_points_test
 from pointmix.engine.clouds import read_for, seen_by
 from pointmix.explain import draw_clouds
 from pointmix.ops.origin import near_origin
