@@ -119,8 +119,8 @@ class PointSet:
         if masks is not None and len(masks) != len(images):
             raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
         masks = [None] * len(images) if masks is None else masks
-        how = dict(mean=mean, std=std, coord_mode=coord_mode)
-        return cls.cat([cls.from_image(i, m, **how) for i, m in zip(images, masks, strict=True)])
+        pairs = zip(images, masks, strict=True)
+        return cls.cat([cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode) for i, m in pairs])
 
     @classmethod
     def from_points(cls, xyz: Tensor | np.ndarray, feat: Tensor | np.ndarray | None = None) -> PointSet:

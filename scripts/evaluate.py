@@ -203,7 +203,7 @@ def _show(results: list[dict[str, Any]], *, curve: bool) -> None:
 
 def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> list[Path]:
     """The curve as PNG, CSV and JSON, named alike."""
-    from pointmix.explain.kept import draw_kept
+    from pointmix.explain.keep_curve import draw_keep_curve
     from pointmix.utils.atomic import write_text
 
     unit, shares, hidden = _kind(results)
@@ -212,7 +212,7 @@ def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> 
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
         curves.setdefault(r["name"], []).append((r["keep"], r[key]))
-    draw_kept(png, curves, title=hidden, score=label, chance=chance)
+    draw_keep_curve(png, curves, title=hidden, score=label, chance=chance)
     columns = ("name", "model", "weights", "mask" if unit == "images" else "votes", "keep", *shares, "loss", unit)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")

@@ -44,6 +44,7 @@ class BatchLoader(DataLoader, Generic[Inputs]):
         strict: bool,
         collate: Callable[[list[Sample]], Batch[Inputs]],
     ) -> None:
+        self.samples, self.batches = dataset, batches  # DataLoader's own attributes have less specific types
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -62,15 +63,21 @@ class BatchLoader(DataLoader, Generic[Inputs]):
 
     def set_epoch(self, epoch: int) -> None:
         """Start this epoch next. The epoch of a loaded state continues at its position."""
-        if epoch != self.batch_sampler.epoch:
-            self.batch_sampler.epoch, self.batch_sampler.start, self.batches_yielded = epoch, 0, 0
+        order = self._order()
+        if epoch != order.epoch:
+            order.epoch, order.start, self.batches_yielded = epoch, 0, 0
+
+    def _order(self) -> EpochBatches:
+        if not isinstance(self.batches, EpochBatches):
+            raise TypeError("a loader for evaluation has neither epochs nor a state")
+        return self.batches
 
     def _batches(self) -> Iterator[Batch[Inputs]]:
         try:
             yield from self._started()
         except (MemoryError, RuntimeError, OSError, EOFError) as e:
             if is_out_of_memory(e):
-                batch = f"a batch of {self.batch_sampler.batch_size} {self.dataset.what}"
+                batch = f"a batch of {self.batches.batch_size} {self.samples.what}"
                 raise MemoryError(f"{batch} does not fit; make batch_size or what data.* asks for smaller") from e
             # The error may come from a dead worker: its batches are lost, and so are the files that it opened.
             ended = wait([worker.sentinel for worker in self._workers], timeout=3) if self._workers else []
@@ -80,8 +87,8 @@ class BatchLoader(DataLoader, Generic[Inputs]):
             died = [worker for worker in self._workers if worker.exitcode]
             if not died:
                 raise
-            last_read = dict(self.dataset.reading.tolist())  # process id -> index
-            names = ", ".join(self.dataset.source.name(last_read[w.pid]) for w in died if w.pid in last_read)
+            last_read = {} if self.samples.reading is None else dict(self.samples.reading.tolist())  # pid -> index
+            names = ", ".join(self.samples.source.name(last_read[w.pid]) for w in died if w.pid in last_read)
             code = died[0].exitcode or 0
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "died"
             reader = f"the worker process that read {names or 'nothing yet'}"
@@ -100,25 +107,26 @@ class BatchLoader(DataLoader, Generic[Inputs]):
         return batches
 
     def state_dict(self) -> dict[str, int]:
-        return {**self.batch_sampler.state_dict(), "batch": self.batches_yielded}
+        return {**self._order().state_dict(), "batch": self.batches_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batch_sampler.load_state_dict(state)
-        self.batches_yielded = self.batch_sampler.start
+        order = self._order()
+        order.load_state_dict(state)
+        self.batches_yielded = order.start
 
-    def __iter__(self) -> Iterator[tuple[Inputs, Int[Tensor, " B"]]]:
-        self.batches_yielded = getattr(self.batch_sampler, "start", 0)
-        training = self.dataset.seed is not None
+    def __iter__(self) -> Iterator[tuple[Inputs, Int[Tensor, " B"]]]:  # type: ignore[override]  # a private class there
+        training = isinstance(self.batches, EpochBatches)
+        self.batches_yielded = self.batches.start if isinstance(self.batches, EpochBatches) else 0
         for inputs, targets, failed in self._batches():
             self.failed.update((file, reason) for file, reason, _ in failed)
             if fatal := [reason for _, reason, fatal in failed if fatal]:
                 raise BadMask(fatal[0])
             if failed and self.strict:
-                what = f"(data.strict refuses damaged {self.dataset.what})"
+                what = f"(data.strict refuses damaged {self.samples.what})"
                 raise UnreadableSample(f"{failed[0][0]}: {failed[0][1]} {what}")
-            if training and len(targets) < self.batch_sampler.batch_size:
-                count = min(MAX_TRIES, len(self.dataset))
-                what = f"all of {count} {self.dataset.what} in a row are damaged"
+            if training and len(targets) < self.batches.batch_size:
+                count = min(MAX_TRIES, len(self.samples))
+                what = f"all of {count} {self.samples.what} in a row are damaged"
                 raise UnreadableSample(f"{what}; {failed[-1][0]}: {failed[-1][1]}")
             self.batches_yielded += 1
             if inputs is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +29,7 @@ NamedFeatures = list[tuple[str, np.ndarray]]  # (N,) or (N, C)
 
 
 def read_cloud(
-    path: str | Path,
+    path: str | os.PathLike,
     index: int | None = None,
     *,
     mean: Sequence[float] | None = None,

@@ -56,7 +56,7 @@ def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool
         return pos, pos.clone() if coords else pos.new_zeros(len(pos), 0), ptr, Cloud()
     if batch.ndim != 4:
         raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
-    sets, layout = batch.shape[0], Grid(batch.shape[2:])
+    sets, layout = batch.shape[0], Grid((batch.shape[2], batch.shape[3]))
     pos = positions(sets, layout.size, coord_mode, like=batch)  # (N, 2)
     feat = batch.permute(0, 2, 3, 1)  # (B, H, W, C)
     feat = torch.cat([feat, pos.view(sets, *layout.size, 2)], dim=-1) if coords else feat

@@ -27,7 +27,8 @@ from PIL import Image
 Columns = Mapping[str, np.ndarray]
 CloudReader = Callable[[Path], Columns | AbstractContextManager[Columns]]
 ImageReader = Callable[[Path], Image.Image]  # the image need not be decoded yet
-Reader = TypeVar("Reader", CloudReader, ImageReader)
+AnyCloudReader = TypeVar("AnyCloudReader", bound=CloudReader)
+AnyImageReader = TypeVar("AnyImageReader", bound=ImageReader)
 
 # Names that `read_cloud` knows. The first position column counts; features are one of each group, in this order.
 POSITIONS = ("pos", "xyz", "points", "data")
@@ -37,7 +38,7 @@ CLOUD_READERS: dict[str, CloudReader] = {}
 IMAGE_READERS: dict[str, ImageReader] = {}
 
 
-def register_reader(*suffixes: str) -> Callable[[CloudReader], CloudReader]:
+def register_reader(*suffixes: str) -> Callable[[AnyCloudReader], AnyCloudReader]:
     """Decorator: read point clouds from files with these suffixes, such as ".ply", with this function.
 
     The function returns the columns, or a context manager that gives them and closes the file. It may raise anything
@@ -46,26 +47,35 @@ def register_reader(*suffixes: str) -> Callable[[CloudReader], CloudReader]:
     Raises:
         ValueError: if a suffix has no leading dot or has a reader already.
     """
-    return lambda reader: _register(CLOUD_READERS, suffixes, reader)
+
+    def register(reader: AnyCloudReader) -> AnyCloudReader:
+        CLOUD_READERS.update(dict.fromkeys(_unused(suffixes), reader))
+        return reader
+
+    return register
 
 
-def register_image_reader(*suffixes: str) -> Callable[[ImageReader], ImageReader]:
+def register_image_reader(*suffixes: str) -> Callable[[AnyImageReader], AnyImageReader]:
     """Decorator: read images from files with these suffixes with this function, which returns a Pillow image.
 
     Raises:
         ValueError: if a suffix has no leading dot or has a reader already.
     """
-    return lambda reader: _register(IMAGE_READERS, suffixes, reader)
+
+    def register(reader: AnyImageReader) -> AnyImageReader:
+        IMAGE_READERS.update(dict.fromkeys(_unused(suffixes), reader))
+        return reader
+
+    return register
 
 
-def _register(readers: dict[str, Reader], suffixes: tuple[str, ...], reader: Reader) -> Reader:
-    for suffix in map(str.lower, suffixes):
+def _unused(suffixes: tuple[str, ...]) -> list[str]:
+    for suffix in suffixes:
         if not suffix.startswith("."):
             raise ValueError(f"a suffix begins with a dot, got {suffix!r}")
-        if suffix in CLOUD_READERS or suffix in IMAGE_READERS:
-            raise ValueError(f"{suffix} files have a reader already")
-        readers[suffix] = reader
-    return reader
+        if suffix.lower() in CLOUD_READERS or suffix.lower() in IMAGE_READERS:
+            raise ValueError(f"{suffix.lower()} files have a reader already")
+    return [suffix.lower() for suffix in suffixes]
 
 
 def require(library: str, path: Path) -> ModuleType:

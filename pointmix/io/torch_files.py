@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without running anything that they name."""
+"""Files of `torch.save`, read without executing anything that they name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,11 +18,11 @@ import torch
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
-LONGEST_NAME = 300  # characters of a type's name with its module
+MAX_NAME_LENGTH = 300  # characters of a type's qualified name
 
 
 class Aside:
-    """Stands in place of a value that is harmless, but of no use here, whatever it was made from."""
+    """Placeholder for a harmless value that is not needed, whatever its constructor arguments."""
 
     def __new__(cls, *_: Any, **__: Any) -> Aside:
         return super().__new__(cls)
@@ -37,7 +38,7 @@ def _empty_dict(*_: Any) -> OrderedDict:
     return OrderedDict()
 
 
-# What trainers keep beside weights. None of these is imported or called for a file, not even numpy's own constructors.
+# Types that trainers store next to weights. None is imported or called when a file is read, not even numpy's.
 _SET_ASIDE = (
     *(f"numpy.{n}" for n in ("dtype", "ndarray")),
     *(f"numpy.{c}.multiarray.{n}" for c in ("core", "_core") for n in ("scalar", "_reconstruct")),
@@ -51,13 +52,13 @@ _SET_ASIDE = (
 
 
 def load_torch(path: str | os.PathLike, *, mmap: bool = False) -> Any:
-    """What `torch.save` wrote, on the CPU: tensors, plain values, and containers of them.
+    """The content of a `torch.save` file, on the CPU: tensors, plain values, and containers of them.
 
-    Scalars and arrays of numpy, paths, dates and the arguments of a parser become `Aside` objects, a defaultdict an
-    OrderedDict. A file that names any other type is refused.
+    NumPy scalars and arrays, paths, dates and parser arguments become `Aside` objects, a defaultdict an OrderedDict. A
+    file that names any other type is refused.
 
     Args:
-        mmap: leave tensors in the file until somebody looks at them.
+        mmap: memory-map the tensors instead of reading them.
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: with the reason alone, in one line.
@@ -65,7 +66,8 @@ def load_torch(path: str | os.PathLike, *, mmap: bool = False) -> Any:
     path = regular_file(path, "checkpoint file")
     if reason := _not_by_torch(path):
         raise ValueError(reason)
-    known = [(Aside, name) for name in _SET_ASIDE] + [(_empty_dict, "collections.defaultdict")]
+    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(Aside, name) for name in _SET_ASIDE]
+    known.append((_empty_dict, "collections.defaultdict"))
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
@@ -77,7 +79,7 @@ def load_torch(path: str | os.PathLike, *, mmap: bool = False) -> Any:
 
 
 def _not_by_torch(path: Path) -> str | None:
-    """Why this cannot be a file of torch.save, by a look at its beginning and at its table of contents."""
+    """Why this cannot be a file of torch.save, judged by its first bytes and its table of contents."""
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
@@ -100,7 +102,7 @@ def _not_by_torch(path: Path) -> str | None:
                         _check_names(io.BytesIO(archive.read(name)))
         elif head.startswith(b"\x80"):
             with open(path, "rb") as file:
-                for _ in range(5):  # of torch before 1.6: a mark, two versions, the content, and what tensors follow
+                for _ in range(5):  # torch before 1.6: magic number, two versions, content, storage keys
                     _check_names(file)
         elif head[257:262] != b"ustar":
             return "it was not written by torch.save"
@@ -110,15 +112,14 @@ def _not_by_torch(path: Path) -> str | None:
 
 
 def _check_names(file: IO[bytes]) -> None:
-    """Look through a pickle without running it; torch takes minutes to say that it does not know a type whose name is
-    very long."""
+    """Scan a pickle without executing it for very long type names, for which torch takes minutes to refuse them."""
     for operation, argument, _ in pickletools.genops(file):
-        if operation.name == "GLOBAL" and len(argument) > LONGEST_NAME:
-            raise ValueError(f"it names a type with {len(argument)} characters")
+        if operation.name == "GLOBAL" and isinstance(argument, str) and len(argument) > MAX_NAME_LENGTH:
+            raise ValueError(f"it names a type with {len(argument or '')} characters")
 
 
 def _why(error: Exception) -> str:
-    """torch's reason, without its advice to load the file by running what it names."""
+    """torch's reason, without its advice to load the file with arbitrary code execution."""
     text = str(error)
     found = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text)
     if found:

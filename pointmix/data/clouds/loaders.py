@@ -42,8 +42,9 @@ class CloudDataset(SourceDataset[PointSet, PointSet]):
 
     def read(self, index: int) -> PointSet:
         points = self.source.read(index)
-        few = self.first is None or len(points.pos) <= self.first
-        return points if few else points.subset(torch.arange(self.first))
+        if self.first is None or len(points.pos) <= self.first:
+            return points
+        return points.subset(torch.arange(self.first))
 
 
 def join_clouds(clouds: list[PointSet]) -> PointSet:

@@ -13,7 +13,6 @@ from pointmix.data.clouds.config import FEATURE_CHANNELS, PointDataConfig
 from pointmix.data.clouds.loaders import cloud_loader
 from pointmix.data.clouds.resolve import check_keep_ratio, resolve
 from pointmix.data.clouds.source import SOURCES
-from pointmix.data.dataset import Failure
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import Source
@@ -58,7 +57,7 @@ class PointSplits:
         """Set the order and the augmentation of the next pass over train; call it before every epoch."""
         self.train.set_epoch(epoch)
 
-    def skipped(self) -> list[Failure]:
+    def skipped(self) -> list[tuple[str, str]]:
         """(cloud, reason) of every damaged cloud that this process has found so far."""
         loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
         return sorted({failure for loader in loaders for failure in loader.failed.items()})

@@ -28,8 +28,10 @@ def to_float32(points: PointSet) -> PointSet:
 
 def eval_transform(config: PointDataConfig, *, keep_ratio: float = 1.0) -> T.Transform:
     """Sampling, normalization and float32; then a random fraction `keep_ratio` of the points is kept."""
-    dropout = [] if keep_ratio == 1 else [partial(T.dropout, ratio=1 - keep_ratio)]
-    return T.compose(_fixed_steps(config) + dropout)
+    steps = _fixed_steps(config)
+    if keep_ratio < 1:
+        steps.append(partial(T.dropout, ratio=1 - keep_ratio))
+    return T.compose(steps)
 
 
 def train_transform(config: PointDataConfig) -> T.Transform:
@@ -40,8 +42,9 @@ def train_transform(config: PointDataConfig) -> T.Transform:
         steps.append(partial(T.dropout, ratio=(0.0, config.dropout_ratio)))
     if config.rotate:
         steps.append(partial(T.rotate, degrees=config.rotate, axis=config.rotate_axis, vectors=normals))
-    if tuple(config.scale) != (1, 1):
-        steps.append(partial(T.scale, factor=tuple(config.scale), per_axis=config.scale_per_axis, normals=normals))
+    low, high = config.scale
+    if (low, high) != (1, 1):
+        steps.append(partial(T.scale, factor=(low, high), per_axis=config.scale_per_axis, normals=normals))
     if config.translate:
         steps.append(partial(T.translate, max_distance=config.translate))
     if config.jitter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pointmix.utils.ranges import COUNT, FINITE, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, SHARE, SOME, check_fields
 
@@ -102,6 +102,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
+
+
+T = TypeVar("T")
+
+
+def filled(value: T | None) -> T:
+    """A setting that `pointmix.data.images.resolve` has filled in."""
+    if value is None:
+        raise ValueError("the configuration is incomplete; call pointmix.data.images.resolve.resolve first")
+    return value
 
 
 def keep_range(config: DataConfig) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from pointmix.data.dataset import SourceDataset, collate
-from pointmix.data.images.config import DataConfig, is_partial, keep_range
+from pointmix.data.images.config import DataConfig, filled, is_partial, keep_range
 from pointmix.data.images.mask_files import MASKED_MODES
 from pointmix.data.images.normalize import ByteImage, ByteImages, join_bytes
 from pointmix.data.images.partial import MaskedTransform, RandomMask
@@ -55,7 +55,7 @@ def image_loader(
     seed: int | None = None,
 ) -> BatchLoader[ByteImages]:
     """A loader over a part of a source; with a seed for training, else for evaluation."""
-    mode = (MODES if cfg.mask_root is None else MASKED_MODES)[cfg.in_chans]
+    mode = (MODES if cfg.mask_root is None else MASKED_MODES)[filled(cfg.in_chans)]
     transform = eval_transform(cfg) if seed is None else train_transform(cfg)
     if cfg.mask_root is not None:
         transform = MaskedTransform(transform.transforms, side=None if seed is None else cfg.img_size)
@@ -73,5 +73,5 @@ def image_loader(
         batches=batches,
         workers=cfg.workers,
         strict=cfg.strict,
-        collate=partial(collate, join=partial(join_bytes, mean=cfg.mean, std=cfg.std)),
+        collate=partial(collate, join=partial(join_bytes, mean=filled(cfg.mean), std=filled(cfg.std))),
     )

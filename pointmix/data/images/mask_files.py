@@ -27,11 +27,11 @@ def put_mask(image: Image.Image, mask: Bool[Tensor, "H W"]) -> Image.Image:
 
 
 def _read_masked(source: Source[Image.Image], files: list[str | None], mode: str, index: int) -> Image.Image:
-    image = decode(source, index, mode)
-    if files[index] is None:
+    image, file = decode(source, index, mode), files[index]
+    if file is None:
         return image  # whole: conversion adds an alpha channel of 255
     try:
-        return put_mask(image, read_mask(files[index], (image.height, image.width)))
+        return put_mask(image, read_mask(file, (image.height, image.width)))
     except (ValueError, OSError) as e:
         raise BadMask(str(e)) from e
 
@@ -57,11 +57,11 @@ def with_masks(
             f"data.mask_root needs images that are files below data.root (data.source folder), not {names[0]}"
         )
     paths = [name.relative_to(root) for name in names]
-    files: list[str | None] = [str(Path(mask_root, path).with_suffix(".png")) for path in paths]
+    files = [str(Path(mask_root, path).with_suffix(".png")) for path in paths]
     missing = [file for file in files if not os.path.isfile(file)]
     if missing and (strict or len(missing) == len(files)):
         why = "data.strict requires a mask for every image" if strict else "expected the images' own paths"
         raise FileNotFoundError(f"{len(missing)} of {len(files)} images have no mask; no file {missing[0]} ({why})")
     absent = set(missing)
-    files = [None if file in absent else file for file in files]
-    return ImageSource(source.classes, source.targets, partial(_read_masked, source, files, mode), source.name)
+    found = [None if file in absent else file for file in files]
+    return ImageSource(source.classes, source.targets, partial(_read_masked, source, found, mode), source.name)

@@ -89,7 +89,7 @@ class RandomMask:
         self.draw = partial(random_mask, keep_ratio=keep_ratio, kind=kind, patch=patch)
 
     def __call__(self, image: ByteImage) -> ByteImage:
-        return image._replace(mask=self.draw(image.pixels.shape[-2:]))
+        return image._replace(mask=self.draw((image.pixels.shape[1], image.pixels.shape[2])))
 
 
 class MaskedTransform:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pointmix.data.images import sources  # noqa: F401  registers the sources of this package
-from pointmix.data.images.config import CHOICES, POLICIES, DataConfig, keep_range
+from pointmix.data.images.config import CHOICES, POLICIES, DataConfig, filled, keep_range
 from pointmix.data.images.source import SOURCES
 from pointmix.io.image_files import MODES
 from pointmix.utils.limits import check_limit
@@ -36,17 +37,18 @@ def resolve(cfg: DataConfig) -> DataConfig:
         entry = SOURCES.find(cfg.source)
         entry.check(cfg)
         defaults |= entry.defaults
-    cfg = dataclasses.replace(cfg, **{key: value for key, value in defaults.items() if getattr(cfg, key) is None})
+    changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
+    cfg = dataclasses.replace(cfg, **changes)
     if cfg.in_chans not in MODES:
         raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (grayscale) or 3 (RGB)")
-    channels = {}
+    channels: dict[str, Any] = {}
     for key in ("mean", "std"):
         values = tuple(float(value) for value in getattr(cfg, key))
         if cfg.in_chans == 1 and values == defaults[key]:
             values = (sum(values) / len(values),)  # a color default for grayscale images
         if len(values) not in (1, cfg.in_chans):
             raise ValueError(f"data.{key} has {len(values)} values for {cfg.in_chans} channels")
-        channels[key] = values * (cfg.in_chans // len(values))
+        channels[key] = values * (filled(cfg.in_chans) // len(values))
     for key, expected in CHOICES.items():
         if getattr(cfg, key) not in expected:
             raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
@@ -57,7 +59,7 @@ def resolve(cfg: DataConfig) -> DataConfig:
     policy = cfg.auto_augment
     if policy is not None and policy.split("-")[0] not in POLICIES:
         raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
-    check_limit("IMAGE_PIXELS", cfg.img_size**2, f"data.img_size {cfg.img_size}: such an image")
+    check_limit("IMAGE_PIXELS", filled(cfg.img_size) ** 2, f"data.img_size {cfg.img_size}: such an image")
     low, high = keep_range(cfg)
     if low > high:
         raise ValueError(

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from pointmix.data.dataset import Failure
-from pointmix.data.images.config import DataConfig, is_partial
+from pointmix.data.images.config import DataConfig, filled, is_partial
 from pointmix.data.images.loaders import image_loader
 from pointmix.data.images.mask_files import with_masks
 from pointmix.data.images.normalize import ByteImages
@@ -53,19 +52,19 @@ class ImageSplits:
 
     @property
     def in_chans(self) -> int:
-        return self.config.in_chans
+        return filled(self.config.in_chans)
 
     @property
     def mean(self) -> tuple[float, ...]:
-        return self.config.mean
+        return filled(self.config.mean)
 
     @property
     def std(self) -> tuple[float, ...]:
-        return self.config.std
+        return filled(self.config.std)
 
     @property
     def img_size(self) -> int:
-        return self.config.img_size
+        return filled(self.config.img_size)
 
     def partial(self, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> Tensor | PointSet:
         """A batch on its device as input of a model: the images, or the visible points of partial ones."""
@@ -75,7 +74,7 @@ class ImageSplits:
         """Set the order and the augmentation of the next pass over train; call it before every epoch."""
         self.train.set_epoch(epoch)
 
-    def skipped(self) -> list[Failure]:
+    def skipped(self) -> list[tuple[str, str]]:
         """(file, reason) of every damaged image that this process has found so far."""
         loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
         return sorted({failure for loader in loaders for failure in loader.failed.items()})
@@ -98,7 +97,7 @@ def open_split(cfg: DataConfig, split: str | None) -> Source[Image.Image]:
     source = SOURCES.find(cfg.source).open(cfg, split)
     if cfg.mask_root is None:
         return source
-    mode = MODES[cfg.in_chans]
+    mode = MODES[filled(cfg.in_chans)]
     return with_masks(source, root=cfg.root, mask_root=cfg.mask_root, mode=mode, strict=cfg.strict)
 
 
@@ -127,7 +126,10 @@ def build_data(
         check_same_classes(train.classes, val.classes, cfg.val_split)
         held_out = np.arange(len(val.targets))
     else:
-        val, (chosen, held_out) = train, stratified_split(train.targets, fraction=cfg.val_fraction, seed=cfg.split_seed)
+        val, (chosen, held_out) = (
+            train,
+            stratified_split(train.targets, fraction=filled(cfg.val_fraction), seed=cfg.split_seed),
+        )
     if cfg.limit:
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
 

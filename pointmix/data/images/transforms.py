@@ -7,7 +7,7 @@ from timm.data import auto_augment, create_transform
 from timm.data.transforms import str_to_interp_mode
 from torchvision import transforms
 
-from pointmix.data.images.config import DataConfig
+from pointmix.data.images.config import DataConfig, filled
 from pointmix.data.images.normalize import Erase, to_bytes
 from pointmix.io.errors import UnreadableSample
 from pointmix.utils.limits import TooLarge, check_limit
@@ -39,16 +39,16 @@ class Resize(transforms.Resize):
 def train_transform(cfg: DataConfig) -> transforms.Compose:
     """Augmentation for training, to a ByteImage (C, img_size, img_size); all settings must be filled in."""
     crop, secondary, _ = create_transform(
-        cfg.img_size,
+        filled(cfg.img_size),
         is_training=True,
         scale=cfg.scale,
         ratio=cfg.ratio,
-        hflip=cfg.hflip,
+        hflip=filled(cfg.hflip),
         vflip=cfg.vflip,
-        color_jitter=cfg.color_jitter or None,
+        color_jitter=cfg.color_jitter or None,  # type: ignore[arg-type]  # timm takes None for off
         auto_augment=cfg.auto_augment,
         interpolation=cfg.train_interpolation,
-        mean=cfg.mean,  # fill color of translations and rotations
+        mean=filled(cfg.mean),  # fill color of translations and rotations
         separate=True,
     )
     steps = list(crop.transforms)
@@ -61,6 +61,6 @@ def train_transform(cfg: DataConfig) -> transforms.Compose:
 
 def eval_transform(cfg: DataConfig) -> transforms.Compose:
     """Resize the short side to img_size / crop_pct and crop the center, to a ByteImage (C, img_size, img_size)."""
-    steps = create_transform(cfg.img_size, crop_pct=cfg.crop_pct, interpolation=cfg.interpolation).transforms
+    steps = create_transform(filled(cfg.img_size), crop_pct=cfg.crop_pct, interpolation=cfg.interpolation).transforms
     resize = Resize(steps[0].size, steps[0].interpolation)
     return transforms.Compose([resize, steps[1], to_bytes])  # without timm's conversion to a normalized tensor

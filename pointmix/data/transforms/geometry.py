@@ -143,7 +143,8 @@ def jitter(
 
 
 def _moved(points: PointSet, pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"] | None = None) -> PointSet:
-    layout = Cloud(points.layout.sampling)  # not nested: the farthest points have changed
+    sampling = points.layout.sampling if isinstance(points.layout, Cloud) else "fps"
+    layout = Cloud(sampling)  # not nested: the farthest points have changed
     return PointSet(pos.to(points.pos.dtype), points.feat if feat is None else feat, points.ptr, layout)
 
 

@@ -119,9 +119,9 @@ def scan(
     Points are in random order, so that the first few of them are a scan too.
     """
     many = 2 * points
-    point, normal, area = zip(*OBJECTS[kind](rng, many, n), strict=True)
-    part = choose(rng, np.stack(area, 1), many)  # (n, 2N)
-    point, normal = (np.choose(part[..., None], i) for i in (point, normal))  # (n, 2N, 3)
+    points_of, normals_of, areas = zip(*OBJECTS[kind](rng, many, n), strict=True)
+    part = choose(rng, np.stack(areas, 1), many)  # (n, 2N)
+    point, normal = (np.choose(part[..., None], of) for of in (points_of, normals_of))  # (n, 2N, 3)
 
     azimuth, height = rng.uniform(0, 2 * np.pi, n), np.deg2rad(rng.uniform(10, 50, n))
     view = np.stack([np.cos(height) * np.cos(azimuth), np.sin(height), np.cos(height) * np.sin(azimuth)], 1)

@@ -6,7 +6,7 @@ import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -19,9 +19,6 @@ from pointmix.io.formats.pillow import open_image
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
-if TYPE_CHECKING:
-    from timm.data.readers.reader import Reader
-
 TEST_NAMES = ("val", "validation", "test")  # tried in this order
 
 
@@ -31,6 +28,14 @@ def _read_path(samples: list[tuple[str, int]], index: int) -> Image.Image:
 
 def _name_path(samples: list[tuple[str, int]], index: int) -> str:
     return samples[index][0]
+
+
+class Reader(Protocol):
+    """What is used of timm's readers."""
+
+    def __getitem__(self, index: int) -> tuple[IO[bytes], int]: ...
+
+    def filename(self, index: int) -> str | None: ...
 
 
 def read_member(reader: Reader, index: int) -> Image.Image:

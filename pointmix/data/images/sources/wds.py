@@ -51,7 +51,8 @@ def _scan(shard: Path) -> list[tuple[str, int, int, int]]:
             if end == "cls":
                 if member.size > MAX_LABEL_BYTES:
                     raise ValueError(f"{member.name} has {member.size} bytes, expected the number of a class")
-                labels[key] = _label(member.name, tar.extractfile(member).read())
+                content = tar.extractfile(member)
+                labels[key] = _label(member.name, content.read() if content else b"")
     images = {key: place for key, sample in samples.items() if (place := _image(key, sample)) is not None}
     if lost := sorted(images.keys() - labels.keys()):
         raise ValueError(f"{lost[0]} has no label: expected {lost[0]}.cls beside the image")
@@ -97,8 +98,8 @@ def open_shards(root: str, split: str) -> ImageSource:
         FileNotFoundError: if there is no such shard.
         ValueError: if one is damaged or has a name twice, or a sample has no label, or not exactly one image.
     """
-    paths = {path: path.relative_to(root) for path in Path(root).rglob("*.tar")}
-    shards = sorted(path for path, name in paths.items() if split in name.as_posix() and not is_junk(name))
+    relative = {path: path.relative_to(root) for path in Path(root).rglob("*.tar")}
+    shards = sorted(path for path, name in relative.items() if split in name.as_posix() and not is_junk(name))
     if not root or not shards:
         raise FileNotFoundError(f"no *{split}*.tar below data.root {root!r}")
     rows, owner = [], []

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import nn
 
 import pointmix
-from pointmix.explain import draw_clusters, pictures
-from pointmix.explain.pictures import _maps, _pictures, _shown
+from pointmix.explain import draw_clusters, images
+from pointmix.explain.blocks import first_and_last
+from pointmix.explain.images import label_maps, to_pictures
 
 
 @dataclass
@@ -45,7 +46,7 @@ def tiny(**kwargs) -> nn.Module:
 
 def test_every_pixel_shows_the_cluster_of_its_nearest_point():
     seen, made = halves(8)
-    center, window = _maps(seen, made, 0)
+    center, window = label_maps(seen, made, 0)
     assert center.tolist() == [[0] * 4 + [1] * 4] * 8
     assert (window == 0).all()
 
@@ -55,24 +56,24 @@ def test_absent_pixels_show_nothing():
     mask[2:5, 1:7] = True
     _, made = halves(8)
     seen = pointmix.PointSet.from_image(torch.rand(3, 8, 8), mask)
-    center, window = _maps(seen, made, 0)
+    center, window = label_maps(seen, made, 0)
     assert ((center >= 0) == mask.numpy()).all() and ((window >= 0) == mask.numpy()).all()
-    assert np.isnan(_pictures(seen, None, None)[0][~mask.numpy()]).all()
+    assert np.isnan(to_pictures(seen, None, None)[0][~mask.numpy()]).all()
 
 
 def test_normalization_is_undone():
     image = torch.rand(3, 4, 5)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     seen = pointmix.PointSet.from_image(image, mean=mean, std=std)
-    np.testing.assert_allclose(_pictures(seen, mean, std)[0], image.permute(1, 2, 0).numpy(), atol=1e-6)
+    np.testing.assert_allclose(to_pictures(seen, mean, std)[0], image.permute(1, 2, 0).numpy(), atol=1e-6)
 
 
-def test_first_block_and_the_last_of_each_stage_are_shown():
+def test_first_block_and_the_last_of_each_stage_arefirst_and_last():
     names = ["stages.0.blocks.0", "stages.0.blocks.1", "stages.0.blocks.2", "stages.1.blocks.0", "stages.1.blocks.1"]
     made = [Made(name, None, None, None, None, None) for name in names]
-    assert [m.name for m in _shown(made)] == [names[0], names[2], names[4]]
-    assert [m.name for m in _shown(made[3:])] == names[3:]
-    assert [m.name for m in _shown(made[4:])] == names[4:]
+    assert [m.name for m in first_and_last(made)] == [names[0], names[2], names[4]]
+    assert [m.name for m in first_and_last(made[3:])] == names[3:]
+    assert [m.name for m in first_and_last(made[4:])] == names[4:]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -98,10 +99,10 @@ def test_masked_and_ragged_sets_make_a_picture(tmp_path):
 def test_pixels_and_centers_are_where_the_model_puts_them(tmp_path, monkeypatch):
     calls = set()
 
-    def noted(ax, picture, seen, assignment, row, *, last):
-        calls.add((seen.pos.max().item(), last))
+    def noted(ax, picture, pixels, assignment, row, *, inclusive):
+        calls.add((pixels.pos.max().item(), inclusive))
 
-    monkeypatch.setattr(pictures, "_draw_panel", noted)
+    monkeypatch.setattr(images, "draw_panel", noted)
     for mode in ("inclusive", "exclusive"):
         draw_clusters(tiny(coord_mode=mode), torch.rand(1, 3, 8, 8), tmp_path / "x.png")
     assert calls == {(0.5, True), (0.375, False)}
@@ -129,8 +130,16 @@ def test_the_picture_follows_the_clusters(tmp_path):
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(ValueError, match="no image to draw"):
         draw_clusters(tiny(), torch.rand(2, 3, 8, 8), tmp_path / "x.png", max_images=0)
-    with pytest.raises(ValueError, match="clusters in none of its blocks"):
-        draw_clusters(tiny(cluster=False), torch.rand(1, 3, 8, 8), tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("explains", [True, False])
+def test_a_model_that_does_not_cluster(tmp_path, monkeypatch, explains):
+    titles = []
+    monkeypatch.setattr(images, "set_titles", lambda axes, texts: titles.extend(texts))
+    model = tiny(cluster=False) if explains else nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    draw_clusters(model, torch.rand(1, 3, 8, 8), tmp_path / "x.png", classes=["cat", "dog"])
+    assert titles == ["image\nno block clusters"] and (tmp_path / "x.png").exists()
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Accuracy against the share of points kept, as a picture."""
+"""A plot of accuracy against the fraction of points kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pointmix.explain.colors import palette
+from pointmix.utils.atomic import replacing
 
 
-def draw_kept(
+def draw_keep_curve(
     path: str | Path,
     curves: Mapping[str, Sequence[tuple[float, float]]],
     *,
@@ -19,20 +20,20 @@ def draw_kept(
     """Write a PNG with a line for each network.
 
     Args:
-        path: the PNG, replaced if it is there.
-        curves: name of the network -> (share of points kept, accuracy) in any order, both fractions of 1.
-        title: above the picture.
-        score: what to call the accuracy.
+        path: the PNG, overwritten if it exists.
+        curves: name of the network -> (fraction of points kept, accuracy) in any order, both in [0, 1].
+        title: of the plot.
+        score: name of the accuracy.
         chance: accuracy of guessing, drawn as a dotted line.
     Raises:
         ValueError: if there is nothing to draw.
     """
-    from matplotlib.figure import Figure  # half a second, needed only to draw
-
-    from pointmix.utils.atomic import replacing
+    from matplotlib.figure import Figure  # takes half a second to import
 
     if not curves or not all(curves.values()):
-        raise ValueError(f"draw_kept: no points to draw for {[name for name, c in curves.items() if not c] or 'any'}")
+        raise ValueError(
+            f"draw_keep_curve: no points to draw for {[name for name, c in curves.items() if not c] or 'any'}"
+        )
     figure = Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained", facecolor="white")
     ax = figure.subplots()
     colors = palette()[[2, 4, 1, 5, 0, 9, 10, 7]]  # blue first; none too pale for a thin line
