@@ -1,4 +1,4 @@
-"""Whether operations run eagerly on plain tensors, or are traced."""
+"""Whether code runs on plain tensors, or somebody writes down what it does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MODES = [getattr(_KEYS, name) for name in ("FAKE", "PROXY", "FUNCTIONAL") if ha
 
 
 def traced(x: Tensor) -> bool:
-    """Whether a graph is being compiled, exported, traced or captured, a torch.func transform is active, or `x` is of a
-    tensor subclass."""
+    """True while a graph is compiled, exported, traced or captured, within transforms of torch.func, and for tensors
+    that are more than plain ones."""
     return (
-        torch.compiler.is_compiling()  # first: the compiler does not support the others
+        torch.compiler.is_compiling()  # first, as a compiler knows none of the others
         or type(x) not in (Tensor, torch.nn.Parameter)
         or torch.jit.is_tracing()
         or any(torch._C._get_dispatch_mode(key) is not None for key in _MODES)
