@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -17,7 +17,7 @@ from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fiel
 from pointmix.io.image_files import is_image, read_masked_image
 from pointmix.io.images import as_floats, check_channels_first
 from pointmix.io.rgbd import Intrinsics, rgbd_points
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 from pointmix.io.validate import check_fields, check_finite
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid
@@ -48,7 +48,7 @@ class PointSet:
 
     pos: Float[Tensor, "N D"]
     feat: Float[Tensor, "N C"]
-    ptr: Int[Tensor, "B+1"]
+    ptr: Int[Tensor, "B1"]
     layout: Grid | SparseGrid | Cloud = Cloud()
 
     def __post_init__(self) -> None:
@@ -69,8 +69,8 @@ class PointSet:
         image: ImageLike,
         mask: ImageLike | None = None,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """One image as one set, a point per pixel.
@@ -92,11 +92,11 @@ class PointSet:
     @classmethod
     def from_images(
         cls,
-        images: Float[Tensor, "B C H W"] | Sequence[ImageLike],
-        masks: Sequence[ImageLike | None] | None = None,
+        images: Shaped[Tensor, "B ..."] | Sequence[ImageLike],
+        masks: Shaped[Tensor, "B ..."] | Sequence[ImageLike | None] | None = None,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """A batch of images as a batch of sets: one tensor (B, C, H, W), or a sequence of images of any sizes.
@@ -123,7 +123,7 @@ class PointSet:
         return cls.cat([cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode) for i, m in pairs])
 
     @classmethod
-    def from_points(cls, xyz: Tensor | np.ndarray, feat: Tensor | np.ndarray | None = None) -> PointSet:
+    def from_points(cls, xyz: ArrayLike, feat: ArrayLike | None = None) -> PointSet:
         """One cloud as one set.
 
         Args:
@@ -145,8 +145,8 @@ class PointSet:
         mask: ImageLike | None = None,
         *,
         depth_scale: float = 1000.0,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ) -> PointSet:
         """One RGB-D image as a cloud of its pixels, with colors as features. Pixels without a valid depth (zero,
         negative, NaN or infinite) are left out.
@@ -170,8 +170,8 @@ class PointSet:
         mask: str | PathLike | None = None,
         *,
         index: int | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ) -> PointSet:
         """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .npy, .npz, .h5, ...; see
         `pointmix.io.read_cloud` for what they must hold).
@@ -195,7 +195,7 @@ class PointSet:
     @classmethod
     def from_batch(
         cls,
-        batch: Float[Tensor, "B C H W"] | Float[Tensor, "B N D"],
+        batch: Float[Tensor, "B ..."],
         *,
         coord_mode: str = "inclusive",
         coords: bool = False,
@@ -203,6 +203,7 @@ class PointSet:
         """Images as a grid, or clouds of N points each; values are not checked. What a model makes of a plain tensor.
 
         Args:
+            batch: images (B, C, H, W) or clouds (B, N, D), floating point.
             coord_mode: see `from_image`.
             coords: append the positions to the features, with one copy for both.
 
@@ -214,13 +215,13 @@ class PointSet:
     @classmethod
     def from_pixels(
         cls,
-        values: Tensor | np.ndarray,
-        rows: Tensor | np.ndarray,
-        cols: Tensor | np.ndarray,
-        size: tuple[int, int],
+        values: ArrayLike,
+        rows: ArrayLike,
+        cols: ArrayLike,
+        size: Sequence[int],
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """Scattered pixels of a lattice, at a cost that depends on their number, not on the size of the lattice.
@@ -299,8 +300,8 @@ class PointSet:
             sets.append(PointSet(self.pos[lo:hi], self.feat[lo:hi], self.ptr.new_tensor([0, hi - lo]), layout))
         return sets
 
-    def subset(self, index: Bool[Tensor, "N"] | Int[Tensor, "K"]) -> PointSet:
-        """Some of the points, by a boolean mask or by index; the order of the sets is kept.
+    def subset(self, index: ArrayLike) -> PointSet:
+        """Some of the points, by a boolean mask (N,) or by indices (K,); the order of the sets is kept.
 
         Raises:
             ValueError: if the index is out of range, names a point twice, or leaves a set without a point.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -20,6 +20,7 @@ Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 
+@runtime_checkable
 class Source(Protocol[Sample_co]):
     """Labeled samples that can be read in any order, and from several worker processes."""
 

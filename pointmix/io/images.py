@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 
 ORIENTATION = ExifTags.Base.Orientation
 
 
 def as_channels_last(
-    image: Tensor | np.ndarray | Image.Image,
+    image: ArrayLike | Image.Image,
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: ChannelValues | None = None,
+    std: ChannelValues | None = None,
 ) -> Float[Tensor, "H W C"]:
     """A tensor (C, H, W) or (H, W), an array (H, W, C) or (H, W), or a PIL image as floats (H, W, C).
 
@@ -56,7 +56,7 @@ def check_channels_first(shape: Sequence[int]) -> None:
 
 
 def as_floats(
-    values: Tensor, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    values: Tensor, *, mean: ChannelValues | None = None, std: ChannelValues | None = None
 ) -> Float[Tensor, "*N C"]:
     """Pixel values or other features as floats: uint8 and uint16 divided by their largest value, floats unchanged; then
     (value - mean) / std per channel.
@@ -86,7 +86,7 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+def as_mask(mask: ArrayLike | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """A mask of `size` (H, W), true where it is nonzero (in any channel).
 
     Raises:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+
+@runtime_checkable
+class SupportsArray(Protocol):
+    """Anything that NumPy can convert."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+ArrayLike = Tensor | np.ndarray | Sequence[Any] | SupportsArray
+ChannelValues = Sequence[float] | np.ndarray | Tensor  # one for each channel, or one for all
+
 LONGEST = {"g": np.float64, "G": np.complex128}  # torch has no extended precision
 
 
-def as_tensor(values: Tensor | np.ndarray | Sequence | float, what: str = "", *, double: bool = False) -> Tensor:
+def as_tensor(values: ArrayLike | float, what: str = "", *, double: bool = False) -> Tensor:
     """Numbers in an array or a list as a tensor; a tensor unchanged.
 
     Arrays that a tensor cannot share memory with are copied: read-only ones, and those with negative strides or another
