@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.io.clouds import read_cloud
-from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fields, pixel_fields
+from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fields, images_fields, pixel_fields
 from pointmix.io.image_files import is_image, read_masked_image
-from pointmix.io.images import as_floats, check_channels_first
+from pointmix.io.images import check_images
 from pointmix.io.rgbd import Intrinsics, rgbd_points
-from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
-from pointmix.io.validate import check_fields, check_finite
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_index, as_tensor
+from pointmix.io.validate import check_fields
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.sparse import SparseGrid
@@ -104,22 +104,10 @@ class PointSet:
         The layout is a `Grid` for images of one size without masks, else a `SparseGrid`. Arguments and errors:
         `from_image`.
         """
-        if isinstance(images, Tensor) and images.ndim == 4 and masks is None and images.is_floating_point():
-            check_channels_first(images.shape)
-            if images.numel() == 0:
-                raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
-            points = cls.from_batch(images, coord_mode=coord_mode)
-            points = points.with_feat(as_floats(points.feat, mean=mean, std=std))
-            check_finite(points.feat, "from_images: images")
-            return points
-        if isinstance(images, Tensor) and images.ndim != 4:
-            raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
-        if len(images) == 0:
-            raise ValueError("from_images: the batch is empty")
-        if masks is not None and len(masks) != len(images):
-            raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
-        masks = [None] * len(images) if masks is None else masks
-        pairs = zip(images, masks, strict=True)
+        check_images(images, masks)
+        if isinstance(images, Tensor) and images.is_floating_point() and masks is None:
+            return cls(*images_fields(images, mean=mean, std=std, coord_mode=coord_mode))
+        pairs = zip(images, [None] * len(images) if masks is None else masks, strict=True)
         return cls.cat([cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode) for i, m in pairs])
 
     @classmethod
@@ -306,34 +294,28 @@ class PointSet:
         Raises:
             ValueError: if the index is out of range, names a point twice, or leaves a set without a point.
         """
-        index = as_tensor(index, "subset: index").to(self.feat.device)
-        if index.dtype == torch.bool:
-            if index.shape != (len(self.feat),):
-                raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")
-            index = index.nonzero().squeeze(1)
-        known = len(index) == 0 or 0 <= index.min() <= index.max() < len(self.feat)
-        if not known or len(torch.unique(index)) != len(index):
-            raise ValueError(f"subset: index must name different points of 0 to {len(self.feat) - 1}")
-        batch = self.batch[index]
-        order = torch.argsort(batch, stable=True)
-        index = index[order]
+        chosen = as_index(index, len(self.feat)).to(self.feat.device)
+        batch = self.batch[chosen]
+        chosen = chosen[torch.argsort(batch, stable=True)]
         count = torch.bincount(batch, minlength=self.num_sets)
         if (count == 0).any():
             raise ValueError(f"subset: no point left in set {int((count == 0).nonzero()[0])}")
-        layout = self.as_sparse().layout.take(index, slice(None))
-        return PointSet(self.pos[index], self.feat[index], offsets(count), layout)
+        layout = self.as_sparse().layout.take(chosen, slice(None))
+        return PointSet(self.pos[chosen], self.feat[chosen], offsets(count), layout)
 
-    def to(self, *args: Any, **kwargs: Any) -> PointSet:
+    def to(self, *args: object, **kwargs: object) -> PointSet:
         """Move or cast as `Tensor.to` does; integer tensors only change the device.
 
         Clouds far from the origin, such as map coordinates, are shifted to it before a cast rounds their positions,
         see `pointmix.ops.origin.near_origin`.
         """
-        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
-        points = self._near_origin(like.dtype)
-        return pytree.tree_map_only(
-            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device), points
-        )
+        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device)
+        like = like.to(*args, **kwargs)  # type: ignore[call-overload]
+
+        def moved(t: Tensor) -> Tensor:
+            return t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device)  # type: ignore[call-overload]
+
+        return pytree.tree_map_only(Tensor, moved, self._near_origin(like.dtype))
 
     def pin_memory(self) -> PointSet:
         """A copy in page-locked memory, for `to(device, non_blocking=True)`; called by torch's DataLoader."""

@@ -47,6 +47,16 @@ def image_fields(
     return pos[index], feat[index], torch.tensor([0, len(index)], device=feat.device), layout
 
 
+def images_fields(
+    images: Float[Tensor, "B C H W"], *, mean: ChannelValues | None, std: ChannelValues | None, coord_mode: str
+) -> Fields:
+    """Images of one size as a grid. Arguments and errors: `PointSet.from_images`."""
+    pos, feat, ptr, layout = batch_fields(images, coord_mode=coord_mode, coords=False)
+    feat = as_floats(feat, mean=mean, std=std)
+    check_finite(feat, "from_images: images")
+    return pos, feat, ptr, layout
+
+
 def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool) -> Fields:
     """Images (B, C, H, W) or clouds (B, N, D). Arguments and errors: `PointSet.from_batch`."""
     if batch.ndim == 3 and min(batch.shape) > 0:

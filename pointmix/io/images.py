@@ -55,6 +55,22 @@ def check_channels_first(shape: Sequence[int]) -> None:
         )
 
 
+def check_images(images: Tensor | Sequence[object], masks: Tensor | Sequence[object] | None) -> None:
+    """Raise ValueError if a batch of images is empty or a tensor not (B, C, H, W), or if the number of masks differs.
+
+    Arguments: `PointSet.from_images`.
+    """
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
+    if isinstance(images, Tensor):
+        check_channels_first(images.shape)
+    if len(images) == 0 or (isinstance(images, Tensor) and images.numel() == 0):
+        shape = f": {tuple(images.shape)}" if isinstance(images, Tensor) else ""
+        raise ValueError(f"from_images: the batch is empty{shape}")
+    if masks is not None and len(masks) != len(images):
+        raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
+
+
 def as_floats(
     values: Tensor, *, mean: ChannelValues | None = None, std: ChannelValues | None = None
 ) -> Float[Tensor, "*N C"]:

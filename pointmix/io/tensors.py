@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 
@@ -51,3 +52,20 @@ def as_tensor(values: ArrayLike | float, what: str = "", *, double: bool = False
         raise ValueError(f"{what}expected numbers, got an array of {array.dtype}")
     dtype = LONGEST.get(array.dtype.char, array.dtype.newbyteorder("="))
     return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+
+
+def as_index(index: ArrayLike, size: int) -> Int[Tensor, " K"]:
+    """Distinct indices of `size` points, from indices or from a boolean mask (size,).
+
+    Raises:
+        ValueError: if an index is out of range or occurs twice, or the mask has another shape.
+    """
+    found = as_tensor(index, "subset: index")
+    if found.dtype == torch.bool:
+        if found.shape != (size,):
+            raise ValueError(f"subset: mask must be ({size},), got {tuple(found.shape)}")
+        found = found.nonzero().squeeze(1)
+    known = len(found) == 0 or 0 <= found.min() <= found.max() < size
+    if not known or len(torch.unique(found)) != len(found):
+        raise ValueError(f"subset: index must name different points of 0 to {size - 1}")
+    return found
