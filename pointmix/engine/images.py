@@ -19,7 +19,7 @@ from pointmix.data.images.splits import ImageSplits, build_data
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import check_input, try_input
 from pointmix.tasks import Classify
-from pointmix.utils.ranges import FRACTION, FRACTION_BELOW_1, NONNEGATIVE, check_fields
+from pointmix.utils.ranges import NONNEGATIVE, PART, SHARE, check_fields
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class MixConfig:
     """Alpha of mixup; 0 is off."""
     cutmix: Annotated[float, NONNEGATIVE] = 0.0
     """Alpha of CutMix; 0 is off."""
-    switch_prob: Annotated[float, FRACTION] = 0.5
+    switch_prob: Annotated[float, SHARE] = 0.5
     """Chance of CutMix rather than mixup in a batch when both are on."""
-    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
+    smoothing: Annotated[float, PART] = 0.0
     """Label smoothing."""
 
     def __post_init__(self) -> None:

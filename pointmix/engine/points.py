@@ -18,14 +18,14 @@ from pointmix.engine.evaluate import try_input
 from pointmix.pointset import PointSet
 from pointmix.tasks import ClassifyPoints
 from pointmix.tasks.voting import Voting
-from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields
+from pointmix.utils.ranges import COUNT, PART, check_fields
 
 
 @dataclass(frozen=True)
 class SmoothConfig:
     """Smoothing of labels."""
 
-    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
+    smoothing: Annotated[float, PART] = 0.0
     """Probability taken from the true class and shared evenly by the others."""
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from pointmix.ops.grouping import group_linear_reference, group_rows, inverse_st
 from pointmix.ops.scatter import segment_max
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, parameters
-from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, POSITIVE, check_choice
+from pointmix.utils.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 HEAD_DIMS = {"max": max, "min": min}  # of a quarter of the channels and 32
@@ -173,7 +173,7 @@ class PointMLP(nn.Module):
         COUNT.check(coord_dims=coord_dims, dim=dim, expansion=expansion, neighbors=neighbors)
         NATURAL.check(in_chans=in_chans, num_classes=num_classes, pre_blocks=pre_blocks, pos_blocks=pos_blocks)
         POSITIVE.check(ratio=ratio)
-        FRACTION_BELOW_1.check(drop_rate=drop_rate)
+        PART.check(drop_rate=drop_rate)
         for name, value in (("expansion", expansion), ("pre_blocks", pre_blocks), ("pos_blocks", pos_blocks)):
             if not isinstance(value, Sequence) or not value:
                 raise ValueError(f"{name} must be a list with a value for each stage, got {value!r}")
