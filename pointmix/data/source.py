@@ -99,9 +99,8 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         """
         prefix = name.partition("/")[0]
         if prefix not in self._entries:
-            raise ValueError(
-                f"data.source {name!r}: expected one of {', '.join(self)}, or a source that a module of yours registers"
-            )
+            own = "or a source that your own module registers (--import MODULE)"
+            raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
         return self._entries[prefix][1]
 
     def __contains__(self, name: str) -> bool:
