@@ -45,7 +45,7 @@ def parse(argv: list[str], data: Any = None) -> Any:
     if data is None and not {"-h", "--help"} & set(argv):
         argv = _without_data(argv)
     else:
-        from pointmix.data.images.build import DataConfig
+        from pointmix.data.images.config import DataConfig
 
         parser.add_class_arguments(DataConfig if data is None else type(data), "data")
         defaults = {} if data is None else dataclasses.asdict(data)
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> None:
-    from pointmix.data.images.build import build_test
+    from pointmix.data.images.splits import build_test
     from pointmix.engine.inference import data_config, open_model, pick_device
     from pointmix.utils.atomic import check_place, write_text
     from pointmix.utils.messages import one_line
@@ -116,33 +116,35 @@ def evaluate(argv: list[str]) -> None:
 
 def _data(argv: list[str], args: Any, cfg: Any) -> Any:
     """The data of a run as the flags change them; flags of the other kind of data are refused."""
-    from pointmix.data.clouds import build as points
-    from pointmix.data.images import build as images
+    from pointmix.data.clouds.config import PointDataConfig
+    from pointmix.data.clouds.resolve import resolve as resolve_points
+    from pointmix.data.images.resolve import resolve
 
     cfg = parse(argv, cfg).data
-    if isinstance(cfg, points.PointDataConfig):
+    if isinstance(cfg, PointDataConfig):
         if args.mask is not None:
             raise ValueError(f"--mask {args.mask} is of images; of clouds --keep leaves out random points")
-        return points.resolve(cfg)
+        return resolve_points(cfg)
     if args.votes is not None:
         raise ValueError(f"--votes {args.votes} is of clouds, this is a model of images")
-    return images.resolve(cfg if args.mask is None else dataclasses.replace(cfg, mask=args.mask))
+    return resolve(cfg if args.mask is None else dataclasses.replace(cfg, mask=args.mask))
 
 
 def _measures(args: Any, model: Any, info: dict[str, Any], cfg: Any) -> list[Callable[..., dict[str, Any]]]:
     """What there is to measure of a network, a call for each share of points; wrong shares are refused first."""
-    from pointmix.data.clouds import build as points
-    from pointmix.data.images import build as images
+    from pointmix.data.clouds.config import PointDataConfig
+    from pointmix.data.clouds.resolve import check_keep_ratio
+    from pointmix.data.images.resolve import resolve
     from pointmix.engine.measure import measure_clouds, measure_images
 
-    if isinstance(cfg, points.PointDataConfig):
+    if isinstance(cfg, PointDataConfig):
         shares = args.keep or [1.0]
         for keep in shares:
-            points.check_keep(keep, cfg)
+            check_keep_ratio(keep, cfg)
         votes = 1 if args.votes is None else args.votes
         return [partial(measure_clouds, model, info, cfg, keep=keep, votes=votes) for keep in shares]
-    shares = [cfg.keep] if args.keep is None else args.keep
-    settings = [images.resolve(dataclasses.replace(cfg, keep=keep)) for keep in shares]
+    shares = [cfg.keep_ratio] if args.keep is None else args.keep
+    settings = [resolve(dataclasses.replace(cfg, keep_ratio=keep)) for keep in shares]
     return [partial(measure_images, model, info, at) for at in settings]
 
 
@@ -201,7 +203,7 @@ def _show(results: list[dict[str, Any]], *, curve: bool) -> None:
 
 def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> list[Path]:
     """The curve as PNG, CSV and JSON, named alike."""
-    from pointmix.explain.kept import draw_kept
+    from pointmix.explain.keep_curve import draw_keep_curve
     from pointmix.utils.atomic import write_text
 
     unit, shares, hidden = _kind(results)
@@ -210,7 +212,7 @@ def _write_curve(out: Path, results: list[dict[str, Any]], *, chance: float) -> 
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
         curves.setdefault(r["name"], []).append((r["keep"], r[key]))
-    draw_kept(png, curves, title=hidden, score=label, chance=chance)
+    draw_keep_curve(png, curves, title=hidden, score=label, chance=chance)
     columns = ("name", "model", "weights", "mask" if unit == "images" else "votes", "keep", *shares, "loss", unit)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")

@@ -55,7 +55,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def explain(args: argparse.Namespace) -> None:
-    from pointmix.io.files import is_image
+    from pointmix.io import is_image
     from pointmix.utils.atomic import check_place
 
     check_place(args.out)
@@ -69,10 +69,10 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def explain_image(args: argparse.Namespace) -> None:
-    from pointmix.data.images.partial import read_mask
     from pointmix.engine import inference
     from pointmix.engine.checkpoint import load_run
     from pointmix.explain import draw_clusters
+    from pointmix.io import read_image, read_mask
 
     if Path(args.out).suffix == ".html" or args.index is not None or args.columns:
         raise ValueError(f"{args.file} is an image: it has no --index or --columns and is not drawn as .html")
@@ -84,7 +84,7 @@ def explain_image(args: argparse.Namespace) -> None:
     if not hasattr(model, "explain"):
         raise ValueError(f"{info['name']} does not cluster, expected one of our models, such as coc_tiny")
     cfg = inference.data_config(info)
-    image = inference.read_image(args.file, cfg.in_chans)
+    image = read_image(args.file, cfg.in_chans)
     if args.mask:
         mask = read_mask(args.mask, (image.height, image.width))
         x = inference.masked_image(image, mask, cfg, coord_mode=model.coord_mode)
@@ -112,9 +112,9 @@ def explain_frame(args: argparse.Namespace) -> None:
     from pointmix import PointSet
     from pointmix.engine.clouds import features_of, seen_by
     from pointmix.explain import draw_clouds, draw_frames
-    from pointmix.io.files import read_depth, read_image
+    from pointmix.io import read_depth, read_masked_image
 
-    (rgb, mask), depth = read_image(args.file, args.mask, args.index), read_depth(args.depth)
+    (rgb, mask), depth = read_masked_image(args.file, args.mask, args.index), read_depth(args.depth)
     points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
     transform = None
     if args.run is None:

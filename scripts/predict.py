@@ -107,8 +107,8 @@ def predict(args: argparse.Namespace) -> None:
 def images(args: argparse.Namespace, model: nn.Module, info: dict[str, Any]) -> Read:
     """What makes of a file what the network takes, (1, C, S, S) or with a mask the visible pixels."""
     import pointmix
-    from pointmix.data.images.partial import read_mask
-    from pointmix.engine.inference import data_config, masked_image, read_image, whole_image
+    from pointmix.engine.inference import data_config, masked_image, whole_image
+    from pointmix.io import read_image, read_mask
 
     cfg = data_config(info)
     for flag, given in (("--index", args.index), ("--columns", args.columns)):

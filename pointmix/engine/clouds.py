@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pointmix.data.clouds.build import eval_transform
+from pointmix.data.clouds.transforms import eval_transform
 from pointmix.engine.inference import data_config
-from pointmix.io.files import is_image, read_cloud
+from pointmix.io import is_image, read_cloud
 from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 from pointmix.pointset import PointSet
 
@@ -34,7 +34,7 @@ def read_for(
 
     Args:
         info: of the run, see `pointmix.engine.inference.open_model`.
-        index, columns: as in `pointmix.io.files.read_cloud`.
+        index, columns: as in `pointmix.io.read_cloud`.
 
     Raises:
         FileNotFoundError: if there is no such file.

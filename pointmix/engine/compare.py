@@ -17,7 +17,7 @@ from rich.text import Text
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.config import RunConfig
 from pointmix.engine.report import spread
-from pointmix.profile.macs import Macs, count, count_layers, has_stages, total
+from pointmix.profile.macs import Macs, count, count_layers, has_parts, total
 from pointmix.utils.atomic import write_text
 
 COLUMNS = {
@@ -74,7 +74,7 @@ def image_macs(run: Path) -> Macs:
     """Multiply-adds of the network in a run folder, for one image as in its evaluation."""
     model, info = load_run(run)
     x = torch.zeros(1, info["in_chans"], info["img_size"], info["img_size"])
-    return total(count(model, x)) if has_stages(model) else count_layers(model, x)
+    return total(count(model, x)) if has_parts(model) else count_layers(model, x)
 
 
 def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:

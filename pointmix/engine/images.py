@@ -12,8 +12,10 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from pointmix.data.images.build import DataConfig, ImageSplits, build_data, is_partial, resolve
-from pointmix.data.images.partial import hide
+from pointmix.data.images.config import DataConfig, is_partial
+from pointmix.data.images.normalize import hide
+from pointmix.data.images.resolve import resolve
+from pointmix.data.images.splits import ImageSplits, build_data
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import check_input, try_input
 from pointmix.tasks import Classify
@@ -80,7 +82,7 @@ class TrainImagesConfig(RunConfig):
         check_input(model, self.model.name, in_chans=channels, img_size=size, **more)
         if is_partial(splits.config):
             masked = hide(torch.zeros(channels, size, size), torch.eye(size, dtype=torch.bool))
-            what = "images with hidden pixels (data.keep, data.mask_root)"
+            what = "images with hidden pixels (data.keep_ratio, data.mask_root)"
             try_input(model, self.model.name, splits.partial(masked[None]), what=what, **more)
 
     def draw_clusters(self, model: nn.Module, splits: ImageSplits, path: Path) -> None:

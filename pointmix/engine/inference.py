@@ -9,22 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.data.clouds.build import resolve as resolve_points
-from pointmix.data.images.build import DataConfig, resolve
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import resolve as resolve_points
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.mask_files import put_mask
 from pointmix.data.images.normalize import join_bytes
-from pointmix.data.images.partial import MaskedTransform, partial_points, put_mask
-from pointmix.data.images.source import MODES, Source, UnreadableImage, decode
-from pointmix.data.transforms.images import eval_transform
+from pointmix.data.images.partial import MaskedTransform, partial_points
+from pointmix.data.images.resolve import resolve
+from pointmix.data.images.transforms import eval_transform
 from pointmix.engine.checkpoint import load_run
-from pointmix.io.open_image import open_image
 from pointmix.models import create_model
 from pointmix.models.weights import load_reference, read_tensors
 from pointmix.pointset import PointSet
@@ -141,20 +140,6 @@ def data_config(info: dict[str, Any]) -> DataConfig | PointDataConfig:
         raise
     except Exception as e:  # of settings that are no settings: any kind
         raise ValueError(f"{info['path']}: its data settings make no sense: {one_line(e)}") from e
-
-
-def read_image(path: str | Path, in_chans: int) -> Image.Image:
-    """An image file as gray or RGB bytes, the way evaluation reads it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no image, or holds NaN or infinite values.
-    """
-    regular_file(path, "image file")
-    try:
-        return decode(Source([], np.zeros(0, int), lambda _: open_image(path), str), 0, MODES[in_chans])
-    except (UnreadableImage, OSError) as e:
-        raise ValueError(f"cannot read image {path}: {one_line(e)}") from e
 
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:

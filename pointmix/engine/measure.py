@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointmix.data.clouds.build import PointDataConfig, build_points_test
-from pointmix.data.images.build import DataConfig, build_test, is_partial, keep_range
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.splits import build_points_test
+from pointmix.data.images.config import DataConfig, is_partial, keep_range
 from pointmix.data.images.partial import partial_points
+from pointmix.data.images.splits import build_test
 from pointmix.data.loader import BatchLoader
 from pointmix.engine.evaluate import check_input, evaluate
 from pointmix.engine.points import check_votes, voting
@@ -67,10 +69,10 @@ def measure_clouds(
     names = info["classes"]
     if cfg.source == "scanobjectnn" and cfg.classes is None:  # the test split of a few classes may miss some of them
         named = dataclasses.replace(cfg, classes=tuple(names))
-        test, classes = build_points_test(named, batch_size=batch_size, keep=keep)
-        classes = test.dataset.source.written or classes
+        test, classes = build_points_test(named, batch_size=batch_size, keep_ratio=keep)
+        classes = test.dataset.source.stated_classes or classes
     else:
-        test, classes = build_points_test(cfg, batch_size=batch_size, keep=keep)
+        test, classes = build_points_test(cfg, batch_size=batch_size, keep_ratio=keep)
     _check_classes(info, classes)
     network = model if votes == 1 else voting(model, votes, cfg)
     result = evaluate(network, test, task=ClassifyPoints(len(names)), device=device)

@@ -10,7 +10,9 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
-from pointmix.data.clouds.build import PointDataConfig, PointSplits, build_points, resolve
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import resolve
+from pointmix.data.clouds.splits import PointSplits, build_points
 from pointmix.engine.config import RunConfig
 from pointmix.engine.evaluate import try_input
 from pointmix.pointset import PointSet

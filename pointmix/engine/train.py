@@ -25,7 +25,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from rich.console import Console
 
-from pointmix.data.loader import seed_all
+from pointmix.data.dataset import seed_all
 from pointmix.engine import checkpoint, states
 from pointmix.engine.config import RunConfig, as_plain, run_folder
 from pointmix.engine.determinism import deterministic

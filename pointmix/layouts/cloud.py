@@ -16,9 +16,7 @@ from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.upper import IndexUpperLevel
 from pointmix.ops.neighbors import knn
 from pointmix.ops.precision import at_least_float32
-from pointmix.ops.ragged import counts_to_ptr
-from pointmix.ops.ragged import ptr_to_batch
-from pointmix.ops.ragged import squared_distance
+from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch, squared_distance
 from pointmix.ops.sampling import farthest_point_sampling, grid_sampling, random_sampling
 
 SAMPLING = ("fps", "grid", "random")

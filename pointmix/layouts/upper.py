@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.layouts.table_lookup import TableLookup
-from pointmix.ops.precision import in_float32, at_least_float32
+from pointmix.ops.precision import at_least_float32, in_float32
 from pointmix.ops.segments import segment_sum
 
 

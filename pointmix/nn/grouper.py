@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.neighbors import knn
-from pointmix.ops.ragged import counts_to_ptr
-from pointmix.ops.ragged import ptr_to_batch
+from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch
 from pointmix.ops.sampling import farthest_point_sampling
 from pointmix.pointset import PointSet
 

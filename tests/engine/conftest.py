@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from pointmix.data.images.build import DataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine import finish
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.images import MixConfig, TrainImagesConfig

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import states
 from pointmix.engine.config import ModelConfig, OptimConfig
 from pointmix.engine.points import SmoothConfig, TrainPointsConfig
@@ -50,7 +50,9 @@ def config(tiny_config, tmp_path):
             with h5py.File(tmp_path / "main_split_nobg" / f"{split}_objectdataset.h5", "w") as file:
                 data = rng.normal(size=(count, 40, 3)).astype(np.float32)
                 file.update({"data": data, "label": np.arange(count) % 3})
-        data = dict(source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0, drop=0.3)
+        data = dict(
+            source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0, dropout_ratio=0.3
+        )
         return TrainPointsConfig(
             data=PointDataConfig(**data, jitter=0.01, sampling="random"),
             model=ModelConfig("pointmlp", MLP),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointmix import PointSet
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine.clouds import features_of, read_for, seen_by
 from pointmix.ops.sampling import farthest_point_sampling
 

@@ -8,8 +8,8 @@ from typing import Annotated, get_args, get_origin
 import pytest
 import yaml
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.data.images.build import DataConfig
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
 from pointmix.engine.flags import parse
 from pointmix.engine.images import MixConfig, TrainImagesConfig

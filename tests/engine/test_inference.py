@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.images.build import DataConfig, resolve
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.resolve import resolve
 from pointmix.engine import inference
-from pointmix.engine.inference import data_config, masked_image, open_model, read_image, whole_image
+from pointmix.engine.inference import data_config, masked_image, open_model, whole_image
+from pointmix.io import read_image
 
 
 @pytest.fixture

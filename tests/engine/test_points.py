@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import load_run, states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, OptimConfig
@@ -46,7 +46,7 @@ def config(scans, tmp_path):
     def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> TrainPointsConfig:
         usual = dict(source="scanobjectnn", variant="obj_only", root=str(scans), points=32, rotate=180.0, jitter=0.01)
         cfg = TrainPointsConfig(
-            data=PointDataConfig(**(usual | dict(drop=0.3, sampling="random") | (data or {}))),
+            data=PointDataConfig(**(usual | dict(dropout_ratio=0.3, sampling="random") | (data or {}))),
             model=ModelConfig(model, (COC if model.startswith("coc") else MLP) | (kwargs or {})),
             optim=OptimConfig(**({"lr": 0.01, "lr_base_batch": 16, "warmup_epochs": 0} | (optim or {}))),
             mix=SmoothConfig(0.1),

@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 import pointmix
-from pointmix.data.images.build import ImageSplits
+from pointmix.data.images.splits import ImageSplits
 from pointmix.engine import checkpoint, load_run, run, states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, as_plain

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pointmix.data.images.build import DataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine import states
 from pointmix.engine import train as engine
 from pointmix.engine.config import ModelConfig, OptimConfig

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.data.images.build import DataConfig, build_data
-from pointmix.data.images.partial import read_mask
-from pointmix.engine.inference import read_image, whole_image
-from pointmix.io.files import read_depth
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.splits import build_data
+from pointmix.engine.inference import whole_image
+from pointmix.io import read_depth, read_image, read_mask
 from pointmix.io.images import ORIENTATION, upright
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)  # as it is shown

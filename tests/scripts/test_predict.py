@@ -14,10 +14,11 @@ from PIL import Image
 
 import pointmix
 from pointmix import PointSet
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import inference
 from pointmix.engine.checkpoint import save_model
-from pointmix.engine.inference import data_config, open_model, read_image, whole_image
+from pointmix.engine.inference import data_config, open_model, whole_image
+from pointmix.io import read_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
 

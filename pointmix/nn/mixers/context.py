@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from pointmix.layouts.plan import PackedPlan, Plan
 from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
 from pointmix.nn.norm import SetIndex
-from pointmix.ops.clustering import fused
-from pointmix.ops.dispatch import choose
-from pointmix.ops.clustering import DENOMINATORS, assign_hard, cluster_hard, cluster_hard_reference, update_centers
+from pointmix.ops.clustering import (
+    DENOMINATORS,
+    assign_hard,
+    cluster_hard,
+    cluster_hard_reference,
+    fused,
+    update_centers,
+)
 from pointmix.ops.context import context_cluster, nearest
+from pointmix.ops.dispatch import choose
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs

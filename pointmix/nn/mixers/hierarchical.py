@@ -16,8 +16,7 @@ from pointmix.layouts.upper import UpperLevel
 from pointmix.nn.curvature import Curvature
 from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
 from pointmix.nn.norm import PointNorm, SetIndex
-from pointmix.ops.clustering import fused
-from pointmix.ops.clustering import Similarity, assign_soft, cluster_soft, cluster_soft_reference
+from pointmix.ops.clustering import Similarity, assign_soft, cluster_soft, cluster_soft_reference, fused
 from pointmix.ops.context import context_soft
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
