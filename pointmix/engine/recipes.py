@@ -1,4 +1,4 @@
-"""Settings in YAML files: YAML 1.1 as PyYAML reads it, without what it passes over or takes for something else."""
+"""Settings in YAML files, read more strictly than PyYAML does: no duplicate keys, and 1e-4 is a number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from pointmix.engine.yaml_check import check_yaml
 from pointmix.utils.ranges import hints
 
-FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # 1e-4, which PyYAML takes for text
+FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # such as 1e-4, which PyYAML reads as text
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,14 +34,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 
 
 def load_yaml(text: str, what: str) -> Any:
-    """The value that a YAML text stands for; None for an empty one.
+    """The value of a YAML text; None for an empty one.
 
     Args:
         text: YAML of plain values.
-        what: what to call it in messages, as its file's name.
+        what: its name in messages.
 
     Raises:
-        ValueError: it is no YAML, asks for objects, has a key twice or is too large; one line.
+        ValueError: it is no YAML, names objects, has a key twice or is too large; one line.
     """
     check_yaml(text, what)
     try:
@@ -53,12 +53,12 @@ def load_yaml(text: str, what: str) -> Any:
 def read_settings(name: str, kind: type) -> dict[str, Any]:
     """The settings in a YAML file, or in YAML text of several lines, for a dataclass of settings.
 
-    Where a setting that is no switch is false, `no` or `off` was written, which YAML takes for false: that is the
-    choice "no" where there is one, else null. An empty file holds no settings.
+    YAML reads `no` and `off` as false: for a setting that is no boolean this becomes the choice "no" where there is one,
+    else null. An empty file holds no settings.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no settings.
+        ValueError: it holds something else than settings.
     """
     if "\n" in name:
         text, name = name, "the configuration"

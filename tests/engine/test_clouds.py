@@ -5,10 +5,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from pointmix.engine.clouds import features_of, read_for, seen_by
 
 from pointmix import PointSet
 from pointmix.data.clouds.build import PointDataConfig
-from pointmix.engine.clouds import features_of, read_for, seen_by
 from pointmix.ops.sampling import farthest_point_sampling
 
 XYZ = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32))

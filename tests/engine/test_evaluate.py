@@ -9,10 +9,10 @@ from torch import nn
 import pointmix
 from pointmix import PointSet
 from pointmix.engine import evaluate
-from pointmix.engine.config import ModelConfig
 from pointmix.engine.evaluate import check_input, try_input
 from pointmix.engine.train import train
 from pointmix.tasks import Classify
+from pointmix.tasks.config import ModelConfig
 
 
 class Table(nn.Module):
@@ -71,7 +71,7 @@ def test_images_that_a_model_cannot_take_are_refused_in_one_line():
 
 def test_a_network_that_keeps_the_map_is_not_trained(tiny_config, monkeypatch):
     cfg = tiny_config(kwargs={"global_pool": ""}, data={"img_size": 32})
-    monkeypatch.setattr("pointmix.engine.train._fit", None)
+    monkeypatch.setattr("pointmix.engine.train.fit", None)
     message = r"coc_tiny gives \(1, 10, \d, \d\) for one of images of 1x32x32, expected \(1, 10\), .* global_pool"
     with pytest.raises(ValueError, match=message) as e:
         train(cfg)
@@ -104,7 +104,7 @@ def test_a_batch_of_one_with_several_values_per_channel_is_taken(name, size):
 def test_a_run_with_batches_of_one_names_batch_size_before_its_first_step(tiny_config, monkeypatch):
     mix = {"mixup": 0, "cutmix": 0}
     cfg = tiny_config(data={"img_size": 32}, model=ModelConfig("resnet10t"), mix=mix, batch_size=1)
-    monkeypatch.setattr("pointmix.engine.train._fit", None)
+    monkeypatch.setattr("pointmix.engine.train.fit", None)
     with pytest.raises(ValueError, match="batch_size must be at least 2 for resnet10t"):
         train(cfg)
 

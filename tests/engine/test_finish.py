@@ -14,12 +14,12 @@ SHORT = dict(epochs=1, max_steps=1)
 
 
 def drawn(cfg):
-    return sorted(path.name for path in Path(cfg.out).glob("*.png"))
+    return sorted(path.name for path in Path(cfg.output_dir).glob("*.png"))
 
 
 def test_a_picture_that_fails_is_a_warning_and_is_drawn_by_the_same_command(tiny_config, monkeypatch):
     def fails(*args, **kwargs):
-        assert json.loads(Path(cfg.out, "metrics.json").read_text())["steps"] == 1  # which is there by now
+        assert json.loads(Path(cfg.output_dir, "metrics.json").read_text())["steps"] == 1  # which is there by now
         raise RuntimeError("no\nfont")
 
     cfg = tiny_config(**SHORT)
@@ -28,15 +28,15 @@ def test_a_picture_that_fails_is_a_warning_and_is_drawn_by_the_same_command(tiny
         with pytest.warns(UserWarning, match="^curves.png was not drawn, .* again: RuntimeError: no font$"):
             metrics = train(cfg)
     assert drawn(cfg) == ["clusters.png"] and metrics["pictures"] == ["curves.png", "clusters.png"]
-    weights = Path(cfg.out, "model.safetensors").read_bytes()
-    before = Path(cfg.out, "clusters.png").read_bytes()
+    weights = Path(cfg.output_dir, "model.safetensors").read_bytes()
+    before = Path(cfg.output_dir, "clusters.png").read_bytes()
     again = train(cfg)  # as after a kill between the results and the pictures
     assert json.dumps(again) == json.dumps(metrics)
     assert drawn(cfg) == ["clusters.png", "curves.png"]
-    Path(cfg.out, "clusters.png").unlink()
+    Path(cfg.output_dir, "clusters.png").unlink()
     train(cfg)
-    assert Path(cfg.out, "clusters.png").read_bytes() == before  # of the chosen weights, and the same samples
-    assert Path(cfg.out, "model.safetensors").read_bytes() == weights
+    assert Path(cfg.output_dir, "clusters.png").read_bytes() == before  # of the chosen weights, and the same samples
+    assert Path(cfg.output_dir, "model.safetensors").read_bytes() == weights
 
 
 def test_a_finished_run_is_not_built_again(tiny_config, monkeypatch):
@@ -61,6 +61,6 @@ def test_pictures_of_a_shorter_run_do_not_stay(tiny_config, monkeypatch):
         assert drawn(cfg) == []
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pointmix.engine.train._fit", killed)
+    monkeypatch.setattr("pointmix.engine.train.fit", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(epochs=1, max_steps=2))

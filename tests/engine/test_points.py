@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from pointmix.data.clouds.build import PointDataConfig
-from pointmix.engine import load_run, states
-from pointmix.engine import train as engine
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.points import SmoothConfig, TrainPointsConfig
-from pointmix.engine.train import Stopped, train
+from pointmix.engine import load_run, loop, states
+from pointmix.engine.signals import Stopped
+from pointmix.engine.train import train
+from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 
 COC = dict(
     stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8, folds=[2, 1], centers=[2, 2],
@@ -42,14 +42,14 @@ def scans(tmp_path_factory):
 
 @pytest.fixture
 def config(scans, tmp_path):
-    def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> TrainPointsConfig:
+    def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> ClassifyPointsConfig:
         usual = dict(source="scanobjectnn", variant="obj_only", root=str(scans), points=32, rotate=180.0, jitter=0.01)
-        cfg = TrainPointsConfig(
+        cfg = ClassifyPointsConfig(
             data=PointDataConfig(**(usual | dict(drop=0.3, sampling="random") | (data or {}))),
             model=ModelConfig(model, (COC if model.startswith("coc") else MLP) | (kwargs or {})),
             optim=OptimConfig(**({"lr": 0.01, "lr_base_batch": 16, "warmup_epochs": 0} | (optim or {}))),
             mix=SmoothConfig(0.1),
-            out=str(tmp_path / "run"),
+            output_dir=str(tmp_path / "run"),
             epochs=3,
             batch_size=16,
             log_every=1,
@@ -60,7 +60,7 @@ def config(scans, tmp_path):
 
 
 def state(cfg):
-    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
+    return states.load_state(f"{cfg.output_dir}/{states.FOLDER}")[0]
 
 
 def assert_same(a, b):
@@ -98,19 +98,19 @@ def test_run_folder_holds_everything(config, tmp_path, capsys, model):
 @pytest.mark.usefixtures("no_pictures")
 def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, step):
     """Clouds of all sizes, drop-path or dropout, random points; three steps an epoch."""
-    straight = config(model=model, out=str(tmp_path / "straight"), epochs=2)
+    straight = config(model=model, output_dir=str(tmp_path / "straight"), epochs=2)
     train(straight)
-    cfg, original = dataclasses.replace(straight, out=str(tmp_path / "stopped")), engine.train_step
+    cfg, original = dataclasses.replace(straight, output_dir=str(tmp_path / "stopped")), loop.train_step
 
     def interrupted(run, group):
-        if run.at.step + 1 == step:
+        if run.state.step + 1 == step:
             os.kill(os.getpid(), 15)
         return original(run, group)
 
-    monkeypatch.setattr(engine, "train_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Stopped):
         train(cfg)
-    monkeypatch.setattr(engine, "train_step", original)
+    monkeypatch.setattr(loop, "train_step", original)
     torch.rand(3)
     train(cfg)
     assert_same(state(straight), state(cfg))
@@ -119,9 +119,11 @@ def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, s
 @pytest.mark.usefixtures("no_pictures")
 def test_two_processes_equal_one(config, forks, tmp_path):
     """The sums of the confusion matrix too. Without what is drawn in each process by itself, and in SGD."""
-    one = config(kwargs={"drop_path_rate": 0.0}, optim={"opt": "sgd", "lr": 0.05}, out=str(tmp_path / "one"), epochs=2)
+    one = config(
+        kwargs={"drop_path_rate": 0.0}, optim={"opt": "sgd", "lr": 0.05}, output_dir=str(tmp_path / "one"), epochs=2
+    )
     expected = train(one)
-    two = dataclasses.replace(one, out=str(tmp_path / "two"), batch_size=8)
+    two = dataclasses.replace(one, output_dir=str(tmp_path / "two"), batch_size=8)
     done = forks.run(two, ranks=2)
     assert done["codes"] == [0, 0], done["out"]
     assert done["out"].count("test data by class") == 1  # one process speaks
@@ -134,7 +136,7 @@ def test_two_processes_equal_one(config, forks, tmp_path):
 @pytest.mark.usefixtures("no_pictures")
 def test_selection(config, tmp_path):
     """val, the last epoch, and the papers' best on test, which is named and told beside the last epoch's."""
-    metrics = {s: train(config(select=s, epochs=4, out=str(tmp_path / s))) for s in ("val", "last", "test")}
+    metrics = {s: train(config(select=s, epochs=4, output_dir=str(tmp_path / s))) for s in ("val", "last", "test")}
     histories = {s: m["history"] for s, m in metrics.items()}
     assert metrics["val"]["selected"] == max(histories["val"], key=lambda e: e["val"]["oa"])
     assert metrics["last"]["selected"] == histories["last"][-1]
@@ -187,8 +189,8 @@ def test_bad_configurations(config, tmp_path, change, message):
 
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
-        TrainPointsConfig(votes=0)
+        ClassifyPointsConfig(votes=0)
     with pytest.raises(ValueError, match="votes scale positions but not normals"):
-        TrainPointsConfig(votes=2, data=PointDataConfig(features="normal"))
+        ClassifyPointsConfig(votes=2, data=PointDataConfig(features="normal"))
     with pytest.raises(ValueError, match="data.points must be at least 1, got 0"):
-        TrainPointsConfig(data=PointDataConfig(points=0))
+        ClassifyPointsConfig(data=PointDataConfig(points=0))

@@ -59,7 +59,7 @@ def test_the_last_two_are_kept_with_their_best_weights(tmp_path):
     assert steps == [8, 5]
     assert sorted(path.name[:10] for path in tmp_path.iterdir()) == ["best-step5", "state3-ste", "state4-ste"]
     state, saved = states.load_state(tmp_path)
-    assert state["progress"]["step"] == 8 and saved == last and states.best_step(saved.best) == 5
+    assert state["train_state"]["step"] == 8 and saved == last and states.best_step(saved.best) == 5
     last = states.save_state(tmp_path, make(9, best=last.best), before=last)
     assert last.number == 5 and len(states.list_states(tmp_path)) == 2
 
@@ -75,12 +75,12 @@ def test_a_damaged_state_is_named_and_the_one_before_is_used(tmp_path, damage):
     else:
         path.write_bytes(b"" if "empty" in damage else path.read_bytes()[:-1])
     if damage == "gone":  # whoever removes a state wants the one before
-        assert states.load_state(tmp_path)[0]["progress"]["step"] == 5
+        assert states.load_state(tmp_path)[0]["train_state"]["step"] == 5
         return
-    with pytest.warns(UserWarning, match=f"{path.name}.*: going on from the state before, state2-step5") as told:
+    with pytest.warns(UserWarning, match=f"{path.name}.*: resuming from the previous state, state2-step5") as told:
         state, saved = states.load_state(tmp_path)
     assert len(told) == 1 and "\n" not in str(told[0].message)
-    assert state["progress"]["step"] == 5 and states.best_step(saved.best) == 3
+    assert state["train_state"]["step"] == 5 and states.best_step(saved.best) == 3
     again = states.save_state(tmp_path, make(6), before=saved)  # the damaged one is gone after the next save
     assert {p.name for p in states.list_states(tmp_path)} == {again.file, saved.file}
 
@@ -130,7 +130,7 @@ def test_a_quick_look_reads_no_tensor(tmp_path):
     for quick in (False, True):
         state, _ = states.load_state(tmp_path, quick=quick)
         assert (saved.file in Path("/proc/self/maps").read_text()) == quick
-        assert state["progress"]["step"] == 3 and torch.equal(state["model"]["w"], torch.full((50,), 3.0))
+        assert state["train_state"]["step"] == 3 and torch.equal(state["model"]["w"], torch.full((50,), 3.0))
 
 
 def test_random_states_go_on_from_a_file(tmp_path):

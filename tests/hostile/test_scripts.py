@@ -70,7 +70,7 @@ from pointmix import PointSet
 from pointmix.data.images.partial import read_mask
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig as Config
+from pointmix.tasks.classify_images import ClassifyImagesConfig as Config
 from pointmix.io.open_torch import load_torch
 import h5py, plyfile, pointmix.models
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pointmix.engine.clouds import read_for, seen_by
 
 import pointmix
 from pointmix import PointSet
 from pointmix.data.clouds.build import PointDataConfig, build_points, build_points_test
-from pointmix.engine.clouds import read_for, seen_by
 from pointmix.explain import draw_clouds
 from pointmix.ops.origin import near_origin
 

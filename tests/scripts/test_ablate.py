@@ -14,8 +14,8 @@ import yaml
 import pointmix
 from pointmix.engine import finish, jobs
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.seeds import train_all
+from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "ablate.py"
@@ -68,7 +68,7 @@ def in_process(script, monkeypatch):
                 if any(arg.startswith("--measure=") for arg in command):
                     script.ablate(command[2:])
                 else:
-                    train_all(parse(command[2:], TrainImagesConfig))
+                    train_all(parse(command[2:], ClassifyImagesConfig))
             except ValueError as e:
                 logs[key].write_text(f"some line\nerror: {e}\n")
                 yield key, 2
@@ -144,7 +144,7 @@ def test_equal_time_fits_the_steps_to_the_speed(script, recipe, tmp_path, monkey
     assert "2 trainings, 2 finished before" in capsys.readouterr().out
     argv[argv.index("0.1")] = "0.2"
     assert script.main(argv) == 2
-    why = "steps was 6 and is now 12 (the cosine schedule depends on it); give another --out, or remove that folder"
+    why = "steps was 6 and is now 12 (the cosine schedule depends on it); give another --output_dir, or remove that folder"
     assert why in capsys.readouterr().err
 
 

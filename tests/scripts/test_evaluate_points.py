@@ -18,7 +18,7 @@ import pointmix
 from pointmix.data.clouds.build import PointDataConfig
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
-from pointmix.tasks.voting import Voting
+from pointmix.tasks.classify_points.voting import Voting
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 SMALL = dict(dims=[8, 8], depths=[1, 1], mlp_ratios=[2, 2], folds=[2, 1], centers=[2, 2], heads=1, head_dim=4)

@@ -13,17 +13,17 @@ import yaml
 from PIL import Image
 
 from pointmix.engine import flags
-from pointmix.engine.config import OptimConfig
-from pointmix.engine.images import MixConfig, TrainImagesConfig
 from pointmix.engine.run import create_run_model
-from pointmix.engine.train import Stopped
+from pointmix.engine.signals import Stopped
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.config import OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted([*(ROOT / "configs/image").glob("*.yaml"), *(ROOT / "configs/ablations/cifar10").glob("*.yaml")])
 
 
 def parse(argv):
-    return flags.parse(argv, TrainImagesConfig)
+    return flags.parse(argv, ClassifyImagesConfig)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def script():
 
 
 def test_short_run_on_the_default_data(script, tmp_path, capsys):
-    argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
+    argv = [f"--output_dir={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
     assert script.main(argv) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == "digits"
     first, second = capsys.readouterr().out.splitlines()[:2]
@@ -87,7 +87,7 @@ def test_photographs_are_not_trained_with_the_digits_recipe(script, photographs,
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
-    assert script.main([*argv, f"--out={tmp_path}/run"]) == 2
+    assert script.main([*argv, f"--output_dir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and names in error
     assert not (tmp_path / "run").exists()
@@ -96,9 +96,12 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_a_run_folder_that_is_a_file(script, tmp_path, capsys, out):
     (tmp_path / "file").write_text("mine")
-    assert script.main([f"--out={tmp_path / out}"]) == 2
+    assert script.main([f"--output_dir={tmp_path / out}"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: the run folder is {tmp_path / out}, but {tmp_path}/file is a file; give another --out\n"
+    assert (
+        error
+        == f"error: the run folder is {tmp_path / out}, but {tmp_path}/file is a file; give another --output_dir\n"
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -156,7 +159,7 @@ def test_imagenet_recipe_is_the_published_one(name):
     assert (data.img_size, data.crop_pct) == (224, 0.9)
     assert data.test_split is None  # folders call it val, Hugging Face validation
     assert (data.interpolation, data.train_interpolation) == ("bicubic", "random")
-    assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (batch_size, 1, "fp16", 42)
+    assert (cfg.batch_size, cfg.grad_accum_steps, cfg.precision, cfg.seed) == (batch_size, 1, "fp16", 42)
 
 
 @pytest.mark.parametrize("family", IMAGENET)

@@ -11,16 +11,16 @@ from timm.scheduler import create_scheduler_v2
 
 from pointmix.data.clouds import shapes
 from pointmix.engine import finish, flags
-from pointmix.engine.points import TrainPointsConfig
 from pointmix.engine.run import create_run_model
-from pointmix.engine.train import Stopped
+from pointmix.engine.signals import Stopped
+from pointmix.tasks.classify_points import ClassifyPointsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "points").glob("*.yaml"))
 
 
 def parse(argv):
-    return flags.parse(argv, TrainPointsConfig)
+    return flags.parse(argv, ClassifyPointsConfig)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def script():
 def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shapes, "COUNTS", {"training": 96, "test": 24})
     monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
-    argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
+    argv = [f"--output_dir={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
     argv += ["--data.source=shapes", "--data.points=64", "--seeds", "1", "2"]
     assert script.main(argv) == 0
     metrics = json.loads((tmp_path / "run" / "seeds.json").read_text())
@@ -58,7 +58,7 @@ def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
-    assert script.main([*argv, f"--out={tmp_path}/run"]) == 2
+    assert script.main([*argv, f"--output_dir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and names in error
     assert not (tmp_path / "run").exists()
@@ -103,7 +103,7 @@ def test_authors_recipes(recipe, lr, min_lr, decay, epochs):
     assert (optim.opt, optim.lr, optim.lr_base_batch, optim.weight_decay) == ("momentum", lr, 32, decay)
     assert (optim.decay_all, optim.sched, optim.sched_on_updates, optim.warmup_epochs) == (True, "cosine", False, 0)
     assert (optim.min_lr, optim.cooldown_epochs, optim.ema_decay, optim.clip_grad) == (min_lr, 0, None, None)
-    assert (cfg.epochs, cfg.batch_size, cfg.accum, cfg.mix.smoothing) == (epochs, 32, 1, 0.2)
+    assert (cfg.epochs, cfg.batch_size, cfg.grad_accum_steps, cfg.mix.smoothing) == (epochs, 32, 1, 0.2)
     assert (data.points, data.sampling, data.normalize, data.shuffle) == (1024, "first", "none", True)
     assert (data.scale, data.scale_per_axis, data.shift) == ((2 / 3, 3 / 2), True, 0.2)
     assert (data.rotate, data.jitter, data.drop, data.val_fraction) == (0, 0, 0, 0)
