@@ -9,8 +9,8 @@ The recipes come first. With --base, a YAML without a data section is a change t
 base's, those of model.kwargs one by one, and the outcome is written to OUT/NAME.yaml. Recipes that come to the same are
 trained once. Flags that are not listed below go to every training, see scripts/train.py --help; each training is one
 process. Run folders are OUT/RECIPE/seedN, the output of each training is in OUT/RECIPE/seedN.log, and the table is in
-OUT/ablation.md, .csv and .json. The same command again skips what is finished and continues with the rest. The exit code
-is 1 where a training failed; the others are done all the same.
+OUT/ablation.md, .csv and .json. The same command again skips what is finished and continues with the rest. The exit
+code is 1 where a training failed; the others are done all the same.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--task TASK] [--out OUT] [flags]",
+        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--task TASK] "
+        "[--out OUT] [flags]",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default 1 2 3")
     parser.add_argument("--base", type=Path, metavar="YAML", help="the recipe that YAML files without data change")

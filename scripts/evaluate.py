@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pointmix.engine.command import TaskParser
-    from pointmix.tasks.base import AnyTask, Info
+    from pointmix.tasks.base import AnyTask
+    from pointmix.tasks.protocols import Info
 
 
 def make_parser() -> TaskParser:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pointmix.engine.info import FETCHING, check_kwargs, read_info
-from pointmix.tasks.base import Info, get_task
+from pointmix.tasks.base import UnknownTask, get_task
+from pointmix.tasks.protocols import Info
 from pointmix.utils.atomic import replacing
 from pointmix.utils.limits import parameters_at_most, regular_file
 from pointmix.utils.messages import one_line
@@ -48,7 +49,8 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | P
 
 
 def save_model(path: str | Path, model: nn.Module, info: dict[str, Any]) -> None:
-    """Write weights, and `info` as the file's metadata, each value as JSON. Equal weights and info give equal files."""
+    """Write weights, and `info` as the file's metadata, each value as JSON. Equal weights and info give equal
+    files."""
     parts = weights_file(model, info)
     with replacing(path) as file:
         for part in parts:
@@ -93,8 +95,8 @@ def load_run(
 ) -> tuple[nn.Module, Info]:
     """The model of a run folder, or of a model.safetensors file, in evaluation mode, and its info.
 
-    The info has task, name, kwargs, data, the file's path, and what the task adds; for classification these are classes
-    (list of names) and in_chans, for images also mean, std (lists) and img_size.
+    The info has task, name, kwargs, data, the file's path, and what the task adds; for classification these
+    are classes (list of names) and in_chans, for images also mean, std (lists) and img_size.
 
     Args:
         kwargs: arguments of the model in place of the run's own, where its weights allow that.
@@ -122,6 +124,8 @@ def load_run(
     try:
         info = read_info({k: v for k, v in metadata.items() if k != DIGEST}) | {"path": str(file)}
         check_kwargs(info["kwargs"], values=size)
+    except UnknownTask as e:
+        raise ValueError(f"{file}: {e}") from e
     except ValueError as e:
         raise ValueError(f"{file} was not written by a run: {e}") from e
     info["kwargs"] |= kwargs or {}

@@ -66,7 +66,7 @@ class TaskParser(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         self.flags: set[str] = set()
-        super().__init__(**kwargs)
+        super().__init__(conflict_handler="resolve", **kwargs)  # tasks may have flags of the same name
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Action:
         self.flags.update(arg for arg in args if arg.startswith("-"))
@@ -92,7 +92,6 @@ def parse_any(make: Callable[[], TaskParser], command: Command, argv: list[str])
     if {"-h", "--help"} & set(argv):
         _print_help(make(), command)
     parser = make()
-    parser.conflict_handler = "resolve"  # tasks may have flags of the same name
     for name in list_tasks():
         get_task(name).add_arguments(parser, command)
     return parser.parse_args(argv)
@@ -119,6 +118,8 @@ def parse_for(
         ValueError: a flag is wrong, or is one of another task; one line.
     """
     parser = make()
+    if taken := parser.flags & flags_of(task, command):
+        raise ValueError(f"{task.name} adds {', '.join(sorted(taken))} to {parser.prog}, which has such a flag itself")
     task.add_arguments(parser, command)
     for flag in (arg.split("=")[0] for arg in argv if arg.startswith("--")):
         others = [name for name in list_tasks() if flag in flags_of(get_task(name), command)]

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from pointmix.tasks.base import Batch, Metric, Metrics, Processes, to_device
+from pointmix.tasks.protocols import Batch, Metric, Metrics, Processes, to_device
 
 
 @torch.no_grad()  # not inference_mode: training reuses what a model caches here

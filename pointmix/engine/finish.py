@@ -15,8 +15,8 @@ from pointmix.engine.report import draw_curves, show_result
 from pointmix.engine.resume import all_skipped, load_best
 from pointmix.engine.run import Run, evaluate_run, numbers
 from pointmix.engine.versions import versions
-from pointmix.tasks.base import Metrics, Picture
 from pointmix.tasks.config import as_plain
+from pointmix.tasks.protocols import Metrics, Picture
 from pointmix.utils import atomic
 
 CURVES = "curves.png"

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from pointmix.engine.checkpoint import load_run
-from pointmix.tasks.base import Info, get_task, list_tasks
+from pointmix.tasks.base import get_task, list_tasks
+from pointmix.tasks.protocols import Info
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from pointmix.tasks.base import Info, get_task
+from pointmix.tasks.base import get_task
+from pointmix.tasks.protocols import Info
 from pointmix.utils.limits import check_limit, limit
 from pointmix.utils.messages import one_line
 

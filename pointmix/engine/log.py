@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pointmix.tasks.base import Score
+from pointmix.tasks.protocols import Score
 
 try:
     from torch.utils.tensorboard import SummaryWriter

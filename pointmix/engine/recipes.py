@@ -53,8 +53,8 @@ def load_yaml(text: str, what: str) -> Any:
 def read_settings(name: str, kind: type) -> dict[str, Any]:
     """The settings in a YAML file, or in YAML text of several lines, for a dataclass of settings.
 
-    YAML reads `no` and `off` as false: for a setting that is no boolean this becomes the choice "no" where there is one,
-    else null. An empty file holds no settings.
+    YAML reads `no` and `off` as false: for a setting that is no boolean this becomes the choice "no" where there is
+    one, else null. An empty file holds no settings.
 
     Raises:
         FileNotFoundError: there is no such file.

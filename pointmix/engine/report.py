@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pointmix.engine.log import score_text
-from pointmix.tasks.base import Score, get_task
+from pointmix.tasks.base import get_task
+from pointmix.tasks.protocols import Score
 from pointmix.utils.atomic import replacing
 
 if TYPE_CHECKING:

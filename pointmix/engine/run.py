@@ -25,8 +25,9 @@ from pointmix.engine.evaluate import evaluate
 from pointmix.engine.lock import RunLock
 from pointmix.engine.versions import version
 from pointmix.models import list_models
-from pointmix.tasks.base import AnyTask, Info, Loader, Metric, Metrics, Splits, task_of
+from pointmix.tasks.base import AnyTask, task_of
 from pointmix.tasks.config import ENDLESS, RunConfig, as_plain
+from pointmix.tasks.protocols import Info, Loader, Metric, Metrics, Splits
 
 Item = TypeVar("Item")
 

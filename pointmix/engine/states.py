@@ -5,10 +5,10 @@ The folder `checkpoint` of a run holds
     state<n>-step<step>-<digest>.pt            the n-th save, which names its best weights
     best-step<step>-<digest>.safetensors       the best weights of that step
 
-where a digest is the start of the file's SHA-256. A save writes the best weights, if they are new, then the state, which
-is valid once it is renamed. Then it removes files that neither this state nor the previous one names. Reading takes the
-newest state whose digest is right, together with its best weights. States are read with `weights_only=True`, so no
-pickle is trusted.
+where a digest is the start of the file's SHA-256. A save writes the best weights, if they are new, then the state,
+which is valid once it is renamed. Then it removes files that neither this state nor the previous one names. Reading
+takes the newest state whose digest is right, together with its best weights. States are read with `weights_only=True`,
+so no pickle is trusted.
 """
 
 from __future__ import annotations

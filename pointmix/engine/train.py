@@ -1,8 +1,8 @@
 """The training loop: one process or many, exactly resumable.
 
 Whatever decides how training continues (weights, average, optimizer, schedule, scaler, random states, place in the
-data) is in one file, written between optimizer steps, see `states`. Data and evaluation do not change the random states:
-augmentation has its own seeds.
+data) is in one file, written between optimizer steps, see `states`. Data and evaluation do not change the random
+states: augmentation has its own seeds.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from pointmix.utils import atomic
 def train(cfg: RunConfig, *, recipe: str | None = None) -> dict[str, Any]:
     """Train, select an epoch as `cfg.select` says, test it, and write the run folder.
 
-    Resumes from the run folder's checkpoint if there is one, bit for bit on the CPU. Several processes (torchrun) need a
-    run folder that all can read.
+    Resumes from the run folder's checkpoint if there is one, bit for bit on the CPU. Several processes (torchrun) need
+    a run folder that all can read.
 
     Args:
         recipe: where the configuration is from, shown at the start.

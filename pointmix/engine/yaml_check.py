@@ -10,8 +10,8 @@ DEEPEST = 50  # levels; deeper ones may exceed Python's recursion limit
 
 
 def check_yaml(text: str, what: str) -> None:
-    """Refuse YAML that has more values than the limit YAML_VALUES once its aliases are expanded, is nested too deeply, or
-    names a class to create. Text that is no YAML is left to its reader.
+    """Refuse YAML that has more values than the limit YAML_VALUES once its aliases are expanded, is nested too deeply,
+    or names a class to create. Text that is no YAML is left to its reader.
 
     Args:
         what: its name in messages.

@@ -103,7 +103,7 @@ def read_image(
 ) -> tuple[Image.Image, Bool[Tensor, "H W"] | None]:
     """An image file in RGB and the mask in another. Errors: `PointSet.from_file`."""
     from pointmix.data.images import partial
-    from pointmix.engine import inference  # these two build on point sets
+    from pointmix.tasks.classify_images import files as inference  # these two build on point sets
 
     if index is not None:
         raise ValueError(f"{path}: an image file holds one image, got index {index}")

@@ -17,175 +17,36 @@ import dataclasses
 import importlib
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.config import RunConfig
+from pointmix.tasks.protocols import (
+    Batch,
+    Info,
+    Measurement,
+    Metric,
+    Metrics,
+    Picture,
+    Predictor,
+    Score,
+    Splits,
+    to_device,
+)
 from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import hints
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Info = dict[str, Any]  # JSON values
-Metrics = dict[str, Any]  # JSON values; the floats among them are logged at every validation
-Picture = Callable[[Path], None] | str  # draws a PNG, or says why there is nothing to draw
-Command = Literal["evaluate", "predict", "explain"]
-
-Item = TypeVar("Item")
-Batch = TypeVar("Batch")
 Config = TypeVar("Config", bound=RunConfig)
 Data = TypeVar("Data")  # the dataclass of `data` in the configuration
-BatchOut = TypeVar("BatchOut", covariant=True)
-BatchIn = TypeVar("BatchIn", contravariant=True)
-
-
-# ---- data -------------------------------------------------------------------------------------------------------
-
-
-class Loader(Protocol[BatchOut]):
-    """Batches of one split, as `pointmix.data.loader.BatchLoader` gives them."""
-
-    @property
-    def dataset(self) -> Sized: ...
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """File -> reason, of the samples that could not be read so far."""
-
-    def __iter__(self) -> Iterator[BatchOut]: ...
-
-
-class Order(Protocol):
-    """The order of the training samples, as `pointmix.data.sampler.EpochBatches` has it."""
-
-    @property
-    def size(self) -> int: ...
-    def place(self, state: dict[str, int]) -> tuple[int, int]:
-        """Epoch and batch of a loader's state; ValueError if it belongs to other data."""
-
-
-class TrainLoader(Loader[BatchOut], Protocol[BatchOut]):
-    """A loader that can be resumed in mid-epoch."""
-
-    @property
-    def batch_sampler(self) -> Order: ...
-    def __len__(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def state_dict(self) -> dict[str, int]: ...
-    def load_state_dict(self, state: dict[str, int]) -> None: ...
-
-
-class Splits(Protocol[BatchOut]):
-    """The data of a run. `val` is None where nothing is held back. Each process sees its own part of every split."""
-
-    @property
-    def train(self) -> TrainLoader[BatchOut]: ...
-    @property
-    def val(self) -> Loader[BatchOut] | None: ...
-    @property
-    def test(self) -> Loader[BatchOut]: ...
-
-
-def to_device(batch: Item, device: torch.device | str) -> Item:
-    """A batch on a device: everything in its tuples, lists and dicts that has a method `to`."""
-    if hasattr(batch, "to"):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return type(batch)({key: to_device(value, device) for key, value in batch.items()})
-    if isinstance(batch, list | tuple):
-        items = [to_device(value, device) for value in batch]
-        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    return batch
-
-
-# ---- metrics ----------------------------------------------------------------------------------------------------
-
-
-class Processes(Protocol):
-    """All processes of a run."""
-
-    def sum(self, x: Tensor) -> Tensor:
-        """The sum over processes, on the run's device."""
-
-    def gather(self, items: list[Item]) -> list[Item]:
-        """The items of all processes."""
-
-
-class Metric(Protocol[BatchIn]):
-    """Accumulates over the batches of a split; `pointmix.tasks.metrics.SumMetric` is one of sums."""
-
-    def reset(self) -> None: ...
-    def update(self, model: nn.Module, batch: BatchIn) -> None:
-        """Add a batch, which is on the device; no gradients are recorded."""
-
-    def combine(self, processes: Processes) -> None:
-        """Make what was accumulated that of all processes, some of which may have had no batch."""
-
-    def compute(self) -> Metrics:
-        """The metrics, the monitored one among them; ValueError if there was no sample."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a metric is shown, and which way it is better.
-
-    Args:
-        label: its name in tables, such as "top-1".
-        percent: whether it is a fraction of 1, shown in percent.
-        larger_is_better: whether a larger value is better.
-    """
-
-    label: str
-    percent: bool = False
-    larger_is_better: bool = True
-
-    def text(self, value: float) -> str:
-        return f"{100 * value:.2f} %" if self.percent else f"{value:.4f}"
-
-    def is_better(self, value: float, other: float) -> bool:
-        return value > other if self.larger_is_better else value < other
-
-
-# ---- after training ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measurement(Generic[Batch]):
-    """One row of an evaluation.
-
-    Args:
-        model: the network, or a wrapper of it such as voting.
-        loader: the test data.
-        metric: what is measured.
-        settings: JSON values that tell this row from others, such as {"keep": 0.5}.
-    """
-
-    model: nn.Module
-    loader: Loader[Batch]
-    metric: Metric[Batch]
-    settings: dict[str, Any]
-
-
-class Predictor(Protocol):
-    """Predicts for one file after the other, without gradients.
-
-    Args:
-        columns: titles of the table, after the column of files.
-    """
-
-    columns: Sequence[str]
-
-    def predict(self, path: str) -> list[tuple[str, ...]]:
-        """The rows of a file; ValueError or OSError in one line if it cannot be used."""
-
-    def finish(self) -> list[str]:
-        """Called at the end, where a picture of all files may be drawn; lines to print."""
+Command = Literal["evaluate", "predict", "explain"]
 
 
 # ---- the task ---------------------------------------------------------------------------------------------------
@@ -227,7 +88,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
 
     @abstractmethod
     def build_loss(self, cfg: Config, info: Info) -> Callable[[nn.Module, Batch], Tensor]:
-        """The mean training loss of a batch, a float32 scalar. The model may be wrapped for several processes."""
+        """Gives the mean training loss of a batch, a float32 scalar. The model may be wrapped by accelerate."""
 
     @abstractmethod
     def build_metric(self, info: Info) -> Metric[Batch]:
@@ -250,7 +111,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         try_input(model, info["name"], self.example_input(info), what=self.unit, single=cfg.batch_size == 1)
 
     def more_tests(self, cfg: Config, model: nn.Module) -> dict[str, nn.Module]:
-        """Other ways to use the trained network on the test data: a name for each and the network that does it."""
+        """Other ways to test the trained network, such as voting: name -> network."""
         return {}
 
     def report(self, metrics: Metrics, console: Console) -> None:
@@ -267,7 +128,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
     # ---- trained networks: what the scripts ask ---------------------------------------------------------------------
 
     def check_info(self, info: Info) -> None:
-        """Refuse, with ValueError, an info that does not hold what it should; any file may have written it."""
+        """Refuse with ValueError an info that does not hold what it should: it may come from any file."""
 
     def data_config(self, info: Info) -> Data:
         """The settings of the data a network was trained on.
@@ -299,7 +160,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         Args:
             checkpoint: file of its weights; None: random ones.
             kwargs: arguments of the network.
-            data: what it will be evaluated on, which may set the number of its outputs; None: its own default.
+            data: what it will be evaluated on, which may set the number of its outputs; None: its default.
         """
         raise ValueError(f"{self.name} has no networks by name, got {name}; give a run with --run")
 
@@ -311,7 +172,12 @@ class Task(ABC, Generic[Config, Data, Batch]):
         raise ValueError(f"{self.name} has no evaluation of trained networks")
 
     def show_evaluation(self, results: list[dict[str, Any]], args: Namespace, console: Console) -> None:
-        """Print the results of all rows: "name", "model", "weights", settings, metrics, the unit's count, "skipped"."""
+        """Print the results.
+
+        Args:
+            results: of each row "name", "model", "weights", its settings and metrics, the number of samples under the
+                name of their unit, and "skipped".
+        """
         from pointmix.tasks.tables import result_table
 
         console.print(result_table(results, self.scores, self.unit))
@@ -370,16 +236,20 @@ def list_tasks() -> list[str]:
     return list(dict.fromkeys([*_BUILT_IN, *_TASKS]))
 
 
+class UnknownTask(ValueError):
+    """No task is registered under a name."""
+
+
 def get_task(name: str) -> AnyTask:
     """The task of that name.
 
     Raises:
-        ValueError: none is registered under this name.
+        UnknownTask: there is none.
     """
     if name not in _TASKS and name in _BUILT_IN:
         importlib.import_module(_BUILT_IN[name])
     if name not in _TASKS:
-        raise ValueError(
+        raise UnknownTask(
             f"no task {one_line(repr(name), 60)} is registered, expected one of {', '.join(list_tasks())}; "
             "--import MODULE imports a module that registers one"
         )

@@ -50,8 +50,8 @@ class OptimConfig:
     clip_grad: Annotated[float, POSITIVE] | None = None
     """Largest norm of the whole gradient; null does not clip."""
     sched: str = "cosine"
-    """Schedule: cosine, tanh, step, multistep, poly (timm's) or none, a constant rate without warm-up. timm's plateau is
-    left out because its state cannot be saved."""
+    """Schedule: cosine, tanh, step, multistep, poly (timm's) or none, a constant rate without warm-up. timm's plateau
+    is left out because its state cannot be saved."""
     warmup_epochs: Annotated[float, NONNEGATIVE] | None = None
     """Epochs of linear warm-up, counted inside `epochs`; null: 5, but at most a fifth of the run."""
     warmup_lr: Annotated[float, NONNEGATIVE] = 1e-6

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.tasks.base import Batch, Metrics, Processes
+from pointmix.tasks.protocols import Batch, Metrics, Processes
 
 
 class SumMetric(ABC, Generic[Batch]):

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pointmix.tasks.base import Score
+from pointmix.tasks.protocols import Score
 from pointmix.utils.atomic import write_text
 
 

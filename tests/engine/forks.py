@@ -124,16 +124,17 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
             size = str(job["ranks"])
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        from pointmix.engine import checkpoint, finish, loop
+        from pointmix.engine import finish, loop
         from pointmix.engine.flags import parse
         from pointmix.engine.train import train
         from pointmix.tasks.base import get_task
+        from pointmix.utils import atomic
         from pointmix.utils.cli import exit_code
 
         finish._draw = lambda picture, path: None
         kill = job["kill"] if job["kill"].get("rank", 0) == rank else {}
         watch = Watch(kill, log if rank == 0 else None)
-        checkpoint.open = watch.open
+        atomic.open = watch.open
         os.fsync, os.replace = watch.before("sync", os.fsync), watch.before("replace", os.replace)
         unlink = watch.before("unlink", Path.unlink)
         Path.unlink = lambda path, missing_ok=False: unlink(path) if path.exists() else None

@@ -61,7 +61,7 @@ def test_two_processes_then_one_then_four(tiny_config, forks, tmp_path):
 def test_another_total_batch_is_refused(tiny_config, forks):
     cfg = tiny_config(batch_size=8, max_steps=2)
     assert forks.run(cfg, ranks=2)["codes"] == [0, 0]
-    what = "of another total batch: batch_size x grad_accum_steps x processes was 8 x 1 x 2 and now 8 x 1 x 1; give the same total"
+    what = "total batch: batch_size x grad_accum_steps x processes was 8 x 1 x 2 and now 8 x 1 x 1; give the same total"
     with pytest.raises(ValueError, match=what) as e:
         previous_state(cfg, Path(cfg.output_dir), processes=1)
     assert "\n" not in str(e.value)

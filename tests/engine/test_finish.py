@@ -35,7 +35,7 @@ def test_a_picture_that_fails_is_a_warning_and_is_drawn_by_the_same_command(tiny
     assert drawn(cfg) == ["clusters.png", "curves.png"]
     Path(cfg.output_dir, "clusters.png").unlink()
     train(cfg)
-    assert Path(cfg.output_dir, "clusters.png").read_bytes() == before  # of the chosen weights, and the same samples
+    assert Path(cfg.output_dir, "clusters.png").read_bytes() == before  # of the selected weights and the same samples
     assert Path(cfg.output_dir, "model.safetensors").read_bytes() == weights
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from pointmix.engine import loop, states
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import train
+from pointmix.tasks.base import task_of
 from pointmix.tasks.config import as_plain
 from tests.engine.trees import assert_equal
 
@@ -30,10 +31,9 @@ import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
 from pointmix.engine import loop
-from pointmix.engine import train as engine
 from pointmix.engine.flags import parse
-from pointmix.tasks.classify_images import ClassifyImagesConfig
-from pointmix.tasks.classify_points import ClassifyPointsConfig
+from pointmix.engine.train import train
+from pointmix.tasks.base import get_task
 die, pause, step = int(sys.argv[1]), float(sys.argv[2]), loop.train_step
 def dying(run, group):
     time.sleep(pause)
@@ -41,7 +41,7 @@ def dying(run, group):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, group)
 loop.train_step = dying
-engine.train(parse(sys.argv[4:], {c.unit: c for c in (ClassifyImagesConfig, ClassifyPointsConfig)}[sys.argv[3]]))
+train(parse(sys.argv[4:], get_task(sys.argv[3]).config))
 """
 
 
@@ -49,7 +49,7 @@ def child(cfg, *, die=0, pause=0.0):
     file = Path(cfg.output_dir).parent / "child.yaml"
     file.write_text(yaml.safe_dump(as_plain(cfg)))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(die), str(pause), cfg.unit, f"--config={file}"]
+    command = [sys.executable, "-c", CHILD, str(die), str(pause), task_of(cfg).name, f"--config={file}"]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -13,10 +13,10 @@ import yaml
 from torch import nn
 
 import pointmix
-from pointmix.data.images.build import ImageSplits
 from pointmix.engine import checkpoint, load_run, loop, run, states
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import train
+from pointmix.tasks.base import get_task
 from pointmix.tasks.config import ModelConfig, as_plain
 
 no_pictures = pytest.mark.usefixtures("no_pictures")
@@ -230,11 +230,19 @@ def test_signal_during_validation_stops_after_it(tiny_config, monkeypatch):
 
 
 @no_pictures
-def test_skipped_images_of_earlier_parts_of_a_run_are_told(tiny_config, monkeypatch):
-    cfg = tiny_config()
+def test_skipped_images_of_earlier_parts_of_a_run_are_reported(tiny_config, monkeypatch):
+    cfg, task = tiny_config(), get_task("classify_images")
     for steps, met in ((2, ["a", "b"]), (4, ["b", "c"])):
-        monkeypatch.setattr(ImageSplits, "skipped", lambda self, met=met: [(file, "damaged") for file in met])
-        metrics = train(dataclasses.replace(cfg, max_steps=steps))
+        build = type(task).build_splits
+
+        def damaged(self, cfg, met=met, build=build, **place):
+            splits = build(self, cfg, **place)
+            splits.train.failed.update(dict.fromkeys(met, "damaged"))
+            return splits
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(task), "build_splits", damaged)
+            metrics = train(dataclasses.replace(cfg, max_steps=steps))
     assert [file for file, _ in metrics["skipped"]] == ["a", "b", "c"]
 
 
@@ -269,7 +277,7 @@ def test_bad_configurations(tiny_config, change, message):
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_the_note_of_a_stop_never_tells_to_restart(restart, tmp_path):
-    stopped = SimpleNamespace(cfg=SimpleNamespace(restart=restart), state=SimpleNamespace(step=3), out=tmp_path)
+    stopped = SimpleNamespace(cfg=SimpleNamespace(restart=restart), state=SimpleNamespace(step=3), folder=tmp_path)
     note = str(loop._stopped(stopped, [signal.SIGTERM]))
     assert note.startswith("stopped by SIGTERM at step 3; the same command")
     assert ("without --restart" in note) == restart

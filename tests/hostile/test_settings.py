@@ -72,7 +72,7 @@ RUNS: dict[str, dict[str, object]] = {
     "no steps at most": {"max_steps": 0},
     "no samples": {"batch_size": 0},
     "-4 samples": {"batch_size": -4},
-    "no batches": {"accum": 0},
+    "no batches": {"grad_accum_steps": 0},
     "no seeds": {"seeds": ()},
     "one seed twice": {"seeds": (1, 1)},
     "saved every 0 steps": {"save_every_steps": 0},

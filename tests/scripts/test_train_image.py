@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import yaml
 from PIL import Image
 
 from pointmix.engine import flags
-from pointmix.engine.run import create_run_model
 from pointmix.engine.signals import Stopped
+from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import OptimConfig
 
@@ -125,7 +124,8 @@ def test_whatever_ends_it_is_told_in_one_line(script, monkeypatch, capsys, error
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_recipes_parse_and_say_command_cost_and_result(path):
     cfg = parse([f"--config={path}"])
-    model = create_run_model(cfg, SimpleNamespace(classes=range(10), in_chans=cfg.data.in_chans or 3))
+    info = {"name": cfg.model.name, "kwargs": cfg.model.kwargs, "classes": list("abcdefghij"), "img_size": 224}
+    model = get_task("classify_images").build_model(info | {"in_chans": cfg.data.in_chans or 3})
     assert sum(p.numel() for p in model.parameters()) > 1e5
     lines = path.read_text().splitlines()
     command = "scripts/ablate.py" if path.parent.name == "cifar10" else "scripts/train_image.py"

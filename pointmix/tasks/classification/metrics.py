@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pointmix.tasks.base import Metrics, Score
 from pointmix.tasks.metrics import SumMetric
+from pointmix.tasks.protocols import Metrics, Score
 
 Labeled = tuple[Any, Int64[Tensor, " B"]]  # inputs and targets
 

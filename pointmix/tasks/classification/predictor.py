@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointmix.tasks.base import Info
+from pointmix.tasks.protocols import Info
 from pointmix.utils.atomic import check_place
 from pointmix.utils.messages import one_line
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pointmix.tasks.base import Metrics, Score
+from pointmix.tasks.protocols import Metrics, Score
 from pointmix.utils.atomic import write_text
 from pointmix.utils.messages import one_line
 

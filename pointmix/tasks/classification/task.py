@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from pointmix.tasks.base import Batch, Command, Config, Data, Info, Loader, Metrics, Picture, Task
+from pointmix.tasks.base import Command, Config, Data, Task
 from pointmix.tasks.classification.tables import class_table, curve_table, write_curve
+from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture
 from pointmix.tasks.tables import result_table, write_results
 
 if TYPE_CHECKING:

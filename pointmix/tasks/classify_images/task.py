@@ -17,7 +17,7 @@ from pointmix.data.images.build import DataConfig, ImageSplits, build_data, buil
 from pointmix.data.images.partial import hide, partial_points
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
-from pointmix.tasks.base import Command, Info, Measurement, Metrics, Picture, register_task
+from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.classification.loss import ClassificationLoss
 from pointmix.tasks.classification.metrics import TopAccuracy
@@ -36,6 +36,7 @@ from pointmix.tasks.classify_images.files import reader
 from pointmix.tasks.clusters import nothing_to_draw
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.named import load_checkpoint
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 MAX_SIDE = 8192  # pixels
 ImageBatch = tuple[Any, Tensor]  # bytes, on the device float32 (B, C, H, W); targets int64 (B,)

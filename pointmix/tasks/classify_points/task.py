@@ -21,7 +21,7 @@ from pointmix.data.clouds.build import (
 from pointmix.io.files import is_image
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
-from pointmix.tasks.base import Command, Info, Measurement, Metrics, Picture, register_task
+from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.classification.loss import ClassificationLoss, shared_among_others
 from pointmix.tasks.classification.metrics import Confusion
@@ -33,6 +33,7 @@ from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.voting import check_votes, voting
 from pointmix.tasks.clusters import nothing_to_draw
 from pointmix.tasks.config import as_plain
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 DIMS = 3  # of the positions
 DRAWN_BY = ("explain", "forward_intermediates")  # without explain() the anchors of each stage are drawn

@@ -17,8 +17,8 @@ from pointmix.utils.ranges import COUNT, NATURAL, POSITIVE
 class Voting(nn.Module):
     """A network whose class probabilities are the mean over several scalings of the input.
 
-    The first vote is for the clouds as they are. In each other vote every axis is scaled by its own factor, the same for
-    all clouds, so a cloud's result does not depend on the batch that it is in.
+    The first vote is for the clouds as they are. In each other vote every axis is scaled by its own factor, the same
+    for all clouds, so a cloud's result does not depend on the batch that it is in.
 
     Args:
         model: clouds -> logits (B, K).

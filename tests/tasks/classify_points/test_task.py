@@ -1,4 +1,4 @@
-"""Training on clouds: the same engine, so what is tested is what differs, and that resuming and processes hold."""
+"""Training on clouds: what differs from images, and that resuming and several processes hold here, too."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_run_folder_holds_everything(config, tmp_path, capsys, model):
     assert "test OA" in text and "3 votes" in text and "test data by class" in text
 
     model, info = load_run(out)
-    assert info["in_chans"] == 0 and info["kwargs"]["coord_dims"] == 3 and len(info["classes"]) == 3
+    assert info["task"] == "classify_points" and info["in_chans"] == 0 and len(info["classes"]) == 3
     assert model(torch.rand(2, 32, 3)).shape == (2, 3)
     assert train(cfg) == metrics
     assert train(dataclasses.replace(cfg, votes=1))["more_tests"] == {}  # tested anew, not trained
@@ -169,7 +169,7 @@ def test_decay_of_all_parameters(config):
     "change, message",
     [
         ({"model": "resnet10t", "kwargs": dict.fromkeys(())}, "resnet10t does not take clouds: .*coord_dims.*pointmlp"),
-        ({"kwargs": {"coord_dims": 2}}, "model.kwargs.coord_dims is set by the data .3.; leave it out"),
+        ({"kwargs": {"coord_dims": 2}}, "model.kwargs.coord_dims is set by the data; leave it out"),
         ({"kwargs": {"dimms": 2}}, "cannot create model coc_tiny with kwargs .*dimms"),
         ({"mix": SmoothConfig(0.8)}, "mix.smoothing must be at least 0 and below 0.667 for 3 classes, got 0.8"),
         ({"kwargs": {"global_pool": ""}}, "coc_tiny gives PointSet for one of clouds .*; leave out global_pool"),

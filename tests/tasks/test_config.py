@@ -60,18 +60,12 @@ def test_learning_rate_follows_the_total_batch():
         assert OptimConfig(lr=1e-3, lr_base_batch=1024, lr_scale=scale).scaled_lr(256) == pytest.approx(lr, rel=1e-12)
 
 
-def test_free_keys_exist():
+@pytest.mark.parametrize("kind", [ClassifyImagesConfig, ClassifyPointsConfig])
+def test_free_keys_exist(kind):
     """A key that was renamed would be forgotten there."""
-    for key in FREE_KEYS:
+    for key in FREE_KEYS | kind.free_keys:
         section, _, name = key.rpartition(".")
-        assert hasattr(getattr(ClassifyPointsConfig(), section) if section else ClassifyPointsConfig(), name), key
-
-
-def test_a_kind_of_data_must_say_what_follows_from_it():
-    for method, args in (("build_splits", {"rank": 0, "world_size": 1}), ("build_task", {"splits": None})):
-        with pytest.raises(NotImplementedError):
-            getattr(RunConfig(), method)(**args)
-    assert RunConfig().more_tests(None) == {}
+        assert hasattr(getattr(kind(), section) if section else kind(), name), key
 
 
 SECTIONS = [ModelConfig, OptimConfig, MixConfig, SmoothConfig, DataConfig, PointDataConfig]
@@ -118,7 +112,7 @@ def test_run_folder(tmp_path):
 
 
 @pytest.mark.parametrize("sched", ["step", "multistep", "none"])
-def test_what_a_schedule_passes_over_is_told(sched):
+def test_settings_that_a_schedule_ignores_are_named(sched):
     """timm's schedulers take these and do nothing with them."""
     given = {"cooldown_epochs": 3, "warmup_epochs": 2}
     cooldown = f"optim.cooldown_epochs 3 is not used: {sched} has no cool-down"
