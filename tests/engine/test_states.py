@@ -18,7 +18,7 @@ from pointmix.engine import checkpoint, load_run, states
 
 
 def make(step, *, best=None, **more):
-    return {"config": {}, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step}} | {
+    return {"config": {}, "model": {"w": torch.full((50,), float(step))}, "train_state": {"step": step}} | {
         "best_file": best,
         **more,
     }
@@ -89,7 +89,7 @@ def test_when_both_are_damaged_nothing_is_used(tmp_path):
     save_all(tmp_path, [3, 5])
     for path in states.list_states(tmp_path):
         flip(path, 77)
-    with pytest.raises(ValueError, match="is whole: .*state2-step5.* is damaged.*state1-step3.* is damaged") as e:
+    with pytest.raises(ValueError, match="is intact: .*state2-step5.* is damaged.*state1-step3.* is damaged") as e:
         states.load_state(tmp_path)
     assert "\n" not in str(e.value)
 
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     last = save_all(tmp_path, [3])
     before = sorted(os.listdir(tmp_path))
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match=f"No space left on device; {last.file}, the state before, is whole") as e:
+    with pytest.raises(OSError, match=f"No space left on device; {last.file}, the previous state, is intact") as e:
         states.save_state(tmp_path, make(4, best=last.best), before=last)
     assert "\n" not in str(e.value) and sorted(os.listdir(tmp_path)) == before
 
@@ -183,7 +183,8 @@ def test_no_states(tmp_path):
 
 # ---- weights that stand alone ------------------------------------------------------------------------------------
 
-INFO = {"name": "coc_tiny", "classes": ["cat", "Ü"], "in_chans": 1, "kwargs": {"heads": 2}, "mean": [0.5], "std": [1.0]}
+INFO = {"task": "classify_images", "name": "coc_tiny", "classes": ["cat", "Ü"], "in_chans": 1, "kwargs": {"heads": 2}}
+INFO |= {"img_size": 8, "mean": [0.5], "std": [1.0], "data": {}}
 
 
 def test_equal_weights_give_equal_files(tmp_path):
@@ -197,7 +198,7 @@ def test_equal_weights_give_equal_files(tmp_path):
 
 def test_every_flipped_bit_of_weights_that_stand_alone_is_found(tmp_path):
     net, path = nn.Linear(2, 1, dtype=torch.float16), tmp_path / "model.safetensors"
-    checkpoint.save_model(path, net, {"name": "none", "classes": ["a"], "in_chans": 1, "kwargs": {}})
+    checkpoint.save_model(path, net, INFO | {"name": "none", "kwargs": {}})
     with pytest.raises(ValueError, match="none"):  # no such model, all else is right
         load_run(path)
     for _ in flips(path):
