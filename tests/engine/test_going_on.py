@@ -41,6 +41,25 @@ def test_a_checkpoint_of_an_earlier_version_is_told(tiny_config):
     assert not (folder(cfg) / "last.pt").exists()
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: state.pop("task"), "does not name its task: an earlier version wrote it; give another --output"),
+        (lambda state: state.update(task="count_points"), "of the task count_points, this is a run of classify_images;"),
+        (lambda state: state.update(task=[1]), r"of the task \[1\], this is a run of classify_images; give another --ou"),
+    ],
+)
+def test_a_checkpoint_of_another_task_is_refused(tiny_config, change, message):
+    cfg = tiny_config(max_steps=1)
+    train(cfg)
+    state, _ = states.load_state(folder(cfg))
+    change(state)
+    states.save_state(folder(cfg), state)
+    with pytest.raises(ValueError, match=message) as e:
+        train(dataclasses.replace(cfg, max_steps=2))
+    assert "\n" not in str(e.value)
+
+
 @pytest.mark.parametrize("damage", ["empty", "changed", "missing", "another"])
 def test_the_best_weights_are_looked_at_before_they_are_tested(tiny_config, monkeypatch, damage):
     """They are damaged after the last save."""
