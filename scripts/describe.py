@@ -86,13 +86,13 @@ def show(args: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from pointmix.profile.macs import count, count_layers, has_stages, parameters, total
+    from pointmix.profile.macs import count, count_layers, has_parts, parameters, total
     from pointmix.profile.published import PUBLISHED
 
     model, x, what = build(args)
     parts, macs = [], None
     try:
-        if has_stages(model):
+        if has_parts(model):
             parts = count(model, x)
             macs = total(parts)
         else:

@@ -109,7 +109,7 @@ def evaluate(argv: list[str]) -> None:
             options = {"device": device, "to_device": task.to_device}
             metrics = evaluated(row.model, row.loader, metric=row.metric, **options)
             about = {"name": name, "model": info["name"], "weights": info["path"], **row.settings}
-            count = len(row.loader.dataset) - len(row.loader.failed)
+            count = len(row.loader.samples) - len(row.loader.failed)
             skipped = [list(failure) for failure in sorted(row.loader.failed.items())]
             results.append({**about, **metrics, task.unit: count, "skipped": skipped})
     task.show_evaluation(results, args, Console())

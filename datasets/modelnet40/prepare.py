@@ -24,19 +24,19 @@ FILES = (
 
 
 def prepare(root: Path, archive: Path | None) -> None:
-    """Take the files out of the archive, if one is given, and check them.
+    """Extract the files from the archive, if one is given, and check them.
 
     Raises:
         FileNotFoundError, ValueError: in one line.
     """
-    from pointmix.data.clouds.hdf5 import MODELNET40, open_modelnet40
+    from pointmix.data.clouds.sources.modelnet40 import CLASSES, open_modelnet40
     from pointmix.data.clouds.verify import extract, verify_clouds
 
     if archive is not None:
         extract(archive, root, {f"{FOLDER}/{name}": f"{FOLDER}/{name}" for name in FILES})
     for split, count in COUNTS.items():
         files = open_modelnet40(root, split=split)
-        if tuple(files.classes) != MODELNET40:
+        if tuple(files.classes) != CLASSES:
             raise ValueError(f"shape_names.txt below {root} does not name the 40 classes in their order")
         for line in verify_clouds(files, count=count, points=POINTS):
             print(line)
@@ -44,7 +44,7 @@ def prepare(root: Path, archive: Path | None) -> None:
 
 
 def main() -> None:
-    """Command line; errors of the user's are one line and exit code 2."""
+    """Command line; bad input exits with one line and code 2."""
     parser = argparse.ArgumentParser(description="Check the HDF5 files of ModelNet40.")
     parser.add_argument("root", type=Path, metavar="DIR", help=f"folder that has or gets {FOLDER}, or that folder")
     parser.add_argument("--archive", type=Path, help=f"a {FOLDER}.zip to take it from")

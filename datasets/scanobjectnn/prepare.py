@@ -20,22 +20,22 @@ POINTS = 2048
 
 
 def prepare(root: Path, archive: Path | None) -> None:
-    """Take the files out of the archive, if one is given, and check those that are there.
+    """Extract the files from the archive, if one is given, and check all files that exist.
 
     Raises:
         FileNotFoundError, ValueError: in one line.
     """
-    from pointmix.data.clouds.hdf5 import SCANOBJECTNN, VARIANTS, open_scanobjectnn
+    from pointmix.data.clouds.sources.scanobjectnn import CLASSES, FILES, open_scanobjectnn
     from pointmix.data.clouds.verify import extract, verify_clouds
 
     if archive is not None:
-        names = [f"{f}/{split}_objectdataset{e}.h5" for f, e in VARIANTS.values() for split in ("training", "test")]
+        names = [f"{f}/{split}_objectdataset{e}.h5" for f, e in FILES.values() for split in ("training", "test")]
         extract(archive, root, {name: name for name in names})
     found = 0
     for variant, counts in COUNTS.items():
         try:
             train, test = (
-                open_scanobjectnn(root, split=s, variant=variant, classes=SCANOBJECTNN) for s in ("train", "test")
+                open_scanobjectnn(root, split=s, variant=variant, classes=CLASSES) for s in ("train", "test")
             )
         except FileNotFoundError as error:
             print(f"{variant}: not there ({str(error).partition(';')[0]})")
@@ -50,7 +50,7 @@ def prepare(root: Path, archive: Path | None) -> None:
 
 
 def main() -> None:
-    """Command line; errors of the user's are one line and exit code 2."""
+    """Command line; bad input exits with one line and code 2."""
     parser = argparse.ArgumentParser(description="Check the HDF5 files of ScanObjectNN.")
     parser.add_argument("root", type=Path, metavar="DIR", help="folder that has or gets main_split and main_split_nobg")
     parser.add_argument("--archive", type=Path, help="an h5_files.zip to take them from")

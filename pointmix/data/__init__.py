@@ -1,1 +1,1 @@
-"""Data: sources of images, their transforms, and loaders whose every batch follows from (seed, epoch, batch number)."""
+"""Data: sources, transforms, and loaders whose batches depend only on (seed, epoch, batch number)."""

@@ -1,4 +1,4 @@
-"""Which images make which batch: a pure function of (seed, epoch, batch number), for any number of processes."""
+"""The samples of each batch: a pure function of (seed, epoch, batch number), for any number of processes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-Key = tuple[int, int]  # (epoch, position in the split): what a worker needs to make a sample
+Key = tuple[int, int]  # (epoch, position in the split): identifies a sample
 
 
 class EpochBatches:
     """Shuffled training batches. Every process draws the same permutation and takes its slice of each global batch.
 
     Args:
-        size: images in the split.
-        batch_size: images a batch and process; the rest that fills no global batch is dropped.
+        size: samples in the split.
+        batch_size: samples per batch and process; a last incomplete global batch is dropped.
         seed: of the order, not negative.
         rank, world_size: this process and how many there are.
     Raises:
-        ValueError: when the split does not fill one global batch.
+        ValueError: if the split is smaller than a global batch.
     """
 
     def __init__(self, *, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 0, 0  # start: batches to pass over in the next iteration
+        self.epoch, self.start = 0, 0  # start: batches to skip in the next iteration
         if not len(self):
             raise ValueError(
                 f"{size} training images do not fill one batch of {batch_size} x {world_size} processes; "
@@ -45,19 +45,19 @@ class EpochBatches:
             yield [(epoch, position) for position in batch.tolist()]
 
     def state_dict(self) -> dict[str, int]:
-        """What decides the order, and the place the next iteration begins at."""
+        """What determines the order, and where the next iteration starts."""
         whole = {"images": self.size, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
         return {**whole, "epoch": self.epoch, "batch": self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next iteration where `state` says; raises what `place` raises."""
+        """Start the next iteration at the position of `state`; raises what `place` raises."""
         self.epoch, self.start = self.place(state)
 
     def place(self, state: dict[str, int]) -> tuple[int, int]:
-        """The epoch and the batch of a state, which may be of another global batch: the samples are the same.
+        """The epoch and the batch of a state. The state may have another global batch size; the samples are the same.
 
         Raises:
-            ValueError: when the state belongs to other data or another seed, or lies within a global batch.
+            ValueError: if the state belongs to other data or another seed, or lies within a global batch.
         """
         ours = self.state_dict()
         for key in ours:
@@ -78,9 +78,9 @@ class EpochBatches:
 
 
 class PartBatches:
-    """Batches for evaluation: process r of R takes the images r, r + R, r + 2R, ..., each image once and none twice.
+    """Batches for evaluation: process r of R takes the samples r, r + R, r + 2R, ..., each exactly once.
 
-    Processes may get one batch more or less than others: add up sums and counts after the loop, not within it.
+    Processes may differ by one batch: reduce sums and counts after the loop, not within it.
     """
 
     def __init__(self, *, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.report import mean_and_std, read_scores
-from pointmix.profile.macs import Macs, count, count_layers, has_stages, total
+from pointmix.profile.macs import Macs, count, count_layers, has_parts, total
 from pointmix.tasks.base import get_task
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.atomic import write_text
@@ -76,7 +76,7 @@ def sample_macs(run: Path) -> Macs:
     """Multiply-adds of the network in a run folder, for one sample as in its evaluation."""
     model, info = load_run(run)
     x = get_task(info["task"]).example_input(info)
-    return total(count(model, x)) if has_stages(model) else count_layers(model, x)
+    return total(count(model, x)) if has_parts(model) else count_layers(model, x)
 
 
 def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from pointmix.data.loader import seed_all
+from pointmix.data.dataset import seed_all
 from pointmix.engine import states
 from pointmix.engine.log import Log
 from pointmix.engine.resume import last_good, save_run

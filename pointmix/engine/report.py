@@ -30,7 +30,7 @@ def start_lines(run: Run, recipe: str | None) -> str:
     """Two lines for the start of a run: what is trained on which data, and how."""
     cfg, optim, splits = run.cfg, run.cfg.optim, run.splits
     loaders = {"to train": splits.train, "for validation": splits.val, "for test": splits.test}
-    sizes = ", ".join(f"{len(loader.dataset):,} {use}" for use, loader in loaders.items() if loader is not None)
+    sizes = ", ".join(f"{len(loader.samples):,} {use}" for use, loader in loaders.items() if loader is not None)
     total = cfg.batch_size * cfg.grad_accum_steps * run.accelerator.num_processes
     first = {
         "recipe": recipe or "none",

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from pointmix.engine.checkpoint import weights_file
-from pointmix.io.open_torch import load_torch
+from pointmix.io.torch_files import load_torch
 from pointmix.utils.atomic import replacing
 
 FOLDER = "checkpoint"

@@ -160,12 +160,12 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
             continue
         _expect(isinstance(part["loader"], dict), f"processes[{i}].loader is missing in the middle of an epoch")
         try:
-            place = train.batch_sampler.place(part["loader"])
+            place = train.position(part["loader"])
         except ValueError as e:
             raise _Wrong(f"processes[{i}].loader: {e}") from e
         expected = (saved["epoch"], min(saved["update"] * run.cfg.grad_accum_steps, len(train)))
         _expect(place == expected, f"processes[{i}].loader is at epoch and batch {place}, expected {expected}")
-    size, then = train.batch_sampler.size, state["config"].get("batch_size")
+    size, then = len(train.samples), state["config"].get("batch_size")
     _expect(_count(then) and then > 0, f"config.batch_size is {then!r}, expected a whole number from 1 on")
     before, now = then * len(parts), run.cfg.batch_size * run.accelerator.num_processes
     used, uses = size // before * before, size // now * now

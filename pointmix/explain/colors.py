@@ -1,21 +1,22 @@
-"""Colors for regions of a map such that regions that touch, or share a window, differ."""
+"""Colors for the regions of a label map, such that touching regions and regions of one window differ."""
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Int
 
-# Twelve hues of clearly different look, each once strong; beyond them, lighter and darker shades.
+# Twelve clearly different colors; `palette` adds lighter and paler shades of each.
 _BASE = "e6194b 3cb44b 4363d8 ffe119 f58231 911eb4 42d4f4 f032e6 bfef45 469990 9a6324 dcbeff".split()
 
 
-def palette() -> np.ndarray:
-    """(36, 3) float colors in [0, 1], the first twelve the most different ones."""
+def palette() -> Float[np.ndarray, "36 3"]:
+    """36 colors in [0, 1], the twelve most different ones first."""
     base = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in _BASE]) / 255
     return np.concatenate([base, 0.5 + 0.5 * base, 0.6 * base])
 
 
-def touching(labels: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs (a < b) of labels (H, W) that lie side by side; negative labels count as absent."""
+def touching(labels: Int[np.ndarray, "H W"]) -> set[tuple[int, int]]:
+    """Pairs (a < b) of adjacent labels; negative labels are absent."""
     pairs: set[tuple[int, int]] = set()
     for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
         edge = (a != b) & (a >= 0) & (b >= 0)
@@ -24,14 +25,14 @@ def touching(labels: np.ndarray) -> set[tuple[int, int]]:
     return pairs
 
 
-def color_regions(labels: np.ndarray, groups: np.ndarray) -> dict[int, np.ndarray]:
+def color_regions(labels: Int[np.ndarray, "H W"], groups: Int[np.ndarray, "H W"]) -> dict[int, Float[np.ndarray, "3"]]:
     """A color for each label of a map.
 
     Args:
         labels: (H, W) int, region of each cell, negative where absent.
         groups: (H, W) int, such as windows; each label lies in one group.
     Returns:
-        label -> (3,) color. Labels that touch or share a group get different colors as long as the palette lasts.
+        label -> (3,) color. Labels that touch or share a group get different colors as far as the palette allows.
     """
     colors = palette()
     present, first = np.unique(labels, return_index=True)
@@ -50,7 +51,8 @@ def color_regions(labels: np.ndarray, groups: np.ndarray) -> dict[int, np.ndarra
     for label, near in neighbors.items():
         taken = {chosen[n] for n in near if n in chosen}
         taken_in_group = taken | {chosen[n] for n in mates[label] if n in chosen}
-        # the rarest free color, from the clear ones first; if a window alone exhausts the palette, only touching counts
+        # the least used free color, the strong ones first; if a window has more regions than there are colors, only
+        # touching regions must differ
         options = [c for c in range(len(colors)) if c not in taken_in_group] or [
             c for c in range(len(colors)) if c not in taken
         ]

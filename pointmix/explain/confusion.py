@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""A plot of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from pointmix.utils.atomic import replacing
+
 
 def draw_confusion(path: str | Path, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
-    """Write a PNG of a confusion matrix: a row for each true class, a column for what it was taken for.
+    """Write a PNG of a confusion matrix: a row for each true class, a column for each predicted class.
 
-    Colors are shares of the row; numbers are counts, left out where there are too many classes to read them.
+    Colors are fractions of the row; numbers are counts, left out for more than 40 classes.
 
     Args:
-        path: the PNG, replaced if it is there.
+        path: the PNG, overwritten if it exists.
         confusion: (K, K) counts.
         classes: K names.
     Raises:
         ValueError: if the matrix is not K by K.
     """
-    from matplotlib.figure import Figure  # half a second, needed only to draw
-
-    from pointmix.utils.atomic import replacing
+    from matplotlib.figure import Figure  # takes half a second to import
 
     counts = np.asarray(confusion, dtype=float)
     number = len(classes)

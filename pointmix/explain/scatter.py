@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+
+from pointmix.utils.atomic import replacing, write_text
 
 
-def write_png(path: str | Path, rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
-    """Rows of panels (see `pointmix.explain.clouds.Panel`) with equal axes, each title below the first of each row."""
-    from matplotlib.figure import Figure  # half a second, needed only to draw
+@dataclass(frozen=True)
+class Panel:
+    """One view: points with a color each, and marks (centers or anchors) with theirs."""
 
-    from pointmix.utils.atomic import replacing
+    title: str
+    note: str
+    pos: Float[np.ndarray, "n 3"]
+    color: Float[np.ndarray, "n 3"]
+    marks: Float[np.ndarray, "m 3"]
+    mark_color: Float[np.ndarray, "m 3"]
+
+
+def write_png(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str]) -> None:
+    """Rows of panels with equal axes, each title below the first of each row."""
+    from matplotlib.figure import Figure  # takes half a second to import
 
     columns = len(rows[0])
     height = 2.9 * len(rows) + 0.65
@@ -44,15 +57,13 @@ def write_png(path: str | Path, rows: Sequence[Sequence[Any]], titles: Sequence[
         figure.savefig(file, format="png")
 
 
-def write_html(path: str | Path, rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
+def write_html(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str]) -> None:
     """The same as a page of its own."""
     try:
         from plotly.graph_objects import Scatter3d
         from plotly.subplots import make_subplots
     except ImportError as e:
         raise ModuleNotFoundError("a picture in .html needs plotly: pip install plotly", name="plotly") from e
-
-    from pointmix.utils.atomic import write_text
 
     columns = len(rows[0])
     names = [

@@ -1,44 +1,70 @@
-"""What the tensors of a set of points must be to fit together."""
+"""Images, pixels and clouds as the fields of a `PointSet`: positions, features, row offsets and layout."""
 
 from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 
-from pointmix.io.arrays import as_tensor
-from pointmix.io.images import as_floats
-from pointmix.io.pixels import check_finite
-from pointmix.utils.tracing import traced
+from pointmix.io.images import as_channels_last, as_floats, as_mask
+from pointmix.io.tensors import as_tensor
+from pointmix.io.validate import check_finite
+from pointmix.layouts.cloud import Cloud
+from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
+from pointmix.layouts.sparse import SparseGrid
+
+MAX_SIDE = 1 << 24  # on a longer lattice, neighbors would have the same position in single precision
+
+ImageLike = Tensor | np.ndarray | Image.Image
+Fields = tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], Int[Tensor, "B1"], Grid | SparseGrid | Cloud]
 
 
-def check_fields(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"]) -> None:
-    """Raise ValueError unless these are the fields of a `PointSet`, see there."""
-    if not (isinstance(pos, Tensor) and isinstance(ptr, Tensor)):
-        kinds = f"{type(pos).__name__} and {type(ptr).__name__}"
-        raise ValueError(f"PointSet: pos and ptr must be tensors, got {kinds}; from_points takes arrays")
-    if pos.ndim != 2 or feat.ndim != 2 or pos.shape[0] != feat.shape[0]:
-        raise ValueError(
-            f"PointSet: pos and feat must be (N, D) and (N, C), got {tuple(pos.shape)} and {tuple(feat.shape)}"
-        )
-    if ptr.ndim != 1 or ptr.numel() < 2 or ptr.dtype != torch.int64:
-        raise ValueError(f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(ptr.shape)} {ptr.dtype}")
-    if ptr.device.type == "cpu" and not traced(ptr):
-        ends = ptr[[0, -1]].tolist()
-        if ends != [0, len(feat)] or ptr.diff().min() < 1:
-            shown = f"{ptr.tolist() if len(ptr) < 9 else ends}"
-            if len(ptr) == len(feat):
-                shown += "; for a batch vector, the set of each point, it is a 0 and then its bincount().cumsum(0)"
-            raise ValueError(f"PointSet: ptr must rise from 0 to {len(feat)} with a point in every set, got {shown}")
-    if not (pos.is_floating_point() and feat.is_floating_point()):
-        raise ValueError(f"PointSet: pos and feat must be floating point, got {pos.dtype}, {feat.dtype}")
+def image_fields(
+    image: ImageLike,
+    mask: ImageLike | None,
+    *,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    coord_mode: str,
+) -> Fields:
+    """One image, a point per visible pixel. Arguments and errors: `PointSet.from_image`."""
+    values = as_channels_last(image, mean=mean, std=std)  # (H, W, C)
+    size = (values.shape[0], values.shape[1])
+    pos = grid_coordinates(size, coord_mode, values.dtype, values.device)  # (H * W, 2)
+    feat = values.reshape(-1, values.shape[-1])
+    if mask is None:
+        check_finite(feat, "from_image: image")
+        return pos, feat, torch.tensor([0, len(feat)], device=feat.device), Grid(size)
+    visible = as_mask(mask, size).to(feat.device)  # (H, W)
+    index = visible.flatten().nonzero().squeeze(1)
+    check_finite(feat[index], "from_image: the visible part of the image")
+    cell = torch.stack([index // size[1], index % size[1]], dim=1)
+    layout = SparseGrid(cell, torch.tensor([size], device=feat.device))
+    return pos[index], feat[index], torch.tensor([0, len(index)], device=feat.device), layout
 
 
-def checked_points(
-    xyz: Float[Tensor, "N D"] | np.ndarray, feat: Float[Tensor, "N C"] | np.ndarray | None
-) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
-    """Positions and features of one cloud as tensors. Arguments and errors: `PointSet.from_points`."""
+def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool) -> Fields:
+    """Images (B, C, H, W) or clouds (B, N, D). Arguments and errors: `PointSet.from_batch`."""
+    if batch.ndim == 3 and min(batch.shape) > 0:
+        pos = batch.flatten(0, 1)
+        ptr = torch.arange(len(batch) + 1, device=batch.device) * batch.shape[1]
+        return pos, pos.clone() if coords else pos.new_zeros(len(pos), 0), ptr, Cloud()
+    if batch.ndim != 4:
+        raise ValueError(f"expected images (B, C, H, W) or clouds (B, N, D), got {tuple(batch.shape)}")
+    sets, layout = batch.shape[0], Grid((batch.shape[2], batch.shape[3]))
+    pos = positions(sets, layout.size, coord_mode, like=batch)  # (N, 2)
+    feat = batch.permute(0, 2, 3, 1)  # (B, H, W, C)
+    feat = torch.cat([feat, pos.view(sets, *layout.size, 2)], dim=-1) if coords else feat
+    return pos, feat.flatten(0, 2), starts(sets, layout, like=batch), layout
+
+
+def cloud_fields(xyz: Float[Tensor, "N D"] | np.ndarray, feat: Float[Tensor, "N C"] | np.ndarray | None) -> Fields:
+    """One cloud. Arguments and errors: `PointSet.from_points`."""
     usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
     xyz = as_tensor(xyz, "from_points: xyz", double=True)
     if feat is None:
@@ -58,4 +84,50 @@ def checked_points(
         )
     check_finite(xyz, "from_points: xyz", "points")
     check_finite(feat, "from_points: feat", "points")
-    return xyz, feat
+    return xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device), Cloud()
+
+
+def pixel_fields(
+    values: Tensor | np.ndarray,
+    rows: Tensor | np.ndarray,
+    cols: Tensor | np.ndarray,
+    size: tuple[int, int],
+    *,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    coord_mode: str,
+) -> Fields:
+    """Scattered pixels. Arguments and errors: `PointSet.from_pixels`."""
+    values = as_tensor(values, "from_pixels: values")
+    values = values[:, None] if values.ndim == 1 else values
+    named = (("rows", rows), ("cols", cols))
+    rows, cols = (as_tensor(index, f"from_pixels: {name}").to(values.device) for name, index in named)
+    if values.ndim != 2 or rows.shape != (len(values),) or cols.shape != (len(values),):
+        raise ValueError(
+            "from_pixels: expected values (N, C), rows (N,) and cols (N,), got "
+            f"{tuple(values.shape)}, {tuple(rows.shape)}, {tuple(cols.shape)}"
+        )
+    if len(values) == 0:
+        raise ValueError("from_pixels: no pixel given")
+    for name, index in (("rows", rows), ("cols", cols)):
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise ValueError(f"from_pixels: {name} must be integers, got {index.dtype}")
+    rows, cols = rows.long(), cols.long()
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
+        raise ValueError(f"from_pixels: size must be two whole numbers from 1 to {MAX_SIDE}, got {size!r}")
+    outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
+    if outside.any():
+        i = int(outside.nonzero()[0])
+        raise ValueError(f"from_pixels: pixel {i} at ({rows[i]}, {cols[i]}) lies outside the {height}x{width} size")
+    if repeated := len(rows) - len(torch.unique(rows * width + cols)):
+        raise ValueError(f"from_pixels: {repeated} pixels are given more than once")
+    values = as_floats(values, mean=mean, std=std)
+    check_finite(values, "from_pixels: values")
+    axes = [axis_coordinates(i, side, coord_mode) for i, side in zip((rows, cols), size, strict=True)]
+    pos = torch.stack(axes, dim=1).to(values.dtype)
+    layout = SparseGrid(torch.stack([rows, cols], dim=1), torch.tensor([size], device=values.device))
+    return pos, values, torch.tensor([0, len(values)], device=values.device), layout

@@ -1,9 +1,8 @@
-"""A color image with a depth for each pixel, as points in space."""
+"""RGB-D images as point clouds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,15 +10,14 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from pointmix.io.arrays import as_tensor
+from pointmix.io.fields import ImageLike
 from pointmix.io.images import as_channels_last, as_mask, upright
-from pointmix.io.pixels import check_finite
+from pointmix.io.tensors import as_tensor
+from pointmix.io.validate import check_finite
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.utils.ranges import POSITIVE
 
-if TYPE_CHECKING:
-    ImageLike = Tensor | np.ndarray | Image.Image
-    Intrinsics = Sequence[float] | Float[Tensor, "3 3"] | np.ndarray
+Intrinsics = Sequence[float] | Tensor | np.ndarray
 
 
 def rgbd_points(
@@ -32,35 +30,38 @@ def rgbd_points(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
-    """Positions and features of the pixels with a depth, row by row. Arguments and errors: `PointSet.from_rgbd`."""
+    """Positions and features of the pixels with a valid depth, in row-major order.
+
+    Arguments and errors: `PointSet.from_rgbd`.
+    """
     values = as_channels_last(rgb, mean=mean, std=std)  # (H, W, C)
     size = (values.shape[0], values.shape[1])
     z = as_meters(depth, depth_scale).to(values.device)  # (H, W)
     if tuple(z.shape) != size:
         shape = "x".join(map(str, z.shape))
         raise ValueError(f"from_rgbd: depth is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")
-    seen = has_depth(z, mask)
-    row, col = seen.nonzero().unbind(1)  # (N,)
-    z, feat = z[seen], values[seen]
+    valid = has_depth(z, mask)
+    row, col = valid.nonzero().unbind(1)  # (N,)
+    z, feat = z[valid], values[valid]
     check_finite(feat, "from_rgbd: the part of the image that has a depth")
     if intrinsics is None:
-        plane = grid_coordinates(size, "inclusive", torch.float64, z.device).view(*size, 2)[seen]
+        plane = grid_coordinates(size, "inclusive", torch.float64, z.device).view(*size, 2)[valid]
         pos = torch.cat([plane, z[:, None]], dim=1)
     else:
         fx, fy, cx, cy, skew = _pinhole(intrinsics)
         y = (row - cy) / fy
         x = (col - cx - skew * y) / fx
         pos = torch.stack([x * z, y * z, z], dim=1)
-    return pos.to(torch.promote_types(feat.dtype, torch.float32)), feat  # half precision has no room for meters
+    return pos.to(torch.promote_types(feat.dtype, torch.float32)), feat  # half precision is too coarse for meters
 
 
 def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H W"]:
-    """A depth image in meters and double precision: integers are divided by `depth_scale`, floats are meters already.
+    """A depth image in meters, float64: integers are divided by `depth_scale`, floats are meters.
 
     Raises:
         ValueError: on another shape or dtype, or a scale that is not positive.
     """
-    POSITIVE.check("from_rgbd: ", depth_scale=depth_scale)  # units a meter
+    POSITIVE.check("from_rgbd: ", depth_scale=depth_scale)  # units per meter
     if not isinstance(depth, Tensor):
         depth = np.asanyarray(upright(depth) if isinstance(depth, Image.Image) else depth)
         if depth.dtype.kind not in "uif":
@@ -77,18 +78,18 @@ def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H
 
 
 def has_depth(z: Float[Tensor, "H W"], mask: ImageLike | None = None) -> Bool[Tensor, "H W"]:
-    """The pixels that become points: their depth is finite and above zero, and the mask does not hide them.
+    """Pixels with a valid depth: finite, above zero, and not hidden by the mask.
 
     Raises:
-        ValueError: if there is none, or the mask has another size.
+        ValueError: if there is no such pixel, or the mask has another size.
     """
-    seen = torch.isfinite(z) & (z > 0)
+    valid = torch.isfinite(z) & (z > 0)
     if mask is not None:
-        seen &= as_mask(mask, (z.shape[0], z.shape[1])).to(z.device)
-    if not seen.any():
+        valid &= as_mask(mask, (z.shape[0], z.shape[1])).to(z.device)
+    if not valid.any():
         where = "" if mask is None else " where the mask shows it"
         raise ValueError(f"from_rgbd: no pixel has a valid depth{where}, expected finite values above 0")
-    return seen
+    return valid
 
 
 def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float, float]:

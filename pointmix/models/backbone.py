@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from pointmix.nn.norm import PointNorm, Sets
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.stage import Assignment, Stage
 from pointmix.pointset import PointSet
+from pointmix.profile.macs import Part, Size, add, linear_macs, norm_macs, parameters
 from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
@@ -191,6 +192,22 @@ class PointBackbone(nn.Module):
             points, more = stage.explain(points, f"stages.{i}")
             found += more
         return found
+
+    def parts(self, points: PointSet) -> Iterator[Part]:
+        """Parameters and multiply-adds of each stage and the head for one set; only the reducers run."""
+        sizes = []
+        for i, stage in enumerate(self.stages):
+            before, points = len(points.pos), stage.reducer(points)
+            size = Size.of(before, points, stage.plan(points)[0])
+            sizes.append(size)
+            macs = stage.reducer.macs(size) + add(block.macs(size) for block in stage.blocks)
+            yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size)
+        norms = list(self.norm) if isinstance(self.norm, nn.ModuleList) else [self.norm]
+        width = [sum(p.numel() for p in norm.parameters()) // 2 for norm in norms]  # 0 for an Identity
+        macs = add(norm_macs(size.points, dim) for size, dim in zip(sizes[-len(norms) :], width, strict=True))
+        if isinstance(self.head, nn.Linear):
+            macs += linear_macs(1 if self.global_pool == "avg" else sizes[-1].points, self.head)
+        yield Part("norm, head", self.num_features, parameters(self.norm, self.head), macs)
 
     # ---- timm's contract ----------------------------------------------------------------------------------------
 

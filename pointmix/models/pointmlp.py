@@ -26,7 +26,7 @@ from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.ops.grouping import group_linear_reference, group_rows, inverse_std, map_points
 from pointmix.ops.scatter import segment_max
 from pointmix.pointset import PointSet
-from pointmix.profile.macs import Macs, Size
+from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, parameters
 from pointmix.utils.ranges import COUNT, NATURAL, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
@@ -218,6 +218,22 @@ class PointMLP(nn.Module):
             return PointSet(x.pos, feat, x.ptr)
         order = canonical_order(x.pos, x.feat, x.ptr)
         return PointSet(x.pos[order], feat[order], x.ptr, Cloud())
+
+    def parts(self, points: PointSet) -> Iterator[Part]:
+        """Parameters and multiply-adds of the stem, each stage and the head for one set; nothing runs."""
+        before = len(points.pos)
+        yield Part("embedding", self.stem.linear.out_features, parameters(self.stem), self.stem.macs(before))
+        for i, stage in enumerate(self.stages):
+            after = max(before // 2, 1)
+            size = Size(before, after, slots=after * stage.neighbors, windows=after, centers=stage.centers)
+            search = Macs(products=after * before * self.coord_dims)  # squared distances
+            channels = stage.transfer.linear.out_features
+            yield Part(f"stage {i + 1}", channels, parameters(stage), stage.macs(size) + search, size)
+            before = after
+        macs = add(layer.macs(1) for layer in self.mlp)
+        if isinstance(self.head, nn.Linear):
+            macs += linear_macs(1, self.head)
+        yield Part("head", self.head_hidden_size, parameters(self.mlp, self.head), macs)
 
     def forward_features(self, x: Input) -> PointSet:
         """The points that the last stage keeps, and their features."""

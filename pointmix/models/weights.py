@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pointmix.io.open_torch import load_torch
+from pointmix.io.torch_files import load_torch
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 

@@ -1,1 +1,1 @@
-"""What a network costs, and what the papers say it does."""
+"""Parameters and multiply-adds of networks, and the figures published in the papers."""

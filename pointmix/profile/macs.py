@@ -1,23 +1,25 @@
-"""Parameters and multiply-adds, counted by the equations that papers count by, not by what our kernels run.
+"""Parameters and multiply-adds of the reference form of a network, as papers count them.
 
-Our ops work values out at the centers and MLPs in pieces, which no published figure does. So every module says itself
-what its reference form takes: a mixer or a reducer has
+The kernels of this package compute values at the centers and MLPs in chunks, which no published figure accounts for. So
+every module gives the cost of its reference form: a mixer or a reducer has
 
     macs(size: Size) -> Macs
 
-and a block adds up its own; layers that map rows one by one take the number of rows instead. A mixer of a new family
-needs nothing else to be counted.
+and a block adds up its own; layers that are applied to rows take the number of rows instead. A model has
 
-Conventions. A multiply-add is one operation. `linear` is convolutions and linear maps alone. `products` is matrix
-products of activations. `other` is as the fvcore library counts by default: 5 for each number that group or layer
-normalization gives, 2 for batch normalization in evaluation, 1 for each number that adaptive average pooling reads or
-nearest up-sampling gives. Element-wise sums and products, activations and plain means count nothing. Biases are free.
+    parts(points: PointSet) -> Iterator[Part]
+
+Conventions. A multiply-add is one operation. `linear` is convolutions and linear maps. `products` is matrix products of
+activations. `other` follows the defaults of the fvcore library: 5 per output of group or layer normalization, 2 per
+output of batch normalization in evaluation, 1 per input of adaptive average pooling and per output of nearest-neighbor
+up-sampling. Element-wise operations, activations and plain means are not counted, nor are biases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,19 +30,19 @@ from pointmix.layouts.grid import Grid
 from pointmix.layouts.plan import Plan
 from pointmix.pointset import PointSet
 
-GROUP_NORM, BATCH_NORM = 5, 2  # operations a number
+GROUP_NORM, BATCH_NORM = 5, 2  # operations per output
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-adds of one input, see the module's text."""
+    """Multiply-adds of one input, see the module's docstring."""
 
     linear: int = 0
     products: int = 0
     other: int = 0
 
-    def __add__(self, more: Macs) -> Macs:
-        return Macs(self.linear + more.linear, self.products + more.products, self.other + more.other)
+    def __add__(self, other: Macs) -> Macs:
+        return Macs(self.linear + other.linear, self.products + other.products, self.other + other.other)
 
     @property
     def multiplied(self) -> int:
@@ -49,22 +51,22 @@ class Macs:
 
     @property
     def total(self) -> int:
-        """What fvcore calls the total."""
+        """The total as fvcore counts it."""
         return self.linear + self.products + self.other
 
 
 @dataclass(frozen=True)
 class Size:
-    """What the modules of a stage meet in one input.
+    """Sizes of a stage for one input.
 
     Args:
-        before: points that come into its reducer.
-        points: points that leave it, which the blocks keep.
-        slots: points in the windows, more than `points` where a lattice is continued by reflection to fill them.
+        before: input points of its reducer.
+        points: output points of its reducer, which the blocks keep.
+        slots: points in the windows; more than `points` where a lattice is padded by reflection to fill them.
         windows: of the whole set.
-        centers: of each window.
-        global_centers: of the windows themselves, 0 where these are not clustered.
-        side: rows and columns where the points are a full lattice.
+        centers: per window.
+        global_centers: of the windows themselves, 0 if these are not clustered.
+        side: rows and columns if the points are a full lattice.
     """
 
     before: int
@@ -77,7 +79,7 @@ class Size:
 
     @classmethod
     def of(cls, before: int, points: PointSet, plan: Plan) -> Size:
-        """That of a plan."""
+        """The sizes of a plan."""
         rows = plan.split(plan.enter(points.pos))
         windows, centers = plan.pool(rows).shape[:2]
         slots = rows.shape[0] * rows.shape[1] if plan.valid is None else int(plan.valid.sum())
@@ -88,7 +90,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Part:
-    """A stage, or what comes before or after the stages."""
+    """A stage of a model, or its layers before or after the stages."""
 
     name: str
     channels: int
@@ -97,13 +99,24 @@ class Part:
     size: Size | None = None
 
 
+@runtime_checkable
+class Countable(Protocol):
+    """A model that gives its own multiply-adds."""
+
+    def as_points(self, x: Tensor | PointSet) -> PointSet:
+        """The input as a point set."""
+
+    def parts(self, points: PointSet) -> Iterator[Part]:
+        """The parts of the model in order, for one set; they add up to the model."""
+
+
 def linear_macs(rows: int, *layers: nn.Linear | nn.Conv2d) -> Macs:
-    """Linear maps of so many rows, or convolutions of groups=1 with so many outputs a channel."""
+    """Linear maps applied to `rows` rows, or convolutions with groups=1 and `rows` output positions."""
     return Macs(linear=rows * sum(layer.weight.numel() for layer in layers))
 
 
 def norm_macs(rows: int, dim: int) -> Macs:
-    """Group normalization of so many rows."""
+    """Group normalization of `rows` rows."""
     return Macs(other=GROUP_NORM * rows * dim)
 
 
@@ -114,29 +127,29 @@ def parameters(*modules: nn.Module) -> int:
 
 @torch.no_grad()
 def count(model: nn.Module, x: Tensor | PointSet) -> list[Part]:
-    """The parts of one of our models, in order, for an input that is one image or cloud; they add up to the model.
+    """The parts of a model, in order, for one image or cloud; they add up to the model.
 
-    Lattices count as full inside each kernel, as they do in the papers.
+    Kernels at the border of a lattice count as full, as in the papers.
 
     Raises:
-        ValueError: if it is another model, or the input is not one set.
+        ValueError: if the model does not give its parts, or the input is not one set.
     """
-    if not has_stages(model):
-        raise ValueError(f"{type(model).__name__} has no stages of ours; see count_layers")
+    if not isinstance(model, Countable):
+        raise ValueError(f"{type(model).__name__} has no method parts; see count_layers")
     points = model.as_points(x)
     if points.num_sets != 1:
         raise ValueError(f"count takes one input, got a batch of {points.num_sets}")
-    return list((_backbone if hasattr(model.stages[0], "plan") else _pointmlp)(model, points))
+    return list(model.parts(points))
 
 
-def has_stages(model: nn.Module) -> bool:
-    """Whether `count` can count it."""
-    return hasattr(model, "as_points") and hasattr(model, "stages")
+def has_parts(model: nn.Module) -> bool:
+    """Whether `count` can count the model."""
+    return isinstance(model, Countable)
 
 
 @torch.no_grad()
 def count_layers(model: nn.Module, x: Tensor) -> Macs:
-    """`linear` and `products` of any network, as it runs on `x`, a batch of one; `other` is not counted."""
+    """`linear` and `products` of any network, measured on `x`, a batch of one; `other` is not counted."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(x)
     flops = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
@@ -144,41 +157,11 @@ def count_layers(model: nn.Module, x: Tensor) -> Macs:
     return Macs(linear=linear // 2, products=(sum(flops.values()) - linear) // 2)
 
 
-def total(parts: list[Part]) -> Macs:
+def add(macs: Iterable[Macs]) -> Macs:
+    """The sum of multiply-adds."""
+    return sum(macs, Macs())
+
+
+def total(parts: Iterable[Part]) -> Macs:
     """Multiply-adds of all parts."""
-    return sum((part.macs for part in parts), Macs())
-
-
-def _backbone(model: nn.Module, points: PointSet) -> Iterator[Part]:
-    """Parts of a `PointBackbone`; only its reducers run."""
-    sizes = []
-    for i, stage in enumerate(model.stages):
-        before, points = len(points.pos), stage.reducer(points)
-        size = Size.of(before, points, stage.plan(points)[0])
-        sizes.append(size)
-        macs = sum((block.macs(size) for block in stage.blocks), stage.reducer.macs(size))
-        yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size)
-    macs = Macs()
-    norms = model.norm if isinstance(model.norm, nn.ModuleList) else [model.norm]
-    for norm, size in zip(norms, sizes[-len(norms) :], strict=True):
-        macs += norm_macs(size.points, sum(p.numel() for p in norm.parameters()) // 2)  # an Identity has none
-    if isinstance(model.head, nn.Linear):
-        macs += linear_macs(1 if model.global_pool == "avg" else sizes[-1].points, model.head)
-    yield Part("norm, head", model.num_features, parameters(model.norm, model.head), macs)
-
-
-def _pointmlp(model: nn.Module, points: PointSet) -> Iterator[Part]:
-    """Parts of a `PointMLP`; nothing runs."""
-    before = len(points.pos)
-    yield Part("embedding", model.stem.linear.out_features, parameters(model.stem), model.stem.macs(before))
-    for i, stage in enumerate(model.stages):
-        after = max(before // 2, 1)
-        size = Size(before, after, slots=after * stage.neighbors, windows=after, centers=stage.centers)
-        search = Macs(products=after * before * model.coord_dims)  # squared distances
-        channels = stage.transfer.linear.out_features
-        yield Part(f"stage {i + 1}", channels, parameters(stage), stage.macs(size) + search, size)
-        before = after
-    layers = sum((layer.macs(1) for layer in model.mlp), Macs())
-    if isinstance(model.head, nn.Linear):
-        layers += linear_macs(1, model.head)
-    yield Part("head", model.head_hidden_size, parameters(model.mlp, model.head), layers)
+    return add(part.macs for part in parts)

@@ -1,8 +1,8 @@
-"""Sizes that papers print, and in what unit they come out.
+"""Parameters and multiply-adds as published, with the unit in which they are reproduced.
 
-The "M" and "G" of these tables are 10^6 and 10^9 in some columns and 2^20 and 2^30 in others, and their multiply-adds
-leave out different things. Units and columns here are the ones in which the networks of the authors' code give the
-printed digits. Images of 224 pixels and 1000 classes, or 1024 points and 40 classes.
+"M" and "G" are 10^6 and 10^9 in some columns of the papers and 2^20 and 2^30 in others, and their multiply-adds exclude
+different operations. The units here are those in which the networks of the authors' code give the printed digits, for
+images of 224 pixels and 1000 classes, or 1024 points and 40 classes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ M, G, MI, GI = 10**6, 10**9, 2**20, 2**30
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper prints of a model.
+    """The published size of a model.
 
     Args:
-        parameters, per: as printed, and how many parameters are one.
-        macs, macs_per: the same of multiply-adds; None where the paper gives none.
-        counted: which of `pointmix.profile.macs.Macs` it is.
+        parameters, per: as printed, and the unit.
+        macs, macs_per: the same for multiply-adds; None if the paper gives none.
+        counted: which sum of `pointmix.profile.macs.Macs` is printed.
     """
 
     parameters: str

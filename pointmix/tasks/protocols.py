@@ -27,7 +27,7 @@ class Loader(Protocol[BatchOut]):
     """Batches of one split, as `pointmix.data.loader.BatchLoader` gives them."""
 
     @property
-    def dataset(self) -> Sized: ...
+    def samples(self) -> Sized: ...
     @property
     def failed(self) -> Mapping[str, str]:
         """File -> reason, of the samples that could not be read so far."""
@@ -35,24 +35,23 @@ class Loader(Protocol[BatchOut]):
     def __iter__(self) -> Iterator[BatchOut]: ...
 
 
-class Order(Protocol):
-    """The order of the training samples, as `pointmix.data.sampler.EpochBatches` has it."""
-
-    @property
-    def size(self) -> int: ...
-    def place(self, state: dict[str, int]) -> tuple[int, int]:
-        """Epoch and batch of a loader's state; ValueError if it belongs to other data."""
-
-
 class TrainLoader(Loader[BatchOut], Protocol[BatchOut]):
     """A loader that can be resumed in mid-epoch."""
 
-    @property
-    def batch_sampler(self) -> Order: ...
-    def __len__(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def state_dict(self) -> dict[str, int]: ...
-    def load_state_dict(self, state: dict[str, int]) -> None: ...
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set order and augmentation of the next pass; called before every epoch."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The position in the data."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next pass at a position."""
+
+    def position(self, state: dict[str, int]) -> tuple[int, int]:
+        """Epoch and batch of a state; ValueError if it belongs to other data."""
 
 
 class Splits(Protocol[BatchOut]):

@@ -1,5 +1,5 @@
-"""Files written whole or not at all: beside their place, fsynced and renamed, so that a kill or a full disk leaves the
-previous one as it was."""
+"""Atomic file writing: to a temporary file, fsynced and renamed, so that after a kill or on a full disk the previous
+file is intact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse a place where no file can be written, before there is anything to write.
+    """Check that a file can be written at a path, before there is anything to write.
 
     Raises:
         OSError: if it is a folder, lies below a file, or in a folder without permission.
@@ -28,17 +28,17 @@ def check_place(path: str | Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing; on success it takes the place of `path`, on failure `path` stays.
+    """Open a temporary file for writing; on success it replaces `path`, on failure `path` is unchanged.
 
     Args:
-        named: gives the name that the file takes in place of `path`'s, once all is written.
+        named: called after writing for another file name than `path`'s.
 
     Raises:
-        OSError: if writing failed; the message says that the previous file is whole.
+        OSError: if writing failed; the message says whether there is a previous file.
     """
     check_place(path)
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same file
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # other processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
@@ -49,7 +49,7 @@ def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> It
     except (OSError, RuntimeError) as e:
         cause: BaseException = e
         while not isinstance(cause, OSError) and cause.__context__ is not None:
-            cause = cause.__context__  # torch.save hides a failed write behind an error of its own
+            cause = cause.__context__  # torch.save wraps a failed write in its own error
         reason = getattr(cause, "strerror", None) or str(cause)
         whole = "; the previous file is whole" if path.exists() else ""
         raise OSError(f"cannot write {path}: {reason.splitlines()[0]}{whole}") from e
@@ -57,7 +57,7 @@ def replacing(path: str | Path, *, named: Callable[[], str] | None = None) -> It
         beside.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself must reach the disk
+        os.fsync(folder)  # the rename must reach the disk, too
     finally:
         os.close(folder)
 

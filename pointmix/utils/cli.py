@@ -1,4 +1,4 @@
-"""How every script ends: an exit code, and one line for what its user can mend."""
+"""Exit codes of the scripts, with one line for errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 
 from pointmix.utils.messages import is_out_of_memory, one_line
 
-LONGEST = 4000  # characters of a message; only what a file made up is longer
+LONGEST = 4000  # characters of a message; only the content of a file makes one longer
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Do the work and return 0; 2 after a line on stderr for bad input or where memory does not suffice, 128 and the
-    signal's number if stopped.
+    """Run a script and return its exit code: 0; 2 after one line on stderr for bad input or too little memory; 128 plus
+    the signal number if it was stopped.
 
-    Errors of other kinds are mistakes of the program and pass through. Warnings become one line each.
+    Other exceptions are bugs and propagate. Warnings are printed in one line each.
     """
     warnings.showwarning = lambda message, *_: print("warning:", one_line(message, LONGEST), file=sys.stderr)
     try:
         work()
-    except KeyboardInterrupt as e:  # or the engine's Stopped, which names the signal
+    except KeyboardInterrupt as e:  # or a subclass that knows the signal
         print(str(e) or "interrupted", file=sys.stderr)
         return 128 + getattr(e, "signum", signal.SIGINT)
     except (ValueError, OSError, ImportError, FloatingPointError) as e:

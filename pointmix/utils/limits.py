@@ -1,8 +1,8 @@
-"""How much memory and time the content of one file may ask for.
+"""Limits on the memory and time that the content of a file may take.
 
-A small file can ask for much: an array of zeros is compressed a thousandfold, a header can name any size. Each limit is
-checked before the memory is taken, and an environment variable, POINTMIX_MAX_ and its name, sets another; it holds in
-the worker processes too.
+A small file can ask for much memory: an array of zeros is compressed a thousandfold, a header can state any size. Each
+limit is checked before memory is allocated. The environment variable POINTMIX_MAX_NAME overrides the limit NAME, in
+worker processes as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import nn
 
 DEFAULTS = {
-    "IMAGE_PIXELS": 89_478_485,  # where Pillow begins to warn
+    "IMAGE_PIXELS": 89_478_485,  # Pillow's default, above which it warns
     "ARRAY_BYTES": 2 << 30,
     "METADATA_BYTES": 4 << 20,
     "YAML_VALUES": 100_000,
@@ -25,14 +25,14 @@ DEFAULTS = {
 
 
 class TooLarge(ValueError):
-    """A file asks for more than a limit allows."""
+    """A file exceeds a limit."""
 
 
 def limit(name: str) -> int:
-    """The limit in force.
+    """The current limit.
 
     Raises:
-        ValueError: if its environment variable is set to anything but a positive whole number.
+        ValueError: if its environment variable is not a positive integer.
     """
     variable = f"POINTMIX_MAX_{name}"
     text = os.environ.get(variable, "")
@@ -44,10 +44,10 @@ def limit(name: str) -> int:
 
 
 def check_limit(name: str, asked: int, what: str) -> None:
-    """Refuse to go on where more is asked for than the limit of this name allows.
+    """Raise TooLarge if more is asked for than a limit allows.
 
     Raises:
-        TooLarge: naming the limit and the variable that sets another.
+        TooLarge: with the limit and the environment variable that raises it.
     """
     if asked > limit(name):
         unit = name.split("_")[1].lower()
@@ -58,19 +58,15 @@ def check_limit(name: str, asked: int, what: str) -> None:
 
 
 def check_array(shape: Sequence[int], itemsize: int, what: str) -> None:
-    """Refuse an array of more bytes than the limit ARRAY_BYTES.
-
-    Raises:
-        TooLarge: naming the limit.
-    """
+    """Raise TooLarge for an array of more bytes than the limit ARRAY_BYTES."""
     check_limit("ARRAY_BYTES", math.prod(shape) * itemsize, f"{what} {tuple(shape)}")
 
 
 def regular_file(path: str | os.PathLike, what: str = "file") -> Path:
-    """The path, if it names a regular file; a pipe or a device could be read forever.
+    """The path of a regular file; reading a pipe or a device might never end.
 
     Raises:
-        FileNotFoundError: if nothing is there.
+        FileNotFoundError: if it does not exist.
         ValueError: if it is a folder, a pipe, a socket or a device.
     """
     path = Path(path)
@@ -86,12 +82,14 @@ def regular_file(path: str | os.PathLike, what: str = "file") -> Path:
 
 @contextmanager
 def parameters_at_most(tensors: int, values: int) -> Iterator[None]:
-    """While networks are built here, refuse more parameters than weights of so many tensors and values can fill.
+    """Within this context, refuse networks with many more parameters than weights of this size can fill.
 
-    Some networks build their last layer twice, so there is room for a few times as many.
+    Some networks build their last layer twice, so a few times as many are allowed.
 
+    Args:
+        tensors, values: of the weights.
     Raises:
-        TooLarge: as soon as the network is larger, before it is built to its end.
+        TooLarge: as soon as a network is larger, before it is complete.
     """
     found = [0, 0]
 

@@ -1,16 +1,16 @@
-"""What files and other libraries say, made fit for a message."""
+"""Texts of files and other libraries, made fit for an error message."""
 
 from __future__ import annotations
 
 import torch
 
 LONGEST = 400  # characters
-NO_MEMORY = ("can't allocate memory", "MemoryError")  # of torch; of a worker's traceback
+NO_MEMORY = ("can't allocate memory", "MemoryError")  # torch's message; in a worker's traceback
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
-    """The text of an error or of a file in one line: spaces collapsed, what cannot be printed (terminal codes, for
-    instance) written as its code, the end of a very long one left out. An error without text is named by its type."""
+    """A text in one line: whitespace collapsed, unprintable characters (such as terminal codes) escaped, truncated to
+    `longest` characters. An error without text becomes the name of its type."""
     words = " ".join(str(text).split())
     if not words and isinstance(text, BaseException):
         words = type(text).__name__
@@ -19,7 +19,7 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is NumPy's, Pillow's or torch's way to say that there is not enough memory, here or in a worker."""
+    """Whether NumPy, Pillow or torch ran out of memory, in this process or in a worker."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

@@ -1,4 +1,4 @@
-"""Which numbers a setting may be: said where it is declared, checked in one way.
+"""Ranges of numeric settings, stated where a setting is declared and checked in one place.
 
 The fields of a configuration carry their ranges as annotations, `lr: Annotated[float, POSITIVE] = 1e-3`, and
 `check_fields` compares a configuration with its annotations. Constructors name theirs: `COUNT.check(heads=heads)`.
@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends. NaN, infinity and booleans are in no range.
+    """An interval of numbers. NaN, infinity and booleans are in no range.
 
     Args:
-        low, high: the ends, which belong to it.
-        above, below: leave `low` or `high` out.
-        whole: whole numbers only.
+        low, high: the bounds, inclusive.
+        above, below: make `low` or `high` exclusive.
+        whole: integers only.
     """
 
     low: float = -math.inf
@@ -42,21 +42,22 @@ class Range:
         return " and ".join(ends) or f"a {'whole' if self.whole else 'finite'} number"
 
     def expected(self, value: Any) -> str | None:
-        """What was expected instead of this value; None if it is in the range."""
+        """Description of the range if the value is not in it, else None."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return f"a {'whole ' if self.whole else ''}number" + (f" {self}" if self != Range(whole=self.whole) else "")
-        over_low = value > self.low if self.above else value >= self.low
-        under_high = value < self.high if self.below else value <= self.high
-        return None if over_low and under_high and math.isfinite(value) else str(self)
+        number: Any = value  # Real defines no comparison with float
+        above_low = number > self.low if self.above else number >= self.low
+        below_high = number < self.high if self.below else number <= self.high
+        return None if above_low and below_high and math.isfinite(number) else str(self)
 
     def check(self, where: str = "", /, **settings: Any) -> None:
-        """Refuse settings of which a number is not in the range; of several each.
+        """Check that settings, numbers or collections of numbers, are in the range.
 
         Raises:
-            ValueError: one line with `where` and the setting's name, what was expected, and its value.
+            ValueError: one line with `where`, the setting's name, the expected range, and the value.
         """
         for name, value in settings.items():
-            several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1)
+            several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
             for number in value if several else (value,):
                 if (expected := self.expected(number)) is not None:
                     raise ValueError(f"{where}{name} must be {expected}, got {value!r}")
@@ -64,44 +65,44 @@ class Range:
 
 COUNT = Range(1, whole=True)
 NATURAL = Range(0, whole=True)
-SEED = Range(0, 2**32 - 1, whole=True)  # what NumPy takes
+SEED = Range(0, 2**32 - 1, whole=True)  # NumPy's range
 POSITIVE = Range(0, above=True)
 NONNEGATIVE = Range(0)
 FINITE = Range()
 SHARE = Range(0, 1)
-PART = Range(0, 1, below=True)  # a share that is not all
-SOME = Range(0, 1, above=True)  # a share that is not nothing
+PART = Range(0, 1, below=True)
+SOME = Range(0, 1, above=True)
 
 
 def check_choice(where: str = "", /, *, known: Sequence[Any], **settings: Any) -> None:
-    """Refuse settings that are not among the known ones.
+    """Check that settings are among the known values.
 
     Raises:
-        ValueError: one line that names the setting, those known and what it is.
+        ValueError: one line with the setting's name, the known values, and the value.
     """
     for name, value in settings.items():
         if not any(value is one or (type(value) is type(one) and value == one) for one in known):
             raise ValueError(f"{where}{name} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
-def check_fields(config: Any, section: str = "") -> None:
-    """Compare the fields of a dataclass with their annotations: ranges of numbers, choices, kinds of values.
+def check_fields(config: object, section: str = "") -> None:
+    """Check the fields of a dataclass against their annotations: ranges, choices, types.
 
     Args:
-        config: dataclasses, dictionaries and Any among its fields are left alone.
-        section: what stands before a field's name in messages, as "optim.".
+        config: fields that are dataclasses, dictionaries or Any are skipped.
+        section: prefix of the field's name in messages, such as "optim.".
 
     Raises:
-        ValueError: one line that names the field, what was expected, and its value.
+        ValueError: one line with the field's name, what was expected, and the value.
     """
-    for name, hint in hints(type(config)).items():
+    for name, hint in hints(type(config)).items():  # type: ignore[arg-type]  # a type is hashable
         if (expected := _expected(hint, value := getattr(config, name))) is not None:
             raise ValueError(f"{section}{name} must be {expected}, got {value!r}")
 
 
 @cache
 def hints(kind: type) -> dict[str, Any]:
-    """The annotations of a dataclass's fields, with their ranges."""
+    """Type hints of a dataclass's fields, with their ranges."""
     found = get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
@@ -114,17 +115,18 @@ def range_of(hint: Any) -> Range | None:
 
 
 def _expected(hint: Any, value: Any) -> str | None:
-    """What an annotation expects instead of a value; None if the value is as it says."""
+    """Description of what an annotation expects if the value does not match it, else None."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return range_of(hint).expected(value)
+        allowed = range_of(hint)
+        return None if allowed is None else allowed.expected(value)
     if origin in (Union, UnionType):
         if value is None and type(None) in parts:
             return None
         real = [part for part in parts if part is not type(None)]
         alike = [part for part in real if (get_origin(part) is tuple) == isinstance(value, list | tuple)]
         texts = [_expected(part, value) for part in alike or real]
-        return None if None in texts else " or ".join(dict.fromkeys(texts))
+        return None if None in texts else " or ".join(dict.fromkeys(text for text in texts if text))
     if origin is Literal:
         return None if value in parts else f"one of {', '.join(map(str, parts))}"
     if origin is tuple:

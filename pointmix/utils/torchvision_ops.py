@@ -1,9 +1,9 @@
-"""Lets torchvision be imported beside any torch.
+"""Lets torchvision be imported with any build of torch.
 
-The registry's torchvision is a CUDA build. Beside a torch of another build its binary does not load, and the import
-dies because torchvision describes shapes for `nms` and `qnms`, operators that the binary would have declared. Here
-both are declared when, and only when, the binary did not load, and `nms` gets a kernel in plain torch.
-Import this module before torchvision or timm. It imports neither.
+The torchvision wheel of the package index is a CUDA build. With another build of torch its binary does not load, and
+the import fails because torchvision registers shape functions for `nms` and `qnms`, operators that the binary would
+have declared. This module declares both if, and only if, the binary does not load, with a kernel in plain torch for
+`nms`. Import it before torchvision or timm; it imports neither.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: float) -> Int[Tensor, "K"]:
-    """Greedy non-maximum suppression, one vectorized step a kept box.
+    """Greedy non-maximum suppression, one vectorized step per kept box.
 
     Args:
         boxes: corners (x1, y1, x2, y2), any unit.
-        scores: one a box; of equal scores the box that comes first wins.
-        iou_threshold: a box that overlaps a kept one by more than this (intersection over union) goes.
+        scores: one per box; of boxes with equal scores the first is kept.
+        iou_threshold: boxes with a larger intersection over union with a kept box are suppressed.
     Returns:
-        int64 indices of the kept boxes, by falling score.
+        int64 indices of the kept boxes, by decreasing score.
     Raises:
         ValueError: for other shapes.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         found = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
         raise ValueError(f"nms expects boxes (N, 4) and scores (N,), got {found}")
-    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))  # half precision would misjudge areas
+    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))  # areas are inaccurate in half precision
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # (N,)
-    left = scores.detach().sort(descending=True, stable=True).indices  # (L,) not yet kept nor suppressed
+    left = scores.detach().sort(descending=True, stable=True).indices  # (L,) neither kept nor suppressed yet
     kept = []
     while left.numel():
         best, left = left[0], left[1:]
@@ -52,30 +52,31 @@ def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: 
 
 
 def _binary_loads() -> bool:
-    """Whether torchvision's operators are there, loading its binary the way torchvision does."""
+    """Load torchvision's binary the way torchvision does; whether its operators are available."""
     spec = importlib.util.find_spec("torchvision")  # finds the folder, imports nothing
     binary = spec and importlib.machinery.PathFinder.find_spec("_C", list(spec.submodule_search_locations or []))
     if not binary or not binary.origin:
         return False
     try:
-        torch.ops.load_library(binary.origin)  # a second load of the same file, by torchvision, is a no-op
+        torch.ops.load_library(binary.origin)  # loading it again, as torchvision does, is a no-op
     except OSError:
         return False
     return True
 
 
 def _use_own_nms(boxes_module: types.ModuleType) -> None:
-    boxes_module.nms = torch.ops.torchvision.nms  # torchvision's own refuses to run without the binary
+    # torchvision's own function requires the binary
+    boxes_module.nms = torch.ops.torchvision.nms  # type: ignore[attr-defined]
 
 
-def _mend() -> None:
+def _declare_missing_operators() -> None:
     if hasattr(torch.ops.torchvision, "nms") or _binary_loads():
         return
-    # torchvision itself adds the shape rules (fake kernels) for both.
+    # torchvision itself registers the fake kernels of both.
     torch.library.define("torchvision::nms", _SCHEMA)
     torch.library.define("torchvision::qnms", _SCHEMA)
     torch.library.impl("torchvision::nms", ("cpu", "cuda"), nms)
     when_imported("torchvision.ops.boxes", _use_own_nms)
 
 
-_mend()
+_declare_missing_operators()

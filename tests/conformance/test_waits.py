@@ -39,7 +39,7 @@ class Waits(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
     """Only of CPUs does a PointSet look at its ptr, where that waits for nobody."""
-    monkeypatch.setattr("pointmix.io.fields.traced", lambda x: True)
+    monkeypatch.setattr("pointmix.io.validate.traced", lambda x: True)
 
 
 def step(model: torch.nn.Module, x: torch.Tensor | PointSet) -> list[str]:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-import pointmix.data.images.folder as folder_module
-from pointmix.data.images.build import DataConfig, ImageSplits, build_data
-from pointmix.data.images.source import UnreadableImage
-from pointmix.data.loader import ImageSet
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.loaders import ImageDataset
+from pointmix.data.images.sources import folder as folder_module
+from pointmix.data.images.splits import ImageSplits, build_data
+from pointmix.io.errors import UnreadableSample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,7 +140,7 @@ def test_damaged_images_are_left_out_and_named(folder, workers, cache):
     skipped = dict(splits.skipped())
     assert set(skipped) >= {str(folder / "val/cat/01.jpg"), str(folder / "val/dog/00.jpg")}
     assert "truncated" in skipped[str(folder / "val/cat/01.jpg")].lower()
-    assert "no image that Pillow knows" in skipped[str(folder / "val/dog/00.jpg")]
+    assert "not an image" in skipped[str(folder / "val/dog/00.jpg")]
 
 
 def test_a_damaged_training_image_gives_way_to_the_next_readable_one(folder):
@@ -158,7 +159,7 @@ def test_a_damaged_training_image_gives_way_to_the_next_readable_one(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_strict_refuses_a_damaged_image_in_one_line(folder, workers):
     truncate(folder / "val/cat/01.jpg")
-    with pytest.raises(UnreadableImage, match=r"(?i)val/cat/01.jpg: .*truncated.*data.strict") as caught:
+    with pytest.raises(UnreadableSample, match=r"(?i)val/cat/01.jpg: .*truncated.*data.strict") as caught:
         list(build(folder, workers=workers, strict=True).test)
     assert "\n" not in str(caught.value)
 
@@ -166,7 +167,7 @@ def test_strict_refuses_a_damaged_image_in_one_line(folder, workers):
 def test_nothing_readable_is_an_error_not_a_hang(folder):
     for path in (folder / "train").rglob("*.jpg"):
         path.write_bytes(b"no image")
-    with pytest.raises(UnreadableImage, match="all of 30 images in a row are damaged"):
+    with pytest.raises(UnreadableSample, match="all of 30 images in a row are damaged"):
         list(build(folder).train)
 
 
@@ -202,7 +203,7 @@ def test_a_worker_that_dies_before_it_reads_names_no_file(folder, monkeypatch):
     def die(self, keys):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(ImageSet, "__getitems__", die)
+    monkeypatch.setattr(ImageDataset, "__getitems__", die)
     with pytest.raises(ChildProcessError, match="that read nothing yet was killed by SIGKILL"):
         epoch_of(build(folder, workers=1), 0)
 

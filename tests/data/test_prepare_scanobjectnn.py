@@ -66,7 +66,7 @@ def test_errors_are_one_line(script, tmp_path, monkeypatch, capsys):
     write(tmp_path / "few", *ONLY, labels=14)
     for arguments, message in (
         (["empty"], "holds no form of ScanObjectNN"),
-        (["cut"], "training_objectdataset.h5 is no whole HDF5 file"),
+        (["cut"], "training_objectdataset.h5 is not a complete HDF5 file"),
         (["few"], "no cloud of class toilet"),
         (["empty", "--archive", "no.zip"], "no file no.zip"),
     ):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from pointmix.data.images.build import DataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine import finish
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import ModelConfig, OptimConfig

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import states
 from pointmix.engine.train import train
 from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
@@ -50,9 +50,9 @@ def config(tiny_config, tmp_path):
             with h5py.File(tmp_path / "main_split_nobg" / f"{split}_objectdataset.h5", "w") as file:
                 data = rng.normal(size=(count, 40, 3)).astype(np.float32)
                 file.update({"data": data, "label": np.arange(count) % 3})
-        data = dict(source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0, drop=0.3)
+        data = dict(source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0)
         return ClassifyPointsConfig(
-            data=PointDataConfig(**data, jitter=0.01, sampling="random"),
+            data=PointDataConfig(**data, dropout_ratio=0.3, jitter=0.01, sampling="random"),
             model=ModelConfig("pointmlp", MLP),
             optim=OptimConfig(lr=0.01, lr_base_batch=16, warmup_epochs=0, ema_decay=0.9),
             mix=SmoothConfig(0.1),

@@ -9,6 +9,7 @@ import pytest
 
 from pointmix.engine import finish
 from pointmix.engine.train import train
+from pointmix.tasks.base import get_task
 
 SHORT = dict(epochs=1, max_steps=1)
 
@@ -46,11 +47,18 @@ def test_a_finished_run_is_not_built_again(tiny_config, monkeypatch):
     assert train(cfg)["steps"] == 1
 
 
-def test_a_network_without_clusters_draws_none_and_says_so(tiny_config, capsys):
+def test_a_network_without_clusters_is_trained_and_drawn_like_any_other(tiny_config):
     cfg = tiny_config(kwargs={"cluster": False}, **SHORT)
     metrics = train(cfg)
-    assert "no clusters.png: coc_tiny clusters in none of its blocks" in capsys.readouterr().out
-    assert drawn(cfg) == ["curves.png"] == metrics["pictures"]
+    assert drawn(cfg) == ["clusters.png", "curves.png"] == sorted(metrics["pictures"])
+
+
+def test_a_task_may_say_why_there_is_no_picture(tiny_config, monkeypatch, capsys):
+    cfg = tiny_config(**SHORT)
+    pictures = {"clusters.png": "nothing clusters"}
+    monkeypatch.setattr(type(get_task("classify_images")), "pictures", lambda self, *args: pictures)
+    assert train(cfg)["pictures"] == ["curves.png"] == drawn(cfg)
+    assert "no clusters.png: nothing clusters" in capsys.readouterr().out
 
 
 def test_pictures_of_a_shorter_run_do_not_stay(tiny_config, monkeypatch):

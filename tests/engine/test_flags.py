@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.data.images.build import DataConfig
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine import flags
 from pointmix.tasks.classify_images import ClassifyImagesConfig
 from pointmix.tasks.classify_points import ClassifyPointsConfig
@@ -98,7 +98,7 @@ def test_the_same_model_keeps_the_kwargs_of_the_file(tmp_path):
         (["--batch_size", "5", "--mix.mixup", "0.2"], "batch_size must be even"),
         (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
         (["--epochs", "3", "--config"], "config"),
-        (["--data.source=digits", "--data.root", "DIR"], "data.root DIR: data.source is digits, which come inside"),
+        (["--data.source=digits", "--data.root", "DIR"], "data.root DIR: data.source is digits, which are part of"),
         (["--data.hflip", "2"], "data.hflip must be from 0 to 1, got 2.0"),
         (["--optim.clip_grad", "-1"], "optim.clip_grad must be above 0, got -1.0"),
         (["--optim.ema_decay", "5"], "optim.ema_decay must be at least 0 and below 1, got 5.0"),

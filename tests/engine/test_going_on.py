@@ -45,8 +45,14 @@ def test_a_checkpoint_of_an_earlier_version_is_told(tiny_config):
     "change, message",
     [
         (lambda state: state.pop("task"), "does not name its task: an earlier version wrote it; give another --output"),
-        (lambda state: state.update(task="count_points"), "of the task count_points, this is a run of classify_images;"),
-        (lambda state: state.update(task=[1]), r"of the task \[1\], this is a run of classify_images; give another --ou"),
+        (
+            lambda state: state.update(task="count_points"),
+            "of the task count_points, this is a run of classify_images;",
+        ),
+        (
+            lambda state: state.update(task=[1]),
+            r"of the task \[1\], this is a run of classify_images; give another --ou",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_task_is_refused(tiny_config, change, message):

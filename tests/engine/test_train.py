@@ -48,7 +48,7 @@ def test_run_folder_holds_everything(tiny_config, tmp_path, capsys, monkeypatch)
     assert metrics["parameters"] == sum(p.numel() for p in load_run(out)[0].parameters())
     assert set(metrics["test"]) == {"top1", "top5", "loss"}
     assert 0 < metrics["history"][0]["waited"] < metrics["waited"] < metrics["seconds"]
-    sizes = [len(loader.dataset) for loader in tested]
+    sizes = [len(loader.samples) for loader in tested]
     assert sizes == [120, 120, 120, 599]  # the test images once, at the end
     assert "test top-1" in capsys.readouterr().out
 
@@ -90,13 +90,12 @@ def test_without_validation_the_last_weights_are_taken(tiny_config):
 
 
 @pytest.mark.parametrize("name, kwargs", [("test_resnet", {}), ("test_vit", {"dynamic_img_size": False})])
-def test_any_timm_model_is_a_baseline(tiny_config, tmp_path, capsys, name, kwargs):
+def test_any_timm_model_is_a_baseline(tiny_config, tmp_path, name, kwargs):
     """Also one that is built for images of one size, and by default not for that of the data."""
     cfg = tiny_config(data={"img_size": 32}, model=ModelConfig(name, kwargs), epochs=1, max_steps=2, precision="bf16")
     metrics = train(cfg)
     assert metrics["steps"] == 2 and metrics["model"] == {"name": name, "kwargs": kwargs}
-    assert f"no clusters.png: {name} has no explain()" in capsys.readouterr().out
-    assert not (tmp_path / "run" / "clusters.png").exists()
+    assert (tmp_path / "run" / "clusters.png").exists()  # it says that no block clusters
     assert load_run(cfg.output_dir)[0](torch.rand(1, 1, 32, 32)).shape == (1, 10)
 
 

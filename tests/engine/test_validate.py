@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pointmix.data.images.build import DataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine import loop, states
 from pointmix.engine.resume import previous_state, restore_run
 from pointmix.engine.run import build_run

@@ -14,7 +14,9 @@ from torch import nn
 import pointmix
 from pointmix import PointSet
 from pointmix.explain import clouds, draw_clouds
-from pointmix.explain.clouds import UP, Panel, _labels, _region_colors, _upright
+from pointmix.explain.blocks import center_and_window
+from pointmix.explain.clouds import UP, _region_colors, _upright
+from pointmix.explain.scatter import Panel
 
 
 @dataclass
@@ -83,11 +85,11 @@ def test_a_point_takes_the_cluster_of_the_nearest_point_of_the_stage():
     coarse = PointSet.cat([PointSet.from_points(torch.eye(3) * 9), PointSet.from_points(torch.tensor([[-1.0, 0, 0]]))])
     made.points, made.center, made.window = coarse, torch.tensor([[3], [1], [4], [7]]), torch.tensor([0, 0, 1, 2])
     first, second = points.unbind()[0], PointSet.from_points(torch.zeros(2, 3), torch.zeros(2, 3))
-    center, window = _labels(first, made, 0)
+    center, window = center_and_window(made, 0, first.pos)
     largest = first.pos.argmax(1).numpy()
     assert center.tolist() == np.array([3, 1, 4])[largest].tolist()
     assert window.tolist() == np.array([0, 0, 1])[largest].tolist()
-    assert _labels(second, made, 1)[0].tolist() == [7, 7]
+    assert center_and_window(made, 1, second.pos)[0].tolist() == [7, 7]
 
 
 def test_clusters_that_touch_or_share_a_window_differ():
@@ -123,7 +125,7 @@ def test_own_colors_are_shown_and_normalization_undone(panels):
 
 
 def test_large_clouds_are_thinned_out(panels, monkeypatch):
-    monkeypatch.setattr(clouds, "DRAWN", 50)
+    monkeypatch.setattr(clouds, "MAX_POINTS", 50)
     points, made = halves()
     draw_clouds(Fixed(made), points, "x.png")
     assert [len(row[1].pos) for row in panels] == [50, 50] and panels[0][0].note == "200 points"
@@ -191,6 +193,9 @@ def test_bad_input_is_named(tmp_path, dims, kwargs, message):
         draw_clouds(tiny(in_chans=0, coord_dims=dims), points, tmp_path / "x.png", **kwargs)
 
 
-def test_a_model_that_clusters_nowhere(tmp_path):
-    with pytest.raises(ValueError, match="clusters in none of its blocks"):
-        draw_clouds(tiny(in_chans=0, cluster=False), PointSet.from_batch(torch.rand(1, 9, 3)), tmp_path / "x.png")
+@pytest.mark.parametrize("model", [tiny(in_chans=0, cluster=False), nn.Linear(3, 3)])
+def test_a_model_that_does_not_cluster(tmp_path, monkeypatch, model):
+    drawn = []
+    monkeypatch.setattr(clouds, "write_png", lambda path, rows, titles: drawn.extend(rows))
+    draw_clouds(model, PointSet.from_batch(torch.rand(1, 20, 3)), tmp_path / "x.png")
+    assert [panel.note for panel in drawn[0]] == ["20 points, no block clusters"]

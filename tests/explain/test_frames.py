@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.transforms.points import unit_sphere
+from pointmix.data.transforms import unit_sphere
 from pointmix.explain import draw_frames, frames
-from pointmix.explain.pictures import _maps
+from pointmix.explain.images import label_maps
 
 K = (40.0, 40.0, 19.5, 11.5)
 
@@ -36,7 +36,7 @@ def tiny(**kwargs) -> torch.nn.Module:
 def drawn(monkeypatch):
     """What would have been drawn: (photo, cloud on its pixels, assignment, row) of each panel."""
     panels = []
-    monkeypatch.setattr(frames, "_draw_panel", lambda ax, *args, last: panels.append(args))
+    monkeypatch.setattr(frames, "draw_panel", lambda ax, *args, inclusive: panels.append(args))
     return panels
 
 
@@ -48,7 +48,7 @@ def test_every_pixel_with_a_depth_shows_its_cluster(drawn, tmp_path, intrinsics)
     for photo, cloud, assignment, row in drawn:
         assert photo.shape == ((24, 20)[row], 40, 3)
         np.testing.assert_allclose(photo, rgb[: len(photo)] / 255, atol=1e-6)
-        center, window = _maps(cloud, assignment, row)
+        center, window = label_maps(cloud, assignment, row)
         assert ((center >= 0) == (depth[: len(photo)] > 0)).all() and ((window >= 0) == (center >= 0)).all()
         used = np.unique(center[center >= 0])
         at = (assignment.center_pos[used] + 0.5) * (torch.tensor(photo.shape[:2]) - 1)
@@ -60,7 +60,7 @@ def test_windows_are_of_space(drawn, tmp_path):
     rgb, depth = frame()
     draw_frames(tiny(folds=(2, 2)), [rgb], [depth], tmp_path / "x.png", K)
     _, cloud, assignment, row = drawn[0]
-    _, window = _maps(cloud, assignment, row)
+    _, window = label_maps(cloud, assignment, row)
     assert not set(np.unique(window[4:, :15])) & set(np.unique(window[4:, 15:]))
 
 
@@ -78,7 +78,7 @@ def test_masks_and_transforms(drawn, tmp_path):
     assert len(seen[0].pos) == 20 * 25 and seen[0].pos[:, 2].max() == 1.5
     _, cloud, assignment, row = drawn[0]
     assert cloud.pos.norm(dim=1).max() < 1.001
-    assert ((_maps(cloud, assignment, row)[0] >= 0) == (mask * depth > 0)).all()
+    assert ((label_maps(cloud, assignment, row)[0] >= 0) == (mask * depth > 0)).all()
 
 
 def test_frames_make_a_picture(tmp_path):

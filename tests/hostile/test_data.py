@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.clouds.hdf5 import CloudFiles, open_modelnet40, open_scanobjectnn
+from pointmix.data.clouds.hdf5 import CloudFiles
+from pointmix.data.clouds.sources.modelnet40 import open_modelnet40
+from pointmix.data.clouds.sources.scanobjectnn import open_scanobjectnn
 from pointmix.data.clouds.verify import extract
-from pointmix.data.images.build import DataConfig, build_data
-from pointmix.data.images.folder import open_reader, open_source, open_tar
-from pointmix.data.images.shards import open_shards
-from pointmix.data.images.source import UnreadableImage, decode
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.source import decode
+from pointmix.data.images.sources.folder import open_tar
+from pointmix.data.images.sources.wds import open_shards
+from pointmix.data.images.splits import build_data, open_split
+from pointmix.io.errors import UnreadableSample
 
 
 def png(side: int = 8) -> bytes:
@@ -133,11 +137,10 @@ def test_image_folders_of_torchvision_choose_no_other_decoder(folder):
     write("t/cat/0.png", png())
     Image.new("RGB", (8, 8)).save("t/cat/1.png", "TGA")
     Image.new("1", (12_000, 10_000)).save("t/cat/2.png")
-    unused = {"input_key": "", "target_key": "", "download": False}
-    source = open_reader(name="torch/image_folder", root="t", split="train", **unused)
+    source = open_split(DataConfig(source="torch/image_folder", root="t"), "train")
     assert decode(source, 0, "L").size == (8, 8)
-    for index, why in ((1, "holds no image"), (2, "the image of 12000 x 10000 has")):
-        with pytest.raises(UnreadableImage, match=why):
+    for index, why in ((1, "not an image in a format that Pillow knows"), (2, "the image of 12000 x 10000 has")):
+        with pytest.raises(UnreadableSample, match=why):
             decode(source, index, "L")
 
 
@@ -156,7 +159,7 @@ def test_a_pickle_beside_large_tar_files_is_neither_read_nor_written(folder):
     for name in ("_train_tarinfos.pickle", "_t_tarinfos.pickle"):
         Path("t/train", name).write_bytes(trap)
         Path("t", name).write_bytes(trap)
-    source = open_source(name="folder", root="t", split="train", input_key="", target_key="", download=False)
+    source = open_split(DataConfig(source="folder", root="t"), "train")
     assert source.classes == ["cat"] and decode(source, 0, "L").size == (8, 8)
     assert not Path("sprung").exists()
     Path("t/train/_train_tarinfos.pickle").unlink()
@@ -173,11 +176,11 @@ FOLDERS: dict[str, tuple[Callable[[], object], dict[str, object]]] = {
     "a class without images": (lambda: Path("d/train/cat").mkdir(parents=True), {"root": "d"}),
     "text alone": (lambda: write("d/train/cat/a.txt", b"x"), {"root": "d"}),
     "a split elsewhere": (lambda: Path("d").mkdir(), {"root": "d", "split": "../../etc"}),
-    "unknown source": (lambda: None, {"name": "ftp/x"}),
-    "streams": (lambda: None, {"name": "hfids/x"}),
-    "torch without a root": (lambda: None, {"name": "torch/cifar10", "root": None}),
-    "torch, unknown": (lambda: None, {"name": "torch/nothing", "root": "."}),
-    "torch, not there": (lambda: None, {"name": "torch/cifar10", "root": "."}),
+    "unknown source": (lambda: None, {"source": "ftp/x"}),
+    "streams": (lambda: None, {"source": "hfids/x"}),
+    "torch without a root": (lambda: None, {"source": "torch/cifar10", "root": None}),
+    "torch, unknown": (lambda: None, {"source": "torch/nothing", "root": "."}),
+    "torch, not there": (lambda: None, {"source": "torch/cifar10", "root": "."}),
 }
 
 
@@ -185,8 +188,9 @@ FOLDERS: dict[str, tuple[Callable[[], object], dict[str, object]]] = {
 def test_folders(case, folder, refused):
     make, settings = FOLDERS[case]
     make()
-    usual = dict(name="folder", root="d", split="train", input_key="image", target_key="label", download=False)
-    refused(lambda: open_source(**usual | settings))
+    settings = {"source": "folder", "root": "d"} | settings
+    split = settings.pop("split", "train")
+    refused(lambda: open_split(DataConfig(**settings), split))
 
 
 DAMAGED: dict[str, Callable[[Path], object]] = {

@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.io.files import read_cloud, read_depth
-from pointmix.tasks.classify_images.files import read_image
+from pointmix.io import read_cloud, read_depth, read_image
 
 XYZ = np.random.default_rng(0).random((6, 3))
 

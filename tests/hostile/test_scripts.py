@@ -74,11 +74,11 @@ import json, resource, sys
 from PIL import Image
 Image.MAX_IMAGE_PIXELS = None  # no help from Pillow
 from pointmix import PointSet
-from pointmix.data.images.partial import read_mask
+from pointmix.io import read_mask
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.flags import parse
 from pointmix.tasks.classify_images import ClassifyImagesConfig as Config
-from pointmix.io.open_torch import load_torch
+from pointmix.io.torch_files import load_torch
 import h5py, plyfile, pointmix.models
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()

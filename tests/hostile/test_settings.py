@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.data.clouds.build import resolve as resolve_points
-from pointmix.data.images.build import DataConfig, resolve
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import resolve as resolve_points
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.resolve import resolve
 from pointmix.engine.flags import parse
 from pointmix.tasks.classify_images import ClassifyImagesConfig
 from pointmix.utils.limits import DEFAULTS, limit
@@ -62,8 +63,8 @@ def test_a_class_in_a_flag_is_not_made():
 
 FLAGS = """
 --config=gone.yaml --config=. --nonsense=1 --model.nonsense=1 --epochs=x --epochs=1.5 --batch_size=many --precision=fp8
---seed=x --seeds=[a] --select=best --compile=perhaps --data.img_size=x --data.keep=x --data.in_chans=x --data.std=x
---data.scale=x --votes=2 --optim.sched=plateau
+--seed=x --seeds=[a] --select=best --compile=perhaps --data.img_size=x --data.keep_ratio=x --data.in_chans=x
+--data.std=x --data.scale=x --votes=2 --optim.sched=plateau
 """.split()
 RUNS: dict[str, dict[str, object]] = {
     "no epochs": {"epochs": 0},
@@ -84,7 +85,7 @@ IMAGES: list[tuple[str, object]] = [
     *(("crop_pct", value) for value in (0, 2, -1, NAN)),
     *(("val_fraction", value) for value in (1, -1, NAN)),
     *((key, value) for key in ("hflip", "vflip", "reprob") for value in (2, -1)),
-    *(("keep", value) for value in (0, 2, -1, NAN, (1, 0.5), (0, 1))),
+    *(("keep_ratio", value) for value in (0, 2, -1, NAN, (1, 0.5), (0, 1))),
     *(("mask", value) for value in ("stars", "")),
     *((key, 0) for key in ("mask_patch", "limit")),
     *((key, -1) for key in ("workers", "pad_crop", "color_jitter", "split_seed", "in_chans")),

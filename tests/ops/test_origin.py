@@ -11,7 +11,8 @@ import torch
 
 import pointmix
 from pointmix import PointSet
-from pointmix.data.clouds.build import PointDataConfig, build_points, build_points_test
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.splits import build_points, build_points_test
 from pointmix.explain import draw_clouds
 from pointmix.ops.origin import near_origin
 from pointmix.tasks.classify_points.files import read_for, sampled_as
@@ -108,7 +109,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("cache", [False, True])
 def test_training_sees_what_prediction_sees(root, normalize, cache):
     settings = dict(points=HEIGHTS, normalize=normalize, variant="obj_bg", source="scanobjectnn", root=str(root))
-    cfg = PointDataConfig(**settings, cache=cache, scale=(1, 1), shift=0, shuffle=False, val_fraction=0)
+    cfg = PointDataConfig(**settings, cache=cache, scale=(1, 1), translate=0, shuffle=False, val_fraction=0)
     splits = build_points(cfg, batch_size=4, eval_batch_size=4, seed=0)
     np.save(root / "cloud.npy", on_the_map().numpy())
     predicted = sampled_as(cfg, keep_all=True)(read_for(root / "cloud.npy", cfg))

@@ -208,5 +208,5 @@ def test_a_mixer_of_another_family_says_its_own_count():
 def test_what_cannot_be_counted_is_told():
     with pytest.raises(ValueError, match="count takes one input, got a batch of 2"):
         count(pointmix.create_model("coc_tiny"), torch.zeros(2, 3, 32, 32))
-    with pytest.raises(ValueError, match="Linear has no stages of ours"):
+    with pytest.raises(ValueError, match="Linear has no method parts"):
         count(nn.Linear(1, 1), torch.zeros(1, 1))

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.images import build as images
+from pointmix.data.images import splits as images
 from pointmix.engine.checkpoint import save_model
 from pointmix.engine.inference import open_model
+from pointmix.io import read_image
 from pointmix.tasks.base import get_task
-from pointmix.tasks.classify_images.files import read_image, whole_image
+from pointmix.tasks.classify_images.files import whole_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 CLASSES = ["ant", "bee", "cow"]
@@ -55,8 +56,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys, monkeypatch):
-    opened, original = [], images._open
-    monkeypatch.setattr(images, "_open", lambda cfg, split: opened.append(split) or original(cfg, split))
+    opened, original = [], images.open_split
+    monkeypatch.setattr(images, "open_split", lambda cfg, split: opened.append(split) or original(cfg, split))
     out = folder / "result.json"
     assert main(["--run", str(folder / "run"), "--out", str(out), "--batch_size", "4", "--device", "cpu"]) == 0
     result = json.loads(out.read_text())
@@ -114,7 +115,7 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         ([], "one of --run and --model"),
         (["run", "--model", "test_vit"], "one of --run and --model"),
         (["run", "run", "--checkpoint", "a.pth"], "a run has its own weights"),
-        (["run", "--keep", "1", "0"], "data.keep must be above 0 and at most 1, got 0.0"),
+        (["run", "--keep", "1", "0"], "data.keep_ratio must be above 0 and at most 1, got 0.0"),
         (["run", "--keep", "half"], "half"),
         (["run", "--keep", "0.5", "--mask", "holes"], "data.mask 'holes': expected one of patches"),
         (["run", "--data.mask_root", "run"], "9 of 9 images have no mask"),
@@ -177,10 +178,10 @@ def test_several_runs_without_a_curve(main, folder, tmp_path, capsys):
 
 def test_a_run_on_partial_images_is_measured_on_them(main, folder, tmp_path):
     model, info = open_model(run=str(folder / "run"))
-    info["data"] = info["data"] | {"keep": [0.2, 0.4], "mask": "patches"}
+    info["data"] = info["data"] | {"keep_ratio": [0.2, 0.4], "mask": "patches"}
     save_model(tmp_path / "run" / "model.safetensors", model, {k: v for k, v in info.items() if k != "path"})
     losses = []
-    for name, flags in (("a", []), ("b", ["--data.keep", "[0.2,0.4]"]), ("c", ["--data.keep", "1.0"])):
+    for name, flags in (("a", []), ("b", ["--data.keep_ratio", "[0.2,0.4]"]), ("c", ["--data.keep_ratio", "1.0"])):
         run = tmp_path / "run" if name == "a" else folder / "run"
         out = tmp_path / f"{name}.json"
         assert main([str(run), "--out", str(out), *flags]) == 0

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.voting import Voting
@@ -138,9 +138,9 @@ def test_names_that_the_files_do_not_say_are_those_of_the_run(main, folder, tmp_
         (["run", "--data.points", "100"], "data.points 100: the clouds of"),
         (["run", "--data.features", "normal"], "takes data.features none, got normal"),
         (["run", "--mask", "pixels"], "--mask is a flag of classify_images; run is of classify_points"),
-        (["run", "--keep", "1", "0"], "keep 0.0: expected a share of the points above 0"),
-        (["run", "--keep", "nan"], "keep nan: expected a share"),
-        (["run", "--keep", "1.5"], "keep 1.5: expected a share"),
+        (["run", "--keep", "1", "0"], "keep 0.0: expected a fraction of the points above 0"),
+        (["run", "--keep", "nan"], "keep nan: expected a fraction"),
+        (["run", "--keep", "1.5"], "keep 1.5: expected a fraction"),
         (["run", "--keep", ".01"], "keep 0.01: leaves none of 32 points"),
         (["run", "--votes", "0"], "votes must be at least 1, got 0"),
         (["run", "--batch_size", "0"], "batch size 0"),

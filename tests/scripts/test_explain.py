@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import pointmix
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine.checkpoint import save_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "explain.py"
@@ -70,6 +70,7 @@ CAMERA = ["--intrinsics", "30", "30", "15.5", "11.5"]
         ["a.png", "--model", "pointmlp_elite", "--depth", "depth.png", *CAMERA],
         ["cloud.npz", "--run", "colored", "--up=-z"],
         ["many.npy", "--index", "1"],
+        ["a.png", "--model", "test_vit"],  # says that no block clusters
     ],
 )
 def test_a_picture_is_drawn(main, folder, tmp_path, capsys, monkeypatch, arguments):
@@ -119,7 +120,7 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["none.ply"], "no file none.ply"),
         (["a.txt"], "a.txt: unknown kind of file"),
         (["many.npy"], "data holds 2 clouds, give the index of one"),
-        (["cloud.npz", "--mask", "mask.png"], "masks are of images"),
+        (["cloud.npz", "--mask", "mask.png"], "masks are for images"),
         (["a.png", "--depth", "small.png"], "depth is 9x32, the image is 24x32"),
         (["a.png", "--depth", "a.png"], "expected a depth image of one channel"),
         (["a.png", "--depth", "none.png"], "no depth file none.png"),
@@ -128,12 +129,11 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["a.png", "--depth", "depth.png", "--run", "images"], "--depth is a flag of classify_points; images is of cl"),
         (["a.png", "--run", "clouds"], "a.png is an image, expected a cloud, or --depth with it"),
         (["a.png", "--model", "pointmlp"], "pointmlp takes point clouds, expected a model of images"),
-        (["a.png", "--model", "test_vit"], "nothing to draw: test_vit has no explain(); expected one of our models"),
         (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),
-        (["many.npy", "--index", "0", "--run", "colored"], "expected colors of 3 channels, found positions alone"),
+        (["many.npy", "--index", "0", "--run", "colored"], "expected colors of 3 channels, found only positions"),
         (["normal.npz", "--run", "colored"], "expected colors of 3 channels, found normals (300, 3)"),
         (["cloud.npz", "--run", "normals"], "expected normals of 3 channels, found colors (300, 3)"),
-        (["wide.npy", "--run", "normals"], "further columns (300, 3); if that is what has no name"),
+        (["wide.npy", "--run", "normals"], "further columns (300, 3); if the unnamed ones are"),
         (["cloud.npz", "--run", "normals", "--columns", "normal"], "expected normals of 3 channels, found colors"),
         (["wide.npy", "--run", "colored", "--columns", "normal"], "expected colors of 3 channels, found further"),
         (["wide.npy", "--run", "colored", "--columns", "red"], "columns 'red': expected one of rgb, normal"),

@@ -8,8 +8,8 @@ from typing import Annotated, get_args, get_origin
 import pytest
 import yaml
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.data.images.build import DataConfig
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.images.config import DataConfig
 from pointmix.engine.flags import parse
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig

@@ -105,4 +105,4 @@ def test_nothing_is_declared_where_the_binary_loads(monkeypatch):
     monkeypatch.setattr(_torchvision, "_binary_loads", lambda: True)
     monkeypatch.setattr(torch.library, "define", lambda *arguments: pytest.fail("declared beside the binary"))
     monkeypatch.setattr(_torchvision.torch.ops, "torchvision", object(), raising=False)
-    _torchvision._mend()
+    _torchvision._declare_missing_operators()

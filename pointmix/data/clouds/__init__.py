@@ -1,1 +1,7 @@
-"""Sources of point clouds: embedded, HDF5; and what makes batches of them."""
+"""Point-cloud data: configuration, sources, transforms, loaders."""
+
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.source import register_source
+from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
+
+__all__ = ["PointDataConfig", "PointSplits", "build_points", "build_points_test", "register_source"]

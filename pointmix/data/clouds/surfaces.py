@@ -37,12 +37,12 @@ def ball(rng: Generator, many: int, radius: Sizes) -> Surface:
 
 def box(rng: Generator, many: int, half: list[Sizes], center: list[Sizes]) -> Surface:
     """A box along the axes, of half sides `half` about `center`, both as x, y, z."""
-    half, center = np.stack(half, 1), np.stack(center, 1)  # (n, 3)
-    faces = half.prod(1, keepdims=True) / half  # (n, 3), a quarter of the face across each axis
+    sides, middle = np.stack(half, 1), np.stack(center, 1)  # (n, 3)
+    faces = sides.prod(1, keepdims=True) / sides  # (n, 3), a quarter of the area of the face across each axis
     axis = choose(rng, faces, many)  # (n, M)
     normal = np.eye(3)[axis] * np.where(rng.random(axis.shape) < 0.5, -1, 1)[..., None]
     point = np.where(normal != 0, normal, rng.uniform(-1, 1, normal.shape))
-    return point * half[:, None] + center[:, None], normal, 8 * faces.sum(1)
+    return point * sides[:, None] + middle[:, None], normal, 8 * faces.sum(1)
 
 
 def column(rng: Generator, many: int, low: Sizes, high: Sizes, bottom: Sizes, top: Sizes) -> Surface:

@@ -1,4 +1,4 @@
-"""A complete look at files of clouds: what `datasets/*/prepare.py` says about them."""
+"""Verification of downloaded cloud files, for `datasets/*/prepare.py`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pointmix.data.clouds.hdf5 import CloudFiles, UnreadableCloud
-from pointmix.data.names import is_litter
+from pointmix.data.clouds.hdf5 import CloudFiles
+from pointmix.data.paths import is_junk
+from pointmix.io.errors import UnreadableSample
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
 
 def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str]:
-    """Read every cloud; give a line with the SHA-256 sum of each file and one with the clouds of each class.
+    """Read every cloud; yield a line with the SHA-256 of each file and one with the number of clouds of each class.
 
     Args:
-        count, points: clouds that there must be, and points of each.
+        count, points: expected number of clouds, and of points in each.
     Raises:
-        ValueError: if there are more or fewer, a cloud cannot be read or holds NaN, or a class has none.
+        ValueError: if a number differs, a cloud cannot be read or holds NaN, or a class has no cloud.
     """
     where = ", ".join(files.paths)
     if (len(files), files.points) != (count, points):
@@ -31,7 +32,7 @@ def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str
     for index in range(len(files)):
         try:
             files.read(index)
-        except UnreadableCloud as error:
+        except UnreadableSample as error:
             raise ValueError(f"{files.name(index)}: {error}") from error
     counts = np.bincount(files.targets, minlength=len(files.classes)).tolist()
     empty = [name for name, number in zip(files.classes, counts, strict=True) if not number]
@@ -43,7 +44,7 @@ def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal."""
+    """The SHA-256 digest of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -55,9 +56,9 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
     """Write members of a zip file below ROOT.
 
     Args:
-        wanted: end of a member's path -> path below ROOT. Others, and what is there already, are left alone.
+        wanted: end of a member's path -> path below ROOT. Other members, and files that exist already, are skipped.
     Raises:
-        FileNotFoundError, ValueError: if there is no such archive, it is damaged, or none of these is in it.
+        FileNotFoundError, ValueError: if there is no such archive, it is damaged, or it has no wanted member.
     """
     regular_file(archive)
     try:
@@ -66,13 +67,13 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
                 (name, root / target)
                 for name in zipped.namelist()
                 for end, target in wanted.items()
-                if PurePosixPath(name).match(end) and not is_litter(name)
+                if PurePosixPath(name).match(end) and not is_junk(name)
             ]
             if not found:
                 raise ValueError(f"{archive} holds none of {', '.join(wanted)}")
             root.mkdir(parents=True, exist_ok=True)
             asked = sum(zipped.getinfo(name).file_size for name, path in found if not path.exists())
-            if asked > (left := shutil.disk_usage(root).free):  # zipfile writes no more of a member than it declares
+            if asked > (left := shutil.disk_usage(root).free):  # zipfile writes at most the declared size of a member
                 raise ValueError(f"{archive} unpacks to {asked} bytes, {left} are free in {root}")
             for name, path in found:
                 if path.exists():
@@ -80,7 +81,7 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 beside = path.with_name(f".{path.name}.part")
                 with zipped.open(name) as member, open(beside, "wb") as file:
-                    shutil.copyfileobj(member, file, 1 << 20)  # checks the sum in the archive, too
+                    shutil.copyfileobj(member, file, 1 << 20)  # also verifies the archive's checksum
                 beside.replace(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # or encrypted
-        raise ValueError(f"{archive} is no whole zip file: {one_line(error)}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # or it is encrypted
+        raise ValueError(f"{archive} is not a complete zip file: {one_line(error)}") from error

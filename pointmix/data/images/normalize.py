@@ -1,7 +1,7 @@
-"""Images as bytes, which is what workers send, and the float32 images that come of them on the device of a network.
+"""Images as bytes, as workers send them, and their conversion to normalized float32 on the device.
 
-Random erasing puts noise where bytes were. It is drawn by the worker, from the numbers of its image, and travels beside
-the bytes for the erased rectangle alone: at most a third of an image, where an image is erased at all.
+The noise of random erasing is not bytes. The worker draws it, seeded with its image, and sends it separately, for the
+erased rectangle only.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
-from pointmix.data.images.partial import hide
+
+def hide(images: Float[Tensor, "*B C H W"], masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B C+1 H W"]:
+    """The images with their masks as the last channel, hidden pixels 0."""
+    masks = masks.unsqueeze(-3)  # (*B, 1, H, W)
+    return torch.cat([images * masks, masks.to(images.dtype)], dim=-3)
 
 
 class ByteImage(NamedTuple):
-    """An image as it leaves a transform.
+    """The output of a transform.
 
     Args:
         pixels: (C, H, W).
-        corner: row and column where the erased rectangle begins.
-        noise: (C, h, w) what it is filled with, normalized; None where nothing is erased.
-        mask: (H, W) the visible pixels; None for all.
+        corner: first row and column of the erased rectangle.
+        noise: (C, h, w) its new content, normalized; None if nothing is erased.
+        mask: (H, W), true for visible pixels; None for all.
     """
 
     pixels: UInt8[Tensor, "C H W"]
@@ -38,28 +42,29 @@ class ByteImage(NamedTuple):
 
 
 def to_bytes(image: Image.Image) -> ByteImage:
-    """The values of a gray or RGB image."""
+    """A grayscale or RGB image as a tensor."""
     return ByteImage(pil_to_tensor(image).contiguous())  # (H, W, C) in Pillow
 
 
 class Erase:
-    """timm's random erasing, of which the image keeps the rectangle and what it is filled with."""
+    """timm's random erasing, recorded as a rectangle and its new content."""
 
     def __init__(self, *, probability: float, mode: str) -> None:
         self.erase = RandomErasing(probability, mode=mode, device="cpu")
 
     def __call__(self, image: ByteImage) -> ByteImage:
-        told = self.erase(_Written(image.pixels.shape))
-        return image._replace(corner=told.corner, noise=told.noise)
+        record = self.erase(_ErasedRectangle(image.pixels.shape))
+        return image._replace(corner=record.corner, noise=record.noise)
 
 
-class _Written:
-    """Stands for a normalized image in timm's random erasing, and keeps what is written to one rectangle of it."""
+class _ErasedRectangle:
+    """Takes the place of a normalized image in timm's random erasing, and records the assignment to a rectangle."""
 
     dtype = torch.float32
 
     def __init__(self, shape: torch.Size) -> None:
-        self.shape, self.corner, self.noise = shape, (0, 0), None
+        self.shape, self.corner = shape, (0, 0)
+        self.noise: Float[Tensor, "C h w"] | None = None
 
     def size(self) -> torch.Size:
         return self.shape
@@ -72,14 +77,14 @@ class _Written:
 
 @dataclass(frozen=True)
 class ByteImages:
-    """A batch of images on its way to the device, where `to` makes float32 images of it.
+    """A batch of images as bytes; `to` makes normalized float32 images of it.
 
     Args:
         pixels: (B, C, H, W).
         mean, std: of every channel, of values in [0, 1].
         boxes: image, top, left, height and width of each erased rectangle.
-        noise: what they are filled with, one after the other, each (C, h, w), normalized.
-        mask: (B, H, W) the visible pixels; None for all.
+        noise: the new content of all rectangles, each (C, h, w) and normalized, flattened and concatenated.
+        mask: (B, H, W), true for visible pixels; None for all.
     """
 
     pixels: UInt8[Tensor, "B C H W"]
@@ -91,11 +96,11 @@ class ByteImages:
 
     @property
     def nbytes(self) -> int:
-        """What is sent to the device, in bytes."""
+        """Number of bytes sent to the device."""
         return self.pixels.nbytes + self.noise.nbytes + (0 if self.mask is None else self.mask.nbytes)
 
     def pin_memory(self) -> ByteImages:
-        """The same in memory from which a GPU copies by itself; torch's loader asks for it."""
+        """A copy in page-locked memory; called by torch's DataLoader."""
         mask = None if self.mask is None else self.mask.pin_memory()
         return replace(self, pixels=self.pixels.pin_memory(), noise=self.noise.pin_memory(), mask=mask)
 
@@ -111,7 +116,7 @@ class ByteImages:
 
 
 def join_bytes(images: list[ByteImage], *, mean: tuple[float, ...], std: tuple[float, ...]) -> ByteImages:
-    """Images of one size as a batch: all have a mask, or none; a worker joins them in memory that all processes share.
+    """A batch of images of one size, all or none of them with a mask; in a worker, in shared memory.
 
     Args:
         mean, std: of every channel, of values in [0, 1].
@@ -129,11 +134,11 @@ def join_bytes(images: list[ByteImage], *, mean: tuple[float, ...], std: tuple[f
     )
 
 
-@lru_cache(maxsize=16)  # else every batch would send them
+@lru_cache(maxsize=16)  # avoids a transfer for every batch
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Float[Tensor, "C 1 1"], Float[Tensor, "C 1 1"]]:
-    """Factor and summand that take bytes to (byte / 255 - mean) / std, rounded once."""
+    """Scale and shift with byte * scale + shift = (byte / 255 - mean) / std, computed in float64 and rounded once."""
     exact = [torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std)]  # (C, 1, 1)
     scale, shift = 1 / (255 * exact[1]), -exact[0] / exact[1]
     return scale.float().to(device), shift.float().to(device)

@@ -1,4 +1,12 @@
-"""A source: labeled images that can be read in any order, whatever holds them."""
+"""The registry of image sources, and images of a source as decoded bytes. A source is one function:
+
+    @register_source("my_images")
+    def open_mine(config: DataConfig, split: str | None) -> Source[Image.Image]:
+        ...
+
+See `pointmix.data.source.Source` for what it returns, and `ImageSource` for the short way to make one; split None is
+the test split under its usual name.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +16,26 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from pointmix.io.images import upright
-from pointmix.utils.messages import one_line
+from pointmix.data.images.config import DataConfig
+from pointmix.data.source import Source, SourceRegistry
+from pointmix.io import image_files
+from pointmix.io.errors import UnreadableSample
 
-MODES = {1: "L", 3: "RGB"}  # channels -> the form that Pillow converts to
-MASKED_MODES = {1: "LA", 3: "RGBA"}  # the same with a mask
+SOURCES: SourceRegistry[DataConfig, str | None, Image.Image] = SourceRegistry()
+register_source = SOURCES.register
 
 
 @dataclass(frozen=True)
-class Source:
-    """Labeled images.
+class ImageSource:
+    """A `Source` of labeled images.
 
     Args:
         classes: names, in the order of the labels.
         targets: (N,) int64 labels, known without reading an image.
-        read: index -> Pillow image, perhaps not decoded yet; may raise anything on a damaged file.
-        name: index -> what to call the image in messages, a path where there is one.
+        read: index -> Pillow image, not necessarily decoded; may raise anything for a damaged file.
+        name: index -> what messages call the image, its path if it has one.
     """
 
     classes: list[str]
@@ -34,57 +44,24 @@ class Source:
     name: Callable[[int], str]
 
 
-class UnreadableImage(ValueError):
-    """A missing, damaged or empty image; the message is the reason alone, in one line."""
+def decode(source: Source[Image.Image], index: int, mode: str) -> Image.Image:
+    """Decode one image completely, see `pointmix.io.image_files.decode`."""
+    return image_files.decode(lambda: source.read(index), mode)
 
 
-class BadMask(UnreadableImage):
-    """A damaged mask, or one that does not fit its image, which is never passed over; the message names the file."""
+def _from_cache(images: dict[int, np.ndarray | UnreadableSample], index: int) -> Image.Image:
+    image = images[index]
+    if isinstance(image, UnreadableSample):
+        raise image
+    return Image.fromarray(image)
 
 
-def decode(source: Source, index: int, mode: str) -> Image.Image:
-    """Read one image completely, as 'L' or 'RGB' bytes, or with its mask as 'LA' or 'RGBA', upright.
-
-    Gray values wider than a byte: 16-bit files keep their upper byte, 32-bit files too when they hold more than 255,
-    and floats count as 0 to 255. What lies beyond is cut.
-
-    Raises:
-        UnreadableImage: when the file cannot be decoded to its end, or holds NaN or infinite values.
-    """
-    try:
-        with source.read(index) as image:
-            image = upright(image)
-            if image.mode == "F" or image.mode.startswith("I"):  # convert() alone would cut all at 255
-                image = _as_bytes(np.asarray(image), wide=image.mode.startswith("I;16"))
-            return image.convert(mode)  # decodes, and copies, so that the file can be closed
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("holds no image that Pillow knows") from error
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
-        raise UnreadableImage(one_line(error)) from error
-
-
-def _as_bytes(gray: np.ndarray, *, wide: bool) -> Image.Image:
-    if not np.isfinite(gray).all():
-        raise ValueError("holds NaN or infinite values, expected finite numbers")
-    if wide or (gray.dtype.kind == "i" and gray.max() > 255):
-        gray = gray >> 8
-    return Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
-
-
-def _from_cache(images: dict[int, np.ndarray | UnreadableImage], index: int) -> Image.Image:
-    if isinstance(images[index], UnreadableImage):
-        raise images[index]
-    return Image.fromarray(images[index])
-
-
-def cached(source: Source, indices: Int[np.ndarray, " n"], mode: str) -> Source:
-    """Decode these images now and keep their bytes in memory, which worker processes share when they are forked."""
-    images: dict[int, np.ndarray | UnreadableImage] = {}
+def cached(source: Source[Image.Image], indices: Int[np.ndarray, " n"], mode: str) -> ImageSource:
+    """Decode these images now and keep their bytes in memory, which forked workers share."""
+    images: dict[int, np.ndarray | UnreadableSample] = {}
     for index in indices.tolist():
         try:
             images[index] = np.asarray(decode(source, index, mode))  # (H, W) or (H, W, C) uint8
-        except UnreadableImage as error:
+        except UnreadableSample as error:
             images[index] = error
-    return Source(source.classes, source.targets, partial(_from_cache, images), source.name)
+    return ImageSource(source.classes, source.targets, partial(_from_cache, images), source.name)

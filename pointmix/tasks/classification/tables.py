@@ -54,14 +54,14 @@ def write_curve(
     results: list[dict[str, Any]], out: Path, *, score: tuple[str, Score], columns: Sequence[str], title: str
 ) -> list[Path]:
     """The curve of a score over the shares of points as PNG, CSV (these columns) and JSON, named alike."""
-    from pointmix.explain.kept import draw_kept
+    from pointmix.explain.keep_curve import draw_keep_curve
 
     key, shown = score
     png, table, full = (out.with_suffix(end) for end in (".png", ".csv", ".json"))
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
         curves.setdefault(r["name"], []).append((r["keep"], r[key]))
-    draw_kept(png, curves, title=title, score=shown.label, chance=1 / len(results[0]["classes"]))
+    draw_keep_curve(png, curves, title=title, score=shown.label, chance=1 / len(results[0]["classes"]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pointmix.data.images.build import DataConfig, resolve
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.resolve import resolve
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import NONNEGATIVE, PART, SHARE, check_fields
 

@@ -7,35 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from pointmix.data.images.build import DataConfig
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.mask_files import put_mask
 from pointmix.data.images.normalize import join_bytes
-from pointmix.data.images.partial import MaskedTransform, partial_points, put_mask, read_mask
-from pointmix.data.images.source import MODES, Source, UnreadableImage, decode
-from pointmix.data.transforms.images import eval_transform
-from pointmix.io.open_image import open_image
+from pointmix.data.images.partial import MaskedTransform, partial_points
+from pointmix.data.images.transforms import eval_transform
+from pointmix.io import read_image, read_mask
 from pointmix.models import list_models
 from pointmix.pointset import PointSet
-from pointmix.utils.limits import regular_file
-from pointmix.utils.messages import is_out_of_memory, one_line
-
-
-def read_image(path: str | Path, in_chans: int) -> Image.Image:
-    """An image file as gray or RGB bytes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no image, or holds NaN or infinite values.
-    """
-    regular_file(path, "image file")
-    try:
-        return decode(Source([], np.zeros(0, int), lambda _: open_image(path), str), 0, MODES[in_chans])
-    except (UnreadableImage, OSError) as e:
-        raise ValueError(f"cannot read image {path}: {one_line(e)}") from e
+from pointmix.utils.messages import is_out_of_memory
 
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:

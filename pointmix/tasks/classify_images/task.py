@@ -13,8 +13,11 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from pointmix.data.images.build import DataConfig, ImageSplits, build_data, build_test, is_partial, keep_range, resolve
-from pointmix.data.images.partial import hide, partial_points
+from pointmix.data.images.config import DataConfig, is_partial, keep_range
+from pointmix.data.images.normalize import hide
+from pointmix.data.images.partial import partial_points
+from pointmix.data.images.resolve import resolve
+from pointmix.data.images.splits import ImageSplits, build_data, build_test
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
@@ -33,7 +36,6 @@ from pointmix.tasks.classification.task import (
 )
 from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader
-from pointmix.tasks.clusters import nothing_to_draw
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.named import load_checkpoint
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
@@ -82,7 +84,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
             size = info["img_size"]
             masked = hide(torch.zeros(info["in_chans"], size, size), torch.eye(size, dtype=torch.bool))
             blank = self._prepare(info)(masked[None])
-            what = "images with hidden pixels (data.keep, data.mask_root)"
+            what = "images with hidden pixels (data.keep_ratio, data.mask_root)"
             count = len(info["classes"])
             try_input(model, info["name"], blank, what=what, classes=count, single=cfg.batch_size == 1)
 
@@ -113,7 +115,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
             draw_clusters(model, images, path, mean=splits.mean, std=splits.std, classes=splits.classes)
 
         found = super().pictures(model, splits, info, test)
-        return found | {CLUSTERS: nothing_to_draw(model, info["name"]) or draw}
+        return found | {CLUSTERS: draw}
 
     # ---- trained networks -------------------------------------------------------------------------------------------
 
@@ -168,8 +170,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         self, model: nn.Module, info: Info, data: DataConfig, args: Namespace
     ) -> Iterator[Measurement[ImageBatch]]:
         data = resolve(data if args.mask is None else dataclasses.replace(data, mask=args.mask))
-        shares = [data.keep] if args.keep is None else args.keep
-        settings = [resolve(dataclasses.replace(data, keep=keep)) for keep in shares]
+        shares = [data.keep_ratio] if args.keep is None else args.keep
+        settings = [resolve(dataclasses.replace(data, keep_ratio=keep)) for keep in shares]
         return (self._measurement(model, info, cfg, args.batch_size) for cfg in settings)
 
     def _measurement(self, model: nn.Module, info: Info, cfg: DataConfig, batch_size: int) -> Measurement[ImageBatch]:
@@ -191,8 +193,6 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         return f"masks of {', '.join(kinds)}" if kinds else "no masks"
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
-        if args.clusters and (why := nothing_to_draw(model, info["name"])):
-            raise ValueError(f"--clusters {args.clusters}: {why}")
         cfg = self.data_config(info)
 
         def draw(inputs: list[Any], names: list[str], path: str) -> None:
@@ -205,7 +205,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         return ClassPredictor(model, info, args, read=reader(model, info["name"], cfg, args), draw=draw)
 
     def reads(self, args: Namespace) -> bool:
-        from pointmix.io.files import is_image
+        from pointmix.io import is_image
 
         return is_image(args.file)
 
@@ -215,8 +215,6 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         if not self.reads(args) or args.out.endswith(".html"):
             raise ValueError(f"{args.file} into {args.out}: expected an image file into a .png")
         model, info = run or self.open_named(args.model, checkpoint=args.checkpoint)
-        if why := nothing_to_draw(model, info["name"]):
-            raise ValueError(f"nothing to draw: {why}; expected one of our models, such as coc_tiny")
         model, cfg = model.to(args.device), self.data_config(info)
         x = reader(model, info["name"], cfg, args)(args.file).to(args.device)
         classes = info["classes"] if run or args.checkpoint else None

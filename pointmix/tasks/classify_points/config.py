@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from pointmix.data.clouds.build import PointDataConfig, resolve
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import resolve
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT, PART, check_fields

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from pointmix.data.clouds.build import PointDataConfig
-from pointmix.io.files import is_image
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.io import is_image
 from pointmix.models import create_model, list_models
 from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
@@ -67,9 +67,9 @@ def _explain_cloud(args: Namespace, run: Trained | None) -> None:
 
 def _explain_frame(args: Namespace, run: Trained | None) -> None:
     from pointmix.explain import draw_clouds, draw_frames
-    from pointmix.io.files import read_depth, read_image
+    from pointmix.io import read_depth, read_masked_image
 
-    (rgb, mask), depth = read_image(args.file, args.mask, args.index), read_depth(args.depth)
+    (rgb, mask), depth = read_masked_image(args.file, args.mask, args.index), read_depth(args.depth)
     points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
     transform: Callable[[PointSet], PointSet] | None = None
     if run is None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pointmix.data.clouds.build import PointDataConfig, eval_transform
-from pointmix.io.files import is_image, read_cloud
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.transforms import eval_transform
+from pointmix.io import is_image, read_cloud
 from pointmix.ops.sampling import farthest_point_sampling, random_sampling
 from pointmix.pointset import PointSet
 
@@ -25,7 +26,7 @@ def read_for(
     Args:
         cfg: data settings of the run.
         run: what to call it.
-        index, columns: see `pointmix.io.files.read_cloud`.
+        index, columns: see `pointmix.io.read_cloud`.
 
     Raises:
         FileNotFoundError: there is no such file.

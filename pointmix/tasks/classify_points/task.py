@@ -10,15 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pointmix.data.clouds.build import (
-    PointDataConfig,
-    PointSplits,
-    build_points,
-    build_points_test,
-    check_keep,
-    resolve,
-)
-from pointmix.io.files import is_image
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import check_keep_ratio, resolve
+from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
+from pointmix.io import is_image
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
@@ -31,12 +26,10 @@ from pointmix.tasks.classify_points.config import ClassifyPointsConfig
 from pointmix.tasks.classify_points.explain import add_explain_arguments, add_file_arguments, explain
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.voting import check_votes, voting
-from pointmix.tasks.clusters import nothing_to_draw
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 DIMS = 3  # of the positions
-DRAWN_BY = ("explain", "forward_intermediates")  # without explain() the anchors of each stage are drawn
 CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
 
 
@@ -95,7 +88,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
             draw_clouds(model, clouds, path, titles=titles, up="y")
 
         found = super().pictures(model, splits, info, test)
-        return found | {CLUSTERS: nothing_to_draw(model, info["name"], methods=DRAWN_BY) or draw}
+        return found | {CLUSTERS: draw}
 
     # ---- trained networks -------------------------------------------------------------------------------------------
 
@@ -132,7 +125,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
     ) -> Iterator[Measurement[CloudBatch]]:
         data, shares = resolve(data), args.keep or [1.0]
         for keep in shares:
-            check_keep(keep, data)
+            check_keep_ratio(keep, data)
         check_votes(args.votes, data)
         trained = self.data_config(info).features
         if data.features != trained:
@@ -142,10 +135,10 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
     def _measurement(
         self, model: nn.Module, info: Info, cfg: PointDataConfig, keep: float, args: Namespace
     ) -> Measurement[CloudBatch]:
-        names, size = info["classes"], {"batch_size": args.batch_size, "keep": keep}
+        names, size = info["classes"], {"batch_size": args.batch_size, "keep_ratio": keep}
         if cfg.source == "scanobjectnn" and cfg.classes is None:  # the test split of a few classes may miss some
             test, classes = build_points_test(dataclasses.replace(cfg, classes=tuple(names)), **size)
-            classes = test.dataset.source.written or classes
+            classes = getattr(test.samples.source, "stated_classes", None) or classes
         else:
             test, classes = build_points_test(cfg, **size)
         check_classes(info, classes)
@@ -157,8 +150,6 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         return "random points" + (f", {votes} votes" if votes > 1 else "")
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
-        if args.clusters and (why := nothing_to_draw(model, info["name"], methods=DRAWN_BY)):
-            raise ValueError(f"--clusters {args.clusters}: {why}")
         cfg = self.data_config(info)
         sampled = sampled_as(cfg)
 

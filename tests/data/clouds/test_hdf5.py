@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.clouds.hdf5 import (
-    MODELNET40,
-    SCANOBJECTNN,
-    CloudFiles,
-    UnreadableCloud,
-    open_modelnet40,
-    open_scanobjectnn,
-)
+from pointmix.data.clouds.hdf5 import CloudFiles
+from pointmix.data.clouds.sources import modelnet40, scanobjectnn
+from pointmix.data.clouds.sources.modelnet40 import open_modelnet40
+from pointmix.data.clouds.sources.scanobjectnn import open_scanobjectnn
+from pointmix.io.errors import UnreadableSample
 
 
 def write(path: Path, *, n: int = 6, points: int = 20, classes: int = 3, attrs: dict | None = None, **other) -> Path:
@@ -141,10 +138,10 @@ def test_labels_out_of_range(tmp_path):
 def test_files_cut_off_or_not_there(tmp_path):
     path = write(tmp_path / "a.h5", n=200)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="a.h5 is no whole HDF5 file: .*truncated"):
+    with pytest.raises(ValueError, match="a.h5 is not a complete HDF5 file: .*truncated"):
         CloudFiles([path])
     path.write_text("data")
-    with pytest.raises(ValueError, match="a.h5 is no whole HDF5 file"):
+    with pytest.raises(ValueError, match="a.h5 is not a complete HDF5 file"):
         CloudFiles([path])
     with pytest.raises(FileNotFoundError, match="no file .*b.h5"):
         CloudFiles([tmp_path / "b.h5"])
@@ -155,7 +152,7 @@ def test_a_damaged_cloud_is_named_when_it_is_read(tmp_path):
     data[4, 3, 1], data[4, 9] = np.nan, np.inf
     files = CloudFiles([write(tmp_path / "a.h5", data=data)])
     assert torch.equal(files.read(3).pos, torch.zeros(20, 3))
-    with pytest.raises(UnreadableCloud, match="data holds NaN or infinite values at 2 of 20 points"):
+    with pytest.raises(UnreadableSample, match="data holds NaN or infinite values at 2 of 20 points"):
         files.read(4)
     path = tmp_path / "b.h5"
     with h5py.File(path, "w") as file:
@@ -168,7 +165,7 @@ def test_a_damaged_cloud_is_named_when_it_is_read(tmp_path):
     path.write_bytes(content)
     files = CloudFiles([path])
     assert np.allclose(files.read(1).pos, values[1])
-    with pytest.raises(UnreadableCloud) as caught:
+    with pytest.raises(UnreadableSample) as caught:
         files.read(2)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="b.h5 cannot be read to its end: "):
@@ -193,7 +190,7 @@ def test_scanobjectnn_finds_its_three_forms(tmp_path):
         for variant, place in places.items():
             for split, name in (("train", "training"), ("test", "test")):
                 files = open_scanobjectnn(root, split=split, variant=variant)
-                assert files.paths[0].endswith(place.format(name)) and files.classes == list(SCANOBJECTNN)
+                assert files.paths[0].endswith(place.format(name)) and files.classes == list(scanobjectnn.CLASSES)
 
 
 def test_scanobjectnn_says_which_form_is_there(tmp_path):
@@ -211,7 +208,7 @@ def test_modelnet40_by_lists_or_by_name(tmp_path):
         write(root / f"ply_data_train{i}.h5", n=40 + i, classes=40, label=np.arange(40 + i)[:, None] % 40)
     for given in (tmp_path, root):
         files = open_modelnet40(given, split="train")
-        assert len(files) == 81 and files.classes == list(MODELNET40)
+        assert len(files) == 81 and files.classes == list(modelnet40.CLASSES)
     (root / "train_files.txt").write_text("data/modelnet40_ply_hdf5_2048/ply_data_train1.h5\n\n")
     assert len(open_modelnet40(root, split="train")) == 41
     (root / "train_files.txt").write_text("data/modelnet40_ply_hdf5_2048/ply_data_train9.h5")
@@ -232,7 +229,8 @@ def test_modelnet40_names_and_labels(tmp_path):
 
 
 def test_names_are_as_many_as_the_sets_have():
-    assert len(set(SCANOBJECTNN)) == 15 and len(set(MODELNET40)) == 40 and list(MODELNET40) == sorted(MODELNET40)
+    assert len(set(scanobjectnn.CLASSES)) == 15 and len(set(modelnet40.CLASSES)) == 40
+    assert list(modelnet40.CLASSES) == sorted(modelnet40.CLASSES)
 
 
 # ---- real files -----------------------------------------------------------------------------------------------------

@@ -79,5 +79,5 @@ def test_archives_that_will_not_do(tmp_path):
     with pytest.raises(ValueError, match="x.zip holds none of a.h5"):
         extract(archive, tmp_path, {"a.h5": "a.h5"})
     archive.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="x.zip is no whole zip file"):
+    with pytest.raises(ValueError, match="x.zip is not a complete zip file"):
         extract(archive, tmp_path, {"a.h5": "a.h5"})

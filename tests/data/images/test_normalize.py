@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
+from pointmix.data.dataset import seed_all
 from pointmix.data.images import normalize
-from pointmix.data.images.build import DataConfig, build_data
+from pointmix.data.images.config import DataConfig
 from pointmix.data.images.normalize import ByteImage, Erase, join_bytes, to_bytes
-from pointmix.data.loader import seed_all
+from pointmix.data.images.splits import build_data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
@@ -86,7 +87,7 @@ def test_few_bytes_are_sent_and_the_constants_once():
     assert normalize._scale_and_shift.cache_info().misses == before
 
 
-@pytest.mark.parametrize("settings", [{"reprob": 0.5}, {"reprob": 0.5, "keep": 0.5}])
+@pytest.mark.parametrize("settings", [{"reprob": 0.5}, {"reprob": 0.5, "keep_ratio": 0.5}])
 def test_workers_send_the_same_bytes(folder, settings):
     cfg = {"source": "folder", "root": str(folder), "img_size": 16, "val_fraction": 0, **settings}
     call = {"batch_size": 10, "eval_batch_size": 10, "seed": 0}

@@ -12,14 +12,18 @@ from PIL import Image
 from torchvision import transforms
 
 import pointmix
-from pointmix.data.images.build import DataConfig, build_data, build_test, resolve
-from pointmix.data.images.normalize import ByteImage, join_bytes, to_bytes
-from pointmix.data.images.partial import MaskedTransform, hide, partial_points, put_mask, random_mask, read_mask
-from pointmix.data.images.source import BadMask, UnreadableImage
-from pointmix.data.loader import seed_all
-from pointmix.data.transforms.images import eval_transform, train_transform
+from pointmix.data.dataset import seed_all
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.mask_files import put_mask
+from pointmix.data.images.normalize import ByteImage, hide, join_bytes, to_bytes
+from pointmix.data.images.partial import MaskedTransform, partial_points, random_mask
+from pointmix.data.images.resolve import resolve
+from pointmix.data.images.splits import build_data, build_test
+from pointmix.data.images.transforms import eval_transform, train_transform
 from pointmix.engine import states
 from pointmix.engine.train import train
+from pointmix.io import read_mask
+from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import ModelConfig, OptimConfig
 
@@ -29,7 +33,7 @@ PLAIN = {"source": "folder", "crop_pct": 1.0, "img_size": 16, "color_jitter": 0.
 
 def mask(size, keep, kind, seed=0, patch=4):
     torch.manual_seed(seed)
-    return random_mask(size, keep=keep if isinstance(keep, tuple) else (keep, keep), kind=kind, patch=patch)
+    return random_mask(size, keep_ratio=keep if isinstance(keep, tuple) else (keep, keep), kind=kind, patch=patch)
 
 
 # ---- random masks -------------------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ def test_a_crop_without_a_visible_pixel():
     visible[0, 0] = True
     steps = [transforms.CenterCrop(20), to_bytes]
     assert MaskedTransform(steps, side=20)(put_mask(photo(visible), visible)).mask.sum() == 1  # squeezed instead
-    with pytest.raises(UnreadableImage, match="no visible pixel is left in the central 20x20 crop"):
+    with pytest.raises(UnreadableSample, match="no visible pixel is left in the central 20x20 crop"):
         MaskedTransform(steps, side=None)(put_mask(photo(visible), visible))
 
 
@@ -285,7 +289,7 @@ TINY = dict(
 
 def run(tmp_path: Path, name: str, **settings) -> ClassifyImagesConfig:
     cfg = ClassifyImagesConfig(
-        data=DataConfig(limit=64, keep=(0.1, 1.0), mask="any", mask_patch=2),
+        data=DataConfig(limit=64, keep_ratio=(0.1, 1.0), mask="any", mask_patch=2),
         model=ModelConfig(name="coc_tiny", kwargs=TINY),
         optim=OptimConfig(lr_base_batch=16, warmup_epochs=1, sched_on_updates=True),
         mix=MixConfig(mixup=0.4, cutmix=1.0),
@@ -312,7 +316,7 @@ def test_a_run_on_partial_images_goes_on_exactly_where_it_stopped(tmp_path):
 
 
 def test_other_networks_are_refused(tmp_path):
-    cfg = run(tmp_path, "timm", model=ModelConfig(name="test_vit"), data=DataConfig(img_size=160, keep=0.5))
+    cfg = run(tmp_path, "timm", model=ModelConfig(name="test_vit"), data=DataConfig(img_size=160, keep_ratio=0.5))
     with pytest.raises(ValueError, match="test_vit does not take images with hidden pixels") as caught:
         train(cfg)
     assert "\n" not in str(caught.value)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.images.source import Source, UnreadableImage, decode
+from pointmix.data.images.source import ImageSource, decode
+from pointmix.io.errors import UnreadableSample
 
 
 def decoded(image: Image.Image) -> list[int]:
-    return np.asarray(decode(Source([], np.zeros(1, int), lambda _: image.copy(), str), 0, "L"))[0].tolist()
+    return np.asarray(decode(ImageSource([], np.zeros(1, int), lambda _: image.copy(), str), 0, "L"))[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -32,5 +33,5 @@ def test_wide_gray_values_become_bytes(values, expected):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(value):
-    with pytest.raises(UnreadableImage, match="holds NaN or infinite values"):
+    with pytest.raises(UnreadableSample, match="holds NaN or infinite values"):
         decoded(Image.fromarray(np.array([[0.0, value]], np.float32)))

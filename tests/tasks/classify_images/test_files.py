@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pointmix.data.images.build import DataConfig, resolve
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.resolve import resolve
+from pointmix.io import read_image
 from pointmix.tasks.classify_images import files
-from pointmix.tasks.classify_images.files import masked_image, read_image, whole_image
+from pointmix.tasks.classify_images.files import masked_image, whole_image
 
 
 @pytest.fixture

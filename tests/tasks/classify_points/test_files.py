@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pointmix import PointSet
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.ops.sampling import farthest_point_sampling
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointmix.data.clouds.build import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import load_run, loop, states
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import train
@@ -45,7 +45,7 @@ def config(scans, tmp_path):
     def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> ClassifyPointsConfig:
         usual = dict(source="scanobjectnn", variant="obj_only", root=str(scans), points=32, rotate=180.0, jitter=0.01)
         cfg = ClassifyPointsConfig(
-            data=PointDataConfig(**(usual | dict(drop=0.3, sampling="random") | (data or {}))),
+            data=PointDataConfig(**(usual | dict(dropout_ratio=0.3, sampling="random") | (data or {}))),
             model=ModelConfig(model, (COC if model.startswith("coc") else MLP) | (kwargs or {})),
             optim=OptimConfig(**({"lr": 0.01, "lr_base_batch": 16, "warmup_epochs": 0} | (optim or {}))),
             mix=SmoothConfig(0.1),

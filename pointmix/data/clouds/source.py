@@ -1,0 +1,34 @@
+"""The registry of point-cloud sources. A source is one function in a module of your own:
+
+    @register_source("cubes")
+    def open_cubes(config: PointDataConfig, split: str) -> Source[PointSet]:
+        ...
+
+See `pointmix.data.source.Source` for what it returns; `split` is "train" or "test".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.source import SourceRegistry
+from pointmix.pointset import PointSet
+
+SOURCES: SourceRegistry[PointDataConfig, str, PointSet] = SourceRegistry()
+register_source = SOURCES.register
+
+
+def require_root(see: str = "") -> Callable[[PointDataConfig], None]:
+    """A check for sources that read files: raises ValueError if data.root is not set.
+
+    Args:
+        see: where to read about the files, for the message.
+    """
+
+    def check(config: PointDataConfig) -> None:
+        if not config.root:
+            hint = f", see {see}" if see else ""
+            raise ValueError(f"data.root is not set; expected the folder of {config.source}{hint}")
+
+    return check

@@ -1,0 +1,76 @@
+"""Defaults and checks of an image configuration before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from pointmix.data.images import sources  # noqa: F401  registers the sources of this package
+from pointmix.data.images.config import CHOICES, POLICIES, DataConfig, filled, keep_range
+from pointmix.data.images.source import SOURCES
+from pointmix.io.image_files import MODES
+from pointmix.utils.limits import check_limit
+
+DEFAULTS: dict[str, object] = {  # for settings that are None, unless the source has its own
+    "img_size": 224,
+    "in_chans": 3,
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "val_fraction": 0.1,
+    "crop_pct": 0.9,
+    "pad_crop": 0,
+    "hflip": 0.5,
+    "color_jitter": 0.4,
+}
+
+
+def resolve(cfg: DataConfig) -> DataConfig:
+    """Fill in settings that are None, and check those that depend on each other.
+
+    Raises:
+        ValueError: naming the setting, its value and what was expected.
+    """
+    defaults = dict(DEFAULTS)
+    if cfg.source in SOURCES:  # otherwise opening the source fails, where that is needed
+        entry = SOURCES.find(cfg.source)
+        entry.check(cfg)
+        defaults |= entry.defaults
+    changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
+    cfg = dataclasses.replace(cfg, **changes)
+    if cfg.in_chans not in MODES:
+        raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (grayscale) or 3 (RGB)")
+    channels: dict[str, Any] = {}
+    for key in ("mean", "std"):
+        values = tuple(float(value) for value in getattr(cfg, key))
+        if cfg.in_chans == 1 and values == defaults[key]:
+            values = (sum(values) / len(values),)  # a color default for grayscale images
+        if len(values) not in (1, cfg.in_chans):
+            raise ValueError(f"data.{key} has {len(values)} values for {cfg.in_chans} channels")
+        channels[key] = values * (filled(cfg.in_chans) // len(values))
+    for key, expected in CHOICES.items():
+        if getattr(cfg, key) not in expected:
+            raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
+    for key in ("scale", "ratio"):
+        low, high = getattr(cfg, key)
+        if low > high:
+            raise ValueError(f"data.{key} {low}, {high}: expected two positive numbers, the smaller first")
+    policy = cfg.auto_augment
+    if policy is not None and policy.split("-")[0] not in POLICIES:
+        raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
+    check_limit("IMAGE_PIXELS", filled(cfg.img_size) ** 2, f"data.img_size {cfg.img_size}: such an image")
+    low, high = keep_range(cfg)
+    if low > high:
+        raise ValueError(
+            f"data.keep_ratio {cfg.keep_ratio}: expected a fraction above 0, up to 1, or two, the smaller first"
+        )
+    if cfg.mask_root is not None and (low, high) != (1, 1):
+        raise ValueError(
+            f"data.keep_ratio {cfg.keep_ratio} with data.mask_root {cfg.mask_root}: expected one of the two"
+        )
+    if cfg.mask_root is not None and policy is not None and not policy.startswith("3a"):
+        raise ValueError(
+            f"data.auto_augment {policy!r} moves pixels but not the masks of data.mask_root; expected null or 3a"
+        )
+    return dataclasses.replace(cfg, **channels)

@@ -1,0 +1,145 @@
+"""Image folders and tar files with class folders."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+from PIL import Image
+
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.source import ImageSource, register_source
+from pointmix.data.paths import is_junk
+from pointmix.data.splits import shortened
+from pointmix.io.formats.pillow import open_image
+from pointmix.utils.limits import regular_file
+from pointmix.utils.messages import one_line
+
+TEST_NAMES = ("val", "validation", "test")  # tried in this order
+
+
+def _read_path(samples: list[tuple[str, int]], index: int) -> Image.Image:
+    return open_image(samples[index][0])
+
+
+def _name_path(samples: list[tuple[str, int]], index: int) -> str:
+    return samples[index][0]
+
+
+class Reader(Protocol):
+    """What is used of timm's readers."""
+
+    def __getitem__(self, index: int) -> tuple[IO[bytes], int]: ...
+
+    def filename(self, index: int) -> str | None: ...
+
+
+def read_member(reader: Reader, index: int) -> Image.Image:
+    return open_image(reader[index][0])
+
+
+def name_member(reader: Reader, index: int) -> str:
+    return str(reader.filename(index) or index)
+
+
+def open_folder(folder: str | Path) -> ImageSource:
+    """An image folder FOLDER/CLASS/**/image.jpg; a class is a folder right below FOLDER.
+
+    Hidden files and folders and other junk (see `pointmix.data.paths.JUNK`) are skipped; a warning names skipped class
+    folders.
+
+    Raises:
+        FileNotFoundError: if FOLDER does not exist.
+        ValueError: if it has no class folder, or one without images.
+    """
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    class Folder(ImageFolder):
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            return classes, {name: label for label, name in enumerate(classes)}
+
+    def is_image(path: str) -> bool:
+        return path.lower().endswith(IMG_EXTENSIONS) and not is_junk(path[len(str(folder)) :])
+
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder}; expected {folder}/CLASS/*.jpg")
+    below = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = [name for name in below if not is_junk(name)]
+    if not classes:
+        raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
+    if len(classes) < len(below):
+        ignored = shortened([name for name in below if is_junk(name)])
+        warnings.warn(f"{folder}: {ignored} skipped, not a class", stacklevel=2)
+    files = Folder(str(folder), is_valid_file=is_image, allow_empty=True)
+    counts = np.bincount(files.targets, minlength=len(files.classes)) if files.targets else np.zeros(len(files.classes))
+    empty = [name for name, count in zip(files.classes, counts, strict=True) if not count]
+    if empty:
+        kinds = " ".join(IMG_EXTENSIONS)
+        raise ValueError(f"no image in class folder {shortened(empty)} of {folder}; expected files ending in {kinds}")
+    targets = np.asarray(files.targets, dtype=np.int64)
+    return ImageSource(files.classes, targets, partial(_read_path, files.samples), partial(_name_path, files.samples))
+
+
+def open_tar(path: str | Path) -> ImageSource:
+    """Images in a tar file with class folders, or in a folder with one tar file per class.
+
+    Raises:
+        ValueError: if a file is not a tar file or holds no image.
+    """
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    try:
+        for tar in Path(path).glob("*.tar") if Path(path).is_dir() else [path]:
+            regular_file(tar)
+        # Workers must not share an open tar file. The cache of its members would be a pickle in the data folder, which
+        # anybody may have put there.
+        reader = ReaderImageInTar(str(path), cache_tarfiles=False, cache_tarinfo=False)
+    except Exception as error:  # of a damaged file: many kinds
+        raise ValueError(f"cannot read images from {path}: {one_line(str(error)) or 'no image in it'}") from error
+    for member in (info for sample in reader.samples for info in sample[::2] if info is not None):
+        if member.issparse():  # it expands without bounds when read
+            raise ValueError(f"cannot read images from {path}: {one_line(member.path)} is not a plain file")
+    classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.get)
+    kept = [i for i, (member, *_) in enumerate(reader.samples) if not is_junk(member.path)]
+    if not kept:
+        raise ValueError(f"cannot read images from {path}: no image in it")
+    reader.samples = reader.samples[kept]
+    used, targets = np.unique(reader.targets[kept], return_inverse=True)  # a class folder may be hidden
+    if len(used) < len(classes):
+        ignored = shortened(sorted(set(classes) - {classes[label] for label in used}))
+        warnings.warn(f"{path}: {ignored} skipped, not a class", stacklevel=2)
+    classes = [classes[label] for label in used]
+    return ImageSource(classes, targets.astype(np.int64), partial(read_member, reader), partial(name_member, reader))
+
+
+def open_local(root: str, split: str | None) -> ImageSource:
+    """A split below ROOT: a folder of classes, a folder of tar files, or SPLIT.tar. None takes the first of TEST_NAMES.
+
+    Raises:
+        FileNotFoundError: if ROOT or the split does not exist.
+    """
+    if not root:
+        raise ValueError("data.root is not set; expected a folder with train/CLASS/*.jpg and val/CLASS/*.jpg")
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"data.root: no folder {root}; expected one with train/CLASS/*.jpg and val/CLASS/*.jpg")
+    names = (split,) if split else TEST_NAMES
+    for name in names:
+        path = Path(root, name)
+        if path.is_dir():
+            tars = [tar for tar in path.glob("*.tar") if not is_junk(tar.name)]
+            return open_tar(path) if tars else open_folder(path)
+        if path.with_name(name + ".tar").is_file():
+            return open_tar(path.with_name(name + ".tar"))
+    there = shortened(sorted(e.name for e in os.scandir(root) if not is_junk(e.name))) or "nothing"
+    raise FileNotFoundError(f"{root} has no {' or '.join(names)} (nor .tar); it has {there}")
+
+
+@register_source("folder")
+def open_folder_split(config: DataConfig, split: str | None) -> ImageSource:
+    """A split below `config.root`, see `open_local`."""
+    return open_local(config.root or "", split)

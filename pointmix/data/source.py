@@ -1,0 +1,110 @@
+"""Sources of labeled samples: the protocol, and the registry that finds them by name.
+
+A source is one function that opens a split, registered by the name that `data.source` takes: with
+`pointmix.data.clouds.register_source` for clouds, with `pointmix.data.images.register_source` for images. Those of this
+package are in `data/clouds/sources/` and `data/images/sources/`, a module a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+Config = TypeVar("Config")
+Split = TypeVar("Split")  # str for clouds; images may be asked for None, the test split under its usual name
+Sample = TypeVar("Sample")
+Sample_co = TypeVar("Sample_co", covariant=True)
+
+
+class Source(Protocol[Sample_co]):
+    """Labeled samples that can be read in any order, and from several worker processes."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the labels."""
+
+    @property
+    def targets(self) -> Int[np.ndarray, " N"]:
+        """int64 labels, known without reading a sample."""
+
+    def read(self, index: int) -> Sample_co:
+        """One sample: a Pillow image, or a `PointSet` of one cloud.
+
+        Raises:
+            pointmix.io.errors.UnreadableSample: if it is damaged; training then skips it and reports it.
+        """
+
+    def name(self, index: int) -> str:
+        """What messages call a sample: its path, if it has one."""
+
+
+@dataclass(frozen=True)
+class SourceEntry(Generic[Config, Split, Sample]):
+    """A registered source.
+
+    Args:
+        open: (configuration, split) -> the samples of a split.
+        check: refuses settings that do not suit the source, before anything is read.
+        defaults: values for settings that are None.
+    """
+
+    open: Callable[[Config, Split], Source[Sample]]
+    check: Callable[[Config], None] = lambda config: None
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+class SourceRegistry(Generic[Config, Split, Sample]):
+    """Sources by name. A name PREFIX/NAME is found by its prefix; the source gets the whole name as `config.source`."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[str, SourceEntry[Config, Split, Sample]]] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        check: Callable[[Config], None] = lambda config: None,
+        defaults: Mapping[str, object] | None = None,
+    ) -> Callable[[Callable[[Config, Split], Source[Sample]]], Callable[[Config, Split], Source[Sample]]]:
+        """Decorator: open the source `name` with this function.
+
+        Args:
+            name: as in `data.source`; "hfds/NAME" registers every name with the prefix hfds.
+            check, defaults: see `SourceEntry`.
+        Raises:
+            ValueError: if the name is taken.
+        """
+        prefix = name.partition("/")[0]
+        if prefix in self._entries:
+            raise ValueError(f"a data source {prefix!r} is registered already")
+
+        def add(
+            open_split: Callable[[Config, Split], Source[Sample]],
+        ) -> Callable[[Config, Split], Source[Sample]]:
+            self._entries[prefix] = name, SourceEntry(open_split, check, defaults or {})
+            return open_split
+
+        return add
+
+    def find(self, name: str) -> SourceEntry[Config, Split, Sample]:
+        """The source of this name.
+
+        Raises:
+            ValueError: if there is none; the message lists all names.
+        """
+        prefix = name.partition("/")[0]
+        if prefix not in self._entries:
+            raise ValueError(
+                f"data.source {name!r}: expected one of {', '.join(self)}, or a source that a module of yours registers"
+            )
+        return self._entries[prefix][1]
+
+    def __contains__(self, name: str) -> bool:
+        return name.partition("/")[0] in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._entries.values())

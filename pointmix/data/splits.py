@@ -1,0 +1,40 @@
+"""Splits of labeled samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+
+def stratified_split(
+    targets: Int[np.ndarray, " N"], *, fraction: float, seed: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Two sorted lists of indices, the second with `fraction` of every class: at least one sample, but never all."""
+    rng = np.random.default_rng(seed)
+    second = []
+    for label in np.unique(targets):
+        members = rng.permutation(np.flatnonzero(targets == label))
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction else 0
+        second.append(members[:count])
+    indices = np.sort(np.concatenate(second))
+    return np.setdiff1d(np.arange(len(targets)), indices), indices
+
+
+def check_same_classes(train: list[str], other: list[str], split: str) -> None:
+    """Refuse a split whose classes are not those of train.
+
+    Raises:
+        ValueError: naming the classes that only one of the two has.
+    """
+    if train == other:
+        return
+    missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
+    parts = [f"{shortened(missing)} only in train"] * bool(missing)
+    parts += [f"{shortened(extra)} only in {split}"] * bool(extra)
+    raise ValueError(f"train and {split} have different classes: {'; '.join(parts) or 'in another order'}")
+
+
+def shortened(names: list[str]) -> str:
+    """A list of names for a message, five at most."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,67 @@
+"""The blocks of a model whose clusters are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pointmix.nn.stage import Assignment
+from pointmix.ops.neighbors import knn
+from pointmix.pointset import PointSet
+
+HEAD = 0  # the head that is drawn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block, the previous mode afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def explained_blocks(model: nn.Module, x: Tensor | PointSet) -> list[Assignment]:
+    """The first block and the last one of each stage; none if no block of the model clusters."""
+    explain: Callable[[Tensor | PointSet], list[Assignment]] | None = getattr(model, "explain", None)
+    return [] if explain is None else first_and_last(explain(x))
+
+
+def first_and_last(assignments: list[Assignment]) -> list[Assignment]:
+    """The first block and the last one of each stage."""
+    last = {stage_of(a): a for a in assignments}
+    first = [] if not assignments or last[stage_of(assignments[0])] is assignments[0] else assignments[:1]
+    return [*first, *last.values()]
+
+
+def stage_of(assignment: Assignment) -> str:
+    return assignment.name.rpartition(".blocks.")[0]
+
+
+def block_title(assignment: Assignment) -> str:
+    """Stage, block and centers per window."""
+    stage, _, block = assignment.name.rpartition(".blocks.")
+    windows = int(assignment.window.max()) + 1
+    centers = counted(len(assignment.center_pos) // windows, "center")
+    return f"stage {int(stage.rpartition('.')[2]) + 1}, block {int(block) + 1}\n{centers} per window"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 point", "2 points"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def center_and_window(
+    assignment: Assignment, row: int, pos: Float[Tensor, "n D"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Center and window of positions in set `row`, those of the nearest point of the stage."""
+    lo, hi = assignment.points.ptr[row : row + 2].tolist()
+    stage = assignment.points.pos[lo:hi].to("cpu", pos.dtype)
+    nearest = knn(stage, torch.tensor([0, hi - lo]), pos, torch.tensor([0, len(pos)]), 1)[:, 0]  # (n,)
+    return assignment.center[lo:hi, HEAD].cpu()[nearest], assignment.window[lo:hi].cpu()[nearest]

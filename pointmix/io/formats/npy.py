@@ -1,0 +1,102 @@
+"""NumPy arrays: one in a .npy file, several by name in a .npz archive.
+
+Sizes are checked against `pointmix.utils.limits` before anything is read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from pointmix.io.registry import Columns, register_reader
+from pointmix.utils.limits import check_array, check_limit, regular_file
+
+
+@register_reader(".npy")
+def read_npy_columns(path: Path) -> Columns:
+    """The array of a .npy file as the column "data": positions, then features."""
+    return {"data": read_npy(path)}
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """The array in a .npy file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a .npy file of numbers, is cut off, or is larger than the limit ARRAY_BYTES.
+    """
+    path = regular_file(path)
+    with open(path, "rb") as file:
+        return _read_array(file, left=path.stat().st_size, what="the array")
+
+
+def _read_array(file: IO[bytes], *, left: int, what: str) -> np.ndarray:
+    start = file.tell()
+    shape, dtype = _header(file)
+    asked = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if min(shape, default=0) < 0 or asked > left:
+        raise ValueError(f"{what} is cut off: it should have shape {shape} of {dtype}")
+    check_array(shape, dtype.itemsize, what)
+    file.seek(start)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version, start = np.lib.format.read_magic(file), file.tell()
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    check_limit("METADATA_BYTES", length, "the header")  # NumPy would read all of it before it complains
+    file.seek(start)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, expected numbers")
+    return shape, dtype
+
+
+class _Members(Mapping[str, np.ndarray]):
+    """The arrays of a .npz file by name; each is read on first access."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        self._read: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._read:
+            info = self._names[name]
+            with self._archive.open(info) as member:
+                self._read[name] = _read_array(member, left=info.file_size, what=name)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # Mapping would read the array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@register_reader(".npz")
+@contextmanager
+def open_npz(path: str | Path) -> Iterator[Columns]:
+    """The arrays of a .npz file, each read on first access.
+
+    Sizes are taken from the headers and checked before anything is decompressed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a complete archive; on access to an array, as `read_npy`.
+    """
+    try:
+        archive = zipfile.ZipFile(regular_file(path))
+    except zipfile.BadZipFile as e:
+        raise ValueError("not a complete .npz archive") from e
+    with archive:
+        yield _Members(archive)

@@ -1,0 +1,113 @@
+"""Sources registered from outside the package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pointmix import PointSet
+from pointmix.data.clouds import PointDataConfig, build_points, build_points_test
+from pointmix.data.clouds import source as cloud_source
+from pointmix.data.images import DataConfig, ImageSource, build_data
+from pointmix.data.images import source as image_source
+from pointmix.data.source import SourceRegistry
+from pointmix.io.errors import UnreadableSample
+
+CALL = {"batch_size": 4, "eval_batch_size": 4, "seed": 0}
+
+
+class Cubes:
+    """Twelve cubes and balls; one of them is damaged."""
+
+    classes = ["cube", "ball"]
+
+    def __init__(self) -> None:
+        self.targets = np.arange(12) % 2
+
+    def read(self, index: int) -> PointSet:
+        if index == 5:
+            raise UnreadableSample("made up")
+        xyz = np.random.default_rng(index).uniform(-1, 1, (40 + index, 3)).astype(np.float32)
+        return PointSet.from_points(xyz / np.abs(xyz).max(1, keepdims=True) if index % 2 == 0 else xyz)
+
+    def name(self, index: int) -> str:
+        return f"cubes/{index}"
+
+
+@pytest.fixture
+def cubes(monkeypatch):
+    monkeypatch.setattr(cloud_source.SOURCES, "_entries", dict(cloud_source.SOURCES._entries))
+    opened = []
+
+    @cloud_source.register_source("cubes")
+    def open_cubes(config: PointDataConfig, split: str) -> Cubes:
+        opened.append((config.root, split))
+        return Cubes()
+
+    return opened
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("sampling", ["first", "random", "fps"])
+def test_a_source_of_clouds(cubes, sampling, workers):
+    config = PointDataConfig(source="cubes", points=32, sampling=sampling, workers=workers, val_fraction=0.0)
+    splits = build_points(config, **CALL)
+    assert cubes == [(None, "train"), (None, "test")] and splits.classes == ["cube", "ball"]
+    batches = list(splits.train)
+    assert len(batches) == 3
+    assert all(points.ptr.diff().tolist() == [32] * 4 and len(targets) == 4 for points, targets in batches)
+    test = list(splits.test)
+    assert torch.cat([targets for _, targets in test]).tolist() == [i % 2 for i in range(12) if i != 5]
+    if sampling == "first":
+        assert torch.equal(test[0][0].pos[:32], Cubes().read(0).pos[:32])
+    assert splits.skipped() == [("cubes/5", "made up")]
+    assert build_points_test(config, batch_size=4)[1] == ["cube", "ball"]
+
+
+def test_a_source_that_needs_a_root(cubes):
+    cloud_source.register_source("files", check=cloud_source.require_root())(lambda config, split: Cubes())
+    with pytest.raises(ValueError, match="data.root is not set; expected the folder of files$"):
+        build_points(PointDataConfig(source="files"), **CALL)
+    assert build_points(PointDataConfig(source="files", root="x", points=8), **CALL).classes == ["cube", "ball"]
+
+
+def test_splits_of_different_classes_are_refused(cubes):
+    def opened(config: PointDataConfig, split: str) -> Cubes:
+        source = Cubes()
+        source.classes = ["cube", "ball"] if split == "train" else ["cube", "cone"]
+        return source
+
+    cloud_source.register_source("other")(opened)
+    with pytest.raises(ValueError, match="train and test have different classes: ball only in train; cone only in t"):
+        build_points(PointDataConfig(source="other"), **CALL)
+
+
+def test_a_source_of_images(monkeypatch):
+    monkeypatch.setattr(image_source.SOURCES, "_entries", dict(image_source.SOURCES._entries))
+
+    @image_source.register_source("grays/NAME", defaults={"img_size": 6, "in_chans": 1})
+    def open_grays(config: DataConfig, split: str | None) -> ImageSource:
+        def read(index: int) -> Image.Image:
+            return Image.new("L", (6, 6), index)
+
+        return ImageSource(
+            ["dark", "light"], np.arange(20) // 10, read, lambda index: f"{config.source}/{split}/{index}"
+        )
+
+    splits = build_data(DataConfig(source="grays/ten"), **CALL)
+    assert (splits.img_size, splits.in_chans, splits.config.hflip) == (6, 1, 0.5)
+    images, targets = next(iter(splits.test))
+    assert images.to("cpu").shape == (4, 1, 6, 6) and targets.tolist() == [0] * 4
+    assert splits.test.dataset.source.name(3) == "grays/ten/None/3"
+
+
+def test_a_name_is_registered_once():
+    registry: SourceRegistry[object, str, str] = SourceRegistry()
+    registry.register("a/NAME")(lambda config, split: None)
+    with pytest.raises(ValueError, match="a data source 'a' is registered already"):
+        registry.register("a")
+    assert "a/b" in registry and "b" not in registry and list(registry) == ["a/NAME"]
+    with pytest.raises(ValueError, match="data.source 'b': expected one of a/NAME, or a source that a module of yours"):
+        registry.find("b")
