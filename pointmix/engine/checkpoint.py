@@ -75,7 +75,7 @@ def content_digest(weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
     sha = hashlib.sha256(json.dumps(sorted((k, v) for k, v in metadata.items() if k != DIGEST)).encode())
     for key, tensor in sorted(weights.items()):
         sha.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f'{SHA256}{sha.hexdigest()}"'
 
 

@@ -43,14 +43,14 @@ def parse_recipe(
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     # Otherwise a configuration could name any class in model.kwargs to be imported and called.
-    no_classes = {"validate_subclass_spec_in_any": False, "instantiate_subclass_spec_in_any": False}
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, **no_classes)
+    set_parsing_settings(validate_subclass_spec_in_any=False, instantiate_subclass_spec_in_any=False)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=prog, description=kind.__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)
     for action in parser._actions:
         if (allowed := range_of(_hint(kind, action.dest))) is not None:
-            action.help += f" [{allowed}]"
+            action.help = f"{action.help} [{allowed}]"
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--seeds", nargs="+")
@@ -106,11 +106,11 @@ def _as_flag(name: str, kind: type[RunConfig]) -> str:
     return "--config=" + json.dumps(read_settings(name, kind), default=str)
 
 
-def _hint(kind: type[RunConfig], key: str) -> Any:
+def _hint(kind: type, key: str) -> Any:
     """The annotation of a key such as optim.lr; None if there is no such key."""
     section, _, name = key.rpartition(".")
-    kind = hints(kind).get(section) if section else kind
-    return hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+    owner = hints(kind).get(section) if section else kind
+    return hints(owner).get(name) if isinstance(owner, type) and dataclasses.is_dataclass(owner) else None
 
 
 def _without_print(flags: list[str]) -> list[str]:

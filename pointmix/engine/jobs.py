@@ -22,7 +22,8 @@ def run_all(commands: dict[Key, list[str]], logs: dict[Key, Path], *, jobs: int)
     env = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if jobs > 1 else {})
     package = str(Path(__file__).parents[2])  # the children import the same package
     env["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [env.get("PYTHONPATH")])])
-    waiting, running = deque(commands), {}
+    waiting = deque(commands)
+    running: dict[Key, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

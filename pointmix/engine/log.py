@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pointmix.tasks.protocols import Score
 
 try:
-    from torch.utils.tensorboard import SummaryWriter
-except ImportError:  # tensorboard is optional
-    SummaryWriter = None
+    from torch.utils import tensorboard
+except ImportError:  # it is optional
+    tensorboard = None  # type: ignore[assignment]
 
 
 class Log:
@@ -35,7 +35,9 @@ class Log:
                  scores: Mapping[str, Score], on: bool) -> None:  # fmt: skip
         self.on, self.epochs, self.updates_per_epoch, self.scores = on, epochs, updates_per_epoch, scores
         self.console = Console(quiet=not on, highlight=False)
-        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step) if on and SummaryWriter else None
+        self.writer = None
+        if on and tensorboard is not None:
+            self.writer = tensorboard.SummaryWriter(str(out / "tensorboard"), purge_step=step)
         self.hook_before = threading.excepthook
         if self.writer is not None:
             threading.excepthook = self._thread_failed

@@ -91,14 +91,14 @@ def fit(run: Run, log: Log, parts: list[dict[str, Any]] | None, caught: list[int
 
 def train_step(run: Run, group: Sequence[Any]) -> torch.Tensor:
     """One optimizer step over a group of batches; returns this process's mean loss, on the device."""
-    accelerator, total = run.accelerator, None
+    accelerator, total = run.accelerator, torch.zeros((), device=run.accelerator.device)
     for i, batch in enumerate(group):
         batch = run.task.to_device(batch, accelerator.device)
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.wrapped):
             loss = run.loss(run.wrapped, batch) / len(group)
             accelerator.backward(loss)
-        total = loss.detach() if total is None else total + loss.detach()
+        total = total + loss.detach()
     if run.cfg.optim.clip_grad is not None:
         accelerator.clip_grad_norm_(run.wrapped.parameters(), run.cfg.optim.clip_grad)
     run.optimizer.step()

@@ -69,24 +69,25 @@ def read_settings(name: str, kind: type) -> dict[str, Any]:
             raise ValueError(f"{name} is not UTF-8 text: {e}") from e
     else:
         raise FileNotFoundError(f"no configuration file {name!r}")
-    found = load_yaml(text, name)
-    if found is None:
+    settings = load_yaml(text, name)
+    if settings is None:
         return {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(found)[:80]!r}")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(settings)[:80]!r}")
     try:
-        return _meant(found, kind)
+        return _meant(settings, kind)
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from e
 
 
-def _meant(found: dict[str, Any], kind: type) -> dict[str, Any]:
+def _meant(settings: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Settings with `no` and `off` as the annotations of a dataclass mean them."""
     known, meant = hints(kind), {}
-    for key, value in found.items():
+    for key, value in settings.items():
         hint = known.get(key)
-        if dataclasses.is_dataclass(hint) and not isinstance(value, dict | None):
-            raise ValueError(f"{key} must be a section with keys of its own, got {value!r}")
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict | None):
+                raise ValueError(f"{key} must be a section with keys of its own, got {value!r}")
             value = _meant(value or {}, hint)
         elif value is False and hint is not None and bool not in (hint, *get_args(hint)):
             if get_origin(hint) is Literal and "no" in get_args(hint):

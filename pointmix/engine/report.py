@@ -49,7 +49,7 @@ def start_lines(run: Run, recipe: str | None) -> str:
 def _schedule(run: Run) -> str:
     if run.scheduler is None:
         return "none"
-    warmup = run.scheduler.warmup_t / (run.updates_per_epoch if not run.scheduler.t_in_epochs else 1)
+    warmup = getattr(run.scheduler, "warmup_t", 0) / (run.updates_per_epoch if not run.scheduler.t_in_epochs else 1)
     return run.cfg.optim.sched + (f" after {warmup:.3g} epochs of warm-up" if warmup else "")
 
 
@@ -133,8 +133,8 @@ def draw_curves(path: Path, state: TrainState, *, select: str, metric: tuple[str
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     loss, value, lr = figure.subplots(1, 3)
     if state.curve:
-        x, losses, rates = zip(*state.curve, strict=True)
-        loss.plot(x, losses, color="tab:blue", alpha=0.3, lw=1, label="train, each point")
+        x, values, rates = zip(*state.curve, strict=True)
+        loss.plot(x, values, color="tab:blue", alpha=0.3, lw=1, label="train, each point")
         lr.plot(x, rates, color="tab:gray")
     steps, losses = [e["step"] for e in state.history], [e["train_loss"] for e in state.history]
     loss.plot(steps, losses, color="tab:blue", marker=".", label="train, epoch mean")
@@ -143,14 +143,14 @@ def draw_curves(path: Path, state: TrainState, *, select: str, metric: tuple[str
         entries = [e for e in state.history if e.get(split)]
         if not entries:
             continue
-        steps, values = [e["step"] for e in entries], [(100 if score.percent else 1) * e[split][key] for e in entries]
+        steps, scores = [e["step"] for e in entries], [(100 if score.percent else 1) * e[split][key] for e in entries]
         if all("loss" in e[split] for e in entries):
             loss.plot(steps, [e[split]["loss"] for e in entries], color=color, marker=".", label=label)
-        value.plot(steps, values, color=color, marker=".", label=label)
+        value.plot(steps, scores, color=color, marker=".", label=label)
         if split == select:
-            best = (max if score.larger_is_better else min)(range(len(values)), key=values.__getitem__)
+            best = (max if score.larger_is_better else min)(range(len(scores)), key=scores.__getitem__)
             label = f"selected: {score.text(entries[best][split][key])}"
-            value.scatter([steps[best]], [values[best]], color="tab:red", zorder=3, label=label)
+            value.scatter([steps[best]], [scores[best]], color="tab:red", zorder=3, label=label)
         value.legend(frameon=False, loc="lower right" if score.larger_is_better else "upper right")
     loss.legend(frameon=False)
     title = f"{score.label} (%)" if score.percent else score.label

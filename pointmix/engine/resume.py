@@ -22,7 +22,14 @@ from pointmix.tasks.config import RunConfig, as_plain, changed_key, is_longer
 from pointmix.utils.messages import one_line
 
 # Keys of metrics.json that are read when the same command meets a finished run, and their types.
-METRICS_KEYS = {"test": dict, "more_tests": dict, "scores": dict, "selected": dict, "model": dict, "info": dict}
+METRICS_KEYS: dict[str, type] = {
+    "test": dict,
+    "more_tests": dict,
+    "scores": dict,
+    "selected": dict,
+    "model": dict,
+    "info": dict,
+}
 METRICS_KEYS |= {"task": str, "select": str, "monitor": str, "data": str, "unit": str, "steps": int, "parameters": int}
 METRICS_KEYS |= {"epochs": float, "seconds": float, "pictures": list}
 
@@ -118,7 +125,7 @@ def previous_state(
     if not isinstance(config, dict) or not isinstance(parts, list):
         raise ValueError(f"{where} is not the state of a run: config or processes are missing; {hint}")
     pairs = (config, len(parts)), (vars(cfg), processes)
-    before, now = ((c.get("batch_size"), c.get("grad_accum_steps"), n) for c, n in pairs)
+    before, now = ((c.get("batch_size", 0), c.get("grad_accum_steps", 0), n) for c, n in pairs)
     if before != now and all(isinstance(n, int) for n in before):
         if math.prod(before) == math.prod(now):  # the same samples a step, in other batches
             config = config | {"batch_size": cfg.batch_size, "grad_accum_steps": cfg.grad_accum_steps}
@@ -189,8 +196,9 @@ def load_best(run: Run) -> None:
         run.lock.check()
     run.best_file = broadcast_object_list([run.best_file])[0]  # the main process has written it
     path = run.folder / states.FOLDER / str(run.best_file)
-    if states.best_step(path.name) != run.state.best["step"]:
-        raise ValueError(f"the best weights are {path}, expected those of step {run.state.best['step']}")
+    expected = None if run.state.best is None else run.state.best["step"]
+    if states.best_step(path.name) != expected:
+        raise ValueError(f"the best weights are {path}, expected those of step {expected}")
     states.check_file(path)
     checkpoint.load_weights(run.model, load_file(path), source=path)
 

@@ -113,7 +113,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
     model = create_run_model(task, cfg, info).to(accelerator.device)
     task.check_model(model, cfg, info)
     optim = cfg.optim
-    options = {} if optim.betas is None else {"betas": tuple(optim.betas)}
+    options: dict[str, Any] = {} if optim.betas is None else {"betas": tuple(optim.betas)}
     optimizer = create_optimizer_v2(
         model,
         opt=optim.opt,
@@ -141,8 +141,8 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
-        num_epochs=in_schedule,
-        warmup_epochs=warmup,
+        num_epochs=in_schedule,  # type: ignore[arg-type]  # parts of epochs are fine
+        warmup_epochs=warmup,  # type: ignore[arg-type]
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=cooldown,

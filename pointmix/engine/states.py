@@ -85,7 +85,8 @@ def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = No
         OSError: writing failed; the previous states are intact.
     """
     number = 1 if before is None else before.number + 1
-    begin, written = f"state{number}-step{state['train_state']['step']}", []
+    begin = f"state{number}-step{state['train_state']['step']}"
+    written: list[_Digested] = []
 
     def name() -> str:
         return f"{begin}-{written[0].sha.hexdigest()[:DIGITS]}.pt"
@@ -93,7 +94,7 @@ def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = No
     try:
         with replacing(folder / f"{begin}.pt", named=name) as file:
             written.append(_Digested(file))
-            torch.save(plain(state), written[0])
+            torch.save(plain(state), written[0])  # type: ignore[arg-type]  # it needs write and flush alone
     except OSError as e:
         raise OSError(f"{e}; {before.file}, the previous state, is intact" if before else str(e)) from e
     saved = Saved(number, name(), state["best_file"])
@@ -127,7 +128,7 @@ def load_state(folder: str | Path, *, quick: bool = False) -> tuple[dict[str, An
             continue
         if bad:
             warnings.warn(f"{'; '.join(bad)}: resuming from the previous state, {path.name}", stacklevel=2)
-        return state, Saved(int(STATE.fullmatch(path.name)[1]), path.name, state["best_file"])
+        return state, Saved(_number(path), path.name, state["best_file"])
     if not bad:
         raise FileNotFoundError(f"no state of a run in {folder}")
     raise ValueError(f"no state in {folder} is intact: {'; '.join(bad)}")
@@ -135,8 +136,13 @@ def load_state(folder: str | Path, *, quick: bool = False) -> tuple[dict[str, An
 
 def list_states(folder: Path) -> list[Path]:
     """The files of the states, newest first."""
-    found = {path: match for path in folder.glob("state*.pt") if (match := STATE.fullmatch(path.name))}
-    return sorted(found, key=lambda path: int(found[path][1]), reverse=True)
+    return sorted(filter(_number, folder.glob("state*.pt")), key=_number, reverse=True)
+
+
+def _number(path: Path) -> int:
+    """The number of a state, from 1 on; 0 for other files."""
+    match = STATE.fullmatch(path.name)
+    return int(match[1]) if match else 0
 
 
 def check_file(path: Path) -> None:
@@ -153,7 +159,7 @@ def check_file(path: Path) -> None:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             sha.update(chunk)
-    if not sha.hexdigest().startswith(match[match.lastindex]):
+    if not sha.hexdigest().startswith(match.groups()[-1]):
         raise ValueError(f"{path} is damaged: its digest differs from that in its name")
 
 
@@ -205,7 +211,8 @@ def plain(value: Any) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """The states of python's, numpy's and torch's global random generators, as plain values and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state_of_numpy: Any = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = state_of_numpy
     state = {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),

@@ -89,8 +89,9 @@ def _train(
         on=accelerator.is_main_process,
     )
     log.note(start_lines(run, recipe))
-    parts = None if previous is None else previous[0]["processes"]
-    if parts is not None:
+    parts = None
+    if previous is not None:
+        parts = previous[0]["processes"]
         log.note(f"resuming from step {run.state.step} of {max(run.state.step, run.last_step)} in {folder}")
         before = *(previous[0]["config"][key] for key in ("batch_size", "grad_accum_steps")), len(parts)
         if before != (now := (cfg.batch_size, cfg.grad_accum_steps, accelerator.num_processes)):

@@ -136,7 +136,8 @@ class Task(ABC, Generic[Config, Data, Batch]):
         Raises:
             ValueError: they are not settings of this version.
         """
-        kind = hints(self.config)["data"]
+        config: type = self.config
+        kind = hints(config)["data"]
         known = [field.name for field in dataclasses.fields(kind)]
         if unknown := sorted(set(info["data"]) - set(known)):
             raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")

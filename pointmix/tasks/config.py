@@ -71,7 +71,7 @@ class OptimConfig:
         from timm.optim import get_optimizer_info, list_optimizers
 
         check_fields(self, "optim.")
-        _check_known("optim.opt", self.opt.lower(), list_optimizers())
+        _check_known("optim.opt", self.opt.lower(), [str(name) for name in list_optimizers()])
         _check_known("optim.sched", self.sched, SCHEDULES)
         takes = get_optimizer_info(self.opt.lower())
         if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):

@@ -66,7 +66,7 @@ def test_the_share_of_the_time_spent_waiting(tmp_path, monkeypatch):
     assert (points[share, 2], points[share, 4]) == (0.25, 0.5) and (points[rate, 2], points[rate, 4]) == (4, 8)
 
 
-@pytest.mark.skipif(log_module.SummaryWriter is None, reason="tensorboard is not installed")
+@pytest.mark.skipif(log_module.tensorboard is None, reason="tensorboard is not installed")
 def test_a_run_goes_on_when_its_curves_cannot_be_written(tmp_path, capsys):
     hook = threading.excepthook
     log = Log(tmp_path / "run", epochs=2, updates_per_epoch=4, total_steps=8, step=0, **OF, on=True)

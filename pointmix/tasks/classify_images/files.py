@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from pointmix.data.images.config import DataConfig
+from pointmix.data.images.config import DataConfig, filled
 from pointmix.data.images.mask_files import put_mask
 from pointmix.data.images.normalize import join_bytes
 from pointmix.data.images.partial import MaskedTransform, partial_points
@@ -59,7 +59,7 @@ def reader(model: nn.Module, name: str, cfg: DataConfig, args: Namespace) -> Cal
     mode = getattr(model, "coord_mode", "inclusive")
 
     def read(path: str) -> Tensor | PointSet:
-        image = read_image(path, cfg.in_chans)
+        image = read_image(path, filled(cfg.in_chans))
         if not args.mask:
             return whole_image(image, cfg)[None]
         try:
@@ -72,7 +72,7 @@ def reader(model: nn.Module, name: str, cfg: DataConfig, args: Namespace) -> Cal
 
 def _transformed(transform: Callable[[Image.Image], Any], image: Image.Image, cfg: DataConfig) -> Tensor:
     try:
-        return join_bytes([transform(image)], mean=cfg.mean, std=cfg.std).to("cpu")
+        return join_bytes([transform(image)], mean=filled(cfg.mean), std=filled(cfg.std)).to("cpu")
     except (MemoryError, RuntimeError) as e:
         if not is_out_of_memory(e):
             raise

@@ -36,8 +36,8 @@ from pointmix.tasks.classification.task import (
 )
 from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader
+from pointmix.tasks.classify_images.named import open_named
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.named import load_checkpoint
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 MAX_SIDE = 8192  # pixels
@@ -146,17 +146,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         data: DataConfig | None = None,
     ) -> tuple[nn.Module, Info]:
         classes = None if data is None else build_test(data, batch_size=1)[1]
-        given = {} if classes is None else {"num_classes": len(classes)}
-        network = create_model(name, **given, **(kwargs or {}))
-        cfg = network.pretrained_cfg
-        if not cfg.get("input_size"):
-            raise ValueError(f"{name} takes point clouds, expected a model of images, or a run on clouds with --run")
-        load_checkpoint(network, name, checkpoint)
-        info = {"in_chans": cfg["input_size"][0], "img_size": cfg["input_size"][-1]}
-        info |= {key: list(cfg[key]) for key in ("mean", "std")}
-        info["data"] = {key: cfg[key] for key in ("crop_pct", "interpolation")}
-        about = {"name": name, "kwargs": kwargs or {}, "classes": classes or class_names(network.num_classes)}
-        return network.eval(), info | about | {"path": checkpoint}
+        return open_named(name, checkpoint=checkpoint, kwargs=kwargs or {}, classes=classes)
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         super().add_arguments(parser, command)
@@ -223,13 +213,3 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
 
 def _prepare(cfg: DataConfig, *, coord_mode: str) -> Callable[[Tensor], Tensor | PointSet]:
     return partial(partial_points, coord_mode=coord_mode) if is_partial(cfg) else lambda images: images
-
-
-def class_names(number: int) -> list[str]:
-    """Names of the classes of a network without data of its own: ImageNet's for 1000."""
-    if number != 1000:
-        return [f"class {i}" for i in range(number)]
-    from timm.data import ImageNetInfo
-
-    names = ImageNetInfo("imagenet-1k")
-    return [names.index_to_description(i).split(",")[0] for i in range(number)]
