@@ -136,10 +136,10 @@ def completed(file: Path, base: Path | None) -> str | None:
 def read(file: Path) -> dict[str, Any]:
     from pointmix.engine.recipes import load_yaml
 
-    found = load_yaml(file.read_text(encoding="utf-8"), str(file))
-    if not isinstance(found, dict):
+    recipe = load_yaml(file.read_text(encoding="utf-8"), str(file))
+    if not isinstance(recipe, dict):
         raise ValueError(f"{file} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
-    return found
+    return recipe
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -180,7 +180,7 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
     """Mean seconds a step, if they were measured with the same settings."""
     from pointmix.tasks.config import changed_key
 
-    found = []
+    speeds = []
     for file in (recipe.folder / f"speed{k}.json" for k in range(jobs)):
         try:
             speed = json.loads(file.read_text())
@@ -188,8 +188,8 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
             return None
         if speed.get("jobs") != jobs or changed_key(speed["config"], recipe.config()) is not None:
             return None
-        found.append(speed["seconds_per_step"])
-    return statistics.mean(found)
+        speeds.append(speed["seconds_per_step"])
+    return statistics.mean(speeds)
 
 
 def measure(recipe: Recipe, number: int, jobs: int) -> None:
@@ -199,8 +199,8 @@ def measure(recipe: Recipe, number: int, jobs: int) -> None:
     from pointmix.utils.atomic import write_text
 
     cfg = recipe.config()
-    found = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
-    write_text(recipe.folder / f"speed{number}.json", json.dumps(found, indent=1))
+    speed = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
+    write_text(recipe.folder / f"speed{number}.json", json.dumps(speed, indent=1))
 
 
 # ---- trainings --------------------------------------------------------------------------------------------------
@@ -216,10 +216,10 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:
-        found = previous_state(cfg, out, processes=1, quick=True)
+        state = previous_state(cfg, out, processes=1, quick=True)
     except ValueError as e:
         raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
-    return None if found is None else finished_metrics(cfg, out, found[0])
+    return None if state is None else finished_metrics(cfg, out, state[0])
 
 
 def ablate(argv: list[str]) -> list[str]:

@@ -126,7 +126,7 @@ def open_named(args: Namespace, data_flags: list[str], device: Any) -> tuple[nn.
 
     name = args.task or DEFAULT_TASK
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of random weights, which are those of a first look at its defaults
+        warnings.simplefilter("ignore")  # random weights are fine for reading the defaults
         default = get_task(name).data_config(open_model(model=args.model, task=name)[1])
     data = changed_data(default, data_flags)
     given = {"checkpoint": args.checkpoint, "kwargs": args.kwargs, "device": device}

@@ -6,7 +6,7 @@ python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
 python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
-A file that cannot be used is named on stderr and the others go on; the exit code is then 2.
+A file that cannot be used is named on stderr and the others are still predicted; the exit code is then 2.
 """
 
 from __future__ import annotations

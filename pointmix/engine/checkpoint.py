@@ -41,8 +41,8 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str | P
         if key not in weights:
             raise ValueError(f"{source} holds another model: {key} is missing, expected shape {tuple(tensor.shape)}")
         if weights[key].shape != tensor.shape:
-            found, expected = tuple(weights[key].shape), tuple(tensor.shape)
-            raise ValueError(f"{source} holds another model: {key} has shape {found}, expected {expected}")
+            shape, expected = tuple(weights[key].shape), tuple(tensor.shape)
+            raise ValueError(f"{source} holds another model: {key} has shape {shape}, expected {expected}")
     for key in weights:
         if key not in own:
             raise ValueError(f"{source} holds another model: {key} is not in the model, expected {len(own)} tensors")

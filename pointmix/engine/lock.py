@@ -55,7 +55,7 @@ def lock(folder: Path) -> Iterator[RunLock]:
     try:
         yield RunLock(folder, file)
     finally:
-        if new and [found.name for found in folder.glob("*")] == [LOCK] and _is_file_at(path, file):
+        if new and [path.name for path in folder.glob("*")] == [LOCK] and _is_file_at(path, file):
             path.unlink()
             with suppress(OSError):  # another run may have started in it
                 folder.rmdir()

@@ -16,7 +16,7 @@ FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # such as 1e-4,
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, and reads 1e-4 as a number."""
+    """Refuses a key that is in a mapping twice, and reads 1e-4 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, f"a key is a list or a mapping {where}")
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice, again {where}")
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice, again {where}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class TrainState:
-    """How far a run has come: plain values, saved with the weights."""
+    """The progress of a run: plain values, saved with its weights."""
 
     epoch: int = 0  # epochs ended, validation included
     update: int = 0  # optimizer steps in the current epoch
@@ -166,7 +166,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
 
 
 def run_info(task: AnyTask, cfg: RunConfig, splits: Splits[Any]) -> Info:
-    """What stands beside the weights, so that they can be used without the run's data."""
+    """The metadata of the weights, with which they can be used without the run's data."""
     network = {"task": task.name, "name": cfg.model.name, "kwargs": as_plain(cfg.model)["kwargs"]}
     return network | task.info(cfg, splits) | {"pointmix": version()}
 

@@ -177,7 +177,7 @@ def build_accelerator(cfg: RunConfig) -> Accelerator:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     AcceleratorState._reset_state()  # lets one process train twice, with another precision
-    on_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes (gloo) only when told
+    on_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes (gloo) only with cpu=True
     accelerator = Accelerator(mixed_precision=cfg.precision, cpu=on_cpu)
     if cfg.precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("precision fp16 needs a GPU; expected no or bf16 on the CPU")

@@ -53,7 +53,7 @@ def _check_parts(run: Run, state: dict[str, Any], source: str | Path) -> None:
     for key in ("model", "train_state", "total_steps", "processes", *given):
         _expect(key in state, f"{key} is missing")
     for key, own in given.items():
-        what = "missing" if own is not None else "there, though this run has none"
+        what = "missing" if own is not None else "set, but this run has none"
         _expect((state[key] is None) == (own is None), f"{key} is {what}")
     total = state["total_steps"]
     _expect(_count(total), f"total_steps is {total!r}, expected a number of steps")
@@ -69,8 +69,8 @@ def _check_parts(run: Run, state: dict[str, Any], source: str | Path) -> None:
             _expect(isinstance(value, Tensor), f"{name} has {key!r}: {type(value).__name__}, expected a tensor")
         fit_weights(own, weights, source=source)
         for key, value in own.state_dict().items():
-            found = weights[key].dtype
-            _expect(found == value.dtype, f"{name} has {key} in {found}, expected {value.dtype}")
+            dtype = weights[key].dtype
+            _expect(dtype == value.dtype, f"{name} has {key} in {dtype}, expected {value.dtype}")
             _expect(_finite(weights[key]), f"{name} has {key} that is not finite")
 
 
@@ -85,8 +85,8 @@ def _check_train_state(run: Run, state: dict[str, Any]) -> None:
     for key in ("curve", "history", "skipped"):
         _expect(isinstance(saved[key], list), f"train_state.{key} is a {type(saved[key]).__name__}, expected a list")
     step, steps = saved["step"], run.updates_per_epoch
-    there = f"step {step} is not update {saved['update']} of epoch {saved['epoch']} with {steps} steps an epoch"
-    _expect(step == saved["epoch"] * steps + saved["update"] and saved["update"] <= steps, f"train_state: {there}")
+    what = f"step {step} is not update {saved['update']} of epoch {saved['epoch']} with {steps} steps an epoch"
+    _expect(step == saved["epoch"] * steps + saved["update"] and saved["update"] <= steps, f"train_state: {what}")
     _expect(step <= run.total_steps, f"train_state.step is {step}, expected at most {run.total_steps}")
     points = all(isinstance(p, list | tuple) and len(p) == 3 and _count(p[0]) and _finite(p) for p in saved["curve"])
     _expect(points, "train_state.curve has a point that is not step, loss and learning rate")
@@ -104,7 +104,7 @@ def _check_train_state(run: Run, state: dict[str, Any]) -> None:
         last = entry["step"]
     _expect(
         last >= saved["epoch"] * steps,
-        f"train_state.history ends at step {last}, though epoch {saved['epoch']} has ended",
+        f"train_state.history ends at step {last}, but epoch {saved['epoch']} has ended",
     )
     best, entries = saved["best"], [repr(entry) for entry in saved["history"]]  # repr, as NaN is not equal to itself
     _expect(repr(best) in entries if entries else best is None, "train_state.best is no entry of train_state.history")
@@ -156,7 +156,7 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
         except Exception as e:  # any kind of error
             raise _Wrong(f"processes[{i}].rng is no state of the random generators: {str(e).splitlines()[0]}") from e
         if saved["update"] == 0:
-            _expect(part["loader"] is None, f"processes[{i}].loader is there at the start of an epoch")
+            _expect(part["loader"] is None, f"processes[{i}].loader is set at the start of an epoch")
             continue
         _expect(isinstance(part["loader"], dict), f"processes[{i}].loader is missing in the middle of an epoch")
         try:
@@ -165,9 +165,10 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
             raise _Wrong(f"processes[{i}].loader: {e}") from e
         expected = (saved["epoch"], min(saved["update"] * run.cfg.grad_accum_steps, len(train)))
         _expect(place == expected, f"processes[{i}].loader is at epoch and batch {place}, expected {expected}")
-    size, then = len(train.samples), state["config"].get("batch_size")
-    _expect(_count(then) and then > 0, f"config.batch_size is {then!r}, expected a whole number from 1 on")
-    before, now = then * len(parts), run.cfg.batch_size * run.accelerator.num_processes
+    size, batch_size = len(train.samples), state["config"].get("batch_size")
+    right = _count(batch_size) and batch_size > 0
+    _expect(right, f"config.batch_size is {batch_size!r}, expected a whole number from 1 on")
+    before, now = batch_size * len(parts), run.cfg.batch_size * run.accelerator.num_processes
     used, uses = size // before * before, size // now * now
     what = (
         f"an epoch took {used} of {size} samples, with this batch_size, grad_accum_steps and processes it takes {uses}"
@@ -175,11 +176,11 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
     _expect(used == uses, what)
 
 
-def _check_keys(name: str, found: Any, own: Any) -> None:
-    _expect(isinstance(found, dict), f"{name} is a {type(found).__name__}, expected a dict")
+def _check_keys(name: str, saved: Any, own: Any) -> None:
+    _expect(isinstance(saved, dict), f"{name} is a {type(saved).__name__}, expected a dict")
     for key in sorted(own):
-        _expect(key in found, f"{name} has no {key!r}")
-    for key in found:
+        _expect(key in saved, f"{name} has no {key!r}")
+    for key in saved:
         _expect(key in own, f"{name} has {key!r}, expected {', '.join(sorted(own))}")
 
 

@@ -19,7 +19,7 @@ def check_yaml(text: str, what: str) -> None:
         ValueError: one line with the name.
     """
     check_limit("METADATA_BYTES", len(text), what)
-    sizes: dict[str, int] = {}  # anchor -> values that it stands for
+    sizes: dict[str, int] = {}  # anchor -> number of its values
     above: list[tuple[str | None, int]] = []  # of each level: its anchor, and the values before it
     values = 0
     try:

@@ -4,8 +4,8 @@
     evaluate  info -> model, metric over test data -> table
     predict   info -> model, file -> rows of a table
 
-The info is a dict of JSON values that stands beside the weights: whatever is needed to build the network again and to
-feed it without the configuration. Tasks register themselves when they are imported:
+The info is a dict of JSON values, saved as metadata of the weights: all that is needed to build the network again and
+to prepare its inputs. Tasks register themselves when they are imported:
 
     @register_task("count_points")
     class CountPoints(Task[CountConfig, CountData, tuple[PointSet, Tensor]]): ...
@@ -75,8 +75,8 @@ class Task(ABC, Generic[Config, Data, Batch]):
 
     @abstractmethod
     def info(self, cfg: Config, splits: Any) -> Info:
-        """What stands beside the weights: "data", the settings of the data, and whatever else the methods below need.
-        The engine adds the network's "name" and "kwargs" before it calls them."""
+        """The metadata of the weights: "data", the settings of the data, and whatever else the methods below need. The
+        engine adds the network's "name" and "kwargs" before it calls them."""
 
     @abstractmethod
     def build_model(self, info: Info) -> nn.Module:
@@ -137,16 +137,16 @@ class Task(ABC, Generic[Config, Data, Batch]):
             ValueError: they are not settings of this version.
         """
         config: type = self.config
-        kind = hints(config)["data"]
+        kind, path = hints(config)["data"], info.get("path", "the run")
         known = [field.name for field in dataclasses.fields(kind)]
         if unknown := sorted(set(info["data"]) - set(known)):
-            raise ValueError(f"{info['path']}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
+            raise ValueError(f"{path}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
         try:
             return kind(**info["data"])
         except ValueError:
             raise
         except Exception as e:  # values of any type may be there
-            raise ValueError(f"{info['path']}: its data settings are invalid: {one_line(e)}") from e
+            raise ValueError(f"{path}: its data settings are invalid: {one_line(e)}") from e
 
     def open_named(
         self,
@@ -223,8 +223,9 @@ def register_task(name: str) -> Callable[[TaskClass], TaskClass]:
 
     def register(cls: TaskClass) -> TaskClass:
         other = type(_TASKS[name]) if name in _TASKS else cls
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"the task {name!r} is registered already, by {other.__module__}.{other.__qualname__}")
+        is_taken = (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__)
+        if is_taken or not cls.__module__.startswith(_BUILT_IN.get(name, "")):
+            raise ValueError(f"the task {name!r} is registered already, by {_BUILT_IN.get(name, other.__module__)}")
         cls.name = name
         _TASKS[name] = cls()
         return cls

@@ -43,8 +43,8 @@ def test_numbers_as_people_write_them(parse):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("epochs: 3\nseed: 1\nepochs: 4\n", "recipe.yaml cannot be read as YAML: 'epochs' stands twice, .* line 3"),
-        ("model: {kwargs: {a: {b: 1, b: 2}}}", "'b' stands twice, again in line 1"),
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "recipe.yaml cannot be read as YAML: 'epochs' is there twice, .* line 3"),
+        ("model: {kwargs: {a: {b: 1, b: 2}}}", "'b' is there twice, again in line 1"),
         ("? [1, 2]\n: 3\n", "a key is a list or a mapping in line 1"),
         ("- 1\n", r"recipe.yaml holds no settings, expected lines such as epochs: 300, got '\[1\]'"),
         ("words", "recipe.yaml holds no settings"),

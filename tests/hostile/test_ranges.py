@@ -43,7 +43,7 @@ RUN: list[tuple[str, object]] = [
     ("epochs", None),
     ("epochs", 1.5),
     ("batch_size", None),
-    ("accum", None),
+    ("grad_accum_steps", None),
     ("log_every", None),
 ]
 MODEL: list[tuple[str, object]] = [

@@ -114,8 +114,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
             images = self._prepare(info)(torch.stack(list(first.values())))
             draw_clusters(model, images, path, mean=splits.mean, std=splits.std, classes=splits.classes)
 
-        found = super().pictures(model, splits, info, test)
-        return found | {CLUSTERS: draw}
+        return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 
     # ---- trained networks -------------------------------------------------------------------------------------------
 

@@ -87,8 +87,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
             titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
             draw_clouds(model, clouds, path, titles=titles, up="y")
 
-        found = super().pictures(model, splits, info, test)
-        return found | {CLUSTERS: draw}
+        return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 
     # ---- trained networks -------------------------------------------------------------------------------------------
 
@@ -113,7 +112,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         super().add_arguments(parser, command)
         if command == "evaluate":
             parser.add_argument(
-                "--votes", type=int, default=1, help="mean of so many votes, on clouds scaled at random"
+                "--votes", type=int, default=1, help="mean of this many votes, on clouds scaled at random"
             )
         else:
             add_file_arguments(parser)
