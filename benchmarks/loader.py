@@ -47,7 +47,7 @@ def write_images(root: Path, number: int) -> None:
 def stream(splits) -> Iterator[tuple]:
     """Training batches, epoch after epoch."""
     for epoch in itertools.count():
-        splits.set_epoch(epoch)
+        splits.train.set_epoch(epoch)
         yield from splits.train
 
 
@@ -65,7 +65,7 @@ def load(batches: Iterator[tuple], workers: int, seconds: float) -> tuple[float,
 
 def train(run, batches: Iterator[tuple], seconds: float) -> tuple[float, float]:
     """Batches a second of training, and the share of the time in which it waits for them."""
-    from pointmix.engine.train import train_step
+    from pointmix.engine.loop import train_step
 
     for _ in range(2):
         train_step(run, [next(batches)]).item()
@@ -84,14 +84,14 @@ def measure(args: argparse.Namespace, flags: list[str]) -> list[dict]:
     import torch
 
     from pointmix.engine.flags import parse
-    from pointmix.engine.images import TrainImagesConfig
     from pointmix.engine.run import build_run
     from pointmix.engine.train import build_accelerator
+    from pointmix.tasks.classify_images import ClassifyImagesConfig
 
     given = ["--config", str(args.config), "--data.source", "folder", "--data.root", str(args.root)]
     given += ["--batch_size", str(args.batch), "--threads", str(args.threads), "--data.workers", "0"]
     given += [] if torch.accelerator.is_available() else ["--precision", "no"]  # recipes are for GPUs
-    cfg = parse(given + flags, TrainImagesConfig)
+    cfg = parse(given + flags, ClassifyImagesConfig)
     run = build_run(cfg, Path(), build_accelerator(cfg))
     run.wrapped.train()
     args.device = run.accelerator.device.type
@@ -101,7 +101,7 @@ def measure(args: argparse.Namespace, flags: list[str]) -> list[dict]:
     rows = []
     for workers in args.workers:
         data = dataclasses.replace(cfg.data, workers=workers)
-        run.splits = dataclasses.replace(cfg, data=data).build_splits(rank=0, world_size=1)
+        run.splits = run.task.build_splits(dataclasses.replace(cfg, data=data), rank=0, world_size=1)
         batches = stream(run.splits)
         alone, sent = load(batches, workers, args.seconds)
         both, waits = train(run, batches, args.seconds)

@@ -1,14 +1,16 @@
-"""Train image recipes over several seeds and compare them in one table.
+"""Train recipes over several seeds and compare them in one table.
 
 python scripts/ablate.py configs/ablations/cifar10/*.yaml --minutes 4 --jobs 2 --data.root DIR
-python scripts/ablate.py configs/ablations/*.yaml --base configs/image/hcformer_tiny_in1k.yaml --accum 4 --data.root DIR
+python scripts/ablate.py configs/ablations/*.yaml --base configs/image/hcformer_tiny_in1k.yaml --grad_accum_steps 4 \
+    --data.root DIR
+python scripts/ablate.py configs/points/*.yaml --task classify_points --data.root DIR
 
 The recipes come first. With --base, a YAML without a data section is a change to that recipe: its keys replace the
 base's, those of model.kwargs one by one, and the outcome is written to OUT/NAME.yaml. Recipes that come to the same are
-trained once. Flags that are not listed below go to every training, see scripts/train_image.py --help; each training is
-one process. Run folders are OUT/RECIPE/seedN, what each training says is in OUT/RECIPE/seedN.log, and the table is in
-OUT/ablation.md, .csv and .json. The same command again skips what is finished and goes on with the rest. The exit code
-is 1 where a training failed; the others are done all the same.
+trained once. Flags that are not listed below go to every training, see scripts/train.py --help; each training is one
+process. Run folders are OUT/RECIPE/seedN, the output of each training is in OUT/RECIPE/seedN.log, and the table is in
+OUT/ablation.md, .csv and .json. The same command again skips what is finished and continues with the rest. The exit
+code is 1 where a training failed; the others are done all the same.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import yaml
 
 from pointmix.utils.cli import exit_code
 
-TRAIN = Path(__file__).resolve().with_name("train_image.py")
+TRAIN = Path(__file__).resolve().with_name("train.py")
 EQUAL_TIME = """equal time: measure the speed of each recipe, as many of it at a time as --jobs says, and give it the
 optimizer steps of M minutes, validation and test not counted; its schedule ends with them. Warm-up epochs stay as many
 as they are"""
@@ -43,6 +45,7 @@ class Recipe:
     flags: tuple[str, ...]
     folder: Path
     text: str | None = None
+    task: str = "classify_images"
 
     @property
     def name(self) -> str:
@@ -50,7 +53,7 @@ class Recipe:
 
     def train_flags(self, seed: int) -> list[str]:
         """Flags of one training."""
-        own = [f"--seed={seed}", "--seeds=null", f"--out={self.run(seed)}"]
+        own = [f"--seed={seed}", "--seeds=null", f"--output_dir={self.run(seed)}"]
         return [f"--config={self.file}", *self.flags, *own]
 
     def run(self, seed: int) -> Path:
@@ -60,11 +63,11 @@ class Recipe:
     def config(self, seed: int = 0) -> Any:
         """Configuration of one training."""
         from pointmix.engine.flags import parse
-        from pointmix.engine.images import TrainImagesConfig
+        from pointmix.tasks.base import get_task
 
         first, *flags = self.train_flags(seed)
         first = first if self.text is None else f"--config={self.text}"
-        return parse([first, *flags], TrainImagesConfig, prog="ablate.py")
+        return parse([first, *flags], get_task(self.task).config, prog="ablate.py")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
@@ -73,13 +76,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--out OUT] [flags]",
+        usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--task TASK] "
+        "[--out OUT] [flags]",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default 1 2 3")
     parser.add_argument("--base", type=Path, metavar="YAML", help="the recipe that YAML files without data change")
     jobs = "trainings at a time, with one thread each where there are several (default 1)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--minutes", type=float, metavar="M", help=EQUAL_TIME)
+    parser.add_argument("--task", default="classify_images", metavar="TASK", help="default classify_images")
     parser.add_argument("--out", default="runs/ablation", metavar="OUT", help="default runs/ablation")
     parser.add_argument("--measure", type=int, metavar="K", help=argparse.SUPPRESS)  # write speedK.json of one recipe
 
@@ -97,7 +102,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, got {args.seeds}")
     for flag in flags:
-        if flag.split("=")[0] in ("--config", "--seed", "--restart"):
+        if flag.split("=")[0] in ("--config", "--seed", "--restart", "--output_dir"):
             raise ValueError(f"{flag.split('=')[0]} is set for each training; leave it out")
     for file in [*files, *([args.base] if args.base else [])]:
         if not file.is_file():
@@ -110,7 +115,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         text = completed(file, args.base)
         if text is not None and (out / file.name).resolve() == file.resolve():
             raise ValueError(f"{file} would be overwritten by what it comes to with --base; choose another --out")
-        recipes.append(Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text))
+        recipes.append(
+            Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text, args.task)
+        )
     return args, recipes
 
 
@@ -129,10 +136,10 @@ def completed(file: Path, base: Path | None) -> str | None:
 def read(file: Path) -> dict[str, Any]:
     from pointmix.engine.recipes import load_yaml
 
-    found = load_yaml(file.read_text(encoding="utf-8"), str(file))
-    if not isinstance(found, dict):
+    recipe = load_yaml(file.read_text(encoding="utf-8"), str(file))
+    if not isinstance(recipe, dict):
         raise ValueError(f"{file} holds no keys, expected a recipe such as configs/image/coc_cifar10.yaml")
-    return found
+    return recipe
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -146,9 +153,9 @@ def merged(base: Any, change: Any) -> Any:
 
 
 def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list[Recipe], dict[str, str]]:
-    """The recipes with the optimizer steps of so many minutes, and why others have none.
+    """The recipes with the optimizer steps that take that many minutes, and why others have none.
 
-    A speed once measured stays, so that the same command goes on with the same steps.
+    Measured speeds are kept, so that the same command continues with the same steps.
     """
     from pointmix.engine.jobs import last_line, run_all
 
@@ -156,8 +163,8 @@ def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list
     for recipe in recipes:
         if known_speed(recipe, jobs) is None:
             print(f"measuring the speed of {recipe.name}", flush=True)
-            flags = [*recipe.flags, f"--out={recipe.folder.parent}", f"--jobs={jobs}"]
-            command = [sys.executable, __file__, str(recipe.file), *flags]
+            own = [f"--out={recipe.folder.parent}", f"--jobs={jobs}", f"--task={recipe.task}"]
+            command = [sys.executable, __file__, str(recipe.file), *recipe.flags, *own]
             commands = {k: [*command, f"--measure={k}"] for k in range(jobs)}  # as many at once as train at once
             logs = {k: recipe.folder / f"speed{k}.log" for k in commands}
             for k, code in run_all(commands, logs, jobs=jobs):
@@ -171,9 +178,9 @@ def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list
 
 def known_speed(recipe: Recipe, jobs: int) -> float | None:
     """Mean seconds a step, if they were measured with the same settings."""
-    from pointmix.engine.config import changed_key
+    from pointmix.tasks.config import changed_key
 
-    found = []
+    speeds = []
     for file in (recipe.folder / f"speed{k}.json" for k in range(jobs)):
         try:
             speed = json.loads(file.read_text())
@@ -181,19 +188,19 @@ def known_speed(recipe: Recipe, jobs: int) -> float | None:
             return None
         if speed.get("jobs") != jobs or changed_key(speed["config"], recipe.config()) is not None:
             return None
-        found.append(speed["seconds_per_step"])
-    return statistics.mean(found)
+        speeds.append(speed["seconds_per_step"])
+    return statistics.mean(speeds)
 
 
 def measure(recipe: Recipe, number: int, jobs: int) -> None:
     """Write the speed of a recipe; `jobs` processes do so at once."""
-    from pointmix.engine.config import as_plain
     from pointmix.engine.speed import seconds_per_step
+    from pointmix.tasks.config import as_plain
     from pointmix.utils.atomic import write_text
 
     cfg = recipe.config()
-    found = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
-    write_text(recipe.folder / f"speed{number}.json", json.dumps(found, indent=1))
+    speed = {"seconds_per_step": seconds_per_step(cfg), "jobs": jobs, "config": as_plain(cfg)}
+    write_text(recipe.folder / f"speed{number}.json", json.dumps(speed, indent=1))
 
 
 # ---- trainings --------------------------------------------------------------------------------------------------
@@ -209,23 +216,24 @@ def finished(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 
     cfg, out = recipe.config(seed), recipe.run(seed)
     try:
-        found = previous_state(cfg, out, processes=1, quick=True)
+        state = previous_state(cfg, out, processes=1, quick=True)
     except ValueError as e:
         raise ValueError(f"{str(e).partition('; give')[0]}; give another --out, or remove that folder") from e
-    return None if found is None else finished_metrics(cfg, out, found[0])
+    return None if state is None else finished_metrics(cfg, out, state[0])
 
 
 def ablate(argv: list[str]) -> list[str]:
-    """Do all that is left to do; returns what failed."""
+    """Train what is not finished and write the table; returns what failed."""
     args, recipes = parse(argv)
     if args.measure is not None:
         return measure(recipes[0], args.measure, args.jobs) or []
 
     from pointmix.engine.compare import row, show
     from pointmix.engine.jobs import last_line, run_all
+    from pointmix.engine.report import read_scores
     from pointmix.utils.atomic import write_text
 
-    configs = {recipe.name: recipe.config() for recipe in recipes}  # wrong flags are told before anything is written
+    configs = {recipe.name: recipe.config() for recipe in recipes}  # refuses wrong flags before anything is written
     own = [name for name, cfg in configs.items() if cfg.steps is not None]
     if args.minutes is not None and own:
         raise ValueError(f"{own[0]} has its own steps; with --minutes leave them out")
@@ -236,31 +244,33 @@ def ablate(argv: list[str]) -> list[str]:
     recipes = [recipe for recipe in recipes if same[recipe.name] == recipe.name]
     failed: list[str] = []
 
-    def tell(what: str, why: str, log: Path) -> None:
+    def fail(what: str, why: str, log: Path) -> None:
         failed.append(what)
         print(f"failed: {what}: {why}; see {log}", file=sys.stderr, flush=True)
 
     if args.minutes is not None:
         recipes, slow = fit_steps(recipes, minutes=args.minutes, jobs=args.jobs)
         for name, why in slow.items():
-            tell(f"speed of {name}", why, Path(args.out) / name / "speed0.log")
+            fail(f"speed of {name}", why, Path(args.out) / name / "speed0.log")
     results = {(recipe.name, seed): finished(recipe, seed) for seed in args.seeds for recipe in recipes}
-    of = {recipe.name: recipe for recipe in recipes}
+    by_name = {recipe.name: recipe for recipe in recipes}
     todo = [key for key, metrics in results.items() if metrics is None]
-    commands = {(name, seed): [sys.executable, str(TRAIN), *of[name].train_flags(seed)] for name, seed in todo}
-    logs = {(name, seed): of[name].folder / f"seed{seed}.log" for name, seed in todo}
+    start = [sys.executable, str(TRAIN), f"--task={args.task}"]
+    commands = {(name, seed): [*start, *by_name[name].train_flags(seed)] for name, seed in todo}
+    logs = {(name, seed): by_name[name].folder / f"seed{seed}.log" for name, seed in todo}
     print(f"{len(todo)} trainings, {len(results) - len(todo)} finished before", flush=True)
     for done, ((name, seed), code) in enumerate(run_all(commands, logs, jobs=args.jobs), start=1):
         what = f"{name}, seed {seed}"
         if code:
-            tell(what, last_line(logs[name, seed]), logs[name, seed])
+            fail(what, last_line(logs[name, seed]), logs[name, seed])
             continue
-        metrics = results[name, seed] = finished(of[name], seed)
+        metrics = results[name, seed] = finished(by_name[name], seed)
         if metrics is None:
-            tell(what, "it ended without results", logs[name, seed])
+            fail(what, "it stopped without results", logs[name, seed])
             continue
-        share = metrics["test"][metrics["select_by"]]
-        print(f"{done}/{len(todo)} {what}: {100 * share:.2f} %, {metrics['seconds']:.0f} s", flush=True)
+        monitor = metrics["monitor"]
+        result = read_scores(metrics)[monitor].text(metrics["test"][monitor])
+        print(f"{done}/{len(todo)} {what}: {result}, {metrics['seconds']:.0f} s", flush=True)
     rows = []
     for name, cfg in configs.items():
         trained = same[name]
@@ -272,11 +282,11 @@ def ablate(argv: list[str]) -> list[str]:
 
 
 def equals(configs: dict[str, Any]) -> dict[str, str]:
-    """For each recipe the first one that trains the same, often itself."""
-    from pointmix.engine.config import as_plain
+    """For each recipe the first one with the same training, often itself."""
+    from pointmix.tasks.config import as_plain
 
     first: dict[str, str] = {}
-    plain = {name: as_plain(cfg) | {"name": None, "out": None} for name, cfg in configs.items()}
+    plain = {name: as_plain(cfg) | {"name": None, "output_dir": None} for name, cfg in configs.items()}
     return {name: first.setdefault(json.dumps(p, sort_keys=True), name) for name, p in plain.items()}
 
 

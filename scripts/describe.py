@@ -8,7 +8,7 @@ python scripts/describe.py deit_tiny_patch16_224                             # a
 
 Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either. Multiply-adds are
 those of the reference form, convolutions and linear maps alone or with more of what the fvcore library counts, see
-pointmix/counting.py.
+pointmix/profile/macs.py.
 """
 
 from __future__ import annotations

@@ -11,22 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pointmix.utils.cli import exit_code
+from pointmix.engine.command import train_command
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "image" / "coc_digits.yaml"
 
 
-def train(argv: list[str]) -> None:
-    from pointmix.engine.flags import parse_recipe
-    from pointmix.engine.images import TrainImagesConfig
-    from pointmix.engine.seeds import train_all
-
-    cfg, recipe = parse_recipe(argv, TrainImagesConfig, prog="train_image.py", embedded=str(EMBEDDED))
-    train_all(cfg, recipe=recipe)
-
-
 def main(argv: list[str]) -> int:
-    return exit_code(lambda: train(argv))
+    return train_command(argv, task="classify_images", prog="train_image.py", embedded=str(EMBEDDED))
 
 
 if __name__ == "__main__":

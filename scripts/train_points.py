@@ -12,22 +12,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pointmix.utils.cli import exit_code
+from pointmix.engine.command import train_command
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "points" / "coc_shapes.yaml"
 
 
-def train(argv: list[str]) -> None:
-    from pointmix.engine.flags import parse_recipe
-    from pointmix.engine.points import TrainPointsConfig
-    from pointmix.engine.seeds import train_all
-
-    cfg, recipe = parse_recipe(argv, TrainPointsConfig, prog="train_points.py", embedded=str(EMBEDDED))
-    train_all(cfg, recipe=recipe)
-
-
 def main(argv: list[str]) -> int:
-    return exit_code(lambda: train(argv))
+    return train_command(argv, task="classify_points", prog="train_points.py", embedded=str(EMBEDDED))
 
 
 if __name__ == "__main__":

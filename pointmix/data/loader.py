@@ -106,6 +106,10 @@ class BatchLoader(DataLoader, Generic[Inputs]):
         self._workers = sorted(started, key=lambda child: child.pid or 0) or self._workers
         return batches
 
+    def position(self, state: dict[str, int]) -> tuple[int, int]:
+        """Epoch and batch of a state; raises as `EpochBatches.place`."""
+        return self._order().place(state)
+
     def state_dict(self) -> dict[str, int]:
         return {**self._order().state_dict(), "batch": self.batches_yielded}
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and the files of a run."""
+"""Training, evaluation and the files of a run, whatever its task."""
 
 from __future__ import annotations
 

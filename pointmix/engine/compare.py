@@ -9,15 +9,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pointmix.engine.checkpoint import load_run
-from pointmix.engine.config import RunConfig
-from pointmix.engine.report import spread
+from pointmix.engine.report import mean_and_std, read_scores
 from pointmix.profile.macs import Macs, count, count_layers, has_parts, total
+from pointmix.tasks.base import get_task
+from pointmix.tasks.config import RunConfig
 from pointmix.utils.atomic import write_text
 
 COLUMNS = {
@@ -29,24 +29,24 @@ COLUMNS = {
     "parameters": "parameters",
     "macs_linear": "MMAC conv + linear",
     "macs_multiplied": "MMAC + products",
-    "images_per_second": "train images/s",
+    "samples_per_second": "train samples/s",
     "epochs": "epochs",
     "steps": "steps",
     "seconds": "train s",
 }
 NOTE = (
-    "Deviation of a sample (n - 1). Multiply-adds (10^6) of one image, by the reference form; the second count has "
-    "matrix products of activations too. Images/s and seconds are means over the seeds and include validation."
+    "Deviation of a sample (n - 1). Multiply-adds (10^6) of one sample, by the reference form; the second count has "
+    "matrix products of activations too. Samples/s and seconds are means over the seeds and include validation."
 )
 
 
 def row(name: str, cfg: RunConfig, runs: dict[int, dict[str, Any] | None], folder: Path) -> dict[str, Any]:
-    """What the table says of a recipe.
+    """A row of the table.
 
     Args:
-        name: of the recipe.
+        name: the recipe's.
         cfg: its configuration.
-        runs: metrics.json of each seed, None of those that did not end.
+        runs: metrics.json of each seed, None for those that did not finish.
         folder: holds seed<n>, the run folder of each.
     """
     ended = {seed: metrics for seed, metrics in runs.items() if metrics is not None}
@@ -55,32 +55,36 @@ def row(name: str, cfg: RunConfig, runs: dict[int, dict[str, Any] | None], folde
     if not ended:
         return known
     first, all_runs = next(iter(ended.values())), ended.values()
-    macs, by = image_macs(folder / f"seed{known['seeds'][0]}"), first["select_by"]
-    images = cfg.batch_size * cfg.accum * first["processes"]  # a step
+    macs, monitor = sample_macs(folder / f"seed{known['seeds'][0]}"), first["monitor"]
+    score = read_scores(first)[monitor]
+    samples = cfg.batch_size * cfg.grad_accum_steps * first["processes"]  # a step
     return known | {
-        "metric": f"test {first['shares'][by]}",
-        **spread([run["test"][by] for run in all_runs]),
+        "metric": f"test {score.label}",
+        "percent": score.percent,
+        **mean_and_std([run["test"][monitor] for run in all_runs]),
         "parameters": first["parameters"],
         "macs_linear": macs.linear,
         "macs_multiplied": macs.multiplied,
-        "images_per_second": statistics.fmean(images * run["steps"] / run["seconds"] for run in all_runs),
+        "samples_per_second": statistics.fmean(samples * run["steps"] / run["seconds"] for run in all_runs),
         "epochs": first["epochs"],
         "steps": first["steps"],
         "seconds": statistics.fmean(run["seconds"] for run in all_runs),
     }
 
 
-def image_macs(run: Path) -> Macs:
-    """Multiply-adds of the network in a run folder, for one image as in its evaluation."""
+def sample_macs(run: Path) -> Macs:
+    """Multiply-adds of the network in a run folder, for one sample as in its evaluation."""
     model, info = load_run(run)
-    x = torch.zeros(1, info["in_chans"], info["img_size"], info["img_size"])
+    x = get_task(info["task"]).example_input(info)
     return total(count(model, x)) if has_parts(model) else count_layers(model, x)
 
 
 def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:
-    """Print the table, and write it beside the runs as ablation.md, .csv and .json (fractions of 1, exact counts)."""
-    metric = next((r["metric"] for r in rows if "metric" in r), "test")
-    titles = [f"{metric} (%), mean" if key == "mean" else title for key, title in COLUMNS.items()]
+    """Print the table, and write it to ablation.md, .csv and .json in `out` (fractions of 1, exact counts)."""
+    metric, percent = next(((r["metric"], r["percent"]) for r in rows if "metric" in r), ("test", True))
+    titles = [
+        f"{metric}{' (%)' if percent else ''}, mean" if key == "mean" else title for key, title in COLUMNS.items()
+    ]
     table = Table(*titles)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -97,7 +101,7 @@ def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:
     write_text(out / "ablation.csv", text.getvalue())
     write_text(out / "ablation.json", json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
     console = Console()
-    console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
+    console.width = console.width if console.is_terminal else 200  # files and pipes have no width
     console.print(table)
     print(f"table in {out / 'ablation.md'}, .csv and .json")
 
@@ -108,7 +112,7 @@ def _cell(key: str, row: dict[str, Any]) -> str:
         return ""
     if key == "seeds":
         return f"{len(value)} of {len(value) + len(row['missing'])}" if row["missing"] else str(len(value))
-    forms = {"parameters": ",", "steps": ",", "epochs": ".4g", "images_per_second": ".0f", "seconds": ".0f"}
+    forms = {"parameters": ",", "steps": ",", "epochs": ".4g", "samples_per_second": ".0f", "seconds": ".0f"}
     if key in ("mean", "std"):
-        return f"{100 * value:.2f}"
+        return f"{100 * value:.2f}" if row["percent"] else f"{value:.4f}"
     return f"{value / 1e6:.2f}" if key.startswith("macs") else format(value, forms.get(key, ""))

@@ -1,4 +1,4 @@
-"""Equal results of equal runs on a GPU, where torch's quickest algorithms add up in any order."""
+"""Equal results of equal runs on a GPU, where the fastest algorithms of torch sum in any order."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 import torch
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it when CUDA starts
-FIXED = (":4096:8", ":16:8")  # with which its results are the same each time
+FIXED = (":4096:8", ":16:8")  # deterministic
 
 
 @contextmanager
 def deterministic(on: bool) -> Iterator[None]:
-    """Within the block, torch takes only algorithms whose results are the same each time; afterwards all is as before,
-    save the workspace of a CUDA that has started.
+    """Within the block torch uses deterministic algorithms only. Settings are restored afterwards, except for the
+    workspace of a CUDA that has started.
 
     Raises:
-        ValueError: CUDA has started with other settings, or an operation has no such algorithm; one line.
+        ValueError: CUDA has started with other settings, or an operation has no deterministic algorithm; one line.
     """
     if not on:
         yield
@@ -43,5 +43,5 @@ def deterministic(on: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = flags
         if workspace is not None:
             os.environ[WORKSPACE] = workspace
-        elif not torch.cuda.is_initialized():  # else CUDA keeps it, and so may the next run
+        elif not torch.cuda.is_initialized():  # else CUDA keeps it
             os.environ.pop(WORKSPACE, None)

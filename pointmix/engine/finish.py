@@ -1,125 +1,112 @@
-"""The end of a run: the look at the test data, and the files that it leaves."""
+"""The end of a run: the test, and the files that it leaves."""
 
 from __future__ import annotations
 
 import json
-import platform
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-import pointmix
 from pointmix.engine import checkpoint
-from pointmix.engine.config import as_plain
 from pointmix.engine.report import draw_curves, show_result
 from pointmix.engine.resume import all_skipped, load_best
-from pointmix.engine.run import Run, evaluate_run, model_info, numbers
-from pointmix.explain.confusion import draw_confusion
-from pointmix.nn.block import Block
+from pointmix.engine.run import Run, evaluate_run, numbers
+from pointmix.engine.versions import versions
+from pointmix.tasks.config import as_plain
+from pointmix.tasks.protocols import Metrics, Picture
 from pointmix.utils import atomic
 
-PICTURES = CURVES, CONFUSION, CLUSTERS = "curves.png", "confusion.png", "clusters.png"
+CURVES = "curves.png"
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Test the chosen weights and write the files of the run folder."""
-    at, cfg, accelerator, out = run.at, run.cfg, run.accelerator, run.out
+    """Test the selected weights and write the files of the run folder; returns the content of metrics.json."""
+    state, cfg, accelerator, task, folder = run.state, run.cfg, run.accelerator, run.task, run.folder
     load_best(run)
     test = evaluate_run(run, run.model, run.splits.test)
-    more = {name: evaluate_run(run, net, run.splits.test) for name, net in cfg.more_tests(run.model).items()}
-    metrics = {
+    more = {name: evaluate_run(run, net, run.splits.test) for name, net in task.more_tests(cfg, run.model).items()}
+    metrics: dict[str, Any] = {
+        "task": task.name,
         "test": test,
-        "more_tests": {name: numbers(found) for name, found in more.items()},
+        "more_tests": {name: numbers(result) for name, result in more.items()},
         "select": cfg.select,
-        "select_by": run.task.select_by,
-        "shares": run.task.shares,
-        "selected": at.best,
+        "monitor": task.monitor,
+        "scores": {name: asdict(score) for name, score in task.scores.items()},
+        "selected": state.best,
         **_best_on_test(run),
-        "history": at.history,
+        "history": state.history,
         "model": {"name": cfg.model.name, "kwargs": as_plain(cfg)["model"]["kwargs"]},
         "data": cfg.data_name,
-        "unit": cfg.unit,
+        "unit": task.unit,
+        "info": run.info,
         "parameters": sum(p.numel() for p in run.model.parameters()),
-        "classes": run.splits.classes,
-        "epochs": at.step / run.updates_per_epoch,
-        "steps": at.step,
-        "seconds": round(at.seconds, 3),
-        "waited": round(at.waited, 3),
+        "epochs": state.step / run.updates_per_epoch,
+        "steps": state.step,
+        "seconds": round(state.seconds, 3),
+        "waited": round(state.waited, 3),
         "processes": accelerator.num_processes,
         "device": str(accelerator.device.type),
         "skipped": all_skipped(run),
-        "versions": _versions(),
-        "pictures": _pictures(run, test),
+        "versions": versions(),
+        "pictures": [name for name, picture in _pictures(run, test).items() if not isinstance(picture, str)],
     }
     if not accelerator.is_main_process:
         return metrics
     console = Console(highlight=False)
-    checkpoint.save_model(out / checkpoint.FINAL, run.model, model_info(run))
-    atomic.write_text(out / "metrics.json", json.dumps(metrics, indent=1))  # it says that all is done
+    for name, picture in _pictures(run, test).items():
+        (folder / name).unlink(missing_ok=True)  # that of an earlier run
+        if isinstance(picture, str):
+            console.print(f"no {name}: {picture}", markup=False, soft_wrap=True)
+    checkpoint.save_model(folder / checkpoint.FINAL, run.model, run.info)
+    atomic.write_text(folder / "metrics.json", json.dumps(metrics, indent=1))  # with it the run is finished
     draw_pictures(run, metrics)
     if metrics["skipped"]:
-        what = f"{len(metrics['skipped'])} {cfg.unit}"
-        console.print(f"{what} could not be read and were skipped; metrics.json names them")
-    show_result(metrics, out, console=console)
+        count = f"{len(metrics['skipped'])} {task.unit}"
+        console.print(f"{count} could not be read and were skipped; metrics.json names them")
+    show_result(metrics, folder, console=console)
     return metrics
 
 
 def _best_on_test(run: Run) -> dict[str, Any]:
-    """With `select` test: the last epoch's result, and each metric's best over the epochs, whatever epoch it was in."""
+    """With `select` test: the last epoch's result, and each score's best over the epochs, whichever epoch that was."""
     if run.cfg.select != "test":
         return {}
-    tests = [entry["test"] for entry in run.at.history]
-    return {"last": tests[-1], "best_on_test": {name: max(t[name] for t in tests) for name in run.task.shares}}
+    tests = [entry["test"] for entry in run.state.history]
+    best = {}
+    for name, score in run.task.scores.items():
+        best[name] = (max if score.larger_is_better else min)(test[name] for test in tests)
+    return {"last": tests[-1], "best_on_test": best}
 
 
-def _pictures(run: Run, test: dict[str, Any]) -> list[str]:
-    """The pictures that are drawn of a run; says why there is none of clusters."""
-    name, why = run.cfg.model.name, None
-    blocks = [module for module in run.model.modules() if isinstance(module, Block)]
-    if not any(hasattr(run.model, method) for method in run.cfg.drawn_by):
-        why = f"{name} has no explain()"
-    elif blocks and all(block.mixer is None for block in blocks):
-        why = f"{name} clusters in none of its blocks"
-    if why is not None and run.accelerator.is_main_process:
-        Console(highlight=False).print(f"no {CLUSTERS}: {why}", markup=False, soft_wrap=True)
-    return [CURVES, *([CONFUSION] if "confusion" in test else []), *([CLUSTERS] if why is None else [])]
+def _pictures(run: Run, test: Metrics) -> dict[str, Picture]:
+    """The pictures of a run that holds its selected weights."""
+
+    def curves(path: Path) -> None:
+        monitor = run.task.monitor
+        draw_curves(path, run.state, select=run.cfg.select, metric=(monitor, run.task.scores[monitor]))
+
+    return {CURVES: curves, **run.task.pictures(run.model.eval(), run.splits, run.info, test)}
 
 
-def missing_pictures(metrics: dict[str, Any], out: Path) -> list[str]:
-    """Those that a finished run lacks: it was ended between its results and its pictures, or drawing failed."""
-    return [name for name in metrics.get("pictures", []) if not (out / name).exists()]
+def missing_pictures(metrics: dict[str, Any], folder: Path) -> list[str]:
+    """Pictures that a finished run lacks: it was stopped after its results, or drawing failed."""
+    return [name for name in metrics.get("pictures", []) if not (folder / name).exists()]
 
 
 def draw_pictures(run: Run, metrics: dict[str, Any]) -> None:
-    """Draw what is missing of a run that holds its chosen weights. What fails is a warning: the results are written."""
-    at, by = run.at, metrics["select_by"]
-    draw = {
-        CURVES: lambda path: draw_curves(
-            path, at.curve, at.history, select=metrics["select"], metric=(by, metrics["shares"][by])
-        ),
-        CONFUSION: lambda path: draw_confusion(path, metrics["test"]["confusion"], metrics["classes"]),
-        CLUSTERS: lambda path: _draw_clusters(run, path),
-    }
-    for name in missing_pictures(metrics, run.out):
+    """Draw what is missing, with the selected weights. A failure is a warning: the results are written already."""
+    pictures = _pictures(run, metrics["test"])
+    for name in missing_pictures(metrics, run.folder):
         try:
-            draw[name](run.out / name)
-        except Exception as e:  # whatever a library raises
+            _draw(pictures[name], run.folder / name)
+        except Exception as e:  # any library may raise anything
             why = f"{type(e).__name__}: {' '.join(str(e).split())}"
             warnings.warn(f"{name} was not drawn, the same command tries again: {why}", stacklevel=2)
 
 
-def _draw_clusters(run: Run, path: Path) -> None:
-    run.cfg.draw_clusters(run.model.eval(), run.splits, path)
-
-
-def _versions() -> dict[str, str]:
-    import accelerate
-    import timm
-    import torchvision
-
-    libraries = (pointmix, torch, torchvision, timm, accelerate)
-    found = {lib.__name__: str(getattr(lib, "__version__", "unknown")) for lib in libraries}
-    return {"python": platform.python_version(), **found}
+def _draw(picture: Picture, path: Path) -> None:
+    if not isinstance(picture, str):
+        picture(path)

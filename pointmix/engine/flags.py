@@ -1,4 +1,4 @@
-"""Configurations read from YAML files and command-line flags, by jsonargparse."""
+"""Configurations from YAML files and command-line flags, parsed by jsonargparse."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ import json
 import re
 from typing import Any, TypeVar
 
-from pointmix.engine.config import RunConfig
 from pointmix.engine.recipes import read_settings
+from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
 
 
 def parse(argv: list[str], kind: type[Config], *, prog: str = "train") -> Config:
-    """Read flags and `--config` files into a configuration of this kind, see `parse_recipe`."""
+    """Parse flags and `--config` files into a configuration of this class, see `parse_recipe`."""
     return parse_recipe(argv, kind, prog=prog)[0]
 
 
 def parse_recipe(
     argv: list[str], kind: type[Config], *, prog: str = "train", embedded: str | None = None
 ) -> tuple[Config, str]:
-    """Read flags and `--config` files into a configuration of this kind, and say what they were added to.
+    """Parse flags and `--config` files into a configuration of this class, and say what it is based on.
 
-    Files come first, wherever they stand among the flags, so flags always win. `embedded` is a YAML file for the data
-    that come with pointmix: it is taken where no file is named and the flags choose no other data. A `data.root`
-    without a `data.source` chooses `kind.root_source`, and is refused where there is none. Flags that name another
-    model than the files do leave behind the files' model.kwargs and the files' name, and flags that name another source
-    their name.
-    `--seeds 1 2 3` is the same as `--seeds=[1,2,3]`.
+    Files are read first, wherever they stand among the flags, so flags win. A `data.root` without a `data.source` sets
+    `kind.root_source`, and is refused where that is None. Flags that name another model than the files discard the
+    files' model.kwargs and name; flags that name another source discard their name. `--seeds 1 2 3` is the same as
+    `--seeds=[1,2,3]`.
+
+    Args:
+        prog: name of the command in messages.
+        embedded: YAML file that is used where no other is given and the flags set no other data.
 
     Returns:
-        The configuration, and the files that it is made of, or "defaults of PROG".
+        The configuration, and the files that it is based on, or "defaults of PROG".
 
     Raises:
-        ValueError: one line that names the key or file at fault.
+        ValueError: one line with the key or file that is wrong.
     """
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    # Else a configuration could name any class in model.kwargs, to be imported and called.
-    no_classes = {"validate_subclass_spec_in_any": False, "instantiate_subclass_spec_in_any": False}
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, **no_classes)
+    # Otherwise a configuration could name any class in model.kwargs to be imported and called.
+    set_parsing_settings(validate_subclass_spec_in_any=False, instantiate_subclass_spec_in_any=False)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=prog, description=kind.__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)
     for action in parser._actions:
         if (allowed := range_of(_hint(kind, action.dest))) is not None:
-            action.help += f" [{allowed}]"
+            action.help = f"{action.help} [{allowed}]"
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--seeds", nargs="+")
@@ -64,29 +66,33 @@ def parse_recipe(
             except (ArgumentError, TypeError) as e:
                 what = "the configuration" if "\n" in name else name
                 raise ValueError(f"{what}: {_in_words(e)}") from e
-        told = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
+        basis = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
         given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
         if given.get("data.root") and given.get("data.source") is None:
             if kind.root_source is None:
                 hint = "expected both, for a folder alone does not say what lies in it"
                 raise ValueError(f"data.root is {given.get('data.root')}, and data.source is not given; {hint}")
             flags.insert(0, f"--data.source={kind.root_source}")
-            told += f" (data.source {kind.root_source}, as data.root is given)"
-        elif embedded is not None and not files and given.get("data.source") in (None, kind().data.source):
-            files, told = [_as_flag(embedded, kind)], embedded
+            basis += f" (data.source {kind.root_source}, as data.root is given)"
+        elif embedded is not None and not files and given.get("data.source") in (None, _source(kind())):
+            files, basis = [_as_flag(embedded, kind)], embedded
         before, after = (parser.parse_args([*files, *more]) for more in ([], _without_print(flags)))
         if before.model.name != after.model.name:
             files.append("--model.kwargs={}")
-        if before.model.name != after.model.name or before.data.source != after.data.source:
+        if before.model.name != after.model.name or before.get("data.source") != after.get("data.source"):
             files.append("--name=null")
-        found = parser.instantiate(parser.parse_args([*files, *flags]))
+        values = parser.instantiate(parser.parse_args([*files, *flags]))
     except (ArgumentError, TypeError, OSError) as e:
         raise ValueError(_in_words(e)) from e
-    return kind(**{f.name: found[f.name] for f in dataclasses.fields(kind)}), told
+    return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}), basis
+
+
+def _source(cfg: RunConfig) -> str | None:
+    return getattr(cfg.data, "source", None)
 
 
 def _in_words(error: Exception) -> str:
-    """One line of what jsonargparse says, without Python's names for kinds of values."""
+    """An error of jsonargparse in one line, without Python's names for types."""
     text = " ".join(str(error).split())
     several = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
     text = re.sub(several, r"expected one of \1, got \2", text)
@@ -96,17 +102,17 @@ def _in_words(error: Exception) -> str:
 
 
 def _as_flag(name: str, kind: type[RunConfig]) -> str:
-    """The settings of a file as text, which jsonargparse takes in place of the file."""
+    """The settings of a file as text, which jsonargparse accepts in place of the file."""
     return "--config=" + json.dumps(read_settings(name, kind), default=str)
 
 
-def _hint(kind: type[RunConfig], key: str) -> Any:
-    """The annotation of a key such as optim.lr; None for what is no key."""
+def _hint(kind: type, key: str) -> Any:
+    """The annotation of a key such as optim.lr; None if there is no such key."""
     section, _, name = key.rpartition(".")
-    kind = hints(kind).get(section) if section else kind
-    return hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+    owner = hints(kind).get(section) if section else kind
+    return hints(owner).get(name) if isinstance(owner, type) and dataclasses.is_dataclass(owner) else None
 
 
 def _without_print(flags: list[str]) -> list[str]:
-    """Flags that can be parsed for a look: --print_config would print and exit."""
+    """Flags without --print_config, which would print and exit."""
     return [flag for flag in flags if not flag.startswith("--print_config")]

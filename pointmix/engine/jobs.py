@@ -10,21 +10,20 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import pointmix
-
 Key = TypeVar("Key", bound=Hashable)
 
 
 def run_all(commands: dict[Key, list[str]], logs: dict[Key, Path], *, jobs: int) -> Iterator[tuple[Key, int]]:
-    """Run commands, `jobs` at a time, and give the key and the exit code of each as it ends.
+    """Run commands, `jobs` at a time; yields the key and the exit code of each as it ends.
 
-    What they print goes to their logs. Several at a time compute with one thread each. Where the caller leaves before
-    the end, those that run are sent SIGTERM and waited for, so that trainings save their state.
+    Their output goes to their logs. With several at a time, each computes with one thread. If the caller stops early,
+    running commands get SIGTERM and are waited for, so that trainings save their state.
     """
     env = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if jobs > 1 else {})
-    package = str(Path(pointmix.__file__).parents[1])  # the children import what this process did
+    package = str(Path(__file__).parents[2])  # the children import the same package
     env["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [env.get("PYTHONPATH")])])
-    waiting, running = deque(commands), {}
+    waiting = deque(commands)
+    running: dict[Key, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -45,6 +44,6 @@ def run_all(commands: dict[Key, list[str]], logs: dict[Key, Path], *, jobs: int)
 
 
 def last_line(log: Path) -> str:
-    """The last thing that a command said, which is why it failed where it did."""
+    """The last line of a command's output: why it failed."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

@@ -1,4 +1,4 @@
-"""One run in one folder: a lock that the system takes back from a process that dies, however it dies."""
+"""One run in a folder at a time: a lock that the system releases when its process ends, in any way."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import BinaryIO
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
-_held: set[Path] = set()  # by this process, which a record lock does not keep from locking again
-_changing = threading.Lock()  # of _held: two threads must not both find a folder free
+_held: set[Path] = set()  # by this process; a record lock does not exclude its own process
+_changing = threading.Lock()  # guards _held
 
 
 class RunLock:
@@ -27,7 +27,7 @@ class RunLock:
         self.folder, self.file = folder, file
 
     def check(self) -> None:
-        """See that the folder is still the one that was locked.
+        """Check that the folder is still the one that was locked.
 
         Raises:
             OSError: it was removed, moved or replaced.
@@ -38,14 +38,14 @@ class RunLock:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[RunLock]:
-    """Hold the lock of a run folder, which is made if there is none, and removed again if nothing was written.
+    """Hold the lock of a run folder, which is created if needed, and removed again if nothing was written to it.
 
     Raises:
         OSError: another process holds it, or it is no folder; one line that names the folder and the process.
     """
     for above in (folder, *folder.parents):
         if above.exists() and not above.is_dir():
-            raise NotADirectoryError(f"the run folder is {folder}, but {above} is a file; give another --out")
+            raise NotADirectoryError(f"the run folder is {folder}, but {above} is a file; give another --output_dir")
     path, new = (folder / LOCK).resolve(), not folder.exists()
     with _changing:
         if path in _held:
@@ -55,12 +55,12 @@ def lock(folder: Path) -> Iterator[RunLock]:
     try:
         yield RunLock(folder, file)
     finally:
-        if new and [found.name for found in folder.glob("*")] == [LOCK] and _is_file_at(path, file):
+        if new and [path.name for path in folder.glob("*")] == [LOCK] and _is_file_at(path, file):
             path.unlink()
-            with suppress(OSError):  # another run may have come in between
+            with suppress(OSError):  # another run may have started in it
                 folder.rmdir()
         _held.discard(path)
-        file.close()  # gives the lock back
+        file.close()  # releases the lock
 
 
 def _locked(folder: Path, path: Path) -> BinaryIO:
@@ -68,7 +68,7 @@ def _locked(folder: Path, path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)
         try:
-            # A record lock, not flock: forked data workers do not inherit it, so it ends with this process alone.
+            # A record lock, not flock: forked data workers do not inherit it.
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             else:
@@ -80,7 +80,7 @@ def _locked(folder: Path, path: Path) -> BinaryIO:
             raise OSError(_refusal(folder, holder or "unknown")) from e
         except OSError as e:  # a file system without locks
             warnings.warn(f"{folder} cannot be locked ({e.strerror}): start one run in it only", stacklevel=4)
-        if _is_file_at(path, file):  # else its last holder has removed it since
+        if _is_file_at(path, file):  # else its last holder has removed it
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
             return file
@@ -88,7 +88,7 @@ def _locked(folder: Path, path: Path) -> BinaryIO:
 
 
 def _refusal(folder: Path, holder: int | str) -> str:
-    return f"another run writes to {folder} (process {holder}); wait for its end, or give another --out"
+    return f"another run writes to {folder} (process {holder}); wait for its end, or give another --output_dir"
 
 
 def _is_file_at(path: Path, file: BinaryIO) -> bool:

@@ -1,38 +1,43 @@
-"""What a run shows on its way: a progress bar or one line an epoch, and tensorboard."""
+"""Progress of a run: a progress bar or one line an epoch, and tensorboard."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pointmix.tasks.protocols import Score
+
 try:
-    from torch.utils.tensorboard import SummaryWriter
-except ImportError:  # tensorboard is optional
-    SummaryWriter = None
+    from torch.utils import tensorboard
+except ImportError:  # it is optional
+    tensorboard = None  # type: ignore[assignment]
 
 
 class Log:
-    """Tells of a run's progress, in one process only (`on`).
+    """Logs the progress of a run, on the main process only.
 
     Args:
         out: run folder; tensorboard's files go to out/tensorboard.
         epochs, updates_per_epoch: length of the run.
         step: optimizer steps already done.
         unit: what the samples are called, as "images".
-        shares: metrics that are fractions of 1, and what to call them.
-        on: whether this process tells anything.
+        scores: the metrics that are shown.
+        on: whether this process logs.
     """
 
     def __init__(self, out: Path, *, epochs: int, updates_per_epoch: int, total_steps: int, step: int, unit: str,
-                 shares: dict[str, str], on: bool) -> None:  # fmt: skip
-        self.on, self.epochs, self.updates_per_epoch, self.shares = on, epochs, updates_per_epoch, shares
+                 scores: Mapping[str, Score], on: bool) -> None:  # fmt: skip
+        self.on, self.epochs, self.updates_per_epoch, self.scores = on, epochs, updates_per_epoch, scores
         self.console = Console(quiet=not on, highlight=False)
-        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step) if on and SummaryWriter else None
+        self.writer = None
+        if on and tensorboard is not None:
+            self.writer = tensorboard.SummaryWriter(str(out / "tensorboard"), purge_step=step)
         self.hook_before = threading.excepthook
         if self.writer is not None:
             threading.excepthook = self._thread_failed
@@ -55,7 +60,12 @@ class Log:
         self.bar.start()
 
     def step(self, step: int, samples: int, *, waited: float = 0.0) -> None:
-        """Count one optimizer step over so many samples, for which it waited so many seconds."""
+        """Count one optimizer step.
+
+        Args:
+            samples: of all processes.
+            waited: seconds for which the step waited for its data.
+        """
         self.samples, self.waited = self.samples + samples, self.waited + waited
         if not self.bar.disable:
             epoch = f"{(step - 1) // self.updates_per_epoch + 1}/{self.epochs}"
@@ -73,13 +83,16 @@ class Log:
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An entry of the history: one line, and tensorboard's validation curves."""
-        looks = {look: entry[look] for look in ("val", "test") if entry.get(look)}
-        scores = {f"{look}/{name}": value for look, found in looks.items() for name, value in found.items()}
-        self._record(scores, entry["step"], flush=True)
+        splits = {split: entry[split] for split in ("val", "test") if entry.get(split)}
+        values = {f"{split}/{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
+        self._record(values, entry["step"], flush=True)
         self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()  # evaluation is not training time
-        seen = "".join(f"{look} loss {m['loss']:.4f}  {in_percent(m, self.shares)}  " for look, m in looks.items())
+        results = ""
+        for split, metrics in splits.items():
+            loss = f"loss {metrics['loss']:.4f}  " if "loss" in metrics and "loss" not in self.scores else ""
+            results += f"{split} {loss}{score_text(metrics, self.scores)}  "
         self.note(
-            f"epoch {entry['epoch']:g}/{self.epochs}  train loss {entry['train_loss']:.4f}  {seen}"
+            f"epoch {entry['epoch']:g}/{self.epochs}  train loss {entry['train_loss']:.4f}  {results}"
             f"lr {entry['lr']:.2e}  {entry['seconds']:.0f} s"
         )
 
@@ -88,7 +101,7 @@ class Log:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the bar away and close tensorboard's files."""
+        """Remove the bar and close tensorboard's files."""
         self.bar.stop()
         threading.excepthook = self.hook_before
         if self.writer is not None:
@@ -104,21 +117,21 @@ class Log:
                     self.writer.add_scalar(name, value, step)
                 if flush:
                     self.writer.flush()
-        except Exception as e:  # it raises again what its thread met
+        except Exception as e:  # it raises the errors of its thread again
             self._lose(e)
 
     def _lose(self, error: Exception) -> None:
-        """Training goes on without tensorboard's curves."""
+        """Training continues without tensorboard's curves."""
         self.writer = None
         why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         self.note(f"warning: tensorboard's files cannot be written any more: {why}")
 
     def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        """Tensorboard's own thread gives its error to the next call too, so it need not print a traceback."""
+        """No traceback for tensorboard's own thread: its next call raises the error again."""
         if not type(args.thread).__module__.startswith("tensorboard"):
             self.hook_before(args)
 
 
-def in_percent(metrics: dict[str, Any], shares: dict[str, str]) -> str:
-    """Those metrics that are fractions of 1, as "top-1 98.10 %  top-5 99.90 %"."""
-    return "  ".join(f"{label} {100 * metrics[name]:.2f} %" for name, label in shares.items() if name in metrics)
+def score_text(metrics: Mapping[str, Any], scores: Mapping[str, Score]) -> str:
+    """The scores among some metrics in one line, as "top-1 98.10 %  top-5 99.90 %"."""
+    return "  ".join(f"{score.label} {score.text(metrics[name])}" for name, score in scores.items() if name in metrics)

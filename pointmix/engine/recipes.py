@@ -1,4 +1,4 @@
-"""Settings in YAML files: YAML 1.1 as PyYAML reads it, without what it passes over or takes for something else."""
+"""Settings in YAML files, read more strictly than PyYAML does: no duplicate keys, and 1e-4 is a number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from pointmix.engine.yaml_check import check_yaml
 from pointmix.utils.ranges import hints
 
-FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # 1e-4, which PyYAML takes for text
+FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # such as 1e-4, which PyYAML reads as text
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, and reads 1e-4 as a number."""
+    """Refuses a key that is in a mapping twice, and reads 1e-4 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, f"a key is a list or a mapping {where}")
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice, again {where}")
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice, again {where}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -34,14 +34,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 
 
 def load_yaml(text: str, what: str) -> Any:
-    """The value that a YAML text stands for; None for an empty one.
+    """The value of a YAML text; None for an empty one.
 
     Args:
         text: YAML of plain values.
-        what: what to call it in messages, as its file's name.
+        what: its name in messages.
 
     Raises:
-        ValueError: it is no YAML, asks for objects, has a key twice or is too large; one line.
+        ValueError: it is no YAML, names objects, has a key twice or is too large; one line.
     """
     check_yaml(text, what)
     try:
@@ -53,12 +53,12 @@ def load_yaml(text: str, what: str) -> Any:
 def read_settings(name: str, kind: type) -> dict[str, Any]:
     """The settings in a YAML file, or in YAML text of several lines, for a dataclass of settings.
 
-    Where a setting that is no switch is false, `no` or `off` was written, which YAML takes for false: that is the
-    choice "no" where there is one, else null. An empty file holds no settings.
+    YAML reads `no` and `off` as false: for a setting that is no boolean this becomes the choice "no" where there is
+    one, else null. An empty file holds no settings.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no settings.
+        ValueError: it holds something else than settings.
     """
     if "\n" in name:
         text, name = name, "the configuration"
@@ -69,24 +69,25 @@ def read_settings(name: str, kind: type) -> dict[str, Any]:
             raise ValueError(f"{name} is not UTF-8 text: {e}") from e
     else:
         raise FileNotFoundError(f"no configuration file {name!r}")
-    found = load_yaml(text, name)
-    if found is None:
+    settings = load_yaml(text, name)
+    if settings is None:
         return {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(found)[:80]!r}")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{name} holds no settings, expected lines such as epochs: 300, got {str(settings)[:80]!r}")
     try:
-        return _meant(found, kind)
+        return _meant(settings, kind)
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from e
 
 
-def _meant(found: dict[str, Any], kind: type) -> dict[str, Any]:
+def _meant(settings: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Settings with `no` and `off` as the annotations of a dataclass mean them."""
     known, meant = hints(kind), {}
-    for key, value in found.items():
+    for key, value in settings.items():
         hint = known.get(key)
-        if dataclasses.is_dataclass(hint) and not isinstance(value, dict | None):
-            raise ValueError(f"{key} must be a section with keys of its own, got {value!r}")
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict | None):
+                raise ValueError(f"{key} must be a section with keys of its own, got {value!r}")
             value = _meant(value or {}, hint)
         elif value is False and hint is not None and bool not in (hint, *get_args(hint)):
             if get_origin(hint) is Literal and "no" in get_args(hint):

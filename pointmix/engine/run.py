@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import gather_object, set_seed
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
-import pointmix
 from pointmix.engine import states
-from pointmix.engine.config import ENDLESS, RunConfig, as_plain
 from pointmix.engine.evaluate import evaluate
 from pointmix.engine.lock import RunLock
+from pointmix.engine.versions import version
+from pointmix.models import list_models
+from pointmix.tasks.base import AnyTask, task_of
+from pointmix.tasks.config import ENDLESS, RunConfig, as_plain
+from pointmix.tasks.protocols import Info, Loader, Metric, Metrics, Splits
+
+Item = TypeVar("Item")
 
 
 @dataclass
-class Progress:
-    """Where a run stands: plain numbers, saved with the state."""
+class TrainState:
+    """The progress of a run: plain values, saved with its weights."""
 
     epoch: int = 0  # epochs ended, validation included
-    update: int = 0  # optimizer steps in the present epoch
+    update: int = 0  # optimizer steps in the current epoch
     step: int = 0  # optimizer steps in all
     seconds: float = 0.0
     waited: float = 0.0  # of these, for training data, without the start of its workers
-    losses: list[float] = field(default_factory=list)  # of the present epoch, one a step, of this process
+    losses: list[float] = field(default_factory=list)  # of the current epoch, one a step, of this process
     curve: list[list[float]] = field(default_factory=list)  # [step, mean loss since the last point, lr]
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry for each validation
     best: dict[str, Any] | None = None  # the entry of the history whose weights are kept
@@ -44,30 +53,33 @@ class Run:
     """The parts of a run, so that they can be saved and restored together."""
 
     cfg: RunConfig
-    out: Path
+    folder: Path
     accelerator: Accelerator
-    splits: Any  # see RunConfig.build_splits
-    task: Any  # see pointmix.tasks
+    task: AnyTask
+    splits: Splits[Any]
+    info: Info
+    loss: Callable[[nn.Module, Any], Tensor]
+    metric: Metric[Any]
     model: nn.Module  # the bare network
     wrapped: nn.Module  # the same, as accelerate prepared it
     ema: ModelEmaV3 | None
-    optimizer: Any
-    scheduler: Any
+    optimizer: AcceleratedOptimizer
+    scheduler: Scheduler | None
     epochs: int  # with cool-down
     total_steps: int
     updates_per_epoch: int
-    at: Progress
+    state: TrainState
     saved: states.Saved | None = None  # the newest state in the folder
-    best_file: str | None = None  # the weights of at.best
-    lock: RunLock | None = None  # of the main process
+    best_file: str | None = None  # the weights of state.best
+    lock: RunLock | None = None  # held by the main process
 
     @property
     def last_step(self) -> int:
         return min(self.total_steps, self.cfg.max_steps or self.total_steps)
 
     @property
-    def chosen(self) -> nn.Module:
-        """The network that is validated and tested."""
+    def eval_model(self) -> nn.Module:
+        """The network that is validated and tested: the moving average, or the trained one if there is no average."""
         return self.model if self.ema is None else self.ema.module
 
     @property
@@ -75,29 +87,43 @@ class Run:
         return max(group["lr"] for group in self.optimizer.param_groups)
 
 
-def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
-    """Everything of a run at its beginning.
+class AllProcesses:
+    """Sums and lists over the processes of an accelerator, see `pointmix.tasks.base.Processes`."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def sum(self, x: Tensor) -> Tensor:
+        return self.accelerator.reduce(x.to(self.accelerator.device), "sum")
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        return gather_object(items)
+
+
+def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
+    """All parts of a run before its first step.
 
     Raises:
-        FileNotFoundError, ValueError: data or model are not as the configuration says; one line.
+        FileNotFoundError, ValueError: data or model do not fit the configuration; one line.
     """
     set_seed(cfg.seed)  # every process builds the same weights
-    splits = cfg.build_splits(rank=accelerator.process_index, world_size=accelerator.num_processes)
-    task = cfg.build_task(splits)
-    model = create_run_model(cfg, splits).to(accelerator.device)
-    cfg.check_input(model, splits)
+    task = task_of(cfg)
+    splits = task.build_splits(cfg, rank=accelerator.process_index, world_size=accelerator.num_processes)
+    info = run_info(task, cfg, splits)
+    model = create_run_model(task, cfg, info).to(accelerator.device)
+    task.check_model(model, cfg, info)
     optim = cfg.optim
-    options = {} if optim.betas is None else {"betas": tuple(optim.betas)}
+    options: dict[str, Any] = {} if optim.betas is None else {"betas": tuple(optim.betas)}
     optimizer = create_optimizer_v2(
         model,
         opt=optim.opt,
-        lr=optim.scaled_lr(cfg.batch_size * cfg.accum * accelerator.num_processes),
+        lr=optim.scaled_lr(cfg.batch_size * cfg.grad_accum_steps * accelerator.num_processes),
         weight_decay=optim.weight_decay,
         filter_bias_and_bn=not optim.decay_all,
         fallback_no_weight_decay=True,  # tables without decay are no matrices for Muon either
         **options,
     )
-    updates_per_epoch = math.ceil(splits.steps_per_epoch / cfg.accum)
+    updates_per_epoch = math.ceil(len(splits.train) / cfg.grad_accum_steps)
     cooldown = 0 if optim.sched in ENDLESS else optim.cooldown_epochs
     in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - cooldown
     warmup = optim.warmup(max(in_schedule, 0))
@@ -106,17 +132,17 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
             f"steps {cfg.steps} are {cfg.steps / updates_per_epoch:.3g} epochs; expected more than the "
             f"{warmup + cooldown:g} of optim.warmup_epochs and optim.cooldown_epochs"
         )
-    told = optim.unused()
+    remarks = optim.unused()
     if in_schedule <= warmup:
         why = f"epochs is {cfg.epochs} and optim.warmup_epochs {warmup:g}"
-        told.append(f"all of the run is warm-up: {why}, expected a smaller one, or null")
-    for line in told if accelerator.is_main_process else ():
+        remarks.append(f"all of the run is warm-up: {why}, expected a smaller one, or null")
+    for line in remarks if accelerator.is_main_process else ():
         warnings.warn(line, stacklevel=2)
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
-        num_epochs=in_schedule,
-        warmup_epochs=warmup,
+        num_epochs=in_schedule,  # type: ignore[arg-type]  # parts of epochs are fine
+        warmup_epochs=warmup,  # type: ignore[arg-type]
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=cooldown,
@@ -132,56 +158,55 @@ def build_run(cfg: RunConfig, out: Path, accelerator: Accelerator) -> Run:
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
     return Run(
-        cfg=cfg, out=out, accelerator=accelerator, splits=splits, task=task, model=model, wrapped=wrapped,
-        ema=ema, optimizer=optimizer, scheduler=scheduler, epochs=math.ceil(total_steps / updates_per_epoch),
-        total_steps=total_steps, updates_per_epoch=updates_per_epoch, at=Progress(),
+        cfg=cfg, folder=folder, accelerator=accelerator, task=task, splits=splits, info=info,
+        loss=task.build_loss(cfg, info), metric=task.build_metric(info), model=model, wrapped=wrapped, ema=ema,
+        optimizer=optimizer, scheduler=scheduler, epochs=math.ceil(total_steps / updates_per_epoch),
+        total_steps=total_steps, updates_per_epoch=updates_per_epoch, state=TrainState(),
     )  # fmt: skip
 
 
-def create_run_model(cfg: RunConfig, splits: Any) -> nn.Module:
-    """The model of a configuration, for the classes, channels and coordinates of the data.
+def run_info(task: AnyTask, cfg: RunConfig, splits: Splits[Any]) -> Info:
+    """The metadata of the weights, with which they can be used without the run's data."""
+    network = {"task": task.name, "name": cfg.model.name, "kwargs": as_plain(cfg.model)["kwargs"]}
+    return network | task.info(cfg, splits) | {"pointmix": version()}
+
+
+def create_run_model(task: AnyTask, cfg: RunConfig, info: Info) -> nn.Module:
+    """The network of a configuration.
 
     Raises:
-        ValueError: there is no such model, or it does not take these arguments; one line.
+        ValueError: there is no such network, or it does not take these arguments; one line.
     """
-    given, name = cfg.data_kwargs(splits), cfg.model.name
-    for key in given.keys() & cfg.model.kwargs.keys():
-        raise ValueError(f"model.kwargs.{key} is set by the data ({given[key]}); leave it out")
+    name, kwargs = cfg.model.name, cfg.model.kwargs
     try:
-        return pointmix.create_model(name, **given, **as_plain(cfg.model)["kwargs"])
+        return task.build_model(info)
     except ValueError as e:
         raise ValueError(str(e) if name in str(e) else f"model {name}: {e}") from e
     except (RuntimeError, TypeError, AssertionError) as e:
-        if isinstance(e, TypeError) and any(f"'{key}'" in str(e) for key in given):
-            ours = ", ".join(pointmix.list_models())
-            raise ValueError(f"{name} does not take {cfg.unit}: {e}; expected one such as {ours}") from e
-        raise ValueError(f"cannot create model {name} with kwargs {cfg.model.kwargs}: {e}") from e
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(e))
+        twice = re.search(r"multiple values for keyword argument '(\w+)'", str(e))
+        if twice:
+            raise ValueError(f"model.kwargs.{twice[1]} is set by the data; leave it out") from e
+        if unknown and unknown[1] not in kwargs:
+            ours = ", ".join(list_models())
+            raise ValueError(f"{name} does not take {task.unit}: {e}; expected one such as {ours}") from e
+        raise ValueError(f"cannot create model {name} with kwargs {kwargs}: {e}") from e
 
 
-def evaluate_run(run: Run, model: nn.Module, loader: Any) -> dict[str, Any]:
-    """Metrics of `model` over a loader, added up over all processes."""
-    with torch.random.fork_rng(devices=[]):  # what evaluation draws must not move training
+def evaluate_run(run: Run, model: nn.Module, loader: Loader[Any]) -> Metrics:
+    """Metrics of a network over a loader of all processes."""
+    with torch.random.fork_rng(devices=[]):  # random numbers of evaluation must not change training
         return evaluate(
             model,
             loader,
-            task=run.task,
+            metric=run.metric,
             device=run.accelerator.device,
+            to_device=run.task.to_device,
             autocast=run.accelerator.autocast,
-            reduce=lambda sums: run.accelerator.reduce(sums, "sum"),
+            processes=AllProcesses(run.accelerator),
         )
 
 
-def numbers(metrics: dict[str, Any]) -> dict[str, float]:
+def numbers(metrics: Metrics) -> dict[str, float]:
     """The metrics that are single numbers."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def model_info(run: Run) -> dict[str, Any]:
-    """What stands beside weights, so that they can be used without the run's data."""
-    cfg, splits = run.cfg, run.splits
-    kwargs = cfg.data_kwargs(splits) | as_plain(cfg.model)["kwargs"]
-    in_chans = kwargs.pop("in_chans")
-    del kwargs["num_classes"]  # the classes say it
-    info = {"name": cfg.model.name, "kwargs": kwargs, "classes": list(splits.classes), "in_chans": in_chans}
-    info |= {"data": as_plain(splits.config), "pointmix": getattr(pointmix, "__version__", "unknown")}
-    return info | cfg.info(splits)

@@ -1,14 +1,14 @@
-"""The states of a run, from which training goes on: the last two, and the best weights that each of them names.
+"""The saved states of a run, from which it resumes: the last two, and the best weights that each of them names.
 
 The folder `checkpoint` of a run holds
 
     state<n>-step<step>-<digest>.pt            the n-th save, which names its best weights
     best-step<step>-<digest>.safetensors       the best weights of that step
 
-where a digest is the start of the file's SHA-256. A save writes the best weights, if they are new, then the state: its
-rename is the moment from which it counts. Then it removes what neither this state nor the one before names. Reading
-takes the newest state that is as it was written, together with its best weights. States are read with
-`weights_only=True`, so no pickle is trusted.
+where a digest is the start of the file's SHA-256. A save writes the best weights, if they are new, then the state,
+which is valid once it is renamed. Then it removes files that neither this state nor the previous one names. Reading
+takes the newest state whose digest is right, together with its best weights. States are read with `weights_only=True`,
+so no pickle is trusted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pointmix.utils.atomic import replacing
 FOLDER = "checkpoint"
 STATE = re.compile(r"state(\d+)-step(\d+)-([0-9a-f]{16})\.pt")
 BEST = re.compile(r"best-step(\d+)-([0-9a-f]{16})\.safetensors")
-DIGITS = 16  # of a digest that stand in a name
+DIGITS = 16  # of a digest in a file's name
 
 
 class Saved(NamedTuple):
@@ -44,7 +44,7 @@ class Saved(NamedTuple):
 
 
 class _Digested:
-    """Passes on what is written and digests it on the way, so that nothing is read again."""
+    """Digests what is written to a file, so that it need not be read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha = file, hashlib.sha256()
@@ -61,7 +61,7 @@ def save_best(folder: Path, model: nn.Module, info: dict[str, Any], *, step: int
     """Write the best weights of a run as `checkpoint.save_model` does; returns the file's name.
 
     Raises:
-        OSError: if writing failed.
+        OSError: writing failed.
     """
     parts, sha = weights_file(model, info), hashlib.sha256()
     for part in parts:
@@ -78,14 +78,15 @@ def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = No
 
     Args:
         folder: of the states.
-        state: has progress, with the step, and best_file, the name of its best weights, or None.
-        before: the state that the run goes on from; None for the first.
+        state: has train_state, with the step, and best_file, the name of its best weights, or None.
+        before: the previous state; None for the first.
 
     Raises:
-        OSError: if writing failed; the states before are whole.
+        OSError: writing failed; the previous states are intact.
     """
     number = 1 if before is None else before.number + 1
-    begin, written = f"state{number}-step{state['progress']['step']}", []
+    begin = f"state{number}-step{state['train_state']['step']}"
+    written: list[_Digested] = []
 
     def name() -> str:
         return f"{begin}-{written[0].sha.hexdigest()[:DIGITS]}.pt"
@@ -93,9 +94,9 @@ def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = No
     try:
         with replacing(folder / f"{begin}.pt", named=name) as file:
             written.append(_Digested(file))
-            torch.save(plain(state), written[0])
+            torch.save(plain(state), written[0])  # type: ignore[arg-type]  # it needs write and flush alone
     except OSError as e:
-        raise OSError(f"{e}; {before.file}, the state before, is whole" if before else str(e)) from e
+        raise OSError(f"{e}; {before.file}, the previous state, is intact" if before else str(e)) from e
     saved = Saved(number, name(), state["best_file"])
     keep = {*saved, *(before or ())}
     for path in folder.iterdir():
@@ -105,14 +106,14 @@ def save_state(folder: Path, state: dict[str, Any], *, before: Saved | None = No
 
 
 def load_state(folder: str | Path, *, quick: bool = False) -> tuple[dict[str, Any], Saved]:
-    """The newest state that is as it was written, onto the CPU. A damaged one that is newer is named in a warning.
+    """The newest intact state, on the CPU. Damaged newer ones are named in a warning.
 
     Args:
-        quick: read no tensor, so that digests are not checked; for a look, not to go on from.
+        quick: read no tensors and check no digests: to inspect a run, not to resume it.
 
     Raises:
         FileNotFoundError: there is no state.
-        ValueError: none is whole; one line.
+        ValueError: none is intact; one line.
     """
     folder, bad = Path(folder), []
     for path in list_states(folder):
@@ -126,17 +127,22 @@ def load_state(folder: str | Path, *, quick: bool = False) -> tuple[dict[str, An
             bad.append(f"{e}")
             continue
         if bad:
-            warnings.warn(f"{'; '.join(bad)}: going on from the state before, {path.name}", stacklevel=2)
-        return state, Saved(int(STATE.fullmatch(path.name)[1]), path.name, state["best_file"])
+            warnings.warn(f"{'; '.join(bad)}: resuming from the previous state, {path.name}", stacklevel=2)
+        return state, Saved(_number(path), path.name, state["best_file"])
     if not bad:
         raise FileNotFoundError(f"no state of a run in {folder}")
-    raise ValueError(f"no state in {folder} is whole: {'; '.join(bad)}")
+    raise ValueError(f"no state in {folder} is intact: {'; '.join(bad)}")
 
 
 def list_states(folder: Path) -> list[Path]:
     """The files of the states, newest first."""
-    found = {path: match for path in folder.glob("state*.pt") if (match := STATE.fullmatch(path.name))}
-    return sorted(found, key=lambda path: int(found[path][1]), reverse=True)
+    return sorted(filter(_number, folder.glob("state*.pt")), key=_number, reverse=True)
+
+
+def _number(path: Path) -> int:
+    """The number of a state, from 1 on; 0 for other files."""
+    match = STATE.fullmatch(path.name)
+    return int(match[1]) if match else 0
 
 
 def check_file(path: Path) -> None:
@@ -153,8 +159,8 @@ def check_file(path: Path) -> None:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             sha.update(chunk)
-    if not sha.hexdigest().startswith(match[match.lastindex]):
-        raise ValueError(f"{path} is damaged: it is not what was written (its digest differs)")
+    if not sha.hexdigest().startswith(match.groups()[-1]):
+        raise ValueError(f"{path} is damaged: its digest differs from that in its name")
 
 
 def best_step(name: str | None) -> int | None:
@@ -164,7 +170,7 @@ def best_step(name: str | None) -> int | None:
 
 
 def discard(folder: Path) -> None:
-    """Remove all states at once: a kill in between leaves none to go on from."""
+    """Remove all states at once: a run killed meanwhile has none to resume from."""
     if folder.exists():
         gone = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(gone, ignore_errors=True)
@@ -173,7 +179,7 @@ def discard(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written, by the names that `replacing` and `discard` give it."""
+    """Remove half-written files of killed processes, which `replacing` and `discard` name so."""
     for path in folder.glob(".*.tmp"):
         if path.name == f".{FOLDER}.tmp":
             shutil.rmtree(path, ignore_errors=True)
@@ -186,7 +192,7 @@ def _read(path: Path, *, mmap: bool) -> dict[str, Any]:
         state = load_torch(path, mmap=mmap)
     except ValueError as e:
         raise ValueError(f"{path} is not a training state: {e}") from e
-    for key in ("config", "model", "progress", "best_file"):
+    for key in ("config", "model", "train_state", "best_file"):
         if not isinstance(state, dict) or key not in state:
             raise ValueError(f"{path} is not a training state: expected a dict with the key {key!r}")
     return state
@@ -205,7 +211,8 @@ def plain(value: Any) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """The states of python's, numpy's and torch's global random generators, as plain values and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state_of_numpy: Any = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = state_of_numpy
     state = {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
@@ -217,7 +224,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the global random generators where `rng_state` found them."""
+    """Restore the global random generators from a result of `rng_state`."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     kind, keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""A saved state is looked at field by field before any of it is used."""
+"""A saved state is checked field by field before any of it is used."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from pointmix.engine import states
 from pointmix.engine.checkpoint import fit_weights
-from pointmix.engine.config import is_longer
+from pointmix.tasks.config import is_longer
 
 if TYPE_CHECKING:
     from pointmix.engine.run import Run
 
 
 def check_state(run: Run, state: dict[str, Any], *, source: str | Path) -> None:
-    """See that a state holds all that `run` needs, of the right kinds and sizes, finite, and without contradictions.
+    """Check that a state holds all that `run` needs: types, sizes, finite numbers, no contradictions.
 
     Raises:
         ValueError: one line that names the first field that is wrong, and what was expected.
     """
     try:
         _check_parts(run, state, source)
-        _check_progress(run, state)
+        _check_train_state(run, state)
         _check_optimizer(run.optimizer, state["optimizer"])
         for name, own in (("scheduler", run.scheduler), ("scaler", run.accelerator.scaler)):
             if own is not None:
@@ -50,10 +50,10 @@ def _expect(right: Any, what: str) -> None:
 
 def _check_parts(run: Run, state: dict[str, Any], source: str | Path) -> None:
     given = {"optimizer": run.optimizer, "scheduler": run.scheduler, "scaler": run.accelerator.scaler, "ema": run.ema}
-    for key in ("model", "progress", "total_steps", "processes", *given):
+    for key in ("model", "train_state", "total_steps", "processes", *given):
         _expect(key in state, f"{key} is missing")
     for key, own in given.items():
-        what = "missing" if own is not None else "there, though this run has none"
+        what = "missing" if own is not None else "set, but this run has none"
         _expect((state[key] is None) == (own is None), f"{key} is {what}")
     total = state["total_steps"]
     _expect(_count(total), f"total_steps is {total!r}, expected a number of steps")
@@ -69,47 +69,50 @@ def _check_parts(run: Run, state: dict[str, Any], source: str | Path) -> None:
             _expect(isinstance(value, Tensor), f"{name} has {key!r}: {type(value).__name__}, expected a tensor")
         fit_weights(own, weights, source=source)
         for key, value in own.state_dict().items():
-            found = weights[key].dtype
-            _expect(found == value.dtype, f"{name} has {key} in {found}, expected {value.dtype}")
+            dtype = weights[key].dtype
+            _expect(dtype == value.dtype, f"{name} has {key} in {dtype}, expected {value.dtype}")
             _expect(_finite(weights[key]), f"{name} has {key} that is not finite")
 
 
-def _check_progress(run: Run, state: dict[str, Any]) -> None:
-    at = state["progress"]
-    own = {field.name for field in dataclasses.fields(run.at)} - {"losses"}
-    _check_keys("progress", at, own)
+def _check_train_state(run: Run, state: dict[str, Any]) -> None:
+    saved = state["train_state"]
+    own = {field.name for field in dataclasses.fields(run.state)} - {"losses"}
+    _check_keys("train_state", saved, own)
     for key in ("epoch", "update", "step"):
-        _expect(_count(at[key]), f"progress.{key} is {at[key]!r}, expected a whole number from 0 on")
+        _expect(_count(saved[key]), f"train_state.{key} is {saved[key]!r}, expected a whole number from 0 on")
     for key in ("seconds", "waited"):
-        _expect(_number(at[key]) and at[key] >= 0, f"progress.{key} is {at[key]!r}, expected seconds")
+        _expect(_number(saved[key]) and saved[key] >= 0, f"train_state.{key} is {saved[key]!r}, expected seconds")
     for key in ("curve", "history", "skipped"):
-        _expect(isinstance(at[key], list), f"progress.{key} is a {type(at[key]).__name__}, expected a list")
-    step, steps = at["step"], run.updates_per_epoch
-    there = f"step {step} is not update {at['update']} of epoch {at['epoch']} with {steps} steps an epoch"
-    _expect(step == at["epoch"] * steps + at["update"] and at["update"] <= steps, f"progress: {there}")
-    _expect(step <= run.total_steps, f"progress.step is {step}, expected at most {run.total_steps}")
-    points = all(isinstance(p, list | tuple) and len(p) == 3 and _count(p[0]) and _finite(p) for p in at["curve"])
-    _expect(points, "progress.curve has a point that is not step, loss and learning rate")
-    last, select = 0, run.task.select_by
-    for entry in at["history"]:
+        _expect(isinstance(saved[key], list), f"train_state.{key} is a {type(saved[key]).__name__}, expected a list")
+    step, steps = saved["step"], run.updates_per_epoch
+    what = f"step {step} is not update {saved['update']} of epoch {saved['epoch']} with {steps} steps an epoch"
+    _expect(step == saved["epoch"] * steps + saved["update"] and saved["update"] <= steps, f"train_state: {what}")
+    _expect(step <= run.total_steps, f"train_state.step is {step}, expected at most {run.total_steps}")
+    points = all(isinstance(p, list | tuple) and len(p) == 3 and _count(p[0]) and _finite(p) for p in saved["curve"])
+    _expect(points, "train_state.curve has a point that is not step, loss and learning rate")
+    last, monitor = 0, run.task.monitor
+    for entry in saved["history"]:
         named = isinstance(entry, dict) and {"epoch", "step", "train_loss", "val", "lr", "seconds"} <= entry.keys()
-        _expect(named and _count(entry["step"]), "progress.history has an entry without step, train_loss, val or lr")
-        _expect(last < entry["step"] <= step, f"progress.history has step {entry['step']} after {last}, of {step}")
+        _expect(named and _count(entry["step"]), "train_state.history has an entry without step, train_loss, val or lr")
+        _expect(last < entry["step"] <= step, f"train_state.history has step {entry['step']} after {last}, of {step}")
         own_numbers = {key: value for key, value in entry.items() if key not in ("val", "test")}
-        _expect(_finite(own_numbers), f"progress.history has numbers that are not finite, at step {entry['step']}")
-        for look in ("val", "test"):  # what was measured may well be infinite
-            found = entry.get(look)
-            scored = found is None or (isinstance(found, dict) and type(found.get(select)) in (int, float))
-            _expect(scored, f"progress.history has no {look} {select} at step {entry['step']}")
+        _expect(_finite(own_numbers), f"train_state.history has numbers that are not finite, at step {entry['step']}")
+        for split in ("val", "test"):  # their metrics may be infinite
+            result = entry.get(split)
+            scored = result is None or (isinstance(result, dict) and type(result.get(monitor)) in (int, float))
+            _expect(scored, f"train_state.history has no {split} {monitor} at step {entry['step']}")
         last = entry["step"]
-    _expect(last >= at["epoch"] * steps, f"progress.history ends at step {last}, though epoch {at['epoch']} has ended")
-    best, entries = at["best"], [repr(entry) for entry in at["history"]]  # repr, for NaN is not equal to itself
-    _expect(repr(best) in entries if entries else best is None, "progress.best is no entry of progress.history")
+    _expect(
+        last >= saved["epoch"] * steps,
+        f"train_state.history ends at step {last}, but epoch {saved['epoch']} has ended",
+    )
+    best, entries = saved["best"], [repr(entry) for entry in saved["history"]]  # repr, as NaN is not equal to itself
+    _expect(repr(best) in entries if entries else best is None, "train_state.best is no entry of train_state.history")
     kept = states.best_step(state["best_file"])
     expected = None if best is None else best["step"]
     _expect(kept == expected, f"the best weights are {state['best_file']}, expected those of step {expected}")
-    pairs = all(isinstance(p, list | tuple) and [type(text) for text in p] == [str, str] for p in at["skipped"])
-    _expect(pairs, "progress.skipped has an entry that is not file and reason")
+    pairs = all(isinstance(p, list | tuple) and [type(text) for text in p] == [str, str] for p in saved["skipped"])
+    _expect(pairs, "train_state.skipped has an entry that is not file and reason")
 
 
 def _check_optimizer(own: Any, state: Any) -> None:
@@ -135,13 +138,13 @@ def _check_optimizer(own: Any, state: Any) -> None:
 
 
 def _check_processes(run: Run, state: dict[str, Any]) -> None:
-    parts, at, train = state["processes"], state["progress"], run.splits.train
+    parts, saved, train = state["processes"], state["train_state"], run.splits.train
     _expect(parts, "processes is empty")
     for i, part in enumerate(parts):
         _check_keys(f"processes[{i}]", part, {"rng", "loader", "losses"})
         losses, rng = part["losses"], part["rng"]
-        right = isinstance(losses, list) and len(losses) == at["update"] and all(map(_number, losses))
-        _expect(right, f"processes[{i}].losses are not the {at['update']} losses of the epoch")
+        right = isinstance(losses, list) and len(losses) == saved["update"] and all(map(_number, losses))
+        _expect(right, f"processes[{i}].losses are not the {saved['update']} losses of the epoch")
         _expect(isinstance(rng, dict), f"processes[{i}].rng is no dict")
         try:
             random.Random().setstate((rng["python"][0], tuple(rng["python"][1]), rng["python"][2]))
@@ -150,31 +153,34 @@ def _check_processes(run: Run, state: dict[str, Any]) -> None:
             torch.Generator().set_state(rng["torch"])
             if "cuda" in rng and torch.cuda.is_available():
                 torch.Generator("cuda").set_state(rng["cuda"])
-        except Exception as e:  # the generators refuse in many ways
+        except Exception as e:  # any kind of error
             raise _Wrong(f"processes[{i}].rng is no state of the random generators: {str(e).splitlines()[0]}") from e
-        if at["update"] == 0:
-            _expect(part["loader"] is None, f"processes[{i}].loader is there at the start of an epoch")
+        if saved["update"] == 0:
+            _expect(part["loader"] is None, f"processes[{i}].loader is set at the start of an epoch")
             continue
         _expect(isinstance(part["loader"], dict), f"processes[{i}].loader is missing in the middle of an epoch")
         try:
-            place = train.batch_sampler.place(part["loader"])
+            place = train.position(part["loader"])
         except ValueError as e:
             raise _Wrong(f"processes[{i}].loader: {e}") from e
-        expected = (at["epoch"], min(at["update"] * run.cfg.accum, run.splits.steps_per_epoch))
+        expected = (saved["epoch"], min(saved["update"] * run.cfg.grad_accum_steps, len(train)))
         _expect(place == expected, f"processes[{i}].loader is at epoch and batch {place}, expected {expected}")
-    size, then = train.batch_sampler.size, state["config"].get("batch_size")
-    _expect(_count(then) and then > 0, f"config.batch_size is {then!r}, expected a whole number from 1 on")
-    dealt, now = then * len(parts), run.cfg.batch_size * run.accelerator.num_processes
-    used, uses = size // dealt * dealt, size // now * now
-    what = f"an epoch took {used} of {size} samples, with this batch_size, accum and processes it takes {uses}"
+    size, batch_size = len(train.samples), state["config"].get("batch_size")
+    right = _count(batch_size) and batch_size > 0
+    _expect(right, f"config.batch_size is {batch_size!r}, expected a whole number from 1 on")
+    before, now = batch_size * len(parts), run.cfg.batch_size * run.accelerator.num_processes
+    used, uses = size // before * before, size // now * now
+    what = (
+        f"an epoch took {used} of {size} samples, with this batch_size, grad_accum_steps and processes it takes {uses}"
+    )
     _expect(used == uses, what)
 
 
-def _check_keys(name: str, found: Any, own: Any) -> None:
-    _expect(isinstance(found, dict), f"{name} is a {type(found).__name__}, expected a dict")
+def _check_keys(name: str, saved: Any, own: Any) -> None:
+    _expect(isinstance(saved, dict), f"{name} is a {type(saved).__name__}, expected a dict")
     for key in sorted(own):
-        _expect(key in found, f"{name} has no {key!r}")
-    for key in found:
+        _expect(key in saved, f"{name} has no {key!r}")
+    for key in saved:
         _expect(key in own, f"{name} has {key!r}, expected {', '.join(sorted(own))}")
 
 
@@ -187,7 +193,7 @@ def _number(value: Any) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    """Whether no number in it, however deep, is infinite or NaN."""
+    """Whether no number in a nested value is infinite or NaN."""
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(value.isfinite().all())
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Configurations in YAML that hold values only, and stay small when they are read."""
+"""YAML is checked before it is read: plain values only, and not too many of them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import yaml
 
 from pointmix.utils.limits import check_limit
 
-DEEPEST = 50  # levels; deeper ones end in Python's limit of recursion
+DEEPEST = 50  # levels; deeper ones may exceed Python's recursion limit
 
 
 def check_yaml(text: str, what: str) -> None:
-    """Refuse YAML that stands for more values than the limit YAML_VALUES allows once its aliases are written out, is
-    nested too deeply, or names a class to be made. Text that is no YAML is left to whoever reads it.
+    """Refuse YAML that has more values than the limit YAML_VALUES once its aliases are expanded, is nested too deeply,
+    or names a class to create. Text that is no YAML is left to its reader.
 
     Args:
-        what: what to call it in messages.
+        what: its name in messages.
     Raises:
-        ValueError: naming it.
+        ValueError: one line with the name.
     """
     check_limit("METADATA_BYTES", len(text), what)
-    sizes: dict[str, int] = {}  # anchor -> values that it stands for
+    sizes: dict[str, int] = {}  # anchor -> number of its values
     above: list[tuple[str | None, int]] = []  # of each level: its anchor, and the values before it
     values = 0
     try:
@@ -30,7 +30,7 @@ def check_yaml(text: str, what: str) -> None:
                     sizes[anchor] = values - before
             elif isinstance(event, yaml.AliasEvent):
                 if event.anchor in (anchor for anchor, _ in above):
-                    raise ValueError(f"{what}: the alias {event.anchor} stands within what it stands for")
+                    raise ValueError(f"{what}: the alias {event.anchor} contains itself")
                 values += sizes.get(event.anchor, 1)
             elif isinstance(event, yaml.NodeEvent):
                 if isinstance(event, yaml.CollectionStartEvent):

@@ -1,8 +1,7 @@
-"""What a training step computes, one file a task: the loss of a batch, what is counted on a batch, and the summary."""
+"""What networks are trained for, one folder a task. `base` says what a task is, `config` what all runs can set."""
 
 from __future__ import annotations
 
-from pointmix.tasks.classify import Classify
-from pointmix.tasks.points import ClassifyPoints
+from pointmix.tasks.base import Task, get_task, list_tasks, register_task
 
-__all__ = ["Classify", "ClassifyPoints"]
+__all__ = ["Task", "get_task", "list_tasks", "register_task"]

@@ -7,8 +7,8 @@ import torch
 
 from pointmix.data.images.config import DataConfig
 from pointmix.engine import finish
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.images import MixConfig, TrainImagesConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 from tests.engine.forks import Forks
 
 # Two stages of one block: drop-path acts in the second.
@@ -40,21 +40,20 @@ def forks():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes most of the time of a short run."""
-    monkeypatch.setattr(finish, "draw_curves", lambda *args, **kwargs: None)
-    monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
+    monkeypatch.setattr(finish, "_draw", lambda picture, path: None)
 
 
 @pytest.fixture
 def tiny_config(tmp_path):
     """Makes configurations of 3 epochs of 7 batches on 112 digits, with everything that is random switched on."""
 
-    def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> TrainImagesConfig:
-        cfg = TrainImagesConfig(
+    def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> ClassifyImagesConfig:
+        cfg = ClassifyImagesConfig(
             data=DataConfig(**({"limit": 112} | (data or {}))),
             model=ModelConfig(name="coc_tiny", kwargs=TINY | {"drop_path_rate": 0.2} | (kwargs or {})),
             optim=OptimConfig(**(OPTIM | (optim or {}))),
             mix=MixConfig(**({"mixup": 0.4, "cutmix": 1.0, "smoothing": 0.1} | (mix or {}))),
-            out=str(tmp_path / "run"),
+            output_dir=str(tmp_path / "run"),
             epochs=3,
             batch_size=16,
             log_every=2,

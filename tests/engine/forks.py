@@ -39,9 +39,10 @@ class Forks:
         """
         import yaml
 
-        from pointmix.engine.config import as_plain
+        from pointmix.tasks.base import task_of
+        from pointmix.tasks.config import as_plain
 
-        job = {"config": yaml.safe_dump(as_plain(cfg)), "unit": cfg.unit, "ranks": ranks, "kill": kill or {}}
+        job = {"config": yaml.safe_dump(as_plain(cfg)), "task": task_of(cfg).name, "ranks": ranks, "kill": kill or {}}
         self.server.stdin.write(json.dumps(job | {"timeout": timeout}) + "\n")
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
@@ -123,24 +124,23 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
             size = str(job["ranks"])
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        from pointmix.engine import checkpoint, finish
-        from pointmix.engine import train as engine
+        from pointmix.engine import finish, loop
         from pointmix.engine.flags import parse
-        from pointmix.engine.images import TrainImagesConfig
-        from pointmix.engine.points import TrainPointsConfig
+        from pointmix.engine.train import train
+        from pointmix.tasks.base import get_task
+        from pointmix.utils import atomic
         from pointmix.utils.cli import exit_code
 
-        for name in ("draw_curves", "draw_confusion", "_draw_clusters"):
-            setattr(finish, name, lambda *args, **kwargs: None)
+        finish._draw = lambda picture, path: None
         kill = job["kill"] if job["kill"].get("rank", 0) == rank else {}
         watch = Watch(kill, log if rank == 0 else None)
-        checkpoint.open = watch.open
+        atomic.open = watch.open
         os.fsync, os.replace = watch.before("sync", os.fsync), watch.before("replace", os.replace)
         unlink = watch.before("unlink", Path.unlink)
         Path.unlink = lambda path, missing_ok=False: unlink(path) if path.exists() else None
-        engine.train_step = watch.before("step", engine.train_step)
-        config = {c.unit: c for c in (TrainImagesConfig, TrainPointsConfig)}[job["unit"]]
-        code = exit_code(lambda: engine.train(parse([f"--config={job['config']}"], config)))
+        loop.train_step = watch.before("step", loop.train_step)
+        config = get_task(job["task"]).config
+        code = exit_code(lambda: train(parse([f"--config={job['config']}"], config)))
     except BaseException:
         import traceback
 
@@ -153,10 +153,12 @@ def serve() -> None:
     import torch
     from sklearn.datasets import load_digits
 
-    import pointmix.engine.points
     import pointmix.engine.seeds
+    from pointmix.tasks.base import get_task, list_tasks
 
     torch.set_num_threads(1)
+    for name in list_tasks():
+        get_task(name)
     load_digits()
     with torch.no_grad():  # what is compiled on the first call is then there in each fork
         pointmix.create_model("pointmlp", dim=8, neighbors=4).eval()(torch.rand(1, 64, 3))

@@ -18,9 +18,9 @@ import pytest
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine import states
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.points import SmoothConfig, TrainPointsConfig
 from pointmix.engine.train import train
+from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 from tests.engine.trees import assert_equal
 
 KILLS = int(os.environ.get("POINTMIX_KILLS", "3"))
@@ -29,7 +29,7 @@ MLP = dict(dim=8, expansion=[2, 2], pre_blocks=[1, 1], pos_blocks=[1, 1], neighb
 
 def assert_same_end(one, two):
     """Weights, averages, optimizer, random states, losses, metrics; the two files of weights byte for byte."""
-    one, two = Path(one.out), Path(two.out)
+    one, two = Path(one.output_dir), Path(two.output_dir)
     (a, saved), (b, _) = (states.load_state(out / states.FOLDER) for out in (one, two))
     assert_equal(a, b)
     assert_equal(*(json.loads((out / "metrics.json").read_text()) for out in (one, two)))
@@ -41,7 +41,7 @@ def assert_same_end(one, two):
 @pytest.fixture
 def config(tiny_config, tmp_path):
     def make(kind, ranks):
-        usual = dict(batch_size=16 // ranks, epochs=2, save_every_steps=3, out=str(tmp_path / "straight"))
+        usual = dict(batch_size=16 // ranks, epochs=2, save_every_steps=3, output_dir=str(tmp_path / "straight"))
         if kind == "images":
             return tiny_config(**usual)
         rng = np.random.default_rng(0)
@@ -50,11 +50,9 @@ def config(tiny_config, tmp_path):
             with h5py.File(tmp_path / "main_split_nobg" / f"{split}_objectdataset.h5", "w") as file:
                 data = rng.normal(size=(count, 40, 3)).astype(np.float32)
                 file.update({"data": data, "label": np.arange(count) % 3})
-        data = dict(
-            source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0, dropout_ratio=0.3
-        )
-        return TrainPointsConfig(
-            data=PointDataConfig(**data, jitter=0.01, sampling="random"),
+        data = dict(source="scanobjectnn", variant="obj_only", root=str(tmp_path), points=32, rotate=180.0)
+        return ClassifyPointsConfig(
+            data=PointDataConfig(**data, dropout_ratio=0.3, jitter=0.01, sampling="random"),
             model=ModelConfig("pointmlp", MLP),
             optim=OptimConfig(lr=0.01, lr_base_batch=16, warmup_epochs=0, ema_decay=0.9),
             mix=SmoothConfig(0.1),
@@ -78,7 +76,7 @@ def test_killed_at_any_moment(config, forks, tmp_path, kind, ranks):
     rng.shuffle(kinds)
     while sum(killed.values()) < KILLS:
         folder += 1
-        cfg, code = dataclasses.replace(straight, out=str(tmp_path / str(folder))), -9
+        cfg, code = dataclasses.replace(straight, output_dir=str(tmp_path / str(folder))), -9
         while code == -9:
             kill = None
             if sum(killed.values()) < KILLS:
@@ -104,9 +102,9 @@ def test_a_flipped_bit_is_never_trained_on(tiny_config, tmp_path):
     """Anywhere in the newest state and its best weights: the run goes on from the state before, to the same end."""
     straight = tiny_config(epochs=2)
     train(straight)
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "flipped"), save_every_steps=2)
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "flipped"), save_every_steps=2)
     train(dataclasses.replace(cfg, max_steps=9))
-    folder, rng = Path(cfg.out, states.FOLDER), random.Random(0)
+    folder, rng = Path(cfg.output_dir, states.FOLDER), random.Random(0)
     newest, (_, saved) = states.list_states(folder)[0], states.load_state(folder)
     for path in (newest, folder / saved.best):
         whole = path.read_bytes()
@@ -120,11 +118,13 @@ def test_a_flipped_bit_is_never_trained_on(tiny_config, tmp_path):
     data = bytearray(newest.read_bytes())
     data[rng.randrange(len(data))] ^= 16
     newest.write_bytes(data)
-    with pytest.warns(UserWarning, match=f"{newest.name} is damaged.*: going on from the state before, state") as told:
+    with pytest.warns(
+        UserWarning, match=f"{newest.name} is damaged.*: resuming from the previous state, state"
+    ) as told:
         train(cfg)
     assert len([w for w in told if "damaged" in str(w.message)]) == 1
     assert_same_end(straight, cfg)
     for path in states.list_states(folder):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match="no state in .* is whole: .*; give another --out, or --restart true"):
+    with pytest.raises(ValueError, match="no state in .* is intact: .*; give another --output_dir, or --restart true"):
         train(cfg)

@@ -77,6 +77,7 @@ def test_weights_of_another_model_name_the_first_tensor():
 
 
 INFO = {
+    "task": "classify_images",
     "name": "coc_tiny",
     "kwargs": {
         "dims": [16, 24],
@@ -91,6 +92,7 @@ INFO = {
     "mean": [0.5],
     "std": [0.25],
     "img_size": 16,
+    "data": {},
 }
 
 
@@ -110,7 +112,9 @@ def test_load_run_fetches_nothing(tmp_path, monkeypatch):
     kwargs = INFO["kwargs"] | {"pretrained": True, "checkpoint_path": "gone.pth"}
     checkpoint.save_model(tmp_path / "model.safetensors", model, INFO | {"kwargs": kwargs})
     given, create = {}, pointmix.create_model
-    monkeypatch.setattr("pointmix.models.create_model", lambda name, **kw: given.update(kw) or create(name, **kw))
+    monkeypatch.setattr(
+        "pointmix.tasks.classify_images.task.create_model", lambda name, **kw: given.update(kw) or create(name, **kw)
+    )
     load_run(tmp_path)
     assert given.keys() == INFO["kwargs"].keys() | {"num_classes", "in_chans"}
 
@@ -125,7 +129,7 @@ def test_load_run_errors(tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file"):
         load_run(file)
     save_file({"w": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match="was not written by a run: its metadata has no 'name'"):
+    with pytest.raises(ValueError, match="was not written by a run: its metadata has no 'task'"):
         load_run(file)
     checkpoint.save_model(file, nn.Linear(1, 1), INFO)
     with pytest.raises(ValueError, match="holds another model: stages.0"):

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
-import pointmix
-from pointmix import PointSet
 from pointmix.engine import evaluate
-from pointmix.engine.config import ModelConfig
-from pointmix.engine.evaluate import check_input, try_input
-from pointmix.engine.train import train
-from pointmix.tasks import Classify
+from pointmix.tasks.classification.metrics import TopAccuracy
 
 
 class Table(nn.Module):
@@ -26,6 +19,16 @@ class Table(nn.Module):
         return self.drop(10.0 * nn.functional.one_hot(x[:, 0, 0, 0].long(), 7).float())
 
 
+class Others:
+    """Other processes, with these sums."""
+
+    def __init__(self, *sums):
+        self.sums = torch.tensor(sums, dtype=torch.float64)
+
+    def sum(self, x):
+        return x + self.sums
+
+
 def batches(*sizes):
     for size in sizes:
         targets = torch.arange(size) % 7
@@ -35,7 +38,7 @@ def batches(*sizes):
 def test_uneven_batches_weigh_by_images():
     model = Table().train()
     wrong = (torch.zeros(1, 1, 1, 1), torch.tensor([3]))
-    result = evaluate(model, [*batches(7, 2), wrong], task=Classify(7))
+    result = evaluate(model, [*batches(7, 2), wrong], metric=TopAccuracy())
     assert result["top1"] == pytest.approx(9 / 10)
     right_loss = torch.log(torch.tensor(1 + 6 * torch.e**-10)).item()
     assert result["loss"] == pytest.approx((9 * right_loss + 10 + right_loss) / 10, rel=1e-5)
@@ -44,79 +47,43 @@ def test_uneven_batches_weigh_by_images():
 
 def test_evaluation_mode_stays_and_no_gradient():
     model = Table().eval()
-    seen = []
-    model.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
-    evaluate(model, batches(3), task=Classify(7))
-    assert not model.training and seen == [False]
+    grad = []
+    model.register_forward_hook(lambda *_: grad.append(torch.is_grad_enabled()))
+    evaluate(model, batches(3), metric=TopAccuracy())
+    assert not model.training and grad == [False]
 
 
-def test_reduce_adds_processes():
-    result = evaluate(Table(), batches(4), task=Classify(7), reduce=lambda sums: sums + torch.tensor([0, 4, 0, 4]))
+def test_processes_are_added():
+    result = evaluate(Table(), batches(4), metric=TopAccuracy(), processes=Others(0, 4, 0, 4))
     assert result["top1"] == 0.5 and result["top5"] == 1.0
 
 
 def test_a_process_without_a_batch_takes_part():
-    result = evaluate(Table(), [], task=Classify(7), reduce=lambda sums: sums + torch.tensor([1, 2, 3.0, 4]))
+    result = evaluate(Table(), [], metric=TopAccuracy(), processes=Others(1, 2, 3, 4))
     assert result == {"top1": 0.25, "top5": 0.5, "loss": 0.75}
 
 
-def test_images_that_a_model_cannot_take_are_refused_in_one_line():
-    model = nn.Sequential(nn.Conv2d(3, 4, 7)).train()
-    check_input(model, "net", in_chans=3, img_size=7)
-    for channels, size in ((3, 6), (1, 7)):
-        with pytest.raises(ValueError, match=f"net does not take images of {channels}x{size}x{size}: ") as e:
-            check_input(model, "net", in_chans=channels, img_size=size)
-        assert "\n" not in str(e.value) and model.training
+def test_a_metric_starts_anew():
+    metric = TopAccuracy()
+    first = evaluate(Table(), batches(4), metric=metric)
+    assert evaluate(Table(), batches(4), metric=metric) == first
 
 
-def test_a_network_that_keeps_the_map_is_not_trained(tiny_config, monkeypatch):
-    cfg = tiny_config(kwargs={"global_pool": ""}, data={"img_size": 32})
-    monkeypatch.setattr("pointmix.engine.train._fit", None)
-    message = r"coc_tiny gives \(1, 10, \d, \d\) for one of images of 1x32x32, expected \(1, 10\), .* global_pool"
-    with pytest.raises(ValueError, match=message) as e:
-        train(cfg)
-    assert "\n" not in str(e.value)
+def test_a_batch_may_be_any_tree():
+    class Mean:
+        def reset(self):
+            self.values = []
+
+        def update(self, model, batch):
+            self.values.append(model(batch["x"][0]).mean().item())
+
+        def compute(self):
+            return {"mean": sum(self.values) / len(self.values)}
+
+    trees = [{"x": [torch.ones(2)], "name": "a"}, {"x": [torch.zeros(2)], "name": "b"}]
+    assert evaluate(nn.Identity(), trees, metric=Mean()) == {"mean": 0.5}
 
 
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate(Table(), [], task=Classify(7))
-
-
-@pytest.mark.parametrize("name, size", [("resnet10t", 32), ("pointmlp_elite", None)])
-def test_a_network_with_batch_norm_refuses_batches_of_one_before_training(name, size):
-    model = pointmix.create_model(name, num_classes=3)
-    blank = PointSet.from_points(torch.rand(20, 3)) if size is None else torch.zeros(1, 3, size, size)
-    before = copy.deepcopy(model.state_dict())
-    try_input(model, name, blank, what="it")
-    with pytest.raises(ValueError, match=f"batch_size must be at least 2 for {name}, whose BatchNorm is over a batch"):
-        try_input(model, name, blank, what="it", alone=True)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key])
-
-
-@pytest.mark.parametrize("name, size", [("resnet10t", 64), ("coc_tiny", 32)])
-def test_a_batch_of_one_with_several_values_per_channel_is_taken(name, size):
-    model = pointmix.create_model(name, num_classes=3)
-    check_input(model, name, in_chans=3, img_size=size, alone=True)
-
-
-def test_a_run_with_batches_of_one_names_batch_size_before_its_first_step(tiny_config, monkeypatch):
-    mix = {"mixup": 0, "cutmix": 0}
-    cfg = tiny_config(data={"img_size": 32}, model=ModelConfig("resnet10t"), mix=mix, batch_size=1)
-    monkeypatch.setattr("pointmix.engine.train._fit", None)
-    with pytest.raises(ValueError, match="batch_size must be at least 2 for resnet10t"):
-        train(cfg)
-
-
-def test_images_that_fit_into_no_memory_are_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"^images of 3x99999999x99999999 do not fit into memory$"):
-        check_input(nn.Conv2d(3, 4, 7), "net", in_chans=3, img_size=99_999_999)
-
-    def explode(*_):
-        torch.empty(10**17)
-
-    net = nn.Conv2d(3, 4, 7)
-    net.register_forward_hook(explode)
-    with pytest.raises(ValueError, match=r"^net does not take images of 3x9x9: they need more memory than there is$"):
-        check_input(net, "net", in_chans=3, img_size=9)
+        evaluate(Table(), [], metric=TopAccuracy())

@@ -7,12 +7,12 @@ import pytest
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.images.config import DataConfig
 from pointmix.engine import flags
-from pointmix.engine.config import ModelConfig, run_folder
-from pointmix.engine.images import TrainImagesConfig
-from pointmix.engine.points import TrainPointsConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig
+from pointmix.tasks.classify_points import ClassifyPointsConfig
+from pointmix.tasks.config import ModelConfig, run_folder
 
 
-def parse(argv, kind=TrainImagesConfig, **kwargs):
+def parse(argv, kind=ClassifyImagesConfig, **kwargs):
     return flags.parse(argv, kind, **kwargs)
 
 
@@ -22,7 +22,7 @@ def test_flags_win_over_files_and_files_over_defaults(tmp_path):
     for argv in ([f"--config={file}", "--epochs", "9"], ["--epochs=9", "--config", str(file)]):
         cfg = parse(argv)
         assert (cfg.epochs, cfg.batch_size, cfg.optim.lr, cfg.optim.betas) == (9, 32, 0.5, (0.8, 0.9))
-    assert cfg.optim.weight_decay == TrainImagesConfig().optim.weight_decay
+    assert cfg.optim.weight_decay == ClassifyImagesConfig().optim.weight_decay
     assert isinstance(cfg.data, DataConfig)
 
 
@@ -34,7 +34,7 @@ def embedded(tmp_path):
 
 
 def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
-    def of(*argv, kind=TrainImagesConfig):
+    def of(*argv, kind=ClassifyImagesConfig):
         cfg, recipe = flags.parse_recipe(list(argv), kind, prog="x.py", embedded=embedded)
         return (cfg.name, cfg.epochs, cfg.model.kwargs, cfg.data.source), recipe
 
@@ -53,11 +53,11 @@ def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
     assert of(f"--config={other}") == ((None, 8, {}, "digits"), str(other))
     other.write_text("data: {source: torch/cifar10, root: there}\n")
     assert of(f"--config={other}") == ((*theirs, "torch/cifar10"), str(other))
-    kept = of("--data.root=D", "--data.source=shapes", kind=TrainPointsConfig)
+    kept = of("--data.root=D", "--data.source=shapes", kind=ClassifyPointsConfig)
     assert kept == ((*mine, "shapes"), embedded)  # D is where shapes are kept
     with pytest.raises(ValueError, match="data.root is D, and data.source is not given; expected both"):
-        of("--data.root=D", kind=TrainPointsConfig)  # clouds of the user's are not passed over
-    scans = of("--data.root=D", "--data.source=modelnet40", kind=TrainPointsConfig)
+        of("--data.root=D", kind=ClassifyPointsConfig)  # clouds of the user's are not passed over
+    scans = of("--data.root=D", "--data.source=modelnet40", kind=ClassifyPointsConfig)
     assert scans == ((None, 250, {}, "modelnet40"), "defaults of x.py")
 
 
@@ -144,7 +144,7 @@ def test_help_explains_every_key(capsys):
         parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     for section in ("", "optim", "mix", "model"):
-        kind = type(getattr(TrainImagesConfig(), section)) if section else TrainImagesConfig
+        kind = type(getattr(ClassifyImagesConfig(), section)) if section else ClassifyImagesConfig
         for field in dataclasses.fields(kind):
             if not dataclasses.is_dataclass(field.default_factory):
                 assert f"--{section}{'.' * bool(section)}{field.name}" in text
@@ -156,12 +156,12 @@ def test_help_explains_every_key(capsys):
 
 
 def test_clouds_have_flags_of_their_own(capsys):
-    cfg = parse(["--data.points=512", "--mix.smoothing=0.2", "--votes", "10"], TrainPointsConfig)
+    cfg = parse(["--data.points=512", "--mix.smoothing=0.2", "--votes", "10"], ClassifyPointsConfig)
     assert (cfg.data.points, cfg.mix.smoothing, cfg.votes, cfg.batch_size) == (512, 0.2, 10, 32)
     with pytest.raises(ValueError, match="mixup"):
-        parse(["--mix.mixup=0.2"], TrainPointsConfig)
+        parse(["--mix.mixup=0.2"], ClassifyPointsConfig)
     with pytest.raises(SystemExit):
-        parse(["--help"], TrainPointsConfig, prog="train_points.py")
+        parse(["--help"], ClassifyPointsConfig, prog="train_points.py")
     text = " ".join(capsys.readouterr().out.split())
     for line in ("usage: train_points.py", "Train a classifier of point clouds.", "Clouds a step and process."):
         assert line in text
@@ -169,7 +169,7 @@ def test_clouds_have_flags_of_their_own(capsys):
         assert f"--data.{field.name} " in text
 
 
-@pytest.mark.parametrize("kind", [TrainImagesConfig, TrainPointsConfig])
+@pytest.mark.parametrize("kind", [ClassifyImagesConfig, ClassifyPointsConfig])
 @pytest.mark.parametrize("flags", [["--seeds", "1", "2", "--epochs=3"], ["--epochs=3", "--seeds=[1, 2]"]])
 def test_several_seeds(kind, flags):
     cfg = parse(flags, kind)

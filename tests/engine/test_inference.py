@@ -1,110 +1,30 @@
-"""Files in, network inputs out."""
+"""Networks by name, in place of a run."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-import pointmix
-from pointmix.data.images.config import DataConfig
-from pointmix.data.images.resolve import resolve
 from pointmix.engine import inference
-from pointmix.engine.inference import data_config, masked_image, open_model, whole_image
-from pointmix.io import read_image
+from pointmix.tasks.base import get_task
+
+IMAGES = get_task("classify_images")
 
 
-@pytest.fixture
-def photo(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-def config(**kwargs):
-    return resolve(DataConfig(source="folder", **{"img_size": 32} | kwargs))
-
-
-def test_a_mask_that_hides_nothing_changes_no_pixel(photo):
-    image = read_image(photo, 3)
-    points = masked_image(image, torch.ones(40, 60, dtype=torch.bool), config())
-    assert torch.equal(points.to_image()[0], whole_image(image, config()))
-
-
-def test_the_mask_goes_through_the_same_crop(photo):
-    image = read_image(photo, 3)
-    mask = torch.zeros(40, 60, dtype=torch.bool)
-    mask[:, 14:46] = True
-    cfg = config(img_size=20, crop_pct=0.5)  # short side 40 -> 40: no resize, central 20x20
-    points = masked_image(image, mask, cfg)
-    assert len(points.feat) == 400
-    mask[:, 30:] = False
-    left = masked_image(image, mask, cfg)
-    expected = whole_image(image, cfg)
-    expected[:, :, 10:] = 0
-    assert len(left.feat) == 200 and torch.equal(left.to_image()[0], expected)
-    assert left.pos.min() == -0.5 and left.pos.max() == 0.5
-    assert masked_image(image, mask, cfg, coord_mode="exclusive").pos.max() == pytest.approx(19 / 20 - 0.5)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you can't allocate memory: 9 bytes")])
-def test_a_size_that_does_not_fit_into_memory_is_named(photo, monkeypatch, error):
-    monkeypatch.setattr(inference, "join_bytes", lambda *_, **__: (_ for _ in ()).throw(error))
-    image, mask = read_image(photo, 3), torch.ones(40, 60, dtype=torch.bool)
-    for make in (lambda: whole_image(image, config()), lambda: masked_image(image, mask, config())):
-        with pytest.raises(ValueError, match=r"an image of 32x32 \(data.img_size\) does not fit into memory"):
-            make()
-
-
-@pytest.mark.parametrize("size", [(1, 10_000_000), (10_000_000, 1)])
-def test_strips_that_resizing_makes_large_are_refused(size):
-    strip, mask = Image.new("RGB", size), torch.ones(size[::-1], dtype=torch.bool)
-    for make in (lambda: whole_image(strip, config()), lambda: masked_image(strip, mask, config())):
-        with pytest.raises(ValueError, match=f"of {size[0]} x {size[1]}, 35 on its short side, has 12250000000 pixels"):
-            make()
-    assert whole_image(Image.new("RGB", (1, 60_000)), config()).shape == (3, 32, 32)
-
-
-def test_hidden_pixels_do_not_leak_through_resizing(photo):
-    mask = torch.zeros(40, 60, dtype=torch.bool)
-    mask[8:30, 20:45] = True
-    pixels = np.asarray(read_image(photo, 3)).copy()
-    one = masked_image(Image.fromarray(pixels), mask, config())
-    pixels[~mask.numpy()] = 255
-    two = masked_image(Image.fromarray(pixels), mask, config())
-    assert 0 < len(one.feat) < 32 * 32
-    assert torch.equal(one.feat, two.feat)
-
-
-def test_a_mask_outside_the_crop(photo):
-    mask = torch.zeros(40, 60, dtype=torch.bool)
-    mask[:, 0] = True
-    with pytest.raises(ValueError, match="no visible pixel is left in the central 32x32 crop"):
-        masked_image(read_image(photo, 3), mask, config())
-
-
-def test_bad_images(tmp_path, photo):
-    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:300])
-    Image.fromarray(np.full((4, 5), np.nan, dtype=np.float32)).save(tmp_path / "nan.tiff")
-    with pytest.raises(ValueError, match="cannot read image .*cut.png"):
-        read_image(tmp_path / "cut.png", 3)
-    with pytest.raises(ValueError, match="nan.tiff: holds NaN"):
-        read_image(tmp_path / "nan.tiff", 3)
-    with pytest.raises(FileNotFoundError, match="no image file"):
-        read_image(tmp_path / "none.png", 3)
+def open_model(**given):
+    return inference.open_model(task="classify_images", **given)
 
 
 def test_a_model_by_name(tmp_path):
     with pytest.warns(UserWarning, match="random weights"):
-        model, info = open_model(model="coc_tiny", num_classes=4)
+        model, info = open_model(model="coc_tiny", kwargs={"num_classes": 4})
     assert not model.training and info["classes"] == ["class 0", "class 1", "class 2", "class 3"]
-    assert data_config(info).img_size == 224 and data_config(info).crop_pct == 0.9
+    assert IMAGES.data_config(info).img_size == 224 and IMAGES.data_config(info).crop_pct == 0.9
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "w.pth")
-    again, info = open_model(model="coc_tiny", num_classes=4, checkpoint=str(tmp_path / "w.pth"))
+    again, info = open_model(model="coc_tiny", kwargs={"num_classes": 4}, checkpoint=str(tmp_path / "w.pth"))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="head"):
-        open_model(model="coc_tiny", num_classes=5, checkpoint=str(tmp_path / "w.pth"))
+        open_model(model="coc_tiny", kwargs={"num_classes": 5}, checkpoint=str(tmp_path / "w.pth"))
 
 
 def test_one_of_run_and_model():
@@ -128,5 +48,9 @@ def test_imagenet_names():
 
 def test_a_setting_of_another_version():
     with pytest.raises(ValueError, match="unknown data setting 'nonsense'"):
-        data_config({"path": "w", "data": {"nonsense": 1}})
-    assert pointmix.__version__
+        IMAGES.data_config({"path": "w", "data": {"nonsense": 1}})
+
+
+def test_a_model_by_name_needs_a_task():
+    with pytest.raises(ValueError, match="--model coc_tiny does not say its task; expected one of classify_images, cl"):
+        inference.open_model(model="coc_tiny")

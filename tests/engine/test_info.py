@@ -6,7 +6,8 @@ import pytest
 
 from pointmix.engine.info import check_kwargs, read_info
 
-INFO = {"name": "coc_tiny", "kwargs": {"dims": [8, 16]}, "classes": ["a", "Ü"], "in_chans": 1, "mean": [0.5], "x": None}
+INFO = {"task": "classify_images", "name": "coc_tiny", "kwargs": {"dims": [8, 16]}, "classes": ["a", "Ü"]}
+INFO |= {"in_chans": 1, "img_size": 8, "mean": [0.5], "std": [0.2], "data": {"source": "folder"}, "x": None}
 
 
 def texts(**changes) -> dict[str, str]:
@@ -15,7 +16,7 @@ def texts(**changes) -> dict[str, str]:
 
 def test_what_was_written_is_read():
     assert read_info(texts()) == INFO
-    assert read_info(texts(in_chans=0, mean=[0.1])) == INFO | {"in_chans": 0, "mean": [0.1]}
+    assert read_info(texts(in_chans=3, mean=[0.1])) == INFO | {"in_chans": 3, "mean": [0.1]}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,22 @@ def test_what_does_not_fit_is_named(changes, message):
         read_info(texts(**changes))
 
 
+@pytest.mark.parametrize("key", ["task", "name", "kwargs", "data", "classes", "in_chans", "img_size", "mean", "std"])
+def test_every_key_is_needed(key):
+    with pytest.raises(ValueError, match=f"its metadata has no '{key}'"):
+        read_info({k: v for k, v in texts().items() if k != key})
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(
+        ValueError, match="no task 'count_points' is registered, expected one of classify_images, .* --i"
+    ):
+        read_info(texts(task="count_points"))
+
+
 def test_missing_keys_and_size(monkeypatch):
     with pytest.raises(ValueError, match="its metadata has no 'kwargs'"):
-        read_info({"name": '"coc_tiny"'})
+        read_info({"task": '"classify_images"', "name": '"coc_tiny"'})
     monkeypatch.setenv("POINTMIX_MAX_METADATA_BYTES", "50")
     with pytest.raises(ValueError, match="the metadata has .* bytes, more than the limit of 50"):
         read_info(texts())

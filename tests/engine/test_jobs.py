@@ -47,4 +47,4 @@ def test_those_that_run_end_with_the_caller(tmp_path):
 def test_a_command_that_says_nothing(tmp_path):
     logs = {0: tmp_path / "log"}
     assert list(run_all({0: python("exit(3)")}, logs, jobs=1)) == [(0, 3)]
-    assert last_line(logs[0]) == "it said nothing"
+    assert last_line(logs[0]) == "it printed nothing"

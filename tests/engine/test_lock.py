@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from pointmix.engine import lock as engine_lock
+from pointmix.engine import loop
 from pointmix.engine import train as engine
-from pointmix.engine.config import ModelConfig
 from pointmix.engine.lock import LOCK, lock
 from pointmix.engine.train import train
+from pointmix.tasks.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,12 +51,12 @@ def holder(tmp_path):
 
 def test_a_second_run_is_refused_and_a_kill_gives_the_folder_back(tmp_path, holder, tiny_config):
     cfg = tiny_config()
-    with pytest.raises(OSError, match=rf"another run writes to {cfg.out} \(process {holder.pid}\); wait") as e:
+    with pytest.raises(OSError, match=rf"another run writes to {cfg.output_dir} \(process {holder.pid}\); wait") as e:
         train(cfg)
-    assert "\n" not in str(e.value) and os.listdir(cfg.out) == [LOCK]
+    assert "\n" not in str(e.value) and os.listdir(cfg.output_dir) == [LOCK]
     holder.kill()
     holder.wait()
-    with lock(Path(cfg.out)):  # although the forked child still lives
+    with lock(Path(cfg.output_dir)):  # although the forked child still lives
         pass
 
 
@@ -91,19 +92,21 @@ def test_a_file_in_place_of_the_folder(tmp_path, tiny_config):
 @pytest.mark.parametrize("at", [2, 3])
 def test_a_folder_that_is_removed_under_a_run_is_told(tiny_config, monkeypatch, at):
     """At a save, and after the last one."""
-    cfg, step = tiny_config(max_steps=3, save_every_steps=2), engine.train_step
+    cfg, step = tiny_config(max_steps=3, save_every_steps=2), loop.train_step
     finish = engine.finish
 
     def removing(run, group):
-        if run.at.step + 1 == at == 2:
-            shutil.rmtree(run.out)
+        if run.state.step + 1 == at == 2:
+            shutil.rmtree(run.folder)
         return step(run, group)
 
-    monkeypatch.setattr(engine, "train_step", removing)
-    monkeypatch.setattr(engine, "finish", lambda run: shutil.rmtree(run.out) or finish(run))
-    with pytest.raises(OSError, match=f"the run folder {cfg.out} was removed or replaced while the run wrote to it"):
+    monkeypatch.setattr(loop, "train_step", removing)
+    monkeypatch.setattr(engine, "finish", lambda run: shutil.rmtree(run.folder) or finish(run))
+    with pytest.raises(
+        OSError, match=f"the run folder {cfg.output_dir} was removed or replaced while the run wrote to it"
+    ):
         train(cfg)
-    assert not Path(cfg.out).exists()
+    assert not Path(cfg.output_dir).exists()
     monkeypatch.undo()
     assert train(dataclasses.replace(cfg, max_steps=1))["steps"] == 1
 

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from pointmix.engine import log as log_module
-from pointmix.engine.log import Log, in_percent
+from pointmix.engine.log import Log, score_text
+from pointmix.tasks.protocols import Score
 
-OF = {"unit": "images", "shares": {"top1": "top-1", "top5": "top-5"}}
+OF = {"unit": "images", "scores": {"top1": Score("top-1", percent=True), "top5": Score("top-5", percent=True)}}
 ENTRY = {
     "epoch": 1.0,
     "step": 4,
@@ -65,7 +66,7 @@ def test_the_share_of_the_time_spent_waiting(tmp_path, monkeypatch):
     assert (points[share, 2], points[share, 4]) == (0.25, 0.5) and (points[rate, 2], points[rate, 4]) == (4, 8)
 
 
-@pytest.mark.skipif(log_module.SummaryWriter is None, reason="tensorboard is not installed")
+@pytest.mark.skipif(log_module.tensorboard is None, reason="tensorboard is not installed")
 def test_a_run_goes_on_when_its_curves_cannot_be_written(tmp_path, capsys):
     hook = threading.excepthook
     log = Log(tmp_path / "run", epochs=2, updates_per_epoch=4, total_steps=8, step=0, **OF, on=True)
@@ -79,7 +80,13 @@ def test_a_run_goes_on_when_its_curves_cannot_be_written(tmp_path, capsys):
     assert out.count("epoch 1/2") == 3 and err == "" and threading.excepthook is hook
 
 
-def test_shares_in_percent():
-    assert in_percent({"oa": 0.9, "macc": 0.875, "loss": 3.0}, {"macc": "mAcc", "oa": "OA", "x": "X"}) == (
-        "mAcc 87.50 %  OA 90.00 %"
+def test_scores_in_one_line():
+    scores = {
+        "macc": Score("mAcc", percent=True),
+        "oa": Score("OA", percent=True),
+        "mae": Score("MAE"),
+        "x": Score("X"),
+    }
+    assert score_text({"oa": 0.9, "macc": 0.875, "mae": 1.5, "loss": 3.0}, scores) == (
+        "mAcc 87.50 %  OA 90.00 %  MAE 1.5000"
     )

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pointmix.engine import flags
-from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.recipes import load_yaml, read_settings
+from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def parse(tmp_path):
     def of(text, *argv):
         file = tmp_path / "recipe.yaml"
         file.write_text(text) if isinstance(text, str) else file.write_bytes(text)
-        return flags.parse([f"--config={file}", *argv], TrainImagesConfig)
+        return flags.parse([f"--config={file}", *argv], ClassifyImagesConfig)
 
     return of
 
@@ -30,7 +30,7 @@ def test_what_yaml_takes_for_false_is_what_was_meant(parse, word):
 
 @pytest.mark.parametrize("text", ["", "# a remark\n", "---\n", "optim:\n"])
 def test_an_empty_file_holds_no_settings(parse, text):
-    assert parse(text) == TrainImagesConfig()
+    assert parse(text) == ClassifyImagesConfig()
     assert parse(text, "--epochs=3").epochs == 3
 
 
@@ -43,8 +43,8 @@ def test_numbers_as_people_write_them(parse):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("epochs: 3\nseed: 1\nepochs: 4\n", "recipe.yaml cannot be read as YAML: 'epochs' stands twice, .* line 3"),
-        ("model: {kwargs: {a: {b: 1, b: 2}}}", "'b' stands twice, again in line 1"),
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "recipe.yaml cannot be read as YAML: 'epochs' is there twice, .* line 3"),
+        ("model: {kwargs: {a: {b: 1, b: 2}}}", "'b' is there twice, again in line 1"),
         ("? [1, 2]\n: 3\n", "a key is a list or a mapping in line 1"),
         ("- 1\n", r"recipe.yaml holds no settings, expected lines such as epochs: 300, got '\[1\]'"),
         ("words", "recipe.yaml holds no settings"),
@@ -67,12 +67,12 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_it(parse, text, message)
 @pytest.mark.parametrize("name", ["nowhere.yaml", "", "/dev/null", "."])
 def test_no_such_file(name):
     with pytest.raises(FileNotFoundError, match="no configuration file"):
-        read_settings(name, TrainImagesConfig)
+        read_settings(name, ClassifyImagesConfig)
     with pytest.raises(ValueError, match="no configuration file"):
-        flags.parse([f"--config={name}"], TrainImagesConfig)
+        flags.parse([f"--config={name}"], ClassifyImagesConfig)
 
 
 def test_settings_as_text():
-    assert read_settings("epochs: 3\nprecision: no\n", TrainImagesConfig) == {"epochs": 3, "precision": "no"}
-    assert flags.parse(["--config=epochs: 3\nseed: 1"], TrainImagesConfig).epochs == 3
+    assert read_settings("epochs: 3\nprecision: no\n", ClassifyImagesConfig) == {"epochs": 3, "precision": "no"}
+    assert flags.parse(["--config=epochs: 3\nseed: 1"], ClassifyImagesConfig).epochs == 3
     assert load_yaml("a: &x [1, 2]\nb: *x\nc: {<<: {d: 1}, d: 2}", "text") == {"a": [1, 2], "b": [1, 2], "c": {"d": 2}}

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pointmix.engine.report import draw_curves, show_result, show_seeds, spread
+from pointmix.engine.report import draw_curves, mean_and_std, show_result, show_seeds
+from pointmix.engine.run import TrainState
+from pointmix.tasks.protocols import Score
 
 ENTRY = {
     "epoch": 1.0,
@@ -16,7 +18,17 @@ ENTRY = {
     "lr": 0.001,
     "seconds": 3.2,
 }
+TOP1 = ("top1", Score("top-1", percent=True))
+SCORE = {"percent": True, "larger_is_better": True}
 METRICS = {
+    "task": "classify_images",
+    "scores": {"top1": {"label": "top-1"} | SCORE, "top5": {"label": "top-5"} | SCORE},
+    "monitor": "top1",
+    "select": "val",
+    "more_tests": {},
+    "info": {"classes": ["cat", "dog"]},
+    "unit": "images",
+    "pictures": ["curves.png", "clusters.png"],
     "test": {"top1": 0.9, "top5": 0.99, "loss": 0.3},
     "selected": ENTRY,
     "model": {"name": "coc_tiny"},
@@ -29,10 +41,11 @@ METRICS = {
 CLOUDS = METRICS | {
     "test": {"oa": 0.75, "macc": 0.6, "loss": 1, "per_class": [0.8, None, 0.4]}
     | {"confusion": [[4, 1, 0], [0] * 3, [3, 0, 2]]},
-    "classes": ["[cup]", "b\x1bowl", "chair"],
+    "task": "classify_points",
+    "info": {"classes": ["[cup]", "b\x1bowl", "chair"]},
     "unit": "clouds",
-    "shares": {"oa": "OA", "macc": "mAcc"},
-    "select_by": "oa",
+    "scores": {"oa": {"label": "OA"} | SCORE, "macc": {"label": "mAcc"} | SCORE},
+    "monitor": "oa",
     "select": "last",
     "more_tests": {"10 votes": {"oa": 0.8, "macc": 0.7, "loss": 0.9}},
     "selected": ENTRY | {"val": None},
@@ -52,7 +65,7 @@ def test_curves_of_full_short_and_unvalidated_runs(tmp_path, monkeypatch):
     for n, (curve, entries) in enumerate(
         [([[2, 2.2, 0.1], [4, 2.0, 0.2]], history), ([], history[:1]), ([], [ENTRY | {"val": None}])]
     ):
-        draw_curves(tmp_path / f"{n}.png", curve, entries)
+        draw_curves(tmp_path / f"{n}.png", TrainState(curve=curve, history=entries), select="val", metric=TOP1)
         with Image.open(tmp_path / f"{n}.png") as picture:
             assert picture.width > 1000
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
@@ -85,9 +98,9 @@ def test_selection_on_test_is_named(tmp_path):
 
 
 def test_seeds_table(tmp_path):
-    shares = {"oa": "OA", "macc": "mAcc"}
-    values = {"oa": spread([0.8, 0.9, 0.7]), "macc": spread([0.5, 0.5, 0.5])}
-    summary = {"model": {"name": "m"}, "data": "d", "seeds": [1, 2, 3], "shares": shares, "select": "val"}
+    scores = CLOUDS["scores"]
+    values = {"oa": mean_and_std([0.8, 0.9, 0.7]), "macc": mean_and_std([0.5, 0.5, 0.5])}
+    summary = {"model": {"name": "m"}, "data": "d", "seeds": [1, 2, 3], "scores": scores, "select": "val"}
     text = shown(show_seeds, summary | {"test": values, "more_tests": {"10 votes": values}}, tmp_path)
     for part in ("seed 3", "80.00", "10.00", "test OA (%)", "10 votes OA (%)", str(tmp_path / "seeds.json")):
         assert part in text
@@ -96,7 +109,27 @@ def test_seeds_table(tmp_path):
     )
 
 
-def test_spread():
-    assert spread([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
-    found = spread([1.0, 2.0, 3.0])
+def test_mean_and_std():
+    assert mean_and_std([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
+    found = mean_and_std([1.0, 2.0, 3.0])
     assert found["mean"] == 2 and found["std"] == pytest.approx(1)
+
+
+def test_a_score_that_is_no_share_is_shown_as_it_is(tmp_path):
+    score = {"label": "MAE", "percent": False, "larger_is_better": False}
+    metrics = METRICS | {"scores": {"mae": score}, "monitor": "mae", "test": {"mae": 1.25}}
+    metrics |= {"selected": ENTRY | {"val": {"mae": 1.5}}}
+    text = shown(show_result, metrics, tmp_path)
+    assert "test MAE" in text and "1.2500" in text and "validation MAE 1.5000, epoch 1" in text and "loss" not in text
+    values = {"mae": mean_and_std([1.0, 2.0])}
+    summary = {"model": {"name": "m"}, "data": "d", "seeds": [1, 2], "scores": {"mae": score}, "select": "val"}
+    text = shown(show_seeds, summary | {"test": values}, tmp_path)
+    assert "test MAE" in text and "1.5000" in text and "(%)" not in text
+
+
+def test_curves_of_an_error_without_a_loss(tmp_path):
+    history = [ENTRY | {"step": step, "val": {"mae": 1.0 / step}} for step in (1, 2)]
+    state, metric = TrainState(history=history), ("mae", Score("MAE", larger_is_better=False))
+    draw_curves(tmp_path / "c.png", state, select="val", metric=metric)
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width > 1000

@@ -15,10 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pointmix.engine import states
-from pointmix.engine import train as engine
-from pointmix.engine.config import as_plain
-from pointmix.engine.train import Stopped, train
+from pointmix.engine import loop, states
+from pointmix.engine.signals import Stopped
+from pointmix.engine.train import train
+from pointmix.tasks.base import task_of
+from pointmix.tasks.config import as_plain
 from tests.engine.trees import assert_equal
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -29,70 +30,72 @@ CHILD = """
 import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
-from pointmix.engine import train as engine
+from pointmix.engine import loop
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig
-from pointmix.engine.points import TrainPointsConfig
-die, pause, step = int(sys.argv[1]), float(sys.argv[2]), engine.train_step
+from pointmix.engine.train import train
+from pointmix.tasks.base import get_task
+die, pause, step = int(sys.argv[1]), float(sys.argv[2]), loop.train_step
 def dying(run, group):
     time.sleep(pause)
-    if run.at.step + 1 == die:
+    if run.state.step + 1 == die:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, group)
-engine.train_step = dying
-engine.train(parse(sys.argv[4:], {c.unit: c for c in (TrainImagesConfig, TrainPointsConfig)}[sys.argv[3]]))
+loop.train_step = dying
+train(parse(sys.argv[4:], get_task(sys.argv[3]).config))
 """
 
 
 def child(cfg, *, die=0, pause=0.0):
-    file = Path(cfg.out).parent / "child.yaml"
+    file = Path(cfg.output_dir).parent / "child.yaml"
     file.write_text(yaml.safe_dump(as_plain(cfg)))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(die), str(pause), cfg.unit, f"--config={file}"]
+    command = [sys.executable, "-c", CHILD, str(die), str(pause), task_of(cfg).name, f"--config={file}"]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def state(cfg):
-    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
+    return states.load_state(f"{cfg.output_dir}/{states.FOLDER}")[0]
 
 
 @pytest.fixture
 def straight(tiny_config, tmp_path):
     """A run that is never stopped: mixing, drop-path, EMA, accumulation with a short last group."""
-    cfg = tiny_config(accum=2, out=str(tmp_path / "straight"))
+    cfg = tiny_config(grad_accum_steps=2, output_dir=str(tmp_path / "straight"))
     train(cfg)
     return cfg
 
 
 def assert_same_end(straight, resumed):
     assert_equal(state(straight), state(resumed))
-    assert_equal(load_file(f"{straight.out}/model.safetensors"), load_file(f"{resumed.out}/model.safetensors"))
+    assert_equal(
+        load_file(f"{straight.output_dir}/model.safetensors"), load_file(f"{resumed.output_dir}/model.safetensors")
+    )
 
 
 def test_killed_in_the_middle_of_an_epoch(straight, tmp_path, capsys):
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "killed"), save_every_steps=5)
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "killed"), save_every_steps=5)
     process = child(cfg, die=8)  # four steps an epoch: step 5, which was saved, and step 8 lie in the second
     output = process.communicate(timeout=120)[0]
     assert process.returncode == -signal.SIGKILL, output
-    at = state(cfg)["progress"]
+    at = state(cfg)["train_state"]
     assert (at["step"], at["epoch"], at["update"]) == (5, 1, 1)
     train(cfg)
-    assert "going on from step 5 of 12" in capsys.readouterr().out
+    assert "resuming from step 5 of 12" in capsys.readouterr().out
     assert_same_end(straight, cfg)
 
 
 def test_killed_from_outside_at_any_moment(straight, tmp_path):
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "killed"), save_every_steps=1)
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "killed"), save_every_steps=1)
     process = child(cfg, pause=0.3)
     deadline = time.monotonic() + 120
-    while not states.list_states(Path(cfg.out) / states.FOLDER):
+    while not states.list_states(Path(cfg.output_dir) / states.FOLDER):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.001)
     time.sleep(0.13)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert 1 <= state(cfg)["progress"]["step"] < 12
+    assert 1 <= state(cfg)["train_state"]["step"] < 12
     train(cfg)
     assert_same_end(straight, cfg)
 
@@ -100,18 +103,18 @@ def test_killed_from_outside_at_any_moment(straight, tmp_path):
 @pytest.mark.parametrize("step", [1, 4, 6, 12])
 def test_stopped_by_a_signal(straight, tmp_path, monkeypatch, step):
     """Also after the last step of an epoch, before its validation (4), and after the very last step (12)."""
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "stopped"))
-    original = engine.train_step
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "stopped"))
+    original = loop.train_step
 
     def interrupted(run, group):
-        if run.at.step + 1 == step:
+        if run.state.step + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(run, group)
 
-    monkeypatch.setattr(engine, "train_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Stopped):
         train(cfg)
-    monkeypatch.setattr(engine, "train_step", original)
+    monkeypatch.setattr(loop, "train_step", original)
     torch.rand(5)  # the numbers drawn in between must not matter
     train(cfg)
     assert_same_end(straight, cfg)
@@ -119,17 +122,17 @@ def test_stopped_by_a_signal(straight, tmp_path, monkeypatch, step):
 
 def test_stopped_again_and_again(straight, tmp_path):
     """Ends after every few steps, as on a machine that is lent for a short while; the last file is the state's."""
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "often"))
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "often"))
     for steps in (3, 7, 8):
         train(dataclasses.replace(cfg, max_steps=steps))
-        assert state(cfg)["progress"]["step"] == steps
+        assert state(cfg)["train_state"]["step"] == steps
     train(cfg)
     assert_equal(state(straight)["model"], state(cfg)["model"])
     assert_equal(state(straight)["ema"], state(cfg)["ema"])
 
 
 def test_workers_may_differ_on_resume(straight, tmp_path):
-    cfg = dataclasses.replace(straight, out=str(tmp_path / "workers"))
+    cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "workers"))
     train(dataclasses.replace(cfg, max_steps=6))
     train(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, workers=1)))
     assert_equal(state(straight)["model"], state(cfg)["model"])

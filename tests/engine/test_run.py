@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.engine.config import OptimConfig, as_plain, changed_key
 from pointmix.engine.states import FOLDER, load_state
 from pointmix.engine.train import train
+from pointmix.tasks.config import OptimConfig, as_plain, changed_key
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -17,7 +17,7 @@ def test_the_schedule_ends_with_the_steps(tiny_config):
     metrics = train(cfg)
     assert metrics["steps"] == 10 and metrics["epochs"] == pytest.approx(10 / 7)
     assert [entry["step"] for entry in metrics["history"]] == [7, 10]
-    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{FOLDER}")[0]["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{cfg.output_dir}/{FOLDER}")[0]["train_state"]["curve"]]
     assert rates[:6] == sorted(rates[:6])  # warm-up is one epoch of 7 steps, then comes the cosine
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] == pytest.approx(1e-5, rel=1e-3)
@@ -26,17 +26,17 @@ def test_the_schedule_ends_with_the_steps(tiny_config):
 def test_cool_down_is_inside_the_steps(tiny_config):
     cfg = tiny_config(steps=21, optim={"min_lr": 1e-5, "lr": 0.01, "cooldown_epochs": 1}, log_every=1)
     assert train(cfg)["steps"] == 21
-    rates = [lr for _, _, lr in load_state(f"{cfg.out}/{FOLDER}")[0]["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{cfg.output_dir}/{FOLDER}")[0]["train_state"]["curve"]]
     assert rates[-8:] == pytest.approx([1e-5] * 8) and rates[-9] > 2e-5
 
 
 def test_a_run_in_steps_goes_on_where_it_stopped(tiny_config, tmp_path):
     whole = tiny_config(steps=10)
-    parts = tiny_config(steps=10, out=str(tmp_path / "parts"), max_steps=4)
+    parts = tiny_config(steps=10, output_dir=str(tmp_path / "parts"), max_steps=4)
     train(whole)
     train(parts)
-    train(tiny_config(steps=10, out=str(tmp_path / "parts")))
-    a, b = (load_state(f"{cfg.out}/{FOLDER}")[0]["model"] for cfg in (whole, parts))
+    train(tiny_config(steps=10, output_dir=str(tmp_path / "parts")))
+    a, b = (load_state(f"{cfg.output_dir}/{FOLDER}")[0]["model"] for cfg in (whole, parts))
     assert all(torch.equal(a[key], b[key]) for key in a)
     with pytest.raises(ValueError, match="steps was 10 and is now 12"):
         train(tiny_config(steps=12))
@@ -53,14 +53,14 @@ def test_by_default_the_warm_up_moves_within_its_first_epoch(tiny_config):
     default = {"sched_on_updates": OptimConfig().sched_on_updates, "warmup_epochs": OptimConfig().warmup_epochs}
     metrics = train(tiny_config(optim=default, epochs=20, max_steps=6, log_every=1))
     assert metrics["steps"] == 6
-    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{FOLDER}")[0]["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{tiny_config().output_dir}/{FOLDER}")[0]["train_state"]["curve"]]
     assert rates == sorted(rates) and len(set(rates)) == 6  # an epoch has 7 steps
 
 
 @pytest.mark.parametrize("length, warmup", [({"epochs": 3}, 0.6), ({"steps": 14}, 0.4), ({"epochs": 300}, 5)])
 def test_the_default_warm_up_is_at_most_a_fifth_of_the_run(tiny_config, capsys, length, warmup):
     train(tiny_config(optim={"warmup_epochs": None, "lr_scale": "none"}, max_steps=5, log_every=1, **length))
-    rates = [lr for _, _, lr in load_state(f"{tiny_config().out}/{FOLDER}")[0]["progress"]["curve"]]
+    rates = [lr for _, _, lr in load_state(f"{tiny_config().output_dir}/{FOLDER}")[0]["train_state"]["curve"]]
     assert (rates == sorted(rates)) == (warmup > 5 / 7)  # else the cosine has begun
     told = capsys.readouterr()
     assert f"schedule: cosine after {warmup:g} epochs of warm-up | length: " in told.out and not told.err
@@ -79,7 +79,7 @@ def test_what_the_schedule_passes_over_is_told(tiny_config):
 
 
 def weights(cfg):
-    return load_state(f"{cfg.out}/{FOLDER}")[0]["model"]
+    return load_state(f"{cfg.output_dir}/{FOLDER}")[0]["model"]
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_a_finished_run_is_made_longer_where_its_schedule_allows_it(tiny_config,
     assert train(tiny_config(optim=optim, **short))["steps"] in (7, 8)
     metrics = train(longer())
     assert metrics["steps"] in (14, 11) and metrics["history"][-1]["step"] == metrics["steps"]
-    straight = longer(out=str(tmp_path / "straight"))
+    straight = longer(output_dir=str(tmp_path / "straight"))
     train(straight)
     assert all(torch.equal(a, b) for a, b in zip(*(weights(cfg).values() for cfg in (longer(), straight)), strict=True))
     assert train(longer()) == metrics  # finished now
     what = r"(epochs|steps) was \d+ and is now \d+ \(it can only grow\)|cooldown_epochs was 1 and is now 0"
-    with pytest.raises(ValueError, match=f"is of another configuration: (optim.)?({what}); give another --out"):
+    with pytest.raises(ValueError, match=f"is of another configuration: (optim.)?({what}); give another --output_dir"):
         train(tiny_config(optim=optim, **short))  # shorter again
 
 

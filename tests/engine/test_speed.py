@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from pointmix.engine import speed
-from pointmix.engine.config import ModelConfig
 from pointmix.engine.speed import WARM, seconds_per_step
+from pointmix.tasks.config import ModelConfig
 
 
 def test_only_steps_are_timed_and_nothing_is_written(tiny_config, tmp_path, monkeypatch):
@@ -20,7 +20,7 @@ def test_only_steps_are_timed_and_nothing_is_written(tiny_config, tmp_path, monk
 
     monkeypatch.setattr(speed, "train_step", step)
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    assert seconds_per_step(tiny_config(accum=2), seconds=0.75) == 0.25
+    assert seconds_per_step(tiny_config(grad_accum_steps=2), seconds=0.75) == 0.25
     assert done == [2, 2, 2, 1, 2, 2]  # 7 batches an epoch, and into the next one
     assert not (tmp_path / "run").exists()
 

@@ -18,7 +18,7 @@ from pointmix.engine import checkpoint, load_run, states
 
 
 def make(step, *, best=None, **more):
-    return {"config": {}, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step}} | {
+    return {"config": {}, "model": {"w": torch.full((50,), float(step))}, "train_state": {"step": step}} | {
         "best_file": best,
         **more,
     }
@@ -59,7 +59,7 @@ def test_the_last_two_are_kept_with_their_best_weights(tmp_path):
     assert steps == [8, 5]
     assert sorted(path.name[:10] for path in tmp_path.iterdir()) == ["best-step5", "state3-ste", "state4-ste"]
     state, saved = states.load_state(tmp_path)
-    assert state["progress"]["step"] == 8 and saved == last and states.best_step(saved.best) == 5
+    assert state["train_state"]["step"] == 8 and saved == last and states.best_step(saved.best) == 5
     last = states.save_state(tmp_path, make(9, best=last.best), before=last)
     assert last.number == 5 and len(states.list_states(tmp_path)) == 2
 
@@ -75,12 +75,12 @@ def test_a_damaged_state_is_named_and_the_one_before_is_used(tmp_path, damage):
     else:
         path.write_bytes(b"" if "empty" in damage else path.read_bytes()[:-1])
     if damage == "gone":  # whoever removes a state wants the one before
-        assert states.load_state(tmp_path)[0]["progress"]["step"] == 5
+        assert states.load_state(tmp_path)[0]["train_state"]["step"] == 5
         return
-    with pytest.warns(UserWarning, match=f"{path.name}.*: going on from the state before, state2-step5") as told:
+    with pytest.warns(UserWarning, match=f"{path.name}.*: resuming from the previous state, state2-step5") as told:
         state, saved = states.load_state(tmp_path)
     assert len(told) == 1 and "\n" not in str(told[0].message)
-    assert state["progress"]["step"] == 5 and states.best_step(saved.best) == 3
+    assert state["train_state"]["step"] == 5 and states.best_step(saved.best) == 3
     again = states.save_state(tmp_path, make(6), before=saved)  # the damaged one is gone after the next save
     assert {p.name for p in states.list_states(tmp_path)} == {again.file, saved.file}
 
@@ -89,7 +89,7 @@ def test_when_both_are_damaged_nothing_is_used(tmp_path):
     save_all(tmp_path, [3, 5])
     for path in states.list_states(tmp_path):
         flip(path, 77)
-    with pytest.raises(ValueError, match="is whole: .*state2-step5.* is damaged.*state1-step3.* is damaged") as e:
+    with pytest.raises(ValueError, match="is intact: .*state2-step5.* is damaged.*state1-step3.* is damaged") as e:
         states.load_state(tmp_path)
     assert "\n" not in str(e.value)
 
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     last = save_all(tmp_path, [3])
     before = sorted(os.listdir(tmp_path))
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match=f"No space left on device; {last.file}, the state before, is whole") as e:
+    with pytest.raises(OSError, match=f"No space left on device; {last.file}, the previous state, is intact") as e:
         states.save_state(tmp_path, make(4, best=last.best), before=last)
     assert "\n" not in str(e.value) and sorted(os.listdir(tmp_path)) == before
 
@@ -130,7 +130,7 @@ def test_a_quick_look_reads_no_tensor(tmp_path):
     for quick in (False, True):
         state, _ = states.load_state(tmp_path, quick=quick)
         assert (saved.file in Path("/proc/self/maps").read_text()) == quick
-        assert state["progress"]["step"] == 3 and torch.equal(state["model"]["w"], torch.full((50,), 3.0))
+        assert state["train_state"]["step"] == 3 and torch.equal(state["model"]["w"], torch.full((50,), 3.0))
 
 
 def test_random_states_go_on_from_a_file(tmp_path):
@@ -183,7 +183,8 @@ def test_no_states(tmp_path):
 
 # ---- weights that stand alone ------------------------------------------------------------------------------------
 
-INFO = {"name": "coc_tiny", "classes": ["cat", "Ü"], "in_chans": 1, "kwargs": {"heads": 2}, "mean": [0.5], "std": [1.0]}
+INFO = {"task": "classify_images", "name": "coc_tiny", "classes": ["cat", "Ü"], "in_chans": 1, "kwargs": {"heads": 2}}
+INFO |= {"img_size": 8, "mean": [0.5], "std": [1.0], "data": {}}
 
 
 def test_equal_weights_give_equal_files(tmp_path):
@@ -197,7 +198,7 @@ def test_equal_weights_give_equal_files(tmp_path):
 
 def test_every_flipped_bit_of_weights_that_stand_alone_is_found(tmp_path):
     net, path = nn.Linear(2, 1, dtype=torch.float16), tmp_path / "model.safetensors"
-    checkpoint.save_model(path, net, {"name": "none", "classes": ["a"], "in_chans": 1, "kwargs": {}})
+    checkpoint.save_model(path, net, INFO | {"name": "none", "kwargs": {}})
     with pytest.raises(ValueError, match="none"):  # no such model, all else is right
         load_run(path)
     for _ in flips(path):

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from pointmix.data.images.config import DataConfig
-from pointmix.engine import states
-from pointmix.engine import train as engine
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.images import TrainImagesConfig
+from pointmix.engine import loop, states
 from pointmix.engine.resume import previous_state, restore_run
 from pointmix.engine.run import build_run
 from pointmix.engine.train import build_accelerator, train
 from pointmix.engine.validate import check_state
+from pointmix.tasks.classify_images import ClassifyImagesConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 
+STATE = "train_state"
 CHANGES = {
     "no optimizer": (lambda s: s.pop("optimizer"), "optimizer is missing"),
     "no optimizer's state": (lambda s: s["optimizer"].pop("state"), "optimizer has no 'state'"),
@@ -28,25 +28,25 @@ CHANGES = {
     "another total": (lambda s: s.update(total_steps=28), "is of other data: 28 steps in all, now 21"),
     "total of a wrong kind": (lambda s: s.update(total_steps="21"), "total_steps is '21', expected a number"),
     "no ema": (lambda s: s.update(ema=None), "ema is missing"),
-    "a scaler": (lambda s: s.update(scaler={}), "scaler is there, though this run has none"),
-    "progress empty": (lambda s: s.update(progress={}), "progress has no 'best'"),
-    "progress no dict": (lambda s: s.update(progress=[1]), "progress is a list, expected a dict"),
-    "progress with more": (lambda s: s["progress"].update(x=1), "progress has 'x', expected best, curve"),
-    "step 0": (lambda s: s["progress"].update(step=0), "step 0 is not update 3 of epoch 1 with 7 steps"),
-    "no steps done": (lambda s: s["progress"].update(step=0, epoch=0, update=0), "progress.curve|progress.history"),
-    "a true step": (lambda s: s["progress"].update(epoch=True), "progress.epoch is True, expected a whole number"),
-    "a negative update": (lambda s: s["progress"].update(update=-1), "progress.update is -1"),
-    "seconds": (lambda s: s["progress"].update(seconds=float("nan")), "progress.seconds is nan"),
-    "curve": (lambda s: s["progress"]["curve"].append([8, float("inf"), 0.1]), "progress.curve has a point"),
-    "history": (lambda s: s["progress"]["history"].clear(), "history ends at step 0, though epoch 1 has ended"),
-    "history's step": (lambda s: s["progress"]["history"][0].update(step=11), "has step 11 after 0, of 10"),
-    "history's entry": (lambda s: s["progress"]["history"][0].pop("lr"), "an entry without step, train_loss"),
-    "history's number": (lambda s: s["progress"]["history"][0].update(train_loss=float("nan")), "not finite, at step"),
-    "history's score": (lambda s: s["progress"]["history"][0]["val"].pop("top1"), "has no val top1 at step 7"),
-    "best": (lambda s: s["progress"].update(best={"step": 7}), "progress.best is no entry of progress.history"),
-    "no best": (lambda s: s["progress"].update(best=None), "progress.best is no entry of progress.history"),
+    "a scaler": (lambda s: s.update(scaler={}), "scaler is set, but this run has none"),
+    "train_state empty": (lambda s: s.update(train_state={}), "train_state has no 'best'"),
+    "train_state no dict": (lambda s: s.update(train_state=[1]), "train_state is a list, expected a dict"),
+    "train_state with more": (lambda s: s[STATE].update(x=1), "train_state has 'x', expected best, curve"),
+    "step 0": (lambda s: s[STATE].update(step=0), "step 0 is not update 3 of epoch 1 with 7 steps"),
+    "no steps done": (lambda s: s[STATE].update(step=0, epoch=0, update=0), "train_state.(curve|history)"),
+    "a true step": (lambda s: s[STATE].update(epoch=True), "train_state.epoch is True, expected a whole number"),
+    "a negative update": (lambda s: s[STATE].update(update=-1), "train_state.update is -1"),
+    "seconds": (lambda s: s[STATE].update(seconds=float("nan")), "train_state.seconds is nan"),
+    "curve": (lambda s: s[STATE]["curve"].append([8, float("inf"), 0.1]), "train_state.curve has a point"),
+    "history": (lambda s: s[STATE]["history"].clear(), "history ends at step 0, but epoch 1 has ended"),
+    "history's step": (lambda s: s[STATE]["history"][0].update(step=11), "has step 11 after 0, of 10"),
+    "history's entry": (lambda s: s[STATE]["history"][0].pop("lr"), "an entry without step, train_loss"),
+    "history's number": (lambda s: s[STATE]["history"][0].update(train_loss=float("nan")), "not finite, at step"),
+    "history's score": (lambda s: s[STATE]["history"][0]["val"].pop("top1"), "has no val top1 at step 7"),
+    "best": (lambda s: s[STATE].update(best={"step": 7}), "train_state.best is no entry of train_state.history"),
+    "no best": (lambda s: s[STATE].update(best=None), "train_state.best is no entry of train_state.history"),
     "best weights": (lambda s: s.update(best_file=None), "best weights are None, expected those of step 7"),
-    "skipped": (lambda s: s["progress"].update(skipped=[("a",)]), "progress.skipped has an entry that is not file"),
+    "skipped": (lambda s: s[STATE].update(skipped=[("a",)]), "train_state.skipped has an entry that is not file"),
     "weights no dict": (lambda s: s.update(model=[1]), "model is a list, expected names and tensors"),
     "weights empty": (lambda s: s.update(model={}), "holds another model: .* is missing"),
     "weights' key": (lambda s: s["model"].update({1: torch.zeros(1)}), "1 is not in the model"),
@@ -86,31 +86,35 @@ def saved(tmp_path_factory):
         windows_per_side=[2],
         centers_per_side=[2],
     )
-    cfg = TrainImagesConfig(
+    cfg = ClassifyImagesConfig(
         data=DataConfig(limit=112), model=ModelConfig(kwargs=model), epochs=3, batch_size=16, log_every=2,
-        optim=OptimConfig(warmup_epochs=1, ema_decay=0.9), out=str(tmp_path_factory.mktemp("saved") / "run"),
+        optim=OptimConfig(warmup_epochs=1, ema_decay=0.9), output_dir=str(tmp_path_factory.mktemp("saved") / "run"),
         save_every_steps=5,
     )  # fmt: skip
-    step = engine.train_step
+    step = loop.train_step
 
     def dying(run, group):
-        return step(run, group) if run.at.step < 10 else 1 / 0
+        return step(run, group) if run.state.step < 10 else 1 / 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "train_step", dying)
+        patch.setattr(loop, "train_step", dying)
         with pytest.raises(ZeroDivisionError):
             train(cfg)
-    return cfg, build_run(cfg, Path(cfg.out), build_accelerator(cfg)), states.load_state(Path(cfg.out, states.FOLDER))
+    return (
+        cfg,
+        build_run(cfg, Path(cfg.output_dir), build_accelerator(cfg)),
+        states.load_state(Path(cfg.output_dir, states.FOLDER)),
+    )
 
 
 def test_the_state_itself_is_right(saved):
     cfg, run, (state, about) = saved
     check_state(run, state, source=about.file)
     diverged = copy.deepcopy(state)
-    for entry in (diverged["progress"]["history"][0], diverged["progress"]["best"]):
+    for entry in (diverged["train_state"]["history"][0], diverged["train_state"]["best"]):
         entry["val"]["loss"] = float("nan") + len(entry)
     check_state(run, diverged, source=about.file)
-    assert state["progress"]["step"] == 10 and len(state["progress"]["history"]) == 1
+    assert state["train_state"]["step"] == 10 and len(state["train_state"]["history"]) == 1
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -121,6 +125,6 @@ def test_a_state_with_one_wrong_field_is_refused_and_not_used(saved, monkeypatch
     change(state)
     monkeypatch.setattr(states, "load_state", lambda *args, **kwargs: (state, about))
     with pytest.raises(ValueError, match=message) as e:
-        restore_run(run, *previous_state(cfg, run.out, processes=1))
+        restore_run(run, *previous_state(cfg, run.folder, processes=1))
     assert "\n" not in str(e.value) and about.file in str(e.value)
-    assert run.at.step == 0 and not run.optimizer.state and not torch.equal(run.model.head.weight, trained)
+    assert run.state.step == 0 and not run.optimizer.state and not torch.equal(run.model.head.weight, trained)

@@ -10,9 +10,9 @@ import torch
 
 import pointmix
 from pointmix import PointSet
-from pointmix.engine.config import OptimConfig
 from pointmix.engine.flags import parse
-from pointmix.engine.images import MixConfig, TrainImagesConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.config import OptimConfig
 
 NAN = float("nan")
 SMALL = dict(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), heads=2, head_dim=2, num_classes=2)
@@ -43,7 +43,7 @@ RUN: list[tuple[str, object]] = [
     ("epochs", None),
     ("epochs", 1.5),
     ("batch_size", None),
-    ("accum", None),
+    ("grad_accum_steps", None),
     ("log_every", None),
 ]
 MODEL: list[tuple[str, object]] = [
@@ -75,17 +75,17 @@ FILES = {
 
 @pytest.mark.parametrize("key, value", OPTIM)
 def test_optimizers(key, value, refused):
-    assert key in refused(lambda: TrainImagesConfig(optim=OptimConfig(**{key: value})))
+    assert key in refused(lambda: ClassifyImagesConfig(optim=OptimConfig(**{key: value})))
 
 
 @pytest.mark.parametrize("key, value", MIX)
 def test_mixing(key, value, refused):
-    assert key in refused(lambda: TrainImagesConfig(mix=MixConfig(**{key: value})))
+    assert key in refused(lambda: ClassifyImagesConfig(mix=MixConfig(**{key: value})))
 
 
 @pytest.mark.parametrize("key, value", RUN)
 def test_runs(key, value, refused):
-    assert key in refused(lambda: TrainImagesConfig(**{key: value}))
+    assert key in refused(lambda: ClassifyImagesConfig(**{key: value}))
 
 
 @pytest.mark.parametrize("key, value", MODEL)
@@ -101,4 +101,4 @@ def test_points(case, refused):
 @pytest.mark.parametrize("case", FILES)
 def test_configurations(case, folder, refused):
     Path("a.yaml").write_text(FILES[case])
-    refused(lambda: parse(["--config=a.yaml"], TrainImagesConfig))
+    refused(lambda: parse(["--config=a.yaml"], ClassifyImagesConfig))

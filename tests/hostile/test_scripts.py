@@ -28,8 +28,15 @@ BOMB, GROWTH = 256, 100  # MiB that each bomb asks for, and that refusing all of
 def write_run(path: str, **info: object) -> None:
     """Weights of a small network, with this metadata in place of the true ones."""
     net = pointmix.create_model("coc_tiny", **SMALL, num_classes=2)
-    true = {"name": "coc_tiny", "kwargs": SMALL, "classes": ["a", "b"], "in_chans": 3, "img_size": 32}
-    true |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    true = {
+        "task": "classify_images",
+        "name": "coc_tiny",
+        "kwargs": SMALL,
+        "classes": ["a", "b"],
+        "in_chans": 3,
+        "img_size": 32,
+    }
+    true |= {"mean": [0.5] * 3, "std": [0.5] * 3, "data": {}}
     Path(path).write_bytes(save(net.state_dict(), {key: json.dumps(value) for key, value in (true | info).items()}))
 
 
@@ -70,7 +77,7 @@ from pointmix import PointSet
 from pointmix.io import read_mask
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig as Config
+from pointmix.tasks.classify_images import ClassifyImagesConfig as Config
 from pointmix.io.torch_files import load_torch
 import h5py, plyfile, pointmix.models
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -113,6 +120,12 @@ CASES: list[tuple[str, str, str]] = [  # script, arguments, what the line must s
     ("predict", "--run deep.safetensors a.png", "deep.safetensors was not written by a run"),
     ("predict", "--run a.npy a.png", "a.npy is not a safetensors file"),
     ("predict", "--run gone a.png", "no such file: gone"),
+    (
+        "predict",
+        "--run task.safetensors a.png",
+        r"task.safetensors: no task '\x1b[31mos.system' is registered, expected one of",
+    ),
+    ("predict", "--run run.safetensors a.png --import os.nothing", "--import os.nothing: No module named"),
     ("predict", "--model coc_tiny --checkpoint page.pth a.png", "not a readable checkpoint: it is a web page"),
     ("predict", "--model coc_tiny --checkpoint code.pth a.png", "code.pth is not a readable checkpoint"),
     ("predict", "--model test_vit --checkpoint page.pth a.png", "not a readable checkpoint: it is a web page"),
@@ -129,6 +142,8 @@ CASES: list[tuple[str, str, str]] = [  # script, arguments, what the line must s
     ("evaluate", "--run run.safetensors --data.root gone", "data.root: no folder gone"),
     ("evaluate", "--run run.safetensors --out a.npy/b.json", "a.npy is a file, expected a folder"),
     ("train_image", "--config laughs.yaml", "laughs.yaml has 100003 values"),
+    ("train", "--config laughs.yaml", "--task is missing, expected one of classify_images, classify_points"),
+    ("train", "--task nothing", "no task 'nothing' is registered, expected one of classify_images"),
     ("train_image", "--config class.yaml", "class.yaml names a class under class_path"),
     ("train_points", "--config laughs.yaml", "laughs.yaml has 100003 values"),
     ("ablate", "laughs.yaml --base laughs.yaml", "laughs.yaml has 100003 values"),
@@ -143,7 +158,8 @@ def test_one_line_and_exit_code_2(script, argv, why, folder, refused, capsys):
     np.save("a.npy", np.ones((6, 3)))
     write_run("run.safetensors")
     write_run("blocks.safetensors", kwargs=SMALL | {"depths": [10**9, 1, 1, 1]})
-    deep = {key: "[" * 9999 for key in ("name", "kwargs", "classes", "in_chans")}
+    write_run("task.safetensors", task="\x1b[31mos.system")
+    deep = {key: "[" * 9999 for key in ("task", "name", "kwargs", "data", "classes", "in_chans")}
     Path("deep.safetensors").write_bytes(save({"w": torch.zeros(1)}, deep))
     Path("page.pth").write_text("<html>\x1b[31m404</html>")
     Path("code.pth").write_bytes(b"\x80\x02cos\nsystem\nX\x04\0\0\0echo\x85R.")

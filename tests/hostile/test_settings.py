@@ -13,7 +13,7 @@ from pointmix.data.clouds.resolve import resolve as resolve_points
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.resolve import resolve
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig
 from pointmix.utils.limits import DEFAULTS, limit
 
 NAN = float("nan")
@@ -51,13 +51,13 @@ FILES: dict[str, bytes] = {
 @pytest.mark.parametrize("case", FILES)
 def test_files(case, folder, refused):
     Path("a.yaml").write_bytes(FILES[case])
-    refused(lambda: parse(["--config=a.yaml"], TrainImagesConfig))
+    refused(lambda: parse(["--config=a.yaml"], ClassifyImagesConfig))
     assert "this" not in sys.modules  # importing it would print
 
 
 def test_a_class_in_a_flag_is_not_made():
     spec = {"class_path": "decimal.Decimal", "init_args": {"value": "1"}}
-    found = parse([f"--model.kwargs={json.dumps({'x': spec})}"], TrainImagesConfig).model.kwargs["x"]
+    found = parse([f"--model.kwargs={json.dumps({'x': spec})}"], ClassifyImagesConfig).model.kwargs["x"]
     assert isinstance(found, dict) and found["class_path"] == "decimal.Decimal"
 
 
@@ -73,7 +73,7 @@ RUNS: dict[str, dict[str, object]] = {
     "no steps at most": {"max_steps": 0},
     "no samples": {"batch_size": 0},
     "-4 samples": {"batch_size": -4},
-    "no batches": {"accum": 0},
+    "no batches": {"grad_accum_steps": 0},
     "no seeds": {"seeds": ()},
     "one seed twice": {"seeds": (1, 1)},
     "saved every 0 steps": {"save_every_steps": 0},
@@ -108,12 +108,12 @@ POINTS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_flags(flag, refused):
-    refused(lambda: parse([flag], TrainImagesConfig))
+    refused(lambda: parse([flag], ClassifyImagesConfig))
 
 
 @pytest.mark.parametrize("case", RUNS)
 def test_runs(case, refused):
-    refused(lambda: TrainImagesConfig(**RUNS[case]))
+    refused(lambda: ClassifyImagesConfig(**RUNS[case]))
 
 
 @pytest.mark.parametrize("key, value", IMAGES)

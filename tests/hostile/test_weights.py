@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 import pointmix
 from pointmix.engine.checkpoint import load_run
-from pointmix.engine.inference import data_config, open_model
+from pointmix.engine.inference import open_model
+from pointmix.tasks.base import get_task, list_tasks
 
 SMALL = dict(depths=[1, 1, 1, 1], dims=[4, 4, 4, 4], heads=2, head_dim=2)
 
@@ -126,7 +127,9 @@ def test_checkpoints(case, folder, refused, net):
 @pytest.mark.parametrize("case", ["text", "web page", "checkpoint that runs code", "compressed", "another network"])
 def test_checkpoints_of_timms_networks(case, folder, refused):
     Path("a.pth").write_bytes(FILES[case]())
-    assert "a.pth" in refused(lambda: open_model(model="test_vit", checkpoint="a.pth", num_classes=2))
+    assert "a.pth" in refused(
+        lambda: open_model(model="test_vit", task="classify_images", checkpoint="a.pth", kwargs={"num_classes": 2})
+    )
     assert not Path("sprung").exists()
 
 
@@ -187,9 +190,15 @@ def test_a_compiled_network_takes_weights(weights):
     assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())
 
 
-INFO = {"name": "coc_tiny", "kwargs": SMALL, "classes": ["a", "b"], "in_chans": 3, "img_size": 32}
-INFO |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+INFO = {"task": "classify_images", "name": "coc_tiny", "kwargs": SMALL, "classes": ["a", "b"], "in_chans": 3}
+INFO |= {"img_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "data": {}}
 METADATA: dict[str, dict[str, object]] = {
+    "name of no task": {"task": "segment"},
+    "a task in a list": {"task": ["classify_images"]},
+    "a module for a task": {"task": "os.system"},
+    "no name of a task": {"task": ""},
+    "terminal codes for a task": {"task": "\x1b[31m"},
+    "another task": {"task": "classify_points"},
     "name of no model": {"name": "coc_gigantic"},
     "name from the network": {"name": "hf-hub:someone/model"},
     "name from a folder": {"name": "local-dir:/tmp"},
@@ -227,6 +236,7 @@ METADATA: dict[str, dict[str, object]] = {
     "classes in a word": {"classes": "ab"},
     "channels in a word": {"in_chans": "three"},
     "no channels": {"in_chans": None},
+    "channels twice": {"kwargs": SMALL | {"in_chans": 3}},
     "-1 channels": {"in_chans": -1},
     "10^9 channels": {"in_chans": 10**9},
     "channels of truth": {"in_chans": True},
@@ -264,7 +274,7 @@ RAW: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("key", ["name", "kwargs", "classes", "mean"])
+@pytest.mark.parametrize("key", ["task", "name", "kwargs", "classes", "mean"])
 @pytest.mark.parametrize("case", RAW)
 def test_metadata_that_is_no_json(case, key, folder, refused, weights):
     run_of(weights, {k: json.dumps(value) for k, value in INFO.items()} | {key: RAW[case]})
@@ -331,4 +341,5 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_data_settings(case, refused):
-    refused(lambda: data_config({"path": "x.safetensors", "data": SETTINGS[case]}))
+    for name in list_tasks():
+        refused(lambda name=name: get_task(name).data_config({"path": "x.safetensors", "data": SETTINGS[case]}))

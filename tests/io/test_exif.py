@@ -12,9 +12,9 @@ from PIL import Image
 from pointmix import PointSet
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.splits import build_data
-from pointmix.engine.inference import whole_image
 from pointmix.io import read_depth, read_image, read_mask
 from pointmix.io.images import ORIENTATION, upright
+from pointmix.tasks.classify_images.files import whole_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)  # as it is shown
 STORED = {  # EXIF orientation -> what a camera that was held that way stores

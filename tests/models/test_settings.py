@@ -25,7 +25,7 @@ from pointmix.nn.norm import PointNorm
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.nn.stage import Stage
-from pointmix.tasks.voting import Voting
+from pointmix.tasks.classify_points.voting import Voting
 
 SHALLOW = dict(depths=(1, 1), dims=(8, 8), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2))
 HEADS = SHALLOW | dict(heads=2, head_dim=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -14,9 +13,9 @@ import pointmix
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.splits import build_points, build_points_test
-from pointmix.engine.clouds import read_for, seen_by
 from pointmix.explain import draw_clouds
 from pointmix.ops.recenter import recenter_for
+from pointmix.tasks.classify_points.files import read_for, sampled_as
 
 HEIGHTS = 1019
 PTR = torch.tensor([0, HEIGHTS])
@@ -115,8 +114,7 @@ def test_training_sees_what_prediction_sees(root, normalize, cache):
     cfg = PointDataConfig(**settings, cache=cache, scale=(1, 1), translate=0, shuffle=False, val_fraction=0)
     splits = build_points(cfg, batch_size=4, eval_batch_size=4, seed=0)
     np.save(root / "cloud.npy", on_the_map().numpy())
-    info = {"path": "run", "data": asdict(cfg)}
-    predicted = seen_by(info, keep_all=True)(read_for(info, root / "cloud.npy"))
+    predicted = sampled_as(cfg, keep_all=True)(read_for(root / "cloud.npy", cfg))
     assert predicted.pos.dtype == torch.float32 and heights(predicted) == HEIGHTS
     for batch in (
         next(iter(splits.train)),

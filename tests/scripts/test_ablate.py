@@ -14,8 +14,8 @@ import yaml
 import pointmix
 from pointmix.engine import finish, jobs
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig
 from pointmix.engine.seeds import train_all
+from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "ablate.py"
@@ -58,8 +58,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(finish, "draw_curves", lambda *args, **kwargs: None)
-    monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
+    monkeypatch.setattr(finish, "_draw", lambda picture, path: None)
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def in_process(script, monkeypatch):
                 if any(arg.startswith("--measure=") for arg in command):
                     script.ablate(command[2:])
                 else:
-                    train_all(parse(command[2:], TrainImagesConfig))
+                    train_all(parse(command[3:], ClassifyImagesConfig))
             except ValueError as e:
                 logs[key].write_text(f"some line\nerror: {e}\n")
                 yield key, 2
@@ -112,7 +111,7 @@ def test_mean_and_deviation_over_seeds_in_every_file(script, recipe, tmp_path, c
     row = json.loads((out / "ablation.json").read_text())["rows"][0]
     assert row["values"] == tests and row["mean"] == pytest.approx(statistics.fmean(tests))
     assert row["std"] == pytest.approx(statistics.stdev(tests))
-    assert 0 < row["macs_linear"] < row["macs_multiplied"] < 1e6 and row["images_per_second"] > 0
+    assert 0 < row["macs_linear"] < row["macs_multiplied"] < 1e6 and row["samples_per_second"] > 0
     with (out / "ablation.csv").open() as file:
         assert next(csv.DictReader(file))["mean"] == str(row["mean"])
     lines = (out / "ablation.md").read_text().splitlines()
@@ -203,6 +202,8 @@ def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, 
         (["RECIPE", "--jobs=0"], "--jobs"),
         (["RECIPE", "--minutes=-1"], "--minutes"),
         (["RECIPE", "--seed=3"], "--seed is set for each training"),
+        (["RECIPE", "--output_dir=x"], "--output_dir is set for each training"),
+        (["RECIPE", "--task=nothing"], "no task 'nothing' is registered"),
         (["RECIPE", "--nonsense=3"], "nonsense"),
         (["RECIPE", "--minutes=1", "--steps=4"], "has its own steps"),
         (["RECIPE", "RECIPE"], "two recipes are called some"),

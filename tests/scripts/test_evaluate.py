@@ -15,8 +15,10 @@ from PIL import Image
 import pointmix
 from pointmix.data.images import splits as images
 from pointmix.engine.checkpoint import save_model
-from pointmix.engine.inference import data_config, open_model, whole_image
+from pointmix.engine.inference import open_model
 from pointmix.io import read_image
+from pointmix.tasks.base import get_task
+from pointmix.tasks.classify_images.files import whole_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 CLASSES = ["ant", "bee", "cow"]
@@ -38,7 +40,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = pointmix.create_model("coc_tiny", num_classes=3, **kwargs)
     torch.nn.init.normal_(model.head.weight)
-    info = dict(name="coc_tiny", kwargs=kwargs, classes=CLASSES, in_chans=3, img_size=32)
+    info = dict(task="classify_images", name="coc_tiny", kwargs=kwargs, classes=CLASSES, in_chans=3, img_size=32)
     info |= dict(mean=[0.5] * 3, std=[0.2] * 3)
     info["data"] = {"source": "folder", "root": str(folder / "images"), "img_size": 32, "mean": [0.5] * 3}
     info["data"]["std"] = [0.2] * 3
@@ -62,8 +64,9 @@ def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys, monkeypat
     assert opened == [None]  # the test split, once
 
     model, info = open_model(run=str(folder / "run"))
+    cfg = get_task("classify_images").data_config(info)
     files = sorted((folder / "images" / "val").glob("*/*.png"))
-    pixels = torch.stack([whole_image(read_image(file, 3), data_config(info)) for file in files])
+    pixels = torch.stack([whole_image(read_image(file, 3), cfg) for file in files])
     targets = torch.tensor([CLASSES.index(file.parent.name) for file in files])
     with torch.no_grad():
         logits = model(pixels)
@@ -72,7 +75,7 @@ def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys, monkeypat
     assert result["top5"] == 1
     assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
     shown = capsys.readouterr().out
-    assert f"{result['top1']:.2%}" in shown and f"{result['loss']:.4f}" in shown
+    assert f"{100 * result['top1']:.2f} %" in shown and f"{result['loss']:.4f}" in shown
 
 
 def test_damaged_images_are_named_and_left_out(main, folder, tmp_path, capsys):
@@ -123,6 +126,10 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", ""], "--checkpoint is empty, expected"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
         (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
+        (["run", "--votes", "3"], "--votes is a flag of classify_points; run is of classify_images"),
+        (["run", "--kwargs", "heads"], "--kwargs"),
+        (["run", "--import", "no_such_module"], "--import no_such_module: No module named 'no_such_module'"),
+        (["--model", "coc_tiny", "--task", "count_points"], "no task 'count_points' is registered, expected one of"),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
@@ -150,7 +157,7 @@ def test_a_curve_over_several_runs(main, folder, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [float(row["top1"]) for row in rows] == [r["top1"] for r in results]
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("run", "other", "0.25", f"{results[-1]['top1']:.2%}"))
+    assert all(word in shown for word in ("run", "other", "0.25", f"{100 * results[-1]['top1']:.2f} %"))
 
     assert main([runs[0], "--out", str(tmp_path / "whole.json")]) == 0
     assert json.loads((tmp_path / "whole.json").read_text())["loss"] == pytest.approx(results[0]["loss"], rel=1e-6)

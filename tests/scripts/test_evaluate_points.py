@@ -18,7 +18,7 @@ import pointmix
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
-from pointmix.tasks.voting import Voting
+from pointmix.tasks.classify_points.voting import Voting
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 SMALL = dict(
@@ -63,9 +63,10 @@ def folder(tmp_path_factory):
         model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=in_chans, **kwargs)
         torch.nn.init.normal_(model.head.weight)
         cfg = PointDataConfig(**common, features=features, normalize="unit_sphere")
-        info = dict(name="coc_tiny", kwargs=kwargs, classes=CLASSES, in_chans=in_chans, data=asdict(cfg))
-        save_model(folder / name / "model.safetensors", model, info)
-    info = dict(name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=3, img_size=32, mean=[0.5], std=[0.2])
+        info = dict(task="classify_points", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=in_chans)
+        save_model(folder / name / "model.safetensors", model, info | {"data": asdict(cfg)})
+    info = dict(task="classify_images", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=3, img_size=32)
+    info |= dict(mean=[0.5], std=[0.2], data={})
     save_model(folder / "images" / "model.safetensors", pointmix.create_model("coc_tiny", num_classes=3, **SMALL), info)
     return folder
 
@@ -97,7 +98,9 @@ def test_a_run_is_measured_on_its_own_test_split(main, folder, capsys, tmp_path,
     assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-4)
     assert result["clouds"] == 5 and result["skipped"] == [] and result["votes"] == votes
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("OA", "mAcc", "[red]ball", f"{result['oa']:.2%}", f"{result['loss']:.4f}"))
+    assert all(
+        word in shown for word in ("OA", "mAcc", "[red]ball", f"{100 * result['oa']:.2f} %", f"{result['loss']:.4f}")
+    )
     assert ("3 votes" in " ".join(shown.split())) == (votes == 3)
 
 
@@ -115,7 +118,7 @@ def test_a_curve_over_shares_of_points(main, folder, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [(float(row["oa"]), float(row["macc"])) for row in rows] == [(r["oa"], r["macc"]) for r in results]
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("run, OA", "run, mAcc", "0.25", f"{results[-1]['macc']:.2%}"))
+    assert all(word in shown for word in ("run, OA", "run, mAcc", "0.25", f"{100 * results[-1]['macc']:.2f} %"))
     assert main([*argv, "--batch_size", "1"]) == 0
     again = json.loads(out.with_suffix(".json").read_text())
     assert [r["loss"] for r in again] == pytest.approx([r["loss"] for r in results], rel=1e-5)  # whatever the batches
@@ -136,16 +139,16 @@ def test_names_that_the_files_do_not_say_are_those_of_the_run(main, folder, tmp_
         (["run", "--data.img_size", "32"], "data.img_size"),
         (["run", "--data.points", "100"], "data.points 100: the clouds of"),
         (["run", "--data.features", "normal"], "takes data.features none, got normal"),
-        (["run", "--mask", "pixels"], "--mask pixels is of images"),
+        (["run", "--mask", "pixels"], "--mask is a flag of classify_images; run is of classify_points"),
         (["run", "--keep", "1", "0"], "keep 0.0: expected a fraction of the points above 0"),
-        (["run", "--keep", "nan"], "Got value: nan"),
+        (["run", "--keep", "nan"], "keep nan: expected a fraction"),
         (["run", "--keep", "1.5"], "keep 1.5: expected a fraction"),
         (["run", "--keep", ".01"], "keep 0.01: leaves none of 32 points"),
         (["run", "--votes", "0"], "votes must be at least 1, got 0"),
         (["run", "--batch_size", "0"], "batch size 0"),
         (["normals", "--votes", "2"], "votes scale positions but not normals"),
-        (["images", "--votes", "2"], "--votes 2 is of clouds"),
-        (["run", "images"], "run and images: one is of images, one of clouds"),
+        (["images", "--votes", "2"], "--votes is a flag of classify_points; images is of classify_images"),
+        (["run", "images"], "run is of classify_points, images of classify_images; expected runs of one task"),
         (["--model", "pointmlp"], "pointmlp takes point clouds, expected a model of images, or a run on clouds"),
     ],
 )

@@ -35,15 +35,15 @@ def folder(tmp_path_factory):
     with normals (normals), and files."""
     folder = tmp_path_factory.mktemp("explain")
     torch.manual_seed(0)
-    info = dict(name="coc_tiny", kwargs=SMALL, classes=["cat", "dog"], in_chans=3, img_size=32, mean=[0.5], std=[0.2])
+    info = dict(task="classify_images", name="coc_tiny", kwargs=SMALL, classes=["cat", "dog"], in_chans=3, img_size=32)
+    info |= dict(mean=[0.5], std=[0.2])
     model = pointmix.create_model("coc_tiny", num_classes=2, **SMALL)
     save_model(folder / "images" / "model.safetensors", model, info | {"data": {"source": "folder", "img_size": 32}})
     for name, in_chans, features in (("clouds", 0, "none"), ("colored", 3, "rgb"), ("normals", 3, "normal")):
-        kwargs = SMALL | dict(coord_dims=3)
-        model = pointmix.create_model("coc_tiny", num_classes=2, in_chans=in_chans, **kwargs)
+        model = pointmix.create_model("coc_tiny", num_classes=2, in_chans=in_chans, coord_dims=3, **SMALL)
         cfg = PointDataConfig(points=100, normalize="unit_sphere", features=features)
-        info = dict(name="coc_tiny", kwargs=kwargs, classes=["box", "ball"], in_chans=in_chans, data=asdict(cfg))
-        save_model(folder / name / "model.safetensors", model, info)
+        info = dict(task="classify_points", name="coc_tiny", kwargs=SMALL, classes=["box", "ball"], in_chans=in_chans)
+        save_model(folder / name / "model.safetensors", model, info | {"data": asdict(cfg)})
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(folder / "a.png")
     depth = rng.integers(500, 900, (24, 32), dtype=np.uint16)
@@ -72,6 +72,7 @@ CAMERA = ["--intrinsics", "30", "30", "15.5", "11.5"]
         ["a.png", "--model", "pointmlp_elite", "--depth", "depth.png", *CAMERA],
         ["cloud.npz", "--run", "colored", "--up=-z"],
         ["many.npy", "--index", "1"],
+        ["a.png", "--model", "test_vit"],  # says that no block clusters
     ],
 )
 def test_a_picture_is_drawn(main, folder, tmp_path, capsys, monkeypatch, arguments):
@@ -127,10 +128,9 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["a.png", "--depth", "none.png"], "no depth file none.png"),
         (["a.png", "--depth", "depth.png", "--intrinsics", "0", "1", "1", "1"], "positive focal lengths"),
         (["a.png", *CAMERA], "--intrinsics are of an image with --depth"),
-        (["a.png", "--depth", "depth.png", "--run", "images"], "is of images and takes no clouds"),
-        (["a.png", "--run", "clouds"], "clouds is of clouds and takes no image without --depth"),
-        (["a.png", "--model", "pointmlp"], "pointmlp is of clouds and takes no image without --depth"),
-        (["a.png", "--model", "test_vit"], "test_vit does not cluster"),
+        (["a.png", "--depth", "depth.png", "--run", "images"], "--depth is a flag of classify_points; images is of cl"),
+        (["a.png", "--run", "clouds"], "a.png is an image, expected a cloud, or --depth with it"),
+        (["a.png", "--model", "pointmlp"], "pointmlp takes point clouds, expected a model of images"),
         (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),
         (["many.npy", "--index", "0", "--run", "colored"], "expected colors of 3 channels, found only positions"),
         (["normal.npz", "--run", "colored"], "expected colors of 3 channels, found normals (300, 3)"),
@@ -140,15 +140,16 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["wide.npy", "--run", "colored", "--columns", "normal"], "expected colors of 3 channels, found further"),
         (["wide.npy", "--run", "colored", "--columns", "red"], "columns 'red': expected one of rgb, normal"),
         (["wide.npy", "--columns", "rgb"], "--columns goes with a cloud and a --run"),
-        (["a.png", "--run", "images", "--columns", "rgb"], "it has no --index or --columns"),
+        (["a.png", "--run", "images", "--columns", "rgb"], "--columns is a flag of classify_points; images is of cl"),
         (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normals; a frame has colors"),
-        (["cloud.npz", "--run", "images"], "is of images and takes no clouds"),
+        (["cloud.npz", "--run", "images"], "cloud.npz into x.png: expected an image file into a .png"),
         (["flat.npy"], "expected points in 3 dimensions"),
         (["cloud.npz", "--up", "w"], "up must be one of"),
         (["cloud.npz", "--run", "clouds", "--checkpoint", "x"], "--checkpoint goes with --model"),
         (["cloud.npz", "--checkpoint", "none.pt"], "no file none.pt"),
-        (["a.png", "--index", "1"], "it has no --index"),
+        (["a.png", "--index", "1"], "--index is a flag of classify_points; a.png is of classify_images"),
         ([], "FILE"),
+        (["a.png", "--task", "nothing"], "no task 'nothing' is registered"),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):

@@ -15,10 +15,12 @@ from PIL import Image
 import pointmix
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.engine import inference
 from pointmix.engine.checkpoint import save_model
-from pointmix.engine.inference import data_config, open_model, whole_image
+from pointmix.engine.inference import open_model
 from pointmix.io import read_image
+from pointmix.tasks.base import get_task
+from pointmix.tasks.classify_images import files
+from pointmix.tasks.classify_images.files import whole_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
 
@@ -38,9 +40,17 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = pointmix.create_model("coc_tiny", num_classes=3, **kwargs)
     torch.nn.init.normal_(model.head.weight)
-    info = dict(name="coc_tiny", kwargs=kwargs, classes=["cat", "dog", "[red]fox"], in_chans=3, img_size=32)
-    info |= dict(mean=[0.5] * 3, std=[0.2] * 3, data={"source": "folder", "img_size": 32, "crop_pct": 1.0})
+    info = dict(task="classify_images", name="coc_tiny", kwargs=kwargs, classes=["cat", "dog", "[red]fox"])
+    info |= dict(
+        in_chans=3,
+        img_size=32,
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        data={"source": "folder", "img_size": 32, "crop_pct": 1.0},
+    )
     save_model(folder / "run" / "model.safetensors", model, info)
+    still = pointmix.create_model("coc_tiny", num_classes=3, cluster=False, **kwargs)
+    save_model(folder / "still" / "model.safetensors", still, info | {"kwargs": kwargs | {"cluster": False}})
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{name}.png")
@@ -62,7 +72,7 @@ def folder(tmp_path_factory):
     )
     model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=0, coord_dims=3, **kwargs)
     torch.nn.init.normal_(model.head.weight)
-    info = dict(name="coc_tiny", kwargs=kwargs | {"coord_dims": 3}, classes=["box", "ball", "cone"], in_chans=0)
+    info = dict(task="classify_points", name="coc_tiny", kwargs=kwargs, classes=["box", "ball", "cone"], in_chans=0)
     cfg = PointDataConfig(points=40, normalize="unit_sphere")
     save_model(folder / "clouds" / "model.safetensors", model, info | {"data": asdict(cfg)})
     np.save(folder / "many.npy", rng.normal(size=(2, 30, 3)).astype(np.float32))
@@ -75,9 +85,10 @@ def test_the_table_shows_the_classes_in_order(main, folder, capsys, monkeypatch)
     assert main(["--run", "run", "a.png", "b.png", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     model, info = open_model(run="run")
+    cfg = get_task("classify_images").data_config(info)
     for name in ("a.png", "b.png"):
         with torch.no_grad():
-            chances = model(whole_image(read_image(name, 3), data_config(info))[None]).softmax(1)[0]
+            chances = model(whole_image(read_image(name, 3), cfg)[None]).softmax(1)[0]
         at = shown.index(name)
         for i in chances.argsort(descending=True).tolist():
             at = shown.index(info["classes"][i], at)
@@ -104,13 +115,13 @@ def test_masked_pixels_are_where_the_model_expects_them(main, folder, monkeypatc
     model, info = open_model(run=str(folder / "run"))
     kwargs = info["kwargs"] | {"coord_mode": "exclusive"}
     save_model(folder / "exclusive" / "model.safetensors", model, info | {"kwargs": kwargs})
-    modes, original = [], inference.masked_image
+    modes, original = [], files.masked_image
 
     def noted(*args, coord_mode):
         modes.append(coord_mode)
         return original(*args, coord_mode=coord_mode)
 
-    monkeypatch.setattr(inference, "masked_image", noted)
+    monkeypatch.setattr(files, "masked_image", noted)
     for run in ("run", "exclusive"):
         assert main(["--run", str(folder / run), str(folder / "a.png"), "--mask", str(folder / "mask.png")]) == 0
     assert modes == ["inclusive", "exclusive"]
@@ -150,13 +161,20 @@ def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
         (["--run", "a.png", "a.png"], "a.png is not a safetensors file"),
         (["--model", "no_such_model", "a.png"], "no model 'no_such_model'"),
         (["--run", "run", "a.png", "--clusters", "run"], "cannot write run"),
-        (["--run", "run", "a.png", "--index", "1"], "--index is of clouds"),
-        (["--run", "run", "a.png", "--columns", "rgb"], "--columns is of clouds"),
+        (["--run", "run", "a.png", "--import", "no_such_module"], "--import no_such_module: No module named"),
+        (["--run", "run", "a.png", "--index", "1"], "--index is a flag of classify_points; run is of classify_images"),
+        (
+            ["--run", "run", "a.png", "--columns", "rgb"],
+            "--columns is a flag of classify_points; run is of classify_images",
+        ),
         (["--run", "clouds", "a.png"], "a.png is an image, clouds/model.safetensors takes clouds"),
         (["--run", "clouds", "none.ply"], "no file none.ply"),
         (["--run", "clouds", "text.npy"], "cannot read text.npy"),
         (["--run", "clouds", "many.npy"], "data holds 2 clouds, give the index of one"),
-        (["--run", "clouds", "many.npy", "--index", "1", "--mask", "mask.png"], "--mask mask.png is of images"),
+        (
+            ["--run", "clouds", "many.npy", "--index", "1", "--mask", "mask.png"],
+            "--mask is a flag of classify_images; clouds is of classify_points",
+        ),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):
@@ -198,11 +216,21 @@ def test_a_file_that_fits_into_no_memory_is_named(main, folder, capsys, monkeypa
     def explode(*_):
         raise MemoryError
 
-    monkeypatch.setattr(inference, "whole_image", explode)
+    monkeypatch.setattr(files, "whole_image", explode)
     assert main(["--run", str(folder / "run"), str(folder / "a.png")]) == 2
     assert capsys.readouterr().err == f"error: {folder / 'a.png'}: it needs more memory than there is\n"
     assert main(["--run", str(folder / "run"), str(folder / "a.png"), "\x1b[31m.png"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--run", "still"], ["--model", "test_vit"]])
+def test_a_network_without_clusters_predicts_like_any_other(main, folder, capsys, monkeypatch, given):
+    monkeypatch.chdir(folder)
+    assert main([*given, "a.png", "b.png", "--topk", "1", "--device", "cpu", "--clusters", "none.png"]) == 0
+    assert capsys.readouterr().out.count("%") == 2
+    with Image.open("none.png") as picture:  # it says that no block clusters
+        assert min(picture.size) > 200
+    Path("none.png").unlink()
 
 
 def test_a_mask_needs_a_model_of_points(main, folder, capsys):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pointmix.engine.flags import parse
-from pointmix.engine.images import TrainImagesConfig
-from pointmix.engine.points import TrainPointsConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig
+from pointmix.tasks.classify_points import ClassifyPointsConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # optimizer, learning rate at a total batch, epochs of warm-up, cool-down and schedule, whether it moves at every step
@@ -41,7 +41,7 @@ def test_no_recipe_is_missing_here():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_learning_rate_and_schedule(name):
-    kind = TrainPointsConfig if name.startswith("points") else TrainImagesConfig
+    kind = ClassifyPointsConfig if name.startswith("points") else ClassifyImagesConfig
     cfg = parse([f"--config={CONFIGS}/{name}.yaml", "--data.root=DIR"][: 1 + (name != "image/coc_digits")], kind)
     optim = cfg.optim
     opt, lr, base, *schedule = RECIPES[name]

@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,17 +12,17 @@ import yaml
 from PIL import Image
 
 from pointmix.engine import flags
-from pointmix.engine.config import OptimConfig
-from pointmix.engine.images import MixConfig, TrainImagesConfig
-from pointmix.engine.run import create_run_model
-from pointmix.engine.train import Stopped
+from pointmix.engine.signals import Stopped
+from pointmix.tasks.base import get_task
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.config import OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted([*(ROOT / "configs/image").glob("*.yaml"), *(ROOT / "configs/ablations/cifar10").glob("*.yaml")])
 
 
 def parse(argv):
-    return flags.parse(argv, TrainImagesConfig)
+    return flags.parse(argv, ClassifyImagesConfig)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def script():
 
 
 def test_short_run_on_the_default_data(script, tmp_path, capsys):
-    argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
+    argv = [f"--output_dir={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", "--data.limit=128"]
     assert script.main(argv) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == "digits"
     first, second = capsys.readouterr().out.splitlines()[:2]
@@ -87,7 +86,7 @@ def test_photographs_are_not_trained_with_the_digits_recipe(script, photographs,
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
-    assert script.main([*argv, f"--out={tmp_path}/run"]) == 2
+    assert script.main([*argv, f"--output_dir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and names in error
     assert not (tmp_path / "run").exists()
@@ -96,9 +95,12 @@ def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, nam
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_a_run_folder_that_is_a_file(script, tmp_path, capsys, out):
     (tmp_path / "file").write_text("mine")
-    assert script.main([f"--out={tmp_path / out}"]) == 2
+    assert script.main([f"--output_dir={tmp_path / out}"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: the run folder is {tmp_path / out}, but {tmp_path}/file is a file; give another --out\n"
+    assert (
+        error
+        == f"error: the run folder is {tmp_path / out}, but {tmp_path}/file is a file; give another --output_dir\n"
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -122,7 +124,8 @@ def test_whatever_ends_it_is_told_in_one_line(script, monkeypatch, capsys, error
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_recipes_parse_and_say_command_cost_and_result(path):
     cfg = parse([f"--config={path}"])
-    model = create_run_model(cfg, SimpleNamespace(classes=range(10), in_chans=cfg.data.in_chans or 3))
+    info = {"name": cfg.model.name, "kwargs": cfg.model.kwargs, "classes": list("abcdefghij"), "img_size": 224}
+    model = get_task("classify_images").build_model(info | {"in_chans": cfg.data.in_chans or 3})
     assert sum(p.numel() for p in model.parameters()) > 1e5
     lines = path.read_text().splitlines()
     command = "scripts/ablate.py" if path.parent.name == "cifar10" else "scripts/train_image.py"
@@ -156,7 +159,7 @@ def test_imagenet_recipe_is_the_published_one(name):
     assert (data.img_size, data.crop_pct) == (224, 0.9)
     assert data.test_split is None  # folders call it val, Hugging Face validation
     assert (data.interpolation, data.train_interpolation) == ("bicubic", "random")
-    assert (cfg.batch_size, cfg.accum, cfg.precision, cfg.seed) == (batch_size, 1, "fp16", 42)
+    assert (cfg.batch_size, cfg.grad_accum_steps, cfg.precision, cfg.seed) == (batch_size, 1, "fp16", 42)
 
 
 @pytest.mark.parametrize("family", IMAGENET)

@@ -3,24 +3,24 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from timm.scheduler import create_scheduler_v2
 
 from pointmix.data.clouds.sources import shapes
-from pointmix.engine import finish, flags
-from pointmix.engine.points import TrainPointsConfig
-from pointmix.engine.run import create_run_model
-from pointmix.engine.train import Stopped
+from pointmix.engine import flags
+from pointmix.engine.signals import Stopped
+from pointmix.tasks.base import get_task
+from pointmix.tasks.classify_points import ClassifyPointsConfig
+from pointmix.tasks.config import as_plain
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "points").glob("*.yaml"))
 
 
 def parse(argv):
-    return flags.parse(argv, TrainPointsConfig)
+    return flags.parse(argv, ClassifyPointsConfig)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def script():
 
 def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shapes, "COUNTS", {"training": 96, "test": 24})
-    monkeypatch.setattr(finish, "_draw_clusters", lambda *args: None)
-    argv = [f"--out={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
+    monkeypatch.setattr("pointmix.explain.clouds.draw_clouds", lambda *args, **kwargs: None)
+    argv = [f"--output_dir={tmp_path}/run", "--epochs=1", "--optim.warmup_epochs=0", f"--data.root={tmp_path}"]
     argv += ["--data.source=shapes", "--data.points=64", "--seeds", "1", "2"]
     assert script.main(argv) == 0
     metrics = json.loads((tmp_path / "run" / "seeds.json").read_text())
@@ -58,7 +58,7 @@ def test_short_runs_on_the_default_data(script, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(script, tmp_path, capsys, argv, names):
-    assert script.main([*argv, f"--out={tmp_path}/run"]) == 2
+    assert script.main([*argv, f"--output_dir={tmp_path}/run"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and names in error
     assert not (tmp_path / "run").exists()
@@ -77,10 +77,11 @@ def test_a_signal_is_told_in_one_line(script, monkeypatch, capsys):
 def test_recipes_parse_and_say_command_cost_and_result(path):
     cfg = parse([f"--config={path}", *(["--data.root=DIR"] if "DIR" in path.read_text() else [])])
     assert cfg.name == path.stem
-    splits = SimpleNamespace(model_kwargs={"num_classes": 15, "in_chans": 0, "coord_dims": 3})
-    model = create_run_model(cfg, splits)
+    task, info = get_task("classify_points"), {"name": cfg.model.name, "kwargs": cfg.model.kwargs, "in_chans": 0}
+    info |= {"classes": [str(label) for label in range(15)], "data": as_plain(cfg.data)}
+    model = task.build_model(info)
     assert sum(p.numel() for p in model.parameters()) > 5e4
-    cfg.check_input(model, splits)
+    task.check_model(model, cfg, info)
     lines = path.read_text().splitlines()
     command = "scripts/train_points.py"
     assert lines[0].startswith("# ") and command in lines[0]
@@ -103,7 +104,7 @@ def test_authors_recipes(recipe, lr, min_lr, decay, epochs):
     assert (optim.opt, optim.lr, optim.lr_base_batch, optim.weight_decay) == ("momentum", lr, 32, decay)
     assert (optim.decay_all, optim.sched, optim.sched_on_updates, optim.warmup_epochs) == (True, "cosine", False, 0)
     assert (optim.min_lr, optim.cooldown_epochs, optim.ema_decay, optim.clip_grad) == (min_lr, 0, None, None)
-    assert (cfg.epochs, cfg.batch_size, cfg.accum, cfg.mix.smoothing) == (epochs, 32, 1, 0.2)
+    assert (cfg.epochs, cfg.batch_size, cfg.grad_accum_steps, cfg.mix.smoothing) == (epochs, 32, 1, 0.2)
     assert (data.points, data.sampling, data.normalize, data.shuffle) == (1024, "first", "none", True)
     assert (data.scale, data.scale_per_axis, data.translate) == ((2 / 3, 3 / 2), True, 0.2)
     assert (data.rotate, data.jitter, data.dropout_ratio, data.val_fraction) == (0, 0, 0, 0)
@@ -131,5 +132,5 @@ def test_authors_learning_rate_is_cosine_from_epoch_to_epoch(tmp_path):
 def test_voting_and_clouds_of_the_modern_recipe():
     cfg = parse([f"--config={ROOT}/configs/points/pointmlp_coc_modern.yaml", "--data.root=DIR", "--votes=10"])
     assert (cfg.optim.opt, cfg.epochs, cfg.mix.smoothing, cfg.data.rotate) == ("adamw", 250, 0.2, 180)
-    voting = cfg.more_tests(torch.nn.Identity())["10 votes"]
+    voting = get_task("classify_points").more_tests(cfg, torch.nn.Identity())["10 votes"]
     assert (voting.votes, voting.low, voting.high) == (10, 0.8, 1.25)

@@ -21,11 +21,11 @@ from pointmix.data.images.resolve import resolve
 from pointmix.data.images.splits import build_data, build_test
 from pointmix.data.images.transforms import eval_transform, train_transform
 from pointmix.engine import states
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.images import MixConfig, TrainImagesConfig
 from pointmix.engine.train import train
 from pointmix.io import read_mask
 from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 
 CALL = dict(batch_size=8, eval_batch_size=16, seed=0)
 PLAIN = {"source": "folder", "crop_pct": 1.0, "img_size": 16, "color_jitter": 0.0, "mean": (0.0,), "std": (1.0,)}
@@ -288,13 +288,13 @@ TINY = dict(
 )  # fmt: skip
 
 
-def run(tmp_path: Path, name: str, **settings) -> TrainImagesConfig:
-    cfg = TrainImagesConfig(
+def run(tmp_path: Path, name: str, **settings) -> ClassifyImagesConfig:
+    cfg = ClassifyImagesConfig(
         data=DataConfig(limit=64, keep_ratio=(0.1, 1.0), mask="any", mask_patch=2),
         model=ModelConfig(name="coc_tiny", kwargs=TINY),
         optim=OptimConfig(lr_base_batch=16, warmup_epochs=1, sched_on_updates=True),
         mix=MixConfig(mixup=0.4, cutmix=1.0),
-        out=str(tmp_path / name),
+        output_dir=str(tmp_path / name),
         epochs=2,
         batch_size=16,
     )

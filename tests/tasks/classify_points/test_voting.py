@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pointmix import PointSet
-from pointmix.tasks.voting import Voting
+from pointmix.tasks.classify_points.voting import Voting
 
 
 class Extent(nn.Module):

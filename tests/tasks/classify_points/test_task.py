@@ -1,4 +1,4 @@
-"""Training on clouds: the same engine, so what is tested is what differs, and that resuming and processes hold."""
+"""Training on clouds: what differs from images, and that resuming and several processes hold here, too."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.engine import load_run, states
-from pointmix.engine import train as engine
-from pointmix.engine.config import ModelConfig, OptimConfig
-from pointmix.engine.points import SmoothConfig, TrainPointsConfig
-from pointmix.engine.train import Stopped, train
+from pointmix.engine import load_run, loop, states
+from pointmix.engine.signals import Stopped
+from pointmix.engine.train import train
+from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
+from pointmix.tasks.config import ModelConfig, OptimConfig
 
 COC = dict(
     stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8,
@@ -43,14 +43,14 @@ def scans(tmp_path_factory):
 
 @pytest.fixture
 def config(scans, tmp_path):
-    def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> TrainPointsConfig:
+    def make(*, model="coc_tiny", kwargs=None, data=None, optim=None, **top) -> ClassifyPointsConfig:
         usual = dict(source="scanobjectnn", variant="obj_only", root=str(scans), points=32, rotate=180.0, jitter=0.01)
-        cfg = TrainPointsConfig(
+        cfg = ClassifyPointsConfig(
             data=PointDataConfig(**(usual | dict(dropout_ratio=0.3, sampling="random") | (data or {}))),
             model=ModelConfig(model, (COC if model.startswith("coc") else MLP) | (kwargs or {})),
             optim=OptimConfig(**({"lr": 0.01, "lr_base_batch": 16, "warmup_epochs": 0} | (optim or {}))),
             mix=SmoothConfig(0.1),
-            out=str(tmp_path / "run"),
+            output_dir=str(tmp_path / "run"),
             epochs=3,
             batch_size=16,
             log_every=1,
@@ -61,7 +61,7 @@ def config(scans, tmp_path):
 
 
 def state(cfg):
-    return states.load_state(f"{cfg.out}/{states.FOLDER}")[0]
+    return states.load_state(f"{cfg.output_dir}/{states.FOLDER}")[0]
 
 
 def assert_same(a, b):
@@ -88,7 +88,7 @@ def test_run_folder_holds_everything(config, tmp_path, capsys, model):
     assert "test OA" in text and "3 votes" in text and "test data by class" in text
 
     model, info = load_run(out)
-    assert info["in_chans"] == 0 and info["kwargs"]["coord_dims"] == 3 and len(info["classes"]) == 3
+    assert info["task"] == "classify_points" and info["in_chans"] == 0 and len(info["classes"]) == 3
     assert model(torch.rand(2, 32, 3)).shape == (2, 3)
     assert train(cfg) == metrics
     assert train(dataclasses.replace(cfg, votes=1))["more_tests"] == {}  # tested anew, not trained
@@ -99,19 +99,19 @@ def test_run_folder_holds_everything(config, tmp_path, capsys, model):
 @pytest.mark.usefixtures("no_pictures")
 def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, step):
     """Clouds of all sizes, drop-path or dropout, random points; three steps an epoch."""
-    straight = config(model=model, out=str(tmp_path / "straight"), epochs=2)
+    straight = config(model=model, output_dir=str(tmp_path / "straight"), epochs=2)
     train(straight)
-    cfg, original = dataclasses.replace(straight, out=str(tmp_path / "stopped")), engine.train_step
+    cfg, original = dataclasses.replace(straight, output_dir=str(tmp_path / "stopped")), loop.train_step
 
     def interrupted(run, group):
-        if run.at.step + 1 == step:
+        if run.state.step + 1 == step:
             os.kill(os.getpid(), 15)
         return original(run, group)
 
-    monkeypatch.setattr(engine, "train_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Stopped):
         train(cfg)
-    monkeypatch.setattr(engine, "train_step", original)
+    monkeypatch.setattr(loop, "train_step", original)
     torch.rand(3)
     train(cfg)
     assert_same(state(straight), state(cfg))
@@ -120,9 +120,11 @@ def test_stopped_and_resumed_bit_for_bit(config, tmp_path, monkeypatch, model, s
 @pytest.mark.usefixtures("no_pictures")
 def test_two_processes_equal_one(config, forks, tmp_path):
     """The sums of the confusion matrix too. Without what is drawn in each process by itself, and in SGD."""
-    one = config(kwargs={"drop_path_rate": 0.0}, optim={"opt": "sgd", "lr": 0.05}, out=str(tmp_path / "one"), epochs=2)
+    one = config(
+        kwargs={"drop_path_rate": 0.0}, optim={"opt": "sgd", "lr": 0.05}, output_dir=str(tmp_path / "one"), epochs=2
+    )
     expected = train(one)
-    two = dataclasses.replace(one, out=str(tmp_path / "two"), batch_size=8)
+    two = dataclasses.replace(one, output_dir=str(tmp_path / "two"), batch_size=8)
     done = forks.run(two, ranks=2)
     assert done["codes"] == [0, 0], done["out"]
     assert done["out"].count("test data by class") == 1  # one process speaks
@@ -135,7 +137,7 @@ def test_two_processes_equal_one(config, forks, tmp_path):
 @pytest.mark.usefixtures("no_pictures")
 def test_selection(config, tmp_path):
     """val, the last epoch, and the papers' best on test, which is named and told beside the last epoch's."""
-    metrics = {s: train(config(select=s, epochs=4, out=str(tmp_path / s))) for s in ("val", "last", "test")}
+    metrics = {s: train(config(select=s, epochs=4, output_dir=str(tmp_path / s))) for s in ("val", "last", "test")}
     histories = {s: m["history"] for s, m in metrics.items()}
     assert metrics["val"]["selected"] == max(histories["val"], key=lambda e: e["val"]["oa"])
     assert metrics["last"]["selected"] == histories["last"][-1]
@@ -168,7 +170,7 @@ def test_decay_of_all_parameters(config):
     "change, message",
     [
         ({"model": "resnet10t", "kwargs": dict.fromkeys(())}, "resnet10t does not take clouds: .*coord_dims.*pointmlp"),
-        ({"kwargs": {"coord_dims": 2}}, "model.kwargs.coord_dims is set by the data .3.; leave it out"),
+        ({"kwargs": {"coord_dims": 2}}, "model.kwargs.coord_dims is set by the data; leave it out"),
         ({"kwargs": {"dimms": 2}}, "cannot create model coc_tiny with kwargs .*dimms"),
         ({"mix": SmoothConfig(0.8)}, "mix.smoothing must be at least 0 and below 0.667 for 3 classes, got 0.8"),
         ({"kwargs": {"global_pool": ""}}, "coc_tiny gives PointSet for one of clouds .*; leave out global_pool"),
@@ -188,8 +190,8 @@ def test_bad_configurations(config, tmp_path, change, message):
 
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
-        TrainPointsConfig(votes=0)
+        ClassifyPointsConfig(votes=0)
     with pytest.raises(ValueError, match="votes scale positions but not normals"):
-        TrainPointsConfig(votes=2, data=PointDataConfig(features="normal"))
+        ClassifyPointsConfig(votes=2, data=PointDataConfig(features="normal"))
     with pytest.raises(ValueError, match="data.points must be at least 1, got 0"):
-        TrainPointsConfig(data=PointDataConfig(points=0))
+        ClassifyPointsConfig(data=PointDataConfig(points=0))

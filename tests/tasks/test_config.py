@@ -10,25 +10,25 @@ import yaml
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.images.config import DataConfig
-from pointmix.engine.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
 from pointmix.engine.flags import parse
-from pointmix.engine.images import MixConfig, TrainImagesConfig
-from pointmix.engine.points import SmoothConfig, TrainPointsConfig
+from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
+from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
+from pointmix.tasks.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
 from pointmix.utils.ranges import hints, range_of
 
 
 def test_plain_form_is_yaml_and_parses_back(tmp_path):
-    cfg = TrainImagesConfig(model=ModelConfig("coc_tiny", {"dims": (1, 2)}), epochs=4, out="x")
+    cfg = ClassifyImagesConfig(model=ModelConfig("coc_tiny", {"dims": (1, 2)}), epochs=4, output_dir="x")
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(as_plain(cfg)))
-    assert as_plain(parse([f"--config={file}"], TrainImagesConfig)) == as_plain(cfg)
+    assert as_plain(parse([f"--config={file}"], ClassifyImagesConfig)) == as_plain(cfg)
 
 
-@pytest.mark.parametrize("kind", [TrainImagesConfig, TrainPointsConfig])
+@pytest.mark.parametrize("kind", [ClassifyImagesConfig, ClassifyPointsConfig])
 def test_changed_key(kind):
     old, default = as_plain(kind()), kind()
     assert changed_key(old, default) is None
-    free = dict(out="b", restart=True, max_steps=3, log_every=7, save_every_steps=2, seeds=(1, 2))
+    free = dict(output_dir="b", restart=True, max_steps=3, log_every=7, save_every_steps=2, seeds=(1, 2))
     data = dataclasses.replace(default.data, workers=3)
     assert changed_key(old, dataclasses.replace(default, data=data, **free)) is None
     changed = dataclasses.replace(default, optim=OptimConfig(lr=0.5))
@@ -39,20 +39,20 @@ def test_changed_key(kind):
 
 
 def test_keys_of_a_kind_of_data():
-    mixed = TrainImagesConfig(mix=MixConfig(mixup=0.5))
-    assert changed_key(as_plain(TrainImagesConfig()), mixed) == "mix.mixup was 0.0 and is now 0.5"
-    assert changed_key(as_plain(TrainPointsConfig()), TrainPointsConfig(votes=3)) is None
+    mixed = ClassifyImagesConfig(mix=MixConfig(mixup=0.5))
+    assert changed_key(as_plain(ClassifyImagesConfig()), mixed) == "mix.mixup was 0.0 and is now 0.5"
+    assert changed_key(as_plain(ClassifyPointsConfig()), ClassifyPointsConfig(votes=3)) is None
 
 
 def test_a_key_that_an_earlier_version_did_not_know_had_its_default():
-    old = as_plain(TrainImagesConfig())
+    old = as_plain(ClassifyImagesConfig())
     for key in ("select", "seeds"):
         del old[key]
     del old["optim"]["decay_all"]
-    assert changed_key(old, TrainImagesConfig()) is None
-    assert changed_key(old, TrainImagesConfig(select="last")) == "select was 'val' and is now 'last'"
+    assert changed_key(old, ClassifyImagesConfig()) is None
+    assert changed_key(old, ClassifyImagesConfig(select="last")) == "select was 'val' and is now 'last'"
     old["gone"] = 3
-    assert changed_key(old, TrainImagesConfig()) == "gone was 3 and is now None"
+    assert changed_key(old, ClassifyImagesConfig()) == "gone was 3 and is now None"
 
 
 def test_learning_rate_follows_the_total_batch():
@@ -60,18 +60,12 @@ def test_learning_rate_follows_the_total_batch():
         assert OptimConfig(lr=1e-3, lr_base_batch=1024, lr_scale=scale).scaled_lr(256) == pytest.approx(lr, rel=1e-12)
 
 
-def test_free_keys_exist():
+@pytest.mark.parametrize("kind", [ClassifyImagesConfig, ClassifyPointsConfig])
+def test_free_keys_exist(kind):
     """A key that was renamed would be forgotten there."""
-    for key in FREE_KEYS:
+    for key in FREE_KEYS | kind.free_keys:
         section, _, name = key.rpartition(".")
-        assert hasattr(getattr(TrainPointsConfig(), section) if section else TrainPointsConfig(), name), key
-
-
-def test_a_kind_of_data_must_say_what_follows_from_it():
-    for method, args in (("build_splits", {"rank": 0, "world_size": 1}), ("build_task", {"splits": None})):
-        with pytest.raises(NotImplementedError):
-            getattr(RunConfig(), method)(**args)
-    assert RunConfig().more_tests(None) == {}
+        assert hasattr(getattr(kind(), section) if section else kind(), name), key
 
 
 SECTIONS = [ModelConfig, OptimConfig, MixConfig, SmoothConfig, DataConfig, PointDataConfig]
@@ -84,7 +78,7 @@ def bare_numbers(hint):
     return [hint] if hint in (int, float) else [n for part in get_args(hint) for n in bare_numbers(part)]
 
 
-@pytest.mark.parametrize("kind", [RunConfig, TrainImagesConfig, TrainPointsConfig, *SECTIONS])
+@pytest.mark.parametrize("kind", [RunConfig, ClassifyImagesConfig, ClassifyPointsConfig, *SECTIONS])
 def test_every_number_has_a_range_that_is_checked(kind):
     given = {"root": "DIR"} if kind is PointDataConfig else {}
     for name, hint in hints(kind).items():
@@ -100,23 +94,25 @@ def test_every_number_has_a_range_that_is_checked(kind):
 
 
 def test_sections_are_walked_over_above():
-    found = {type(getattr(kind(), f.name)) for kind in (TrainImagesConfig, TrainPointsConfig) for f in fields(kind)}
+    found = {
+        type(getattr(kind(), f.name)) for kind in (ClassifyImagesConfig, ClassifyPointsConfig) for f in fields(kind)
+    }
     assert {kind for kind in found if dataclasses.is_dataclass(kind)} == set(SECTIONS)
 
 
 def test_run_folder(tmp_path):
-    assert run_folder(TrainImagesConfig(out="a/b")) == "a/b"
-    assert run_folder(TrainImagesConfig(name="n")) == "runs/n"
-    assert run_folder(TrainImagesConfig()) == "runs/coc_tiny-digits"
+    assert run_folder(ClassifyImagesConfig(output_dir="a/b")) == "a/b"
+    assert run_folder(ClassifyImagesConfig(name="n")) == "runs/n"
+    assert run_folder(ClassifyImagesConfig()) == "runs/coc_tiny-digits"
     data = DataConfig(source="folder", root=str(tmp_path / "flowers"))
-    assert run_folder(TrainImagesConfig(data=data)) == "runs/coc_tiny-flowers"
+    assert run_folder(ClassifyImagesConfig(data=data)) == "runs/coc_tiny-flowers"
     shards = DataConfig(source="wds/", root=str(tmp_path / "shards"))
-    assert run_folder(TrainImagesConfig(data=shards)) == "runs/coc_tiny-shards"
-    assert run_folder(TrainPointsConfig()) == "runs/coc_tiny-shapes"
+    assert run_folder(ClassifyImagesConfig(data=shards)) == "runs/coc_tiny-shards"
+    assert run_folder(ClassifyPointsConfig()) == "runs/coc_tiny-shapes"
 
 
 @pytest.mark.parametrize("sched", ["step", "multistep", "none"])
-def test_what_a_schedule_passes_over_is_told(sched):
+def test_settings_that_a_schedule_ignores_are_named(sched):
     """timm's schedulers take these and do nothing with them."""
     given = {"cooldown_epochs": 3, "warmup_epochs": 2}
     cooldown = f"optim.cooldown_epochs 3 is not used: {sched} has no cool-down"

@@ -1,0 +1,1 @@
+"""What the classification of images and of clouds have in common."""

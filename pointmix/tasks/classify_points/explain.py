@@ -1,0 +1,104 @@
+"""Pictures of the clusters in a cloud file or an RGB-D frame."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.io import is_image
+from pointmix.models import create_model, list_models
+from pointmix.models.weights import load_reference
+from pointmix.pointset import PointSet
+from pointmix.tasks.classify_points.files import read_for, sampled_as
+
+Trained = tuple[nn.Module, PointDataConfig]
+COLUMNS = "what columns without a name in a cloud's file are: rgb or normal; the run says which of the two it takes"
+
+
+def add_file_arguments(parser: ArgumentParser) -> None:
+    """Flags for reading a cloud's file."""
+    parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
+    parser.add_argument("--columns", metavar="KIND", help=COLUMNS)
+
+
+def add_explain_arguments(parser: ArgumentParser) -> None:
+    """Flags for RGB-D frames and for the view."""
+    parser.add_argument("--mask", metavar="FILE", help="image of the size of --depth; zero hides a pixel")
+    parser.add_argument("--depth", metavar="FILE", help="depth image: 16-bit millimeters, or floats in meters")
+    parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
+    parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
+    parser.add_argument("--up", help="the axis of a cloud that points upwards, such as z or =-z (default y)")
+
+
+def explain(args: Namespace, run: Trained | None) -> None:
+    """Draw args.file into args.out, with the network of a run or else args.model.
+
+    Raises:
+        ValueError: flags, file and network do not go together; one line.
+    """
+    if args.intrinsics and not args.depth:
+        raise ValueError("--intrinsics are of an image with --depth")
+    if args.columns and (run is None or args.depth):
+        raise ValueError("--columns goes with a cloud and a --run, which takes colors, normals or none")
+    if args.depth:
+        _explain_frame(args, run)
+    elif is_image(args.file):
+        raise ValueError(f"{args.file} is an image, expected a cloud, or --depth with it")
+    else:
+        _explain_cloud(args, run)
+
+
+def _explain_cloud(args: Namespace, run: Trained | None) -> None:
+    from pointmix.explain import draw_clouds
+
+    if run is None or args.mask:
+        points = PointSet.from_file(args.file, args.mask, index=args.index)
+        model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
+    else:
+        model, cfg = run
+        points = sampled_as(cfg)(read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns))
+    draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or "y")
+
+
+def _explain_frame(args: Namespace, run: Trained | None) -> None:
+    from pointmix.explain import draw_clouds, draw_frames
+    from pointmix.io import read_depth, read_masked_image
+
+    (rgb, mask), depth = read_masked_image(args.file, args.mask, args.index), read_depth(args.depth)
+    points = PointSet.from_rgbd(rgb, depth, args.intrinsics, mask, depth_scale=args.depth_scale)
+    transform: Callable[[PointSet], PointSet] | None = None
+    if run is None:
+        model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
+    else:
+        model, cfg = run
+        normalize = sampled_as(cfg, keep_all=True)
+        if cfg.features == "normal":
+            raise ValueError(f"{args.run} takes normals; a frame has colors and no normals")
+
+        def transform(points: PointSet) -> PointSet:
+            return normalize(points if cfg.features == "rgb" else points.with_feat(points.feat[:, :0]))
+
+    if Path(args.out).suffix == ".html" or not hasattr(model, "explain"):
+        up = args.up or ("-y" if args.intrinsics else "-x")
+        points = points if transform is None else transform(points)
+        draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=up)
+    else:
+        options = {"depth_scale": args.depth_scale, "transform": transform}
+        draw_frames(model, [rgb], [depth], args.out, args.intrinsics, [mask], **options)
+
+
+def _named(args: Namespace, *, channels: int, dims: int) -> nn.Module:
+    """The network args.model for points with this many features and dimensions."""
+    if args.model not in list_models():
+        raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(list_models())}")
+    model = create_model(args.model, in_chans=channels, coord_dims=dims)
+    if args.checkpoint:
+        load_reference(model, args.checkpoint)
+    else:
+        warnings.warn(f"{args.model} has random weights; give others with --run or --checkpoint", stacklevel=2)
+    return model.to(args.device)

@@ -1,0 +1,169 @@
+"""Classification of point clouds: overall accuracy, mean class accuracy, confusion matrix, voting."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.resolve import check_keep_ratio, resolve
+from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
+from pointmix.io import is_image
+from pointmix.models import create_model
+from pointmix.pointset import PointSet
+from pointmix.tasks.base import Command, register_task
+from pointmix.tasks.checks import try_input
+from pointmix.tasks.classification.loss import ClassificationLoss, shared_among_others
+from pointmix.tasks.classification.metrics import Confusion
+from pointmix.tasks.classification.predictor import ClassPredictor
+from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
+from pointmix.tasks.classify_points.config import ClassifyPointsConfig
+from pointmix.tasks.classify_points.explain import add_explain_arguments, add_file_arguments, explain
+from pointmix.tasks.classify_points.files import read_for, sampled_as
+from pointmix.tasks.classify_points.voting import check_votes, voting
+from pointmix.tasks.config import as_plain
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+
+DIMS = 3  # of the positions
+CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
+
+
+@register_task("classify_points")
+class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, CloudBatch]):
+    """Clouds in three dimensions to classes."""
+
+    config = ClassifyPointsConfig
+    unit = "clouds"
+    scores = Confusion.scores
+    monitor = "oa"
+    curve_scores = ("oa", "macc")
+    setting = "votes"
+
+    def build_splits(self, cfg: ClassifyPointsConfig, *, rank: int, world_size: int) -> PointSplits:
+        size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
+        return build_points(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
+
+    def info(self, cfg: ClassifyPointsConfig, splits: PointSplits) -> Info:
+        return {"classes": list(splits.classes), "in_chans": splits.in_chans, "data": as_plain(splits.config)}
+
+    def build_model(self, info: Info) -> nn.Module:
+        given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
+        return create_model(info["name"], **given, **info["kwargs"])
+
+    def example_input(self, info: Info) -> PointSet:
+        number = self.data_config(info).points
+        points = torch.linspace(-1, 1, number * DIMS).view(DIMS, number).t().contiguous()  # (N, D)
+        return PointSet.from_points(points, points.new_zeros(number, info["in_chans"]))
+
+    def check_model(self, model: nn.Module, cfg: ClassifyPointsConfig, info: Info) -> None:
+        what = f"clouds of {cfg.data.points} points in {DIMS}-D with {info['in_chans']} features"
+        blank, count = self.example_input(info), len(info["classes"])
+        try_input(model, info["name"], blank, what=what, classes=count, single=cfg.batch_size == 1)
+
+    def build_loss(self, cfg: ClassifyPointsConfig, info: Info) -> ClassificationLoss:
+        count = len(info["classes"])
+        return ClassificationLoss(count, smoothing=shared_among_others(cfg.mix.smoothing, count))
+
+    def build_metric(self, info: Info) -> Confusion:
+        return Confusion(len(info["classes"]), unit=self.unit)
+
+    def more_tests(self, cfg: ClassifyPointsConfig, model: nn.Module) -> dict[str, nn.Module]:
+        return {} if cfg.votes == 1 else {f"{cfg.votes} votes": voting(model, cfg.votes, cfg.data)}
+
+    def pictures(self, model: nn.Module, splits: PointSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+        def draw(path: Any) -> None:
+            from pointmix.explain.clouds import draw_clouds
+
+            first = one_of_each_class(splits.test, PointSet.unbind, number=4)
+            clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
+            with torch.no_grad():
+                predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
+            pairs = zip(first, predicted, strict=True)
+            titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
+            draw_clouds(model, clouds, path, titles=titles, up="y")
+
+        return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
+
+    # ---- trained networks -------------------------------------------------------------------------------------------
+
+    def check_info(self, info: Info) -> None:
+        super().check_info(info)
+        check_key(info, "data", bool(info["data"]), "the settings of the data it was trained on")
+
+    def data_config(self, info: Info) -> PointDataConfig:
+        return resolve(super().data_config(info))
+
+    def open_named(
+        self,
+        name: str,
+        *,
+        checkpoint: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+        data: PointDataConfig | None = None,
+    ) -> tuple[nn.Module, Info]:
+        raise ValueError(f"a network of clouds by name, such as {name}, has no data settings; give a run with --run")
+
+    def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
+        super().add_arguments(parser, command)
+        if command == "evaluate":
+            parser.add_argument(
+                "--votes", type=int, default=1, help="mean of this many votes, on clouds scaled at random"
+            )
+        else:
+            add_file_arguments(parser)
+        if command == "explain":
+            add_explain_arguments(parser)
+
+    def measurements(
+        self, model: nn.Module, info: Info, data: PointDataConfig, args: Namespace
+    ) -> Iterator[Measurement[CloudBatch]]:
+        data, shares = resolve(data), args.keep or [1.0]
+        for keep in shares:
+            check_keep_ratio(keep, data)
+        check_votes(args.votes, data)
+        trained = self.data_config(info).features
+        if data.features != trained:
+            raise ValueError(f"{info['path']} takes data.features {trained}, got {data.features}")
+        return (self._measurement(model, info, data, keep, args) for keep in shares)
+
+    def _measurement(
+        self, model: nn.Module, info: Info, cfg: PointDataConfig, keep: float, args: Namespace
+    ) -> Measurement[CloudBatch]:
+        names, size = info["classes"], {"batch_size": args.batch_size, "keep_ratio": keep}
+        if cfg.source == "scanobjectnn" and cfg.classes is None:  # the test split of a few classes may miss some
+            test, classes = build_points_test(dataclasses.replace(cfg, classes=tuple(names)), **size)
+            classes = getattr(test.samples.source, "stated_classes", None) or classes
+        else:
+            test, classes = build_points_test(cfg, **size)
+        check_classes(info, classes)
+        network, metric = voting(model, args.votes, cfg), self.build_metric(info)
+        return Measurement(network, test, metric, {"keep": keep, "votes": args.votes, "classes": names})
+
+    def curve_title(self, results: list[dict[str, Any]]) -> str:
+        votes = results[0]["votes"]
+        return "random points" + (f", {votes} votes" if votes > 1 else "")
+
+    def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
+        cfg = self.data_config(info)
+        sampled = sampled_as(cfg)
+
+        def read(path: str) -> PointSet:
+            return sampled(read_for(path, cfg, run=info["path"], index=args.index, columns=args.columns))
+
+        def draw(inputs: list[Any], names: list[str], path: str) -> None:
+            from pointmix.explain import draw_clouds
+
+            draw_clouds(model, PointSet.cat(inputs), path, titles=names, max_sets=len(inputs))
+
+        return ClassPredictor(model, info, args, read=read, draw=draw)
+
+    def reads(self, args: Namespace) -> bool:
+        return bool(args.depth or args.intrinsics) or not is_image(args.file)
+
+    def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
+        explain(args, None if run is None else (run[0].to(args.device), self.data_config(run[1])))
