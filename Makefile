@@ -1,4 +1,4 @@
-# make demo: install into .venv, train on handwritten digits, show the result.   make test: install, run every test.
+# make demo: install into .venv, train on handwritten digits, show the result.   make test: install, run all tests.
 VENV ?= .venv
 PYTHON3 ?= python3
 BIN := $(VENV)/bin
