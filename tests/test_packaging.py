@@ -13,6 +13,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pointmix
 
@@ -82,7 +83,9 @@ def test_pins_are_within_the_ranges(project: dict) -> None:
 def test_the_version_is_that_of_the_package(project: dict) -> None:
     assert project["dynamic"] == ["version"]
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert first[1] == pointmix.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert first[1] == citation["version"] == pointmix.__version__
+    assert all(paper["title"] and paper["authors"] and paper["year"] for paper in citation["references"])
 
 
 def test_no_circle_of_imports() -> None:
