@@ -27,9 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("POINTMIX_CHECK_SHAPES"):
-        fit = [item for item in items if shapes.suits(item)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in fit])
-        items[:] = fit
+        selected = shapes.select(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+        items[:] = selected
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from jaxtyping import Shaped, install_import_hook
 
 ROOT = Path(__file__).parents[1]
 
-# Not checked: functions that numba or Triton compile from their source, where a wrapper cannot be compiled.
-COMPILED = re.compile(r"^(from|import) (numba|triton)\b", re.MULTILINE)
+# Not checked: modules of functions that numba or Triton compile from their source, where a wrapper cannot be compiled.
+COMPILED = re.compile(r"^\s*@(\w+\.)*(compiled|njit|jit|intrinsic)\b", re.MULTILINE)
 
 
 def checked_modules() -> list[str]:
@@ -35,20 +35,26 @@ def install(modules: list[str]) -> None:
     install_import_hook(modules, "tests.shapes.check")
 
 
-def suits(item: pytest.Item) -> bool:
-    """Whether a test can run with checked annotations.
+def select(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests that can run with checked annotations, each with its first and its last parameters.
 
     Tests that expect an error pass arguments that the annotations rule out, and torch.compile and torch.export cannot
     trace beartype.
     """
-    source = inspect.getsource(item.function)
-    return not any(word in source for word in ("raises(", "compile", "export"))
+    functions: dict[Callable, list[pytest.Item]] = {}
+    for item in items:
+        functions.setdefault(item.function, []).append(item)
+    kept: set[pytest.Item] = set()
+    for function, variants in functions.items():
+        if not any(word in inspect.getsource(function) for word in ("raises(", "compile", "export")):
+            kept.update((variants[0], variants[-1]))
+    return [item for item in items if item in kept]
 
 
 def bind(hint: Any, value: Any) -> None:
     """Make B known to jaxtyping where a parameter of length "B+1" is given, which it cannot solve for B by itself."""
     if match := re.fullmatch(r"(\w+)\+1", getattr(hint, "dim_str", "")):
-        if getattr(value, "ndim", 0) == 1 and len(value):
+        if getattr(value, "ndim", 1) == 1 and hasattr(value, "__len__") and len(value):
             isinstance(np.broadcast_to(0, len(value) - 1), Shaped[np.ndarray, match[1]])
     elif get_origin(hint) in (Union, types.UnionType):
         for member in get_args(hint):

@@ -15,10 +15,11 @@ from tests import shapes
 
 pytest.importorskip("beartype")
 
-# Every layout, mixer and family once.
-QUICK = """
-tests/layouts/test_cloud.py tests/layouts/test_grid_plan.py tests/layouts/test_sparse.py tests/nn
-""".split()
+QUICK = [  # every layout, mixer, family and operation
+    *("tests/test_pointset.py", "tests/layouts", "tests/nn", "tests/ops"),
+    *("tests/models/test_coc.py", "tests/models/test_fec.py", "tests/models/test_pointmlp.py"),
+    *("--ignore=tests/layouts/test_grid_plan.py", "-k", "not triton"),  # slow
+]
 
 
 def means(x: Float[Tensor, "N C"], ptr: Int[Tensor, "B+1"]) -> Float[Tensor, "B C"]:
