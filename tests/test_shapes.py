@@ -18,7 +18,7 @@ pytest.importorskip("beartype")
 QUICK = [  # every layout, mixer, family and operation
     *("tests/test_pointset.py", "tests/layouts", "tests/nn", "tests/ops"),
     *("tests/models/test_coc.py", "tests/models/test_fec.py", "tests/models/test_pointmlp.py"),
-    *("--ignore=tests/layouts/test_grid_plan.py", "-k", "not triton"),  # slow
+    *("-k", "not test_grid_plan and not test_context_packed and not triton"),  # slow
 ]
 
 
