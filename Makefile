@@ -1,4 +1,4 @@
-# make demo: install into .venv, train on handwritten digits, show the result.   make test: install, run every test.
+# make demo: install into .venv, train on handwritten digits, show the result.   make test: install, run all tests.
 VENV ?= .venv
 PYTHON3 ?= python3
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed.stamp
 
 install: $(STAMP)
 
-$(STAMP): requirements.txt setup.py pyproject.toml
+$(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; name one with make PYTHON3=...")'
 	$(PYTHON3) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
@@ -29,8 +29,12 @@ points: install
 test-backends: points
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops -k "not triton" $(ARGS)
 
+# Style, layers of the package (import-linter) and types
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: install
 	@mkdir -p runs

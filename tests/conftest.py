@@ -9,7 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pointmix import PointSet
+from tests import shapes
+
+if os.environ.get("POINTMIX_CHECK_SHAPES"):
+    shapes.install(shapes.checked_modules())  # before the import of the package
+
+from pointmix import PointSet  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which compiling a model does too
@@ -18,6 +23,13 @@ if not torch.cuda.is_available():
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):  # the workers share the cores
         torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("POINTMIX_CHECK_SHAPES"):
+        selected = shapes.select(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+        items[:] = selected
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import pointmix
-from tests.conformance.test_contract import ONE_STAGE, SHALLOW, TWO_STAGES
+from tests.conformance.test_contract import ONE_STAGE, SHALLOW, TWO_LEVELS, TWO_STAGES
 
 SIZES = [(64, 64), (50, 44)]  # views of equal windows, and gathered ones
 
@@ -36,7 +36,9 @@ def check(model: torch.nn.Module, size: tuple[int, int], how: str, backend: str 
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["even", "uneven"])
-@pytest.mark.parametrize("name, kwargs", [("coc_tiny", {}), ("fec_small", {}), ("hcformer_tiny", TWO_STAGES)])
+@pytest.mark.parametrize(
+    "name, kwargs", [("coc_tiny", TWO_STAGES), ("fec_small", TWO_STAGES), ("hcformer_tiny", TWO_LEVELS)]
+)
 def test_one_graph_for_all_batch_sizes(name, kwargs, size):
     check(model_of(name, **kwargs), size, "dynamic")
 

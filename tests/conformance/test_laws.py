@@ -16,6 +16,7 @@ from pointmix.layouts.plan import UniformPlan
 from pointmix.nn.norm import SetIndex
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
+DISTINCT = ("coc_tiny", "coc_tiny2", "coc_tiny_plain", "fec_small", "hcformer_tiny")  # others differ in width and depth
 F64 = dict(dtype=torch.float64)
 
 
@@ -71,8 +72,9 @@ def assert_layouts_agree(model: torch.nn.Module, images: torch.Tensor) -> None:
         torch.testing.assert_close(sparse, grid, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name, size", [(n, s) for n in MODELS for s in SIZES if n in DISTINCT or s == (37, 53)], ids=str
+)
 def test_grid_is_sparse_grid(name, size):
     assert_layouts_agree(model_of(name), torch.randn(2, 3, *size, **F64))
 
@@ -332,8 +334,12 @@ def test_a_batch_of_lonely_points_costs_little(name):
 # ---- any size ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 3), (3, 300), (13, 17), (31, 97), (65, 63)], ids=str)
-@pytest.mark.parametrize("name", MODELS)
+ANY_SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (3, 300), (13, 17), (31, 97), (65, 63)]
+
+
+@pytest.mark.parametrize(
+    "name, size", [(n, s) for n in MODELS for s in ANY_SIZES if n in DISTINCT or s in ((1, 1), (31, 97))], ids=str
+)
 def test_any_size_works(name, size):
     model = pointmix.create_model(name, depths=(1, 1, 1, 1), layer_scale=1.0, num_classes=10)
     images = torch.randn(2, 3, *size, requires_grad=True)

@@ -1,0 +1,58 @@
+"""Every Python snippet of README.md and docs/*.md runs, page by page and in order."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SKIP = "# not executed: "  # first line of a snippet that cannot run here, with the reason
+
+
+def snippets(page: Path) -> list[tuple[int, str]]:
+    """Code of a page, and in which line it starts, from 0."""
+    text = page.read_text(encoding="utf-8")
+    return [(text[: match.start(1)].count("\n"), match[1]) for match in SNIPPET.finditer(text)]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Files in the current folder that snippets read, and the variables that they expect."""
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"{x:.4f} {y:.4f} {z:.4f}" for x, y, z in torch.rand(64, 3).tolist())
+    header = (
+        "ply\nformat ascii 1.0\nelement vertex 64\nproperty float x\nproperty float y\nproperty float z\nend_header"
+    )
+    Path("scan.ply").write_text(f"{header}\n{rows}\n")
+    return {"rgb": torch.rand(3, 48, 64), "depth": torch.rand(48, 64) + 0.5}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
+def test_snippets_run(page: Path, inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippets of a page are one module, so that later ones use what earlier ones define."""
+    module = types.ModuleType(f"snippets_of_{page.stem.lower()}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    vars(module).update(inputs)
+    for line, code in snippets(page):
+        if not code.startswith(SKIP):
+            exec(compile("\n" * line + code, page, "exec"), vars(module))
+
+
+def test_a_snippet_that_is_not_executed_says_why() -> None:
+    for page in PAGES:
+        for line, code in snippets(page):
+            reason = code.splitlines()[0].removeprefix(SKIP) if code.startswith(SKIP) else None
+            assert reason is None or len(reason) > 10, f"{page.name}, line {line}: the reason is missing"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
