@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +47,13 @@ def in_float32(op: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def sums_in_float32(op: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """A reduction over segments, computed in float32 for half precision, which is also the dtype of the result."""
+def sums_in_float32(op: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """`op`, computed in float32 if its first tensor is of half precision, which is also the dtype of the result."""
 
     @functools.wraps(op)
-    def run(x: Tensor, index: Tensor, size: int) -> Tensor:
+    def run(x: Tensor, *args: P.args, **named: P.kwargs) -> Tensor:
         dtype = at_least_float32(x.dtype)
-        return op(x, index, size) if dtype == x.dtype else op(x.to(dtype), index, size).to(x.dtype)
+        return op(x, *args, **named) if dtype == x.dtype else op(x.to(dtype), *args, **named).to(x.dtype)
 
     return run
 
