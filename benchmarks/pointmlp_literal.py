@@ -37,7 +37,7 @@ class LiteralPointMLP(nn.Module):
             y = F.adaptive_max_pool1d(y, 1).view(sets, -1, y.shape[1]).transpose(1, 2)  # (B, C, S)
             for layer in stage.pos:
                 y = residual(layer, y)
-            points = groups.points(points, y.transpose(1, 2).flatten(0, 1))
+            points = groups.as_points(points, y.transpose(1, 2).flatten(0, 1))
         y = F.adaptive_max_pool1d(y, 1).squeeze(-1)
         for layer in self.model.mlp:
             y = F.relu(layer(y))

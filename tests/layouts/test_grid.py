@@ -98,7 +98,7 @@ def test_check_counts_points():
 
 
 def continued(x: torch.Tensor, per_side: int, pad: str) -> torch.Tensor:
-    """Maps (B, C, H, W) continued by reflection until `folds` divides their sides."""
+    """Maps (B, C, H, W) padded by reflection until the number of windows divides their sides."""
     extra = [-side % per_side if pad == "needed" else per_side - side % per_side for side in x.shape[2:]]
     (above, left), (below, right) = ([e // 2 for e in extra], [e - e // 2 for e in extra])
     return F.pad(x, (left, right, above, below), mode="reflect")
