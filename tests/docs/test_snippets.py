@@ -56,3 +56,12 @@ def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
         for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_paths_exist() -> None:
+    """Files and folders of the repository that pages name in backticks."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+        for path in re.findall(
+            r"`((?:pointmix|scripts|configs|docs|benchmarks|tests|datasets)/[\w./-]+)`", page.read_text("utf-8")
+        ):
+            assert "OPERATION" in path or (ROOT / path).exists(), f"{page.name} names {path}, which does not exist"
