@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.io.clouds import read_cloud
-from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fields, pixel_fields
+from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fields, images_fields, pixel_fields
 from pointmix.io.image_files import is_image, read_masked_image
-from pointmix.io.images import as_floats, check_channels_first
+from pointmix.io.images import check_images
 from pointmix.io.rgbd import Intrinsics, rgbd_points
-from pointmix.io.tensors import as_tensor
-from pointmix.io.validate import check_fields, check_finite
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_index, as_tensor
+from pointmix.io.validate import check_fields
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.sparse import SparseGrid
@@ -48,7 +48,7 @@ class PointSet:
 
     pos: Float[Tensor, "N D"]
     feat: Float[Tensor, "N C"]
-    ptr: Int[Tensor, "B+1"]
+    ptr: Int[Tensor, "B1"]
     layout: Grid | SparseGrid | Cloud = Cloud()
 
     def __post_init__(self) -> None:
@@ -69,8 +69,8 @@ class PointSet:
         image: ImageLike,
         mask: ImageLike | None = None,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """One image as one set, a point per pixel.
@@ -92,11 +92,11 @@ class PointSet:
     @classmethod
     def from_images(
         cls,
-        images: Float[Tensor, "B C H W"] | Sequence[ImageLike],
-        masks: Sequence[ImageLike | None] | None = None,
+        images: Shaped[Tensor, "B ..."] | Sequence[ImageLike],
+        masks: Shaped[Tensor, "B ..."] | Sequence[ImageLike | None] | None = None,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """A batch of images as a batch of sets: one tensor (B, C, H, W), or a sequence of images of any sizes.
@@ -104,26 +104,14 @@ class PointSet:
         The layout is a `Grid` for images of one size without masks, else a `SparseGrid`. Arguments and errors:
         `from_image`.
         """
-        if isinstance(images, Tensor) and images.ndim == 4 and masks is None and images.is_floating_point():
-            check_channels_first(images.shape)
-            if images.numel() == 0:
-                raise ValueError(f"from_images: the batch is empty: {tuple(images.shape)}")
-            points = cls.from_batch(images, coord_mode=coord_mode)
-            points = points.with_feat(as_floats(points.feat, mean=mean, std=std))
-            check_finite(points.feat, "from_images: images")
-            return points
-        if isinstance(images, Tensor) and images.ndim != 4:
-            raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
-        if len(images) == 0:
-            raise ValueError("from_images: the batch is empty")
-        if masks is not None and len(masks) != len(images):
-            raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
-        masks = [None] * len(images) if masks is None else masks
-        pairs = zip(images, masks, strict=True)
+        check_images(images, masks)
+        if isinstance(images, Tensor) and images.is_floating_point() and masks is None:
+            return cls(*images_fields(images, mean=mean, std=std, coord_mode=coord_mode))
+        pairs = zip(images, [None] * len(images) if masks is None else masks, strict=True)
         return cls.cat([cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode) for i, m in pairs])
 
     @classmethod
-    def from_points(cls, xyz: Tensor | np.ndarray, feat: Tensor | np.ndarray | None = None) -> PointSet:
+    def from_points(cls, xyz: ArrayLike, feat: ArrayLike | None = None) -> PointSet:
         """One cloud as one set.
 
         Args:
@@ -145,8 +133,8 @@ class PointSet:
         mask: ImageLike | None = None,
         *,
         depth_scale: float = 1000.0,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ) -> PointSet:
         """One RGB-D image as a cloud of its pixels, with colors as features. Pixels without a valid depth (zero,
         negative, NaN or infinite) are left out.
@@ -170,8 +158,8 @@ class PointSet:
         mask: str | PathLike | None = None,
         *,
         index: int | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ) -> PointSet:
         """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .npy, .npz, .h5, ...; see
         `pointmix.io.read_cloud` for what they must hold).
@@ -195,7 +183,7 @@ class PointSet:
     @classmethod
     def from_batch(
         cls,
-        batch: Float[Tensor, "B C H W"] | Float[Tensor, "B N D"],
+        batch: Float[Tensor, "B ..."],
         *,
         coord_mode: str = "inclusive",
         coords: bool = False,
@@ -203,6 +191,7 @@ class PointSet:
         """Images as a grid, or clouds of N points each; values are not checked. What a model makes of a plain tensor.
 
         Args:
+            batch: images (B, C, H, W) or clouds (B, N, D), floating point.
             coord_mode: see `from_image`.
             coords: append the positions to the features, with one copy for both.
 
@@ -214,13 +203,13 @@ class PointSet:
     @classmethod
     def from_pixels(
         cls,
-        values: Tensor | np.ndarray,
-        rows: Tensor | np.ndarray,
-        cols: Tensor | np.ndarray,
-        size: tuple[int, int],
+        values: ArrayLike,
+        rows: ArrayLike,
+        cols: ArrayLike,
+        size: Sequence[int],
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
         coord_mode: str = "inclusive",
     ) -> PointSet:
         """Scattered pixels of a lattice, at a cost that depends on their number, not on the size of the lattice.
@@ -299,40 +288,34 @@ class PointSet:
             sets.append(PointSet(self.pos[lo:hi], self.feat[lo:hi], self.ptr.new_tensor([0, hi - lo]), layout))
         return sets
 
-    def subset(self, index: Bool[Tensor, "N"] | Int[Tensor, "K"]) -> PointSet:
-        """Some of the points, by a boolean mask or by index; the order of the sets is kept.
+    def subset(self, index: ArrayLike) -> PointSet:
+        """Some of the points, by a boolean mask (N,) or by indices (K,); the order of the sets is kept.
 
         Raises:
             ValueError: if the index is out of range, names a point twice, or leaves a set without a point.
         """
-        index = as_tensor(index, "subset: index").to(self.feat.device)
-        if index.dtype == torch.bool:
-            if index.shape != (len(self.feat),):
-                raise ValueError(f"subset: mask must be ({len(self.feat)},), got {tuple(index.shape)}")
-            index = index.nonzero().squeeze(1)
-        known = len(index) == 0 or 0 <= index.min() <= index.max() < len(self.feat)
-        if not known or len(torch.unique(index)) != len(index):
-            raise ValueError(f"subset: index must name different points of 0 to {len(self.feat) - 1}")
-        batch = self.batch[index]
-        order = torch.argsort(batch, stable=True)
-        index = index[order]
+        chosen = as_index(index, len(self.feat)).to(self.feat.device)
+        batch = self.batch[chosen]
+        chosen = chosen[torch.argsort(batch, stable=True)]
         count = torch.bincount(batch, minlength=self.num_sets)
         if (count == 0).any():
             raise ValueError(f"subset: no point left in set {int((count == 0).nonzero()[0])}")
-        layout = self.as_sparse().layout.take(index, slice(None))
-        return PointSet(self.pos[index], self.feat[index], offsets(count), layout)
+        layout = self.as_sparse().layout.take(chosen, slice(None))
+        return PointSet(self.pos[chosen], self.feat[chosen], offsets(count), layout)
 
-    def to(self, *args: Any, **kwargs: Any) -> PointSet:
+    def to(self, *args: object, **kwargs: object) -> PointSet:
         """Move or cast as `Tensor.to` does; integer tensors only change the device.
 
         Clouds far from the origin, such as map coordinates, are shifted to it before a cast rounds their positions,
         see `pointmix.ops.origin.near_origin`.
         """
-        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device).to(*args, **kwargs)
-        points = self._near_origin(like.dtype)
-        return pytree.tree_map_only(
-            Tensor, lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device), points
-        )
+        like = torch.empty(0, dtype=self.pos.dtype, device=self.feat.device)
+        like = like.to(*args, **kwargs)  # type: ignore[call-overload]
+
+        def moved(t: Tensor) -> Tensor:
+            return t.to(*args, **kwargs) if t.is_floating_point() else t.to(like.device)  # type: ignore[call-overload]
+
+        return pytree.tree_map_only(Tensor, moved, self._near_origin(like.dtype))
 
     def pin_memory(self) -> PointSet:
         """A copy in page-locked memory, for `to(device, non_blocking=True)`; called by torch's DataLoader."""

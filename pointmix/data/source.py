@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -20,6 +20,7 @@ Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 
+@runtime_checkable
 class Source(Protocol[Sample_co]):
     """Labeled samples that can be read in any order, and from several worker processes."""
 
@@ -98,9 +99,8 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         """
         prefix = name.partition("/")[0]
         if prefix not in self._entries:
-            raise ValueError(
-                f"data.source {name!r}: expected one of {', '.join(self)}, or a source that a module of yours registers"
-            )
+            own = "or a source that your own module registers (--import MODULE)"
+            raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
         return self._entries[prefix][1]
 
     def __contains__(self, name: str) -> bool:

@@ -43,8 +43,8 @@ def draw_keep_curve(
         x, y = [100 * k for k in kept], [100 * a for a in accuracy]
         ax.plot(x, y, color=color, marker="o", ms=4, lw=1.6, label=name)
         for at, value in zip(x, y, strict=True):
-            where = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(f"{value:.1f}", (at, value), **where, fontsize=7, color=color)
+            label = f"{value:.1f}"
+            ax.annotate(label, (at, value), (0, 5), textcoords="offset points", ha="center", fontsize=7, color=color)
     if chance is not None:
         ax.axhline(100 * chance, color="gray", ls=":", lw=1, label="chance")
     ax.set(xlabel="points kept (%)", ylabel=f"{score} on test (%)", xlim=(0, 104), ylim=(0, 100))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from pointmix.io import formats  # noqa: F401  registers the readers
 from pointmix.io.colors import color_scale
 from pointmix.io.images import as_floats
 from pointmix.io.registry import CLOUD_READERS, FEATURES, IMAGE_READERS, POSITIONS, Columns
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ChannelValues, as_tensor
 from pointmix.io.validate import check_finite, check_numbers, check_read
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
+
+if TYPE_CHECKING:
+    import h5py
 
 COLORS, NORMALS = FEATURES[1:]
 KINDS = {"rgb": "colors", "normal": "normals"}  # value of `features` -> what messages call it
@@ -32,8 +35,8 @@ def read_cloud(
     path: str | os.PathLike,
     index: int | None = None,
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: ChannelValues | None = None,
+    std: ChannelValues | None = None,
     features: str | None = None,
     columns: str | None = None,
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
@@ -135,7 +138,7 @@ def _of_kind(found: NamedFeatures, wanted: str, columns: str | None) -> NamedFea
     raise ValueError(f"expected {KINDS[wanted]} of 3 channels, found {has}{hint}")
 
 
-def _scale_colors(colors: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _scale_colors(colors: np.ndarray, whole: np.ndarray | h5py.Dataset) -> np.ndarray:
     """Colors in [0, 1], by the range of all colors of the file."""
     if colors.dtype.kind not in "uifb":
         return colors  # refused later, with its name
@@ -143,7 +146,7 @@ def _scale_colors(colors: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _as_tensors(
-    pos: np.ndarray, features: NamedFeatures, *, mean: Sequence[float] | None, std: Sequence[float] | None
+    pos: np.ndarray, features: NamedFeatures, *, mean: ChannelValues | None, std: ChannelValues | None
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"]]:
     xyz, values = _floats("positions", pos), [_floats(name, value) for name, value in features]
     if min(xyz.shape) < 1:

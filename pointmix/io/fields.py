@@ -5,14 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from pointmix.io.images import as_channels_last, as_floats, as_mask
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 from pointmix.io.validate import check_finite
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
@@ -20,7 +19,7 @@ from pointmix.layouts.sparse import SparseGrid
 
 MAX_SIDE = 1 << 24  # on a longer lattice, neighbors would have the same position in single precision
 
-ImageLike = Tensor | np.ndarray | Image.Image
+ImageLike = ArrayLike | Image.Image
 Fields = tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], Int[Tensor, "B1"], Grid | SparseGrid | Cloud]
 
 
@@ -28,8 +27,8 @@ def image_fields(
     image: ImageLike,
     mask: ImageLike | None,
     *,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: ChannelValues | None,
+    std: ChannelValues | None,
     coord_mode: str,
 ) -> Fields:
     """One image, a point per visible pixel. Arguments and errors: `PointSet.from_image`."""
@@ -48,6 +47,16 @@ def image_fields(
     return pos[index], feat[index], torch.tensor([0, len(index)], device=feat.device), layout
 
 
+def images_fields(
+    images: Float[Tensor, "B C H W"], *, mean: ChannelValues | None, std: ChannelValues | None, coord_mode: str
+) -> Fields:
+    """Images of one size as a grid. Arguments and errors: `PointSet.from_images`."""
+    pos, feat, ptr, layout = batch_fields(images, coord_mode=coord_mode, coords=False)
+    feat = as_floats(feat, mean=mean, std=std)
+    check_finite(feat, "from_images: images")
+    return pos, feat, ptr, layout
+
+
 def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool) -> Fields:
     """Images (B, C, H, W) or clouds (B, N, D). Arguments and errors: `PointSet.from_batch`."""
     if batch.ndim == 3 and min(batch.shape) > 0:
@@ -63,7 +72,7 @@ def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool
     return pos, feat.flatten(0, 2), starts(sets, layout, like=batch), layout
 
 
-def cloud_fields(xyz: Float[Tensor, "N D"] | np.ndarray, feat: Float[Tensor, "N C"] | np.ndarray | None) -> Fields:
+def cloud_fields(xyz: ArrayLike, feat: ArrayLike | None) -> Fields:
     """One cloud. Arguments and errors: `PointSet.from_points`."""
     usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
     xyz = as_tensor(xyz, "from_points: xyz", double=True)
@@ -88,13 +97,13 @@ def cloud_fields(xyz: Float[Tensor, "N D"] | np.ndarray, feat: Float[Tensor, "N 
 
 
 def pixel_fields(
-    values: Tensor | np.ndarray,
-    rows: Tensor | np.ndarray,
-    cols: Tensor | np.ndarray,
-    size: tuple[int, int],
+    values: ArrayLike,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    size: Sequence[int],
     *,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: ChannelValues | None,
+    std: ChannelValues | None,
     coord_mode: str,
 ) -> Fields:
     """Scattered pixels. Arguments and errors: `PointSet.from_pixels`."""

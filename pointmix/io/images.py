@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 
 ORIENTATION = ExifTags.Base.Orientation
 
 
 def as_channels_last(
-    image: Tensor | np.ndarray | Image.Image,
+    image: ArrayLike | Image.Image,
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: ChannelValues | None = None,
+    std: ChannelValues | None = None,
 ) -> Float[Tensor, "H W C"]:
     """A tensor (C, H, W) or (H, W), an array (H, W, C) or (H, W), or a PIL image as floats (H, W, C).
 
@@ -55,8 +55,24 @@ def check_channels_first(shape: Sequence[int]) -> None:
         )
 
 
+def check_images(images: Tensor | Sequence[object], masks: Tensor | Sequence[object] | None) -> None:
+    """Raise ValueError if a batch of images is empty or a tensor not (B, C, H, W), or if the number of masks differs.
+
+    Arguments: `PointSet.from_images`.
+    """
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ValueError(f"from_images: expected a batch (B, C, H, W), got {tuple(images.shape)}")
+    if isinstance(images, Tensor):
+        check_channels_first(images.shape)
+    if len(images) == 0 or (isinstance(images, Tensor) and images.numel() == 0):
+        shape = f": {tuple(images.shape)}" if isinstance(images, Tensor) else ""
+        raise ValueError(f"from_images: the batch is empty{shape}")
+    if masks is not None and len(masks) != len(images):
+        raise ValueError(f"from_images: {len(images)} images but {len(masks)} masks")
+
+
 def as_floats(
-    values: Tensor, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    values: Tensor, *, mean: ChannelValues | None = None, std: ChannelValues | None = None
 ) -> Float[Tensor, "*N C"]:
     """Pixel values or other features as floats: uint8 and uint16 divided by their largest value, floats unchanged; then
     (value - mean) / std per channel.
@@ -86,7 +102,7 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def as_mask(mask: Tensor | np.ndarray | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+def as_mask(mask: ArrayLike | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """A mask of `size` (H, W), true where it is nonzero (in any channel).
 
     Raises:

@@ -19,12 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-import numpy as np
 from PIL import Image
 
-# Name -> array: (N, D) positions, (N,) or (N, C) features; or (n, N, D) and so on for n clouds of N points. Values may
-# be loaded lazily: only the columns that are used are looked up, and an HDF5 dataset is indexed by the cloud.
-Columns = Mapping[str, np.ndarray]
+# Name -> array: (N, D) positions, (N,) or (N, C) features; or (n, N, D) and so on for n clouds of N points. Only the
+# columns that are used are looked up, so they may be loaded lazily. Any other value of a used column is refused.
+Columns = Mapping[str, object]
 CloudReader = Callable[[Path], Columns | AbstractContextManager[Columns]]
 ImageReader = Callable[[Path], Image.Image]  # the image need not be decoded yet
 AnyCloudReader = TypeVar("AnyCloudReader", bound=CloudReader)

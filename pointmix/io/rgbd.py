@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -12,12 +10,12 @@ from torch import Tensor
 
 from pointmix.io.fields import ImageLike
 from pointmix.io.images import as_channels_last, as_mask, upright
-from pointmix.io.tensors import as_tensor
+from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 from pointmix.io.validate import check_finite
 from pointmix.layouts.grid import grid_coordinates
 from pointmix.utils.ranges import POSITIVE
 
-Intrinsics = Sequence[float] | Tensor | np.ndarray
+Intrinsics = ArrayLike
 
 
 def rgbd_points(
@@ -27,8 +25,8 @@ def rgbd_points(
     mask: ImageLike | None = None,
     *,
     depth_scale: float = 1000.0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: ChannelValues | None = None,
+    std: ChannelValues | None = None,
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
     """Positions and features of the pixels with a valid depth, in row-major order.
 

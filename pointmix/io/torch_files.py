@@ -10,8 +10,9 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -111,9 +112,9 @@ def _not_by_torch(path: Path) -> str | None:
     return None
 
 
-def _check_names(file: IO[bytes]) -> None:
+def _check_names(file: BufferedIOBase) -> None:
     """Scan a pickle without executing it for very long type names, for which torch takes minutes to refuse them."""
-    for operation, argument, _ in pickletools.genops(file):
+    for operation, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]  # IO[bytes] is narrower than needed
         if operation.name == "GLOBAL" and isinstance(argument, str) and len(argument) > MAX_NAME_LENGTH:
             raise ValueError(f"it names a type with {len(argument or '')} characters")
 

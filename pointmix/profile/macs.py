@@ -79,7 +79,7 @@ class Size:
 
     @classmethod
     def of(cls, before: int, points: PointSet, plan: Plan) -> Size:
-        """The sizes of a plan."""
+        """That of a plan."""
         rows = plan.split(plan.enter(points.pos))
         windows, centers = plan.pool(rows).shape[:2]
         slots = rows.shape[0] * rows.shape[1] if plan.valid is None else int(plan.valid.sum())

@@ -41,7 +41,7 @@ class Range:
         ends = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
         return " and ".join(ends) or f"a {'whole' if self.whole else 'finite'} number"
 
-    def expected(self, value: Any) -> str | None:
+    def expected(self, value: object) -> str | None:
         """Description of the range if the value is not in it, else None."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return f"a {'whole ' if self.whole else ''}number" + (f" {self}" if self != Range(whole=self.whole) else "")
@@ -50,15 +50,15 @@ class Range:
         below_high = number < self.high if self.below else number <= self.high
         return None if above_low and below_high and math.isfinite(number) else str(self)
 
-    def check(self, where: str = "", /, **settings: Any) -> None:
+    def check(self, where: str = "", /, **settings: object) -> None:
         """Check that settings, numbers or collections of numbers, are in the range.
 
         Raises:
             ValueError: one line with `where`, the setting's name, the expected range, and the value.
         """
         for name, value in settings.items():
-            several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
-            for number in value if several else (value,):
+            scalar = isinstance(value, str) or getattr(value, "ndim", 1) == 0
+            for number in value if isinstance(value, Iterable) and not scalar else (value,):
                 if (expected := self.expected(number)) is not None:
                     raise ValueError(f"{where}{name} must be {expected}, got {value!r}")
 
@@ -74,7 +74,7 @@ PART = Range(0, 1, below=True)
 SOME = Range(0, 1, above=True)
 
 
-def check_choice(where: str = "", /, *, known: Sequence[Any], **settings: Any) -> None:
+def check_choice(where: str = "", /, *, known: Sequence[object], **settings: object) -> None:
     """Check that settings are among the known values.
 
     Raises:

@@ -109,5 +109,7 @@ def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="a data source 'a' is registered already"):
         registry.register("a")
     assert "a/b" in registry and "b" not in registry and list(registry) == ["a/NAME"]
-    with pytest.raises(ValueError, match="data.source 'b': expected one of a/NAME, or a source that a module of yours"):
+    with pytest.raises(
+        ValueError, match="data.source 'b': expected one of a/NAME, or a source that your own module registers"
+    ):
         registry.find("b")

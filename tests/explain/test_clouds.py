@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,21 +17,13 @@ from pointmix.explain import clouds, draw_clouds
 from pointmix.explain.blocks import center_and_window
 from pointmix.explain.clouds import UP, _region_colors, _upright
 from pointmix.explain.scatter import Panel
-
-
-@dataclass
-class Made:
-    name: str
-    center: torch.Tensor
-    window: torch.Tensor
-    center_pos: torch.Tensor
-    points: PointSet
+from pointmix.nn.stage import Assignment
 
 
 class Fixed(nn.Module):
     """Answers with what it is given."""
 
-    def __init__(self, made: Made):
+    def __init__(self, made: Assignment):
         super().__init__()
         self.made, self.weight = made, nn.Parameter(torch.zeros(1))
 
@@ -39,7 +31,7 @@ class Fixed(nn.Module):
         return [self.made]
 
 
-def halves() -> tuple[PointSet, Made]:
+def halves() -> tuple[PointSet, Assignment]:
     """Two sets in a cube each; in the first x < 0 is cluster 0 and x > 0 cluster 1, in the second all is cluster 2."""
     torch.manual_seed(0)
     sets = [PointSet.from_points(torch.rand(n, 3) - 0.5, torch.rand(n, 3)) for n in (200, 70)]
@@ -47,7 +39,7 @@ def halves() -> tuple[PointSet, Made]:
     center = torch.cat([(sets[0].pos[:, :1] > 0).long(), torch.full((70, 1), 2)])
     window = torch.cat([torch.zeros(200), torch.ones(70)]).long()
     center_pos = torch.tensor([[-0.25, 0, 0], [0.25, 0, 0], [0, 0, 0]])
-    return points, Made("stages.0.blocks.0", center, window, center_pos, points)
+    return points, Assignment("stages.0.blocks.0", center, torch.ones(270, 1), window, center_pos, points)
 
 
 def tiny(**kwargs) -> nn.Module:
@@ -83,7 +75,8 @@ def test_a_point_has_the_color_of_its_cluster(panels):
 def test_a_point_takes_the_cluster_of_the_nearest_point_of_the_stage():
     points, made = halves()
     coarse = PointSet.cat([PointSet.from_points(torch.eye(3) * 9), PointSet.from_points(torch.tensor([[-1.0, 0, 0]]))])
-    made.points, made.center, made.window = coarse, torch.tensor([[3], [1], [4], [7]]), torch.tensor([0, 0, 1, 2])
+    center, window = torch.tensor([[3], [1], [4], [7]]), torch.tensor([0, 0, 1, 2])
+    made = replace(made, points=coarse, center=center, weight=torch.ones(4, 1), window=window)
     first, second = points.unbind()[0], PointSet.from_points(torch.zeros(2, 3), torch.zeros(2, 3))
     center, window = center_and_window(made, 0, first.pos)
     largest = first.pos.argmax(1).numpy()

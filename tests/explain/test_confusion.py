@@ -22,6 +22,6 @@ def test_the_picture_follows_the_counts(tmp_path):
 
 
 def test_names_must_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"expected 3 x 3 counts for as many names, got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"expected 3 x 3 counts for 3 names, got \(2, 2\)"):
         draw_confusion(tmp_path / "c.png", [[1, 0], [0, 1]], ["a", "b", "c"])
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,26 +14,17 @@ import pointmix
 from pointmix.explain import draw_clusters, images
 from pointmix.explain.blocks import first_and_last
 from pointmix.explain.images import label_maps, to_pictures
+from pointmix.nn.stage import Assignment
 
 
-@dataclass
-class Made:
-    name: str
-    center: torch.Tensor
-    weight: torch.Tensor
-    window: torch.Tensor
-    center_pos: torch.Tensor
-    points: pointmix.PointSet
-
-
-def halves(size: int) -> tuple[pointmix.PointSet, Made]:
+def halves(size: int) -> tuple[pointmix.PointSet, Assignment]:
     """One image, one window, the left half in cluster 0 and the right half in cluster 1, on a lattice half as fine."""
     seen = pointmix.PointSet.from_image(torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)))
     fine = seen.pos.view(size // 2, 2, size // 2, 2, 2).mean((1, 3)).reshape(-1, 2)
     center = (fine[:, 1:] > 0).long()
     positions = torch.stack([fine[center[:, 0] == i].mean(0) for i in (0, 1)])
     points = pointmix.PointSet(fine, fine, torch.tensor([0, len(fine)]))
-    return seen, Made("stages.0.blocks.0", center, torch.ones_like(center).float(), torch.zeros(len(fine)).long(),
+    return seen, Assignment("stages.0.blocks.0", center, torch.ones_like(center).float(), torch.zeros(len(fine)).long(),
                       positions, points)  # fmt: skip
 
 
@@ -68,9 +59,9 @@ def test_normalization_is_undone():
     np.testing.assert_allclose(to_pictures(seen, mean, std)[0], image.permute(1, 2, 0).numpy(), atol=1e-6)
 
 
-def test_first_block_and_the_last_of_each_stage_arefirst_and_last():
+def test_first_block_and_the_last_of_each_stage_are_shown():
     names = ["stages.0.blocks.0", "stages.0.blocks.1", "stages.0.blocks.2", "stages.1.blocks.0", "stages.1.blocks.1"]
-    made = [Made(name, None, None, None, None, None) for name in names]
+    made = [replace(halves(8)[1], name=name) for name in names]
     assert [m.name for m in first_and_last(made)] == [names[0], names[2], names[4]]
     assert [m.name for m in first_and_last(made[3:])] == names[3:]
     assert [m.name for m in first_and_last(made[4:])] == names[4:]
@@ -121,9 +112,9 @@ def test_the_picture_follows_the_clusters(tmp_path):
     files = [tmp_path / name for name in ("a.png", "b.png", "again.png")]
     draw_clusters(Fixed(made), seen, files[0])
     draw_clusters(Fixed(made), seen, files[2])
-    made.center = 1 - made.center
-    made.center[3] = 1 - made.center[3]
-    draw_clusters(Fixed(made), seen, files[1])
+    center = 1 - made.center
+    center[3] = 1 - center[3]
+    draw_clusters(Fixed(replace(made, center=center)), seen, files[1])
     assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
 
 

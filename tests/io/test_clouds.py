@@ -74,6 +74,15 @@ def test_ply_with_faces(tmp_path):
     torch.testing.assert_close(PointSet.from_file(path).pos, torch.from_numpy(XYZ))
 
 
+def test_a_single_ply_property_is_no_column_of_vectors(tmp_path):
+    label = np.arange(6, dtype=np.int32)
+    path = ply(tmp_path / "a.ply", xyz() | {"rgb": label, "pos": label, "Data": label, "label": label})
+    with pytest.warns(UserWarning, match="^not read from .ply files: property rgb, property pos, Data, label$"):
+        points = PointSet.from_file(path)
+    torch.testing.assert_close(points.pos, torch.from_numpy(XYZ))
+    assert points.feat.shape == (6, 0)
+
+
 @pytest.mark.parametrize("columns", [2, 3, 7])
 def test_npy(tmp_path, columns):
     rows = np.random.default_rng(0).normal(size=(5, columns)).astype(np.float32)

@@ -62,6 +62,9 @@ def test_messages_name_key_range_and_value():
         check_choice(known=(True, False), flag=1)
 
 
+Ratio = Annotated[float, SOME]
+
+
 @dataclass(frozen=True)
 class Settings:
     count: Annotated[int, COUNT] = 1

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.io.colors import color_scale
+from pointmix.data.clouds.hdf5_checks import check_file, class_names, feature_scale
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.hdf5 import open_hdf5
-from pointmix.io.validate import check_numbers, check_read
+from pointmix.io.validate import check_read
 from pointmix.pointset import PointSet
 
 
@@ -63,10 +63,10 @@ class CloudFiles:
         labels, sizes, stated, self.scales = [], [], set(), []
         for path in self.paths:
             with open_hdf5(path) as file:
-                label, points = _checked(file, path, features)
+                label, points = check_file(file, path, features)
                 labels.append(label)
                 sizes.append(points)
-                self.scales.append(_feature_scale(file, features))
+                self.scales.append(feature_scale(file, features))
                 joined = file.attrs.get("classes")
                 joined = joined.decode() if isinstance(joined, bytes) else joined
                 if not isinstance(joined, str | None):
@@ -77,7 +77,7 @@ class CloudFiles:
         self.starts = np.cumsum([0, *map(len, labels)])
         joined = stated.pop() if len(stated) == 1 else None
         self.stated_classes = None if joined is None else joined.split(",")
-        self.classes = _class_names(classes or self.stated_classes, self.targets, ", ".join(self.paths))
+        self.classes = class_names(classes or self.stated_classes, self.targets, ", ".join(self.paths))
         self._cached = [self._whole(place) for place in range(len(self.paths))] if cache else None
 
     def __len__(self) -> int:
@@ -143,62 +143,6 @@ class CloudFiles:
             file = open_hdf5(self.paths[place])
             files[place] = [file[key] for key in ("data", self.features) if key != "none"]
         return files[place]
-
-
-def _checked(file: h5py.File, path: str, features: str) -> tuple[Int[np.ndarray, " n"], int]:
-    """The labels of a file and its number of points per cloud, after checking everything but the values."""
-    wanted = ["data", "label"] + ([features] if features != "none" else [])
-    for key in wanted:
-        if key not in file:
-            raise ValueError(f"{path} has no key {key!r}; it has {', '.join(sorted(file)) or 'none'}")
-        if not isinstance(file[key], h5py.Dataset):
-            raise ValueError(f"{path}: {key} is a group, expected an array")
-        shape = file[key].shape or ()
-        check_read(file[key], shape if key == "label" else shape[1:], f"{path}: {key}")
-    data, label = file["data"], file["label"]
-    if data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape or data.dtype.kind != "f":
-        raise ValueError(f"{path}: data must be (n, N, 3) floating point, got {data.shape} {data.dtype}")
-    if label.shape not in ((len(data),), (len(data), 1)) or label.dtype.kind not in "iu":
-        raise ValueError(f"{path}: label must be ({len(data)},) integers, got {label.shape} {label.dtype}")
-    kinds = "fui" if features == "rgb" else "fu"
-    if features != "none" and (file[features].shape != data.shape or file[features].dtype.kind not in kinds):
-        found = file[features]
-        raise ValueError(f"{path}: {features} must be {data.shape} numbers, got {found.shape} {found.dtype}")
-    mask = check_numbers(f"{path}: mask", file["mask"]) if "mask" in file else None
-    if mask is not None and mask.shape != data.shape[:2]:
-        raise ValueError(f"{path}: mask must be {data.shape[:2]}, got {mask.shape}")
-    if mask is not None:
-        check_read(mask, mask.shape[1:], f"{path}: mask")
-    try:
-        return label[:].reshape(-1).astype(np.int64), data.shape[1]
-    except OSError as error:
-        raise ValueError(f"{path}: label cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _feature_scale(file: h5py.File, features: str) -> float:
-    """The value that scales the features of a file to [0, 1]; 1 for features without a range, such as float normals."""
-    if features == "none":
-        return 1.0
-    if features != "rgb" and file[features].dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        return 1.0
-    try:
-        return color_scale(file[features])
-    except ValueError as error:
-        raise ValueError(f"{file.filename}: {features}: {error}") from error
-
-
-def _class_names(classes: Sequence[str] | None, targets: Int[np.ndarray, " n"], where: str) -> list[str]:
-    low, high = int(targets.min()), int(targets.max())
-    if classes is None:
-        if not np.array_equal(np.unique(targets), np.arange(high + 1)):
-            raise ValueError(
-                f"{where}: labels {np.unique(targets).tolist()} are not 0 to {high} without a gap; give the classes"
-            )
-        return [str(label) for label in range(high + 1)]
-    if low < 0 or high >= len(classes):
-        wrong = low if low < 0 else high
-        raise ValueError(f"{where}: label {wrong} is out of range, expected 0 to {len(classes) - 1}")
-    return list(classes)
 
 
 class FileOptions(TypedDict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -49,7 +48,7 @@ class PointSplits:
         return FEATURE_CHANNELS[self.config.features]
 
     @property
-    def model_kwargs(self) -> dict[str, Any]:
+    def model_kwargs(self) -> dict[str, int]:
         """Arguments of `create_model` that follow from the data."""
         return {"num_classes": len(self.classes), "in_chans": self.in_chans, "coord_dims": 3}
 

@@ -1,7 +1,7 @@
-"""Points spread evenly over simple surfaces, many surfaces at once: what procedural clouds are made of.
+"""Points sampled evenly on simple surfaces, many surfaces at once, for procedural clouds.
 
-Every function takes sizes (n,) of n surfaces and gives `many` points on each, with outward normals of length 1, and the
-areas. The axis y is up.
+Every function takes sizes (n,) of n surfaces and returns `many` points on each, unit outward normals, and the areas.
+The y axis is up.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ Surface = tuple[Float[np.ndarray, "n M 3"], Float[np.ndarray, "n M 3"], Sizes]  
 
 
 def choose(rng: Generator, weights: Float[np.ndarray, "n K"], many: int) -> Int[np.ndarray, "n M"]:
-    """Random indices into the columns, as often as their weights say."""
+    """Random column indices, with probabilities proportional to the weights."""
     ends = weights.cumsum(1)
     drawn = rng.random((len(weights), many)) * ends[:, -1:]
     return (drawn[..., None] >= ends[:, None, :-1]).sum(2)
 
 
-def turned(points: Float[np.ndarray, "n M 3"], angle: Float[np.ndarray, "n M"]) -> Float[np.ndarray, "n M 3"]:
-    """Points turned about y, in radians."""
+def turned(points: Float[np.ndarray, "n M 3"], angle: Float[np.ndarray, "n #M"]) -> Float[np.ndarray, "n M 3"]:
+    """Points rotated about y by angles in radians."""
     x, y, z = np.moveaxis(points, 2, 0)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([cos * x + sin * z, y, cos * z - sin * x], 2)
 
 
 def ball(rng: Generator, many: int, radius: Sizes) -> Surface:
-    """A sphere about the origin."""
+    """A sphere centered at the origin."""
     normal = rng.standard_normal((len(radius), many, 3))
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
     return normal * radius[:, None, None], normal, 4 * np.pi * radius**2
 
 
 def box(rng: Generator, many: int, half: list[Sizes], center: list[Sizes]) -> Surface:
-    """A box along the axes, of half sides `half` about `center`, both as x, y, z."""
+    """An axis-aligned box with half sides `half` and center `center`, both as x, y, z."""
     sides, middle = np.stack(half, 1), np.stack(center, 1)  # (n, 3)
     faces = sides.prod(1, keepdims=True) / sides  # (n, 3), a quarter of the area of the face across each axis
     axis = choose(rng, faces, many)  # (n, M)
@@ -48,14 +48,16 @@ def box(rng: Generator, many: int, half: list[Sizes], center: list[Sizes]) -> Su
 def column(rng: Generator, many: int, low: Sizes, high: Sizes, bottom: Sizes, top: Sizes) -> Surface:
     """A cylinder, cone or frustum about y: radius `low` at y = `bottom`, `high` at y = `top`, closed at both ends."""
     slant = np.hypot(top - bottom, low - high)
-    area = np.stack([(low + high) * slant, low**2, high**2], 1)  # mantle, lower and upper end; without the factor pi
+    area = np.stack(
+        [(low + high) * slant, low**2, high**2], 1
+    )  # lateral surface, lower and upper end; without the factor pi
     part = choose(rng, area, many)  # (n, M)
     u, angle = rng.random(part.shape), rng.uniform(0, 2 * np.pi, part.shape)
     low, high, bottom, top, slant = (i[:, None] for i in (low, high, bottom, top, slant))
     radius = np.choose(part, [np.sqrt((1 - u) * low**2 + u * high**2), low * np.sqrt(u), high * np.sqrt(u)])
     same = np.abs(low - high) < 1e-9
-    share = np.where(same, u, (low - radius) / np.where(same, 1, low - high))  # of the way up
-    y = np.choose(part, [bottom + share * (top - bottom), bottom + 0 * u, top + 0 * u])
+    ratio = np.where(same, u, (low - radius) / np.where(same, 1, low - high))  # of the height
+    y = np.choose(part, [bottom + ratio * (top - bottom), bottom + 0 * u, top + 0 * u])
     out = np.where(part == 0, (top - bottom) / slant, 0)
     up = np.choose(part, [(low - high) / slant + 0 * u, -1 + 0 * u, 1 + 0 * u])
     cos, sin = np.cos(angle), np.sin(angle)
@@ -63,7 +65,7 @@ def column(rng: Generator, many: int, low: Sizes, high: Sizes, bottom: Sizes, to
 
 
 def pyramid(rng: Generator, many: int, half: Sizes, tall: Sizes) -> Surface:
-    """A square base of half side `half` at y = 0 and four faces up to a tip at y = `tall`."""
+    """A square base of half side `half` at y = 0 and four faces up to an apex at y = `tall`."""
     slant = np.hypot(half, tall)
     area = np.stack([4 * half * slant, 4 * half**2], 1)
     base = choose(rng, area, many) == 1  # (n, M)
@@ -77,9 +79,9 @@ def pyramid(rng: Generator, many: int, half: Sizes, tall: Sizes) -> Surface:
 
 
 def tube(rng: Generator, many: int, radius: Sizes, thick: Sizes, turns: Sizes, rise: Sizes) -> Surface:
-    """A round tube of radius `thick` along a circle about y of radius `radius`, or a helix that climbs `rise` a turn.
+    """A tube of radius `thick` along a circle of radius `radius` about y, or a helix that rises by `rise` per turn.
 
-    It begins at angle 0, on x. The ends are open, and points are a little denser on the inner side.
+    It starts at angle 0, on the x axis. The ends are open, and points are slightly denser on the inner side.
     """
     area = 4 * np.pi**2 * thick * turns * np.hypot(radius, rise / (2 * np.pi))
     radius, thick, turns, rise = (i[:, None] for i in (radius, thick, turns, rise))

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-from pointmix.utils.ranges import COUNT, FINITE, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, SHARE, SOME, check_fields
+from pointmix.utils.ranges import (
+    COUNT,
+    FINITE,
+    NATURAL,
+    NONNEGATIVE,
+    PART,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SOME,
+    check_fields,
+)
+
+KeepRatio = Annotated[float, SOME]
 
 MASK_KINDS = ("patches", "block", "pixels", "any")
 CHOICES = {

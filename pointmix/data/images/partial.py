@@ -122,14 +122,14 @@ class MaskedTransform:
         return self.rest(moved.convert(moved.mode[:-1]))._replace(mask=mask)
 
 
-def partial_points(images: Float[Tensor, "B C+1 H W"], *, coord_mode: str = "inclusive") -> PointSet:
+def partial_points(images: Float[Tensor, "B D H W"], *, coord_mode: str = "inclusive") -> PointSet:
     """The visible pixels of a batch whose last channel is the mask, on their lattice.
 
     A mask value between 0 and 1 is the weight of a pixel after mixup; its channels are divided by it. An image without
     a visible pixel after CutMix gets its center pixel, gray. On a GPU this synchronizes, to get the number of points.
 
     Args:
-        images: the output of `hide`, possibly mixed.
+        images: the output of `hide` (D channels, the last one the mask), possibly mixed.
         coord_mode: the model's, see `PointSet.from_image`.
     """
     batch, channels, height, width = images.shape

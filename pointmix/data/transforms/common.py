@@ -29,16 +29,16 @@ def _apply(points: PointSet, *, steps: tuple[Transform, ...]) -> PointSet:
 
 def check_cloud(points: PointSet, what: str) -> None:
     if not isinstance(points.layout, Cloud):
-        raise ValueError(f"{what}: these points sit on a lattice; points.as_cloud() takes them off it")
+        raise ValueError(f"{what}: these points lie on a lattice; convert them with points.as_cloud()")
 
 
 def wide_positions(points: PointSet) -> Float[Tensor, "N D"]:
-    """The positions with the range and the digits that sums and squares of them need."""
+    """The positions, in float32 if they are of half precision, which sums and squares overflow."""
     return points.pos.to(widened(points.pos.dtype))
 
 
-def per_point(values: Shaped[Tensor, "B *K"], points: PointSet) -> Shaped[Tensor, "N *K"]:
-    """To each point what its set has; a single set's goes to all by broadcasting."""
+def per_point(values: Shaped[Tensor, "B *K"], points: PointSet) -> Shaped[Tensor, "#N *K"]:
+    """The value of its set for each point; that of a single set is left to broadcasting."""
     return values if points.num_sets == 1 else values[points.batch]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +36,7 @@ def read_npy(path: str | Path) -> np.ndarray:
         return _read_array(file, left=path.stat().st_size, what="the array")
 
 
-def _read_array(file: IO[bytes], *, left: int, what: str) -> np.ndarray:
+def _read_array(file: IO[bytes] | BufferedIOBase, *, left: int, what: str) -> np.ndarray:
     start = file.tell()
     shape, dtype = _header(file)
     asked = int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -46,7 +47,7 @@ def _read_array(file: IO[bytes], *, left: int, what: str) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: IO[bytes] | BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
     version, start = np.lib.format.read_magic(file), file.tell()
     length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
     check_limit("METADATA_BYTES", length, "the header")  # NumPy would read all of it before it complains

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 from PIL import Image
 
@@ -16,7 +16,7 @@ _PILLOW_LIMIT_LOCK = threading.Lock()
 
 
 @register_image_reader(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-def open_image(file: str | Path | IO[bytes]) -> Image.Image:
+def open_image(file: str | Path | BufferedIOBase) -> Image.Image:
     """An image, not decoded yet, whose header asks for no more pixels than the limit IMAGE_PIXELS.
 
     Raises:
@@ -30,7 +30,7 @@ def open_image(file: str | Path | IO[bytes]) -> Image.Image:
         # Pillow's own limit would warn, or refuse what is allowed here
         pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(file, formats=DECODERS)
+            image = Image.open(file, formats=DECODERS)  # type: ignore[arg-type]  # IO[bytes] is narrower than needed
         finally:
             Image.MAX_IMAGE_PIXELS = pillow_limit
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -30,10 +31,11 @@ def _name_path(samples: list[tuple[str, int]], index: int) -> str:
     return samples[index][0]
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What is used of timm's readers."""
 
-    def __getitem__(self, index: int) -> tuple[IO[bytes], int]: ...
+    def __getitem__(self, index: int) -> tuple[BufferedIOBase, int]: ...
 
     def filename(self, index: int) -> str | None: ...
 
