@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -154,8 +154,8 @@ class PointSet:
     @classmethod
     def from_file(
         cls,
-        path: str | PathLike,
-        mask: str | PathLike | None = None,
+        path: str | PathLike[str],
+        mask: str | PathLike[str] | None = None,
         *,
         index: int | None = None,
         mean: ChannelValues | None = None,
@@ -275,7 +275,7 @@ class PointSet:
         grids = {s.layout for s in sets if isinstance(s.layout, Grid)}
         if len(grids) != 1 or any(isinstance(s.layout, SparseGrid) for s in sets):
             sets = [s.as_sparse() for s in sets]
-        layout = sets[0].layout.cat([s.layout for s in sets[1:]])
+        layout = sets[0].layout.cat([s.layout for s in sets[1:]])  # type: ignore[misc]  # now all of one kind
         ptr = counts_to_ptr(torch.cat([s.ptr.diff() for s in sets]))
         return cls(torch.cat([s.pos for s in sets]), torch.cat([s.feat for s in sets]), ptr, layout)
 
@@ -300,7 +300,7 @@ class PointSet:
         count = torch.bincount(batch, minlength=self.num_sets)
         if (count == 0).any():
             raise ValueError(f"subset: no point left in set {int((count == 0).nonzero()[0])}")
-        layout = self.as_sparse().layout.take(chosen, slice(None))
+        layout = cast("SparseGrid | Cloud", self.as_sparse().layout).take(chosen, slice(None))
         return PointSet(self.pos[chosen], self.feat[chosen], counts_to_ptr(count), layout)
 
     def to(self, *args: object, **kwargs: object) -> PointSet:

@@ -57,7 +57,7 @@ def preserved_rng_state() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-class SourceDataset(Dataset, Generic[Raw, Input]):
+class SourceDataset(Dataset[Sample[Input]], Generic[Raw, Input]):
     """Samples of a part of a source, by (epoch, position).
 
     Args:

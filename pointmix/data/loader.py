@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from jaxtyping import Int
@@ -21,7 +21,7 @@ from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.utils.messages import is_out_of_memory
 
 
-class BatchLoader(DataLoader, Generic[Inputs]):
+class BatchLoader(DataLoader[Any], Generic[Inputs]):
     """Iterates over (inputs, targets int64 (B,)) and remembers its position; inputs have `to(device)`.
 
     The state of a training loader is (epoch, batches yielded): all else follows from it, so a run may resume with
@@ -38,11 +38,11 @@ class BatchLoader(DataLoader, Generic[Inputs]):
     def __init__(
         self,
         *,
-        dataset: SourceDataset,
+        dataset: SourceDataset[Any, Any],
         batches: EpochBatches | PartBatches,
         workers: int,
         strict: bool,
-        collate: Callable[[list[Sample]], Batch[Inputs]],
+        collate: Callable[[list[Sample[Any]]], Batch[Inputs]],
     ) -> None:
         self.samples, self.batches = dataset, batches  # DataLoader's own attributes have less specific types
         super().__init__(

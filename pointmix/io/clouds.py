@@ -32,7 +32,7 @@ NamedFeatures = list[tuple[str, np.ndarray]]  # (N,) or (N, C)
 
 
 def read_cloud(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     index: int | None = None,
     *,
     mean: ChannelValues | None = None,

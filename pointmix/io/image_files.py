@@ -22,7 +22,7 @@ from pointmix.utils.messages import one_line
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
-def is_image(path: str | os.PathLike) -> bool:
+def is_image(path: str | os.PathLike[str]) -> bool:
     """Whether the suffix is that of an image format."""
     return Path(path).suffix.lower() in IMAGE_READERS
 
@@ -58,7 +58,7 @@ def _as_bytes(gray: np.ndarray, *, wide: bool) -> Image.Image:
     return Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
 
 
-def read_image(path: str | os.PathLike, in_chans: int = 3) -> Image.Image:
+def read_image(path: str | os.PathLike[str], in_chans: int = 3) -> Image.Image:
     """An image file as grayscale (1 channel) or RGB (3 channels) bytes, decoded as in evaluation.
 
     Raises:
@@ -74,7 +74,7 @@ def read_image(path: str | os.PathLike, in_chans: int = 3) -> Image.Image:
 
 
 def read_masked_image(
-    path: str | os.PathLike, mask: str | os.PathLike | None = None, index: int | None = None
+    path: str | os.PathLike[str], mask: str | os.PathLike[str] | None = None, index: int | None = None
 ) -> tuple[Image.Image, Bool[Tensor, "H W"] | None]:
     """An image file in RGB, and the mask in another file, if any.
 
@@ -87,7 +87,7 @@ def read_masked_image(
     return image, None if mask is None else read_mask(mask, (image.height, image.width))
 
 
-def read_mask(path: str | os.PathLike, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """A mask file of `size` (H, W), the size of the upright image: true where any color is nonzero.
 
     Raises:
@@ -109,7 +109,7 @@ def read_mask(path: str | os.PathLike, size: tuple[int, int]) -> Bool[Tensor, "H
         raise ValueError(f"{path}: {e}") from e
 
 
-def read_depth(path: str | os.PathLike) -> np.ndarray:
+def read_depth(path: str | os.PathLike[str]) -> np.ndarray:
     """A depth map (H, W) with the file's own type: a 16-bit or float image, or a .npy array.
 
     Raises:

@@ -35,7 +35,7 @@ class Aside:
         pass
 
 
-def _empty_dict(*_: Any) -> OrderedDict:
+def _empty_dict(*_: Any) -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
@@ -52,7 +52,7 @@ _SET_ASIDE = (
 )
 
 
-def load_torch(path: str | os.PathLike, *, mmap: bool = False) -> Any:
+def load_torch(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
     """The content of a `torch.save` file, on the CPU: tensors, plain values, and containers of them.
 
     NumPy scalars and arrays, paths, dates and parser arguments become `Aside` objects, a defaultdict an OrderedDict. A

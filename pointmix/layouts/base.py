@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    Slice = slice[int | None, int | None, None]
+else:
+    Slice = slice  # cannot be subscripted at run time
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, is_dataclass
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ from pointmix.utils.tracing import has_memory, traced
 T = TypeVar("T")
 ENTRIES, BYTES = 256, 2**27  # limits over all devices; the least recently used entries are dropped first
 
-_entries: OrderedDict[Hashable, tuple[Any, list[tuple[Tensor, int]], int]] = OrderedDict()  # value, versions, bytes
+_entries: OrderedDict[Hashable, tuple[object, list[tuple[Tensor, int]], int]] = OrderedDict()  # value, versions, bytes
 _tags = WeakTensorKeyDictionary()
 
 
-def cached(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
+def cached(  # type: ignore[explicit-any]  # no type says that the device follows any arguments
+    build: Callable[..., T], *args: Hashable, like: Tensor
+) -> T:
     """`build(*args, device)` for the device of `like`; the same tensors for the same arguments.
 
     The tensors are shared by inference and training and by all threads: treat them as read-only. They are rebuilt if
@@ -39,7 +41,7 @@ def cached(build: Callable[..., T], *args: Hashable, like: Tensor) -> T:
         value, versions, _ = _entries.get(key, (None, [], 0))
         if versions and all(t._version == version and not t.requires_grad for t, version in versions):
             _entries.move_to_end(key)
-            return value
+            return cast(T, value)
     with torch.inference_mode(False), torch.no_grad(), _without_autocast(device.type):
         value = build(*args, device)
     versions = [(t, t._version) for t in _tensors(value)]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.base import Points
+from pointmix.layouts.base import Points, Slice
 from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.upper import IndexUpperLevel
 from pointmix.ops.neighbors import knn
@@ -52,7 +52,7 @@ class Cloud:
     def as_sparse(self, num_sets: int, device: torch.device) -> Cloud:
         return self
 
-    def take(self, points: slice | Int[Tensor, "K"], sets: slice) -> Cloud:
+    def take(self, points: Slice | Int[Tensor, "K"], sets: Slice) -> Cloud:
         """The layout of some of the points, of some of the sets."""
         return Cloud(self.sampling)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.base import Points
+from pointmix.layouts.base import Points, Slice
 from pointmix.layouts.cache import cached, get_tag, set_tag
 from pointmix.layouts.grid_plan import plan_padded, plan_unpadded
 from pointmix.layouts.plan import IndexPlan, UniformPlan
@@ -54,11 +54,10 @@ def positions(batch: int, *of: Hashable, like: Tensor) -> Float[Tensor, "N 2"]:
     return pos
 
 
-def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest: Any) -> Float[Tensor, "HW 2"]:
+def _plane(dtype: torch.dtype, size: tuple[int, int], mode: str, *rest: int | torch.device) -> Float[Tensor, "HW 2"]:
     """Positions of one image; `rest` is the strides and the device."""
-    *strides, device = rest
-    pos = grid_coordinates(size, mode, dtype, device)
-    for stride in strides:
+    pos = grid_coordinates(size, mode, dtype, cast("torch.device", rest[-1]))
+    for stride in cast("tuple[int, ...]", rest[:-1]):
         pos = Grid(size)._block_means(pos, stride)
         size = (-(-size[0] // stride), -(-size[1] // stride))
     return pos
@@ -106,7 +105,7 @@ class Grid:
         cell = torch.stack([index // self.size[1], index % self.size[1]], dim=1)
         return SparseGrid(cell, torch.tensor([self.size], device=device).repeat(num_sets, 1))
 
-    def take(self, points: slice, sets: slice) -> Grid:
+    def take(self, points: Slice, sets: Slice) -> Grid:
         """The layout of some of the sets, all points of each."""
         return self
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pointmix.layouts.base import Points
+from pointmix.layouts.base import Points, Slice
 from pointmix.layouts.cells import (
     cell_count,
     coarse_cells,
@@ -199,7 +199,7 @@ class SparseGrid:
             plan = replace(plan, upper=replace(upper, table_lookup=upper_lookup))
         return plan.merge_copies(source, original)
 
-    def take(self, points: slice | Int[Tensor, "K"], sets: slice) -> SparseGrid:
+    def take(self, points: Slice | Int[Tensor, "K"], sets: Slice) -> SparseGrid:
         """The layout of some of the points, of some of the sets."""
         return SparseGrid(self.cell[points], self.size[sets])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,25 @@ from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.nn.reducer import Reducer
 from pointmix.nn.stage import Assignment, Stage, StageOptions
 from pointmix.pointset import PointSet
-from pointmix.profile.macs import Part, Size, add, linear_macs, norm_macs, parameters
+from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, norm_macs, parameters
 from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
 
 Input = Tensor | PointSet
+
+
+class Reduction(Protocol):
+    """What a stage and the multiply-add counts need of a reducer."""
+
+    def __call__(self, points: PointSet) -> PointSet: ...
+    def macs(self, size: Size) -> Macs: ...
+
+
+class ReducerFactory(Protocol):
+    """Makes a reducer, see `Reducer`."""
+
+    def __call__(
+        self, in_dim: int, out_dim: int, /, *, kernel: int, stride: int, padding: int, keep_cells: str, absent: str
+    ) -> nn.Module: ...
 
 
 class PointBackbone(ClassifierBase):
@@ -73,7 +88,7 @@ class PointBackbone(ClassifierBase):
         centers_per_side: Sequence[int],
         stage_options: Callable[[int], StageOptions] = lambda stage: StageOptions(),
         stem: tuple[int, int, int] = (4, 4, 0),
-        reducer: Callable[..., nn.Module] = Reducer,
+        reducer: ReducerFactory = Reducer,
         coords: bool = True,
         coord_dims: int = 2,
         coord_mode: str = "inclusive",
@@ -198,11 +213,12 @@ class PointBackbone(ClassifierBase):
     def parts(self, points: PointSet) -> Iterator[Part]:
         """Parameters and multiply-adds of each stage and the head for one set; only the reducers run."""
         sizes = []
-        for i, stage in enumerate(self.stages):
-            before, points = len(points.pos), stage.reducer(points)
+        for i, stage in enumerate(cast(Iterable[Stage], self.stages)):
+            reducer, blocks = cast(Reduction, stage.reducer), cast(Iterable[Block], stage.blocks)
+            before, points = len(points.pos), reducer(points)
             size = Size.of(before, points, stage.plan(points))
             sizes.append(size)
-            macs = stage.reducer.macs(size) + add(block.macs(size) for block in stage.blocks)
+            macs = reducer.macs(size) + add(block.macs(size) for block in blocks)
             yield Part(f"stage {i + 1}", points.feat.shape[1], parameters(stage), macs, size)
         norms = list(self.norm) if isinstance(self.norm, nn.ModuleList) else [self.norm]
         width = [sum(p.numel() for p in norm.parameters()) // 2 for norm in norms]  # 0 for an Identity

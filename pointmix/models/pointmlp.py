@@ -124,7 +124,7 @@ class PointMLPStage(nn.Module):
         """`pre`, typed."""
         return cast(Iterable[Residual | GroupCluster], self.pre)
 
-    def run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
+    def run(self, layer: Callable[..., Tensor], *args: object) -> Tensor:
         """The layer's output; with checkpointing its activations are recomputed in the backward pass."""
         if not (self.grad_checkpointing and self.training):
             return layer(*args)
@@ -230,14 +230,14 @@ class PointMLP(ClassifierBase):
         """Parameters and multiply-adds of the stem, each stage and the head for one set; nothing runs."""
         before = len(points.pos)
         yield Part("embedding", self.stem.linear.out_features, parameters(self.stem), self.stem.macs(before))
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(cast(Iterable[PointMLPStage], self.stages)):
             after = max(before // 2, 1)
             size = Size(before, after, slots=after * stage.neighbors, windows=after, centers=stage.centers)
             search = Macs(products=after * before * self.coord_dims)  # squared distances
             channels = stage.transfer.linear.out_features
             yield Part(f"stage {i + 1}", channels, parameters(stage), stage.macs(size) + search, size)
             before = after
-        macs = add(layer.macs(1) for layer in self.mlp)
+        macs = add(layer.macs(1) for layer in cast(Iterable[LinearNorm], self.mlp))
         if isinstance(self.head, nn.Linear):
             macs += linear_macs(1, self.head)
         yield Part("head", self.head_hidden_size, parameters(self.mlp, self.head), macs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -137,13 +136,14 @@ def read_tensors(source: Mapping[str, object] | str | os.PathLike[str]) -> dict[
         ValueError: if it cannot be read, holds no tensors, or two tensors have the same name.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    found: Any = source if isinstance(source, Mapping) else _read(source)
+    found: object = source if isinstance(source, Mapping) else _read(source)
     if not isinstance(found, Mapping):
         raise ValueError(f"{where} holds a {type(found).__name__}, expected a state dict")
-    while inner := [found[name] for name in CONTAINERS if isinstance(found.get(name), Mapping)]:
-        found = inner[0]
+    state: Mapping[object, object] = found
+    while inner := [value for name in CONTAINERS if isinstance(value := state.get(name), Mapping)]:
+        state = inner[0]
     tensors: dict[str, Tensor] = {}
-    for key, value in found.items():
+    for key, value in state.items():
         if not isinstance(value, Tensor):
             continue
         name = PREFIXES.sub("", key) if isinstance(key, str) else ""
@@ -156,7 +156,7 @@ def read_tensors(source: Mapping[str, object] | str | os.PathLike[str]) -> dict[
     return tensors
 
 
-def _read(path: str | os.PathLike[str]) -> Any:
+def _read(path: str | os.PathLike[str]) -> object:
     path = regular_file(path)
     try:
         return load_file(path) if path.suffix == ".safetensors" else load_torch(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -40,18 +40,27 @@ class Curvature(nn.Module):
         return f"{self.initial}, learned={self.log_kappa is not None}"
 
 
+class _Context(Protocol):
+    """What `_Bounded` uses of torch's context."""
+
+    saved_tensors: tuple[Tensor, ...]
+    bounds: tuple[float, float]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Bounded(torch.autograd.Function):
     """A clamp with the gradient of the identity, except where a descent step would leave the bounds. A plain clamp has
     no gradient outside, so a parameter that one optimizer step put there would never return."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bounds = low, high
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,), (low, high) = ctx.saved_tensors, ctx.bounds
         out = ((x <= low) & (grad > 0)) | ((x >= high) & (grad < 0))
         return grad.masked_fill(out, 0), None, None

@@ -157,7 +157,7 @@ def use_backend(name: str | None) -> Iterator[None]:
         requested_backend.reset(token)
 
 
-def traced_as_constant(function: Callable) -> None:
+def traced_as_constant(function: Callable[..., object]) -> None:
     """Let torch's compiler call a function of constants instead of tracing it.
 
     This marks it once the compiler is imported, because importing it takes seconds.

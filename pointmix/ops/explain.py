@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from pointmix.ops.dispatch import Implementation, Operation, inference_obstacle,
 class Table(list[dict[str, object]]):
     """Rows that print as a table."""
 
-    def __init__(self, rows: list[dict[str, object]], columns: dict[str, Callable[[dict], object]]) -> None:
+    def __init__(self, rows: list[dict[str, object]], columns: dict[str, Callable[[dict[str, Any]], object]]) -> None:
         super().__init__(rows)
         self.columns = columns
 
@@ -70,7 +71,7 @@ def backends(*, explain: str | None = None, like: Tensor | None = None, size: fl
             }
         )
 
-    def use(row: dict) -> str:
+    def use(row: dict[str, Any]) -> str:
         requests = [f"on request {', '.join(row['on request'])}"] if row["on request"] else []
         return row["problem"] or "; ".join(row["in use"] + requests) or "-"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -46,7 +47,7 @@ def _one_pass(device: str, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bfloat16)
 
 
-def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:
+def _flops(x_shape: Sequence[int], *args: object, out_shape: Sequence[int], **kwargs: object) -> int:
     return 2 * math.prod(x_shape) * out_shape[-1]
 
 

@@ -7,6 +7,8 @@ it, which takes no longer and saves most of the memory of training; it is kept (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -62,7 +64,18 @@ def points_per_piece(x: Float[Tensor, "N C"], width: int) -> int:
 
 class _Pieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w1, b1, w2, b2, scale, plus, piece, keep):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        scale: Tensor,
+        plus: Tensor | None,
+        piece: int,
+        keep: bool,
+    ) -> Tensor:
         dtype = torch.result_type(x, scale)
         dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
         y = x.new_empty(len(x), len(w2), dtype=dtype)
@@ -70,7 +83,7 @@ class _Pieces(torch.autograd.Function):
         scaled_w2, scaled_b2 = ((t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale)))
         for start in range(0, len(x), piece):
             part = slice(start, start + piece)
-            if keep:
+            if hidden is not None:
                 h = F.gelu(torch.addmm(b1, x[part], w1.t(), out=hidden[part]))
             else:
                 h = linear(x[part], w1, b1, gelu=True)
@@ -81,7 +94,7 @@ class _Pieces(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
         need_x, need_w1, need_b1, need_w2, _, need_scale, need_plus, *_ = ctx.needs_input_grad
         wide = at_least_float32(x.dtype)  # for sums over many pieces
@@ -104,8 +117,8 @@ class _Pieces(torch.autograd.Function):
         dscale = (dw2 * w2).sum(1) + db2 * b2
         dw2, db2 = dw2 * scale[:, None], db2 * scale
         grads = dx, dw1, db1.squeeze(1), dw2, db2, dscale
-        grads = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
-        return *grads, dy.to(ctx.plus) if need_plus else None, None, None
+        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
+        return *cast, dy.to(ctx.plus) if need_plus else None, None, None
 
 
 def add_product(total: Float[Tensor, "A B"], a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -38,7 +40,7 @@ def query_length(
 
 class _QueryLength(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, b, heads):
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, heads: int) -> Tensor:
         size = x.new_empty(len(x), heads)
         for part in _pieces(x, w):
             size[part] = length(linear(x[part], w, b).unflatten(-1, (heads, -1)))
@@ -47,7 +49,7 @@ class _QueryLength(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, w, b, size = ctx.saved_tensors
         heads = size.shape[1]
         grad = torch.where(size > least_length(x.dtype), grad / size, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,14 +26,14 @@ class _Length(torch.autograd.Function):
     """torch's own norm needs another pass to mask the gradient of short vectors."""
 
     @staticmethod
-    def forward(ctx, x, least):
+    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=-1).clamp_(min=least)
         ctx.save_for_backward(x, size)
         ctx.least = least
         return size
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, size = ctx.saved_tensors
         return x * torch.where(size > ctx.least, grad / size, 0).unsqueeze(-1), None
 

@@ -148,7 +148,7 @@ def has_parts(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def count_layers(model: nn.Module, x: Tensor) -> Macs:
+def count_layers(model: nn.Module, x: Tensor | PointSet) -> Macs:
     """`linear` and `products` of any network, measured on `x`, a batch of one; `other` is not counted."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(x)

@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pointmix.pointset import PointSet
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.config import RunConfig
 from pointmix.tasks.protocols import (
     Batch,
     Info,
+    Json,
     Measurement,
     Metric,
     Metrics,
@@ -74,7 +76,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         """Open the data."""
 
     @abstractmethod
-    def info(self, cfg: Config, splits: Any) -> Info:
+    def info(self, cfg: Config, splits: Splits[Batch]) -> Info:
         """The metadata of the weights: "data", the settings of the data, and whatever else the methods below need. The
         engine adds the network's "name" and "kwargs" before it calls them."""
 
@@ -83,7 +85,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         """The network, in training and when it is read back."""
 
     @abstractmethod
-    def example_input(self, info: Info) -> Any:
+    def example_input(self, info: Info) -> Tensor | PointSet:
         """A blank input of one sample, for checks and for counting multiply-adds."""
 
     @abstractmethod
@@ -121,7 +123,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
             metrics: content of metrics.json, with "test" (see `Metric.compute`) and "info".
         """
 
-    def pictures(self, model: nn.Module, splits: Any, info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: Splits[Batch], info: Info, test: Metrics) -> dict[str, Picture]:
         """Pictures of a finished run beside its curves, by file name; `model` is in evaluation mode."""
         return {}
 
@@ -153,7 +155,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         name: str,
         *,
         checkpoint: str | None = None,
-        kwargs: dict[str, Any] | None = None,
+        kwargs: Json | None = None,
         data: Data | None = None,
     ) -> tuple[nn.Module, Info]:
         """A network by its name in place of a run, and the info that such a run would have.
@@ -172,7 +174,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         """The rows of evaluate.py for one network; wrong settings are refused before the first."""
         raise ValueError(f"{self.name} has no evaluation of trained networks")
 
-    def show_evaluation(self, results: list[dict[str, Any]], args: Namespace, console: Console) -> None:
+    def show_evaluation(self, results: list[Json], args: Namespace, console: Console) -> None:
         """Print the results.
 
         Args:
@@ -183,7 +185,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
 
         console.print(result_table(results, self.scores, self.unit))
 
-    def save_evaluation(self, results: list[dict[str, Any]], args: Namespace) -> list[Path]:
+    def save_evaluation(self, results: list[Json], args: Namespace) -> list[Path]:
         """Write the results to args.out; returns the files written."""
         from pointmix.tasks.tables import write_results
 
@@ -209,7 +211,7 @@ _BUILT_IN = {  # name -> module, imported on first use
     "classify_points": "pointmix.tasks.classify_points",
 }
 DEFAULT_TASK = "classify_images"  # of networks by name, such as timm's
-AnyTask = Task[Any, Any, Any]
+AnyTask = Task[Any, Any, Any]  # type: ignore[explicit-any]  # the registry holds tasks of all types
 TaskClass = TypeVar("TaskClass", bound=type[AnyTask])
 _TASKS: dict[str, AnyTask] = {}
 

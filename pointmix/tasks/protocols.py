@@ -10,8 +10,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-Info = dict[str, Any]  # JSON values
-Metrics = dict[str, Any]  # JSON values; the floats among them are logged at every validation
+Json = dict[str, Any]  # type: ignore[explicit-any]  # what json.loads returns; tasks know what theirs hold
+Info = Json
+Metrics = Json  # the floats among them are logged at every validation
 Picture = Callable[[Path], None] | str  # draws a PNG, or says why there is nothing to draw
 
 Item = TypeVar("Item")
@@ -142,7 +143,7 @@ class Measurement(Generic[Batch]):
     model: nn.Module
     loader: Loader[Batch]
     metric: Metric[Batch]
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 class Predictor(Protocol):

@@ -62,7 +62,7 @@ def check_array(shape: Sequence[int], itemsize: int, what: str) -> None:
     check_limit("ARRAY_BYTES", math.prod(shape) * itemsize, f"{what} {tuple(shape)}")
 
 
-def regular_file(path: str | os.PathLike, what: str = "file") -> Path:
+def regular_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     """The path of a regular file; reading a pipe or a device might never end.
 
     Raises:

@@ -83,7 +83,7 @@ class CloudFiles:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": (-1, {})}  # a spawned worker opens its own files
 
     def name(self, index: int) -> str:

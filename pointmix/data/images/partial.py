@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class MaskedTransform:
             to it; None, for evaluation, refuses such an image.
     """
 
-    def __init__(self, steps: Sequence[Callable], *, side: int | None) -> None:
+    def __init__(self, steps: Sequence[Callable[[Any], Any]], *, side: int | None) -> None:
         move = list(takewhile(lambda step: isinstance(step, GEOMETRIC), steps))
         self.move, self.rest = transforms.Compose(move), transforms.Compose(steps[len(move) :])
         self.side = side

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,29 @@ class Form(Enum):
     PRODUCTS = "linear maps of all points, then batched matrix products in each window: otherwise"
 
 
-def window_args(plan: Plan | PackedPlan) -> dict[str, Tensor | None]:
+class RowArgs(TypedDict):
+    """The arguments by which clustering operations are told of windows that are rows."""
+
+    row_window: Tensor | None
+    valid: Tensor | None
+    center_valid: Tensor | None
+
+
+class WindowArgs(TypedDict, total=False):
+    """Those of windows that are rows, or that lie one after the other."""
+
+    ptr: Tensor
+    row_window: Tensor | None
+    valid: Tensor | None
+    center_valid: Tensor | None
+
+
+def row_args(plan: Plan) -> RowArgs:
+    """The arguments by which clustering operations are told of windows that are rows."""
+    return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
+
+
+def window_args(plan: Plan | PackedPlan) -> WindowArgs:
     """The arguments by which clustering operations are told of the windows."""
     if isinstance(plan, PackedPlan):
         return {"ptr": plan.ptr, "center_valid": plan.center_valid}

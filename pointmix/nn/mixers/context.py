@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol, TypedDict, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import PackedPlan, Plan
-from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
+from pointmix.nn.mixers.clustering import Form, global_center_index, row_args, split_heads, window_args
 from pointmix.nn.norm import SetIndex
 from pointmix.ops.clustering import (
     DENOMINATORS,
@@ -25,6 +25,19 @@ from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
 from pointmix.utils.ranges import COUNT, NATURAL, check_choice
+
+
+class _Rules(TypedDict):
+    """The options of the operations."""
+
+    denominator: str
+    unweighted: bool
+
+
+class _Kernel(Protocol):
+    """The inference kernel: of the features, the windows and the parameters."""
+
+    def __call__(self, *tensors: Tensor, heads: int, denominator: str, unweighted: bool) -> Tensor: ...
 
 
 class ContextCluster(nn.Module):
@@ -66,7 +79,7 @@ class ContextCluster(nn.Module):
         """The form that `forward` takes."""
         return self._choose(x, plan)[0]
 
-    def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, Callable[..., Tensor] | None]:
+    def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, _Kernel | None]:
         """The form and, for the inference kernel, the function."""
         if self.reference:
             return Form.REFERENCE, None
@@ -90,8 +103,9 @@ class ContextCluster(nn.Module):
     def _at_centers(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
         rows = plan.window_partition(x)
         pooled, length = plan.pool_centers(rows), self._query_length(x, plan)
-        rules = self.rules() | window_args(plan)
-        return plan.window_reverse(context_cluster(rows, pooled, length, *self.weights(), heads=self.heads, **rules))
+        args = rows, pooled, length, *self.weights()
+        out = context_cluster(*args, heads=self.heads, **self.rules(), **row_args(plan))
+        return plan.window_reverse(out)
 
     def _at_points(self, x: Float[Tensor, "N C"], plan: Plan, form: Form) -> Float[Tensor, "N C"]:
         pooled = plan.pool_centers(plan.window_partition(x))
@@ -99,15 +113,18 @@ class ContextCluster(nn.Module):
         if form is Form.FUSED_KERNEL and not self.center_updates and plan.packed is not None:
             windows = plan.packed
         q, v, c, cv = self._project(x, pooled, windows, form)
-        cluster: Callable[..., Tensor] = cluster_hard_reference if form is Form.REFERENCE else cluster_hard
-        o = cluster(q, v, c, cv, self.alpha, self.beta, **self.rules(), **window_args(windows))
+        args = q, v, c, cv, self.alpha, self.beta
+        if form is Form.REFERENCE:
+            o = cluster_hard_reference(*args, **self.rules(), **row_args(plan))
+        else:
+            o = cluster_hard(*args, **self.rules(), **window_args(windows))
         return self.proj(windows.window_reverse(o.flatten(-2)))
 
-    def weights(self) -> tuple[Tensor, ...]:
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """All parameters, in the order in which the operations take them."""
         return self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta
 
-    def rules(self) -> dict[str, object]:
+    def rules(self) -> _Rules:
         """The options of the operations."""
         return {"denominator": self.denominator, "unweighted": self.unweighted}
 
@@ -118,13 +135,13 @@ class ContextCluster(nn.Module):
 
     def _project(
         self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan | PackedPlan, form: Form
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q, v of the points, (R, L, E, D) or packed (N, E, D), and c, cv (S, M, E, D) of the centers."""
         copy = plan.row_window is not None or form is not Form.FUSED_KERNEL
         q, v = split_heads(plan.window_partition(self.qv(x)), self.heads, copy)
         c, cv = split_heads(self.qv(pooled), self.heads, copy)  # the mean of a linear map is the map of the mean
         for _ in range(self.center_updates):
-            c = update_centers(q, c, self.alpha, self.beta, **self.rules(), **window_args(plan))
+            c = update_centers(q, c, self.alpha, self.beta, **self.rules(), **row_args(cast("Plan", plan)))
         return q, v, c, cv
 
     @without_float16

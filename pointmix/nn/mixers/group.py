@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,23 @@ from torch import Tensor, nn
 from pointmix.ops.group_cluster import cluster_group, cluster_group_reference
 from pointmix.profile.macs import Macs, linear_macs
 from pointmix.utils.ranges import COUNT
+
+
+class _Cluster(Protocol):
+    """`cluster_group` or its reference form: of the neighbors and the parameters."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        wq: Tensor,
+        bq: Tensor,
+        wv: Tensor,
+        bv: Tensor,
+        wp: Tensor,
+        bp: Tensor,
+        alpha: Tensor,
+        beta: Tensor,
+    ) -> Tensor: ...
 
 
 class GroupCluster(nn.Module):
@@ -40,8 +58,9 @@ class GroupCluster(nn.Module):
         """`forward`, but without gradients it overwrites its input."""
         return partial(self._run, cluster=partial(cluster_group, overwrite=not torch.is_grad_enabled()))
 
-    def _run(self, x: Tensor, cluster: Callable[..., Tensor]) -> Tensor:
-        weights = [t for layer in (self.query, self.value, self.proj) for t in (layer.weight, layer.bias)]
+    def _run(self, x: Tensor, cluster: _Cluster) -> Tensor:
+        q, v, p = self.query, self.value, self.proj
+        weights = q.weight, q.bias, v.weight, v.bias, p.weight, p.bias
         return cluster(x.unflatten(0, (-1, self.neighbors)), *weights, self.alpha, self.beta).flatten(0, 1)
 
     def macs(self, rows: int) -> Macs:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,10 @@ from pointmix.layouts.plan import IndexPlan, PackedPlan, Plan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import UpperLevel
 from pointmix.nn.curvature import Curvature
-from pointmix.nn.mixers.clustering import Form, global_center_index, split_heads, window_args
+from pointmix.nn.mixers.clustering import Form, global_center_index, row_args, split_heads, window_args
 from pointmix.nn.norm import PointNorm, SetIndex
-from pointmix.ops.clustering import Similarity, assign_soft, cluster_soft, cluster_soft_reference, fused
+from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, fused
+from pointmix.ops.clustering.products import Similarity
 from pointmix.ops.context import context_soft
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
@@ -25,6 +26,24 @@ from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 
 GEOMETRIES = ("euclidean", "hyperbolic")
+
+
+class _Cluster(Protocol):
+    """`cluster_soft` or its reference form."""
+
+    def __call__(
+        self,
+        q: Tensor,
+        v: Tensor,
+        c: Tensor,
+        cv: Tensor,
+        alpha: Tensor,
+        bias: Tensor | None,
+        *,
+        similarity: Similarity,
+        valid: Tensor | None,
+        center_valid: Tensor | None,
+    ) -> Tensor: ...
 
 
 class ClusterMixer(nn.Module):
@@ -128,8 +147,8 @@ class ClusterMixer(nn.Module):
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (rows, plan.pool_centers(rows)))
         similarity, bias = self.similarity(self.geometry), self.bias(plan)
         args = q, v, c, cv, self.scale(self.alpha_patch), bias
-        cluster: Callable[..., Tensor] = cluster_soft_reference
-        o = cluster(*args, similarity=similarity, **window_args(plan)).flatten(-2)
+        cluster = cluster_soft_reference
+        o = cluster(*args, similarity=similarity, **row_args(plan)).flatten(-2)
         if self.alpha_window is not None:
             upper = plan.broadcast(self._upper(*self._upper_means(rows, plan), plan, cluster))
             o = torch.cat([o, upper.to(o.dtype).expand_as(o)], -1)  # (R, L, 2ED)
@@ -142,7 +161,7 @@ class ClusterMixer(nn.Module):
         base = self._upper_projected(self.upper(rows, plan), pooled.shape[0])
         weights = self.qv.weight, self.qv.bias, self.proj.weight[:, : self.heads * self.head_dim], base
         args = rows, pooled, length, *weights, self.scale(self.alpha_patch), self.bias(plan)
-        return plan.window_reverse(context_soft(*args, heads=self.heads, **window_args(plan)))
+        return plan.window_reverse(context_soft(*args, heads=self.heads, **row_args(plan)))
 
     def _at_points(
         self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None, form: Form
@@ -156,8 +175,7 @@ class ClusterMixer(nn.Module):
         points = windows.window_partition(self.qv(x))
         (q, v), (c, cv) = (split_heads(t, self.heads, copy) for t in (points, self.qv(pooled)))
         args = q, v, c, cv, self.scale(self.alpha_patch), bias
-        cluster: Callable[..., Tensor] = cluster_soft
-        o = cluster(*args, similarity=self.similarity(self.geometry), **window_args(windows)).flatten(-2)
+        o = cluster_soft(*args, similarity=self.similarity(self.geometry), **window_args(windows)).flatten(-2)
         if upper is not None and self.norm is None:
             o = F.linear(o, self.proj.weight[:, : o.shape[-1]])
             return windows.window_reverse(o + windows.broadcast(self._upper_projected(upper, pooled.shape[0])))
@@ -186,7 +204,7 @@ class ClusterMixer(nn.Module):
         means: Float[Tensor, "B K QV"],
         centers: Float[Tensor, "B G QV"],
         plan: Plan,
-        cluster: Callable[..., Tensor],
+        cluster: _Cluster,
     ) -> Float[Tensor, "S ED"]:
         """The upper branch from the queries and values of the means of windows and of the global centers."""
         upper = _upper_level(plan)

@@ -20,12 +20,12 @@ def _tensors(name: str) -> Function:
     return function
 
 
-def _fake_coarse_cells(cell, ptr, size, stride, whole):
+def _fake_coarse_cells(cell: Tensor, ptr: Tensor, size: Tensor, stride: int, whole: bool) -> tuple[Tensor, ...]:
     cells = dynamic_size()
     return tuple(ptr.new_empty(shape) for shape in ((cells, 2), ptr.shape, (cells,), cell.shape[:1]))
 
 
-def _fake_window_rows(counts, members, distinct, like):
+def _fake_window_rows(counts: Tensor, members: Tensor, distinct: bool, like: Tensor) -> tuple[Tensor, ...]:
     points, centers = members.shape
     rows, length, windows = dynamic_size(), dynamic_size(), counts.shape[0]
     return (

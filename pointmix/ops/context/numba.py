@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from pointmix.ops.linear import linear
 from pointmix.ops.mlp import points_per_piece
 from pointmix.ops.similarity import least_length
 
+Shape = Sequence[int]
 MIN_MULTIPLICATIONS = 2**18  # with fewer multiplications, one thread is faster
 
 
@@ -116,7 +117,9 @@ def _context_cluster(
     return out
 
 
-def _fake(x, ptr, members, center_valid, wqv, bqv, wp, bp, alpha, beta, heads, by_number, unweighted):
+def _fake(
+    x: Tensor, ptr: Tensor, members: Tensor, center_valid: Tensor, wqv: Tensor, bqv: Tensor, wp: Tensor, *rest: object
+) -> Tensor:
     return x.new_empty(x.shape[0], wp.shape[0])
 
 
@@ -131,7 +134,20 @@ _operator = operator(
 
 @register_flop_formula(torch.ops.pointmix.numba_context_cluster)
 def _flops(
-    x, ptr, members, center_valid, wqv, bqv, wp, bp, alpha, beta, heads, *rules, out_shape=None, **kwargs
+    x: Shape,
+    ptr: Shape,
+    members: Shape,
+    center_valid: Shape,
+    wqv: Shape,
+    bqv: Shape,
+    wp: Shape,
+    bp: Shape,
+    alpha: Shape,
+    beta: Shape,
+    heads: int,
+    *rules: bool,
+    out_shape: Shape,
+    **kwargs: object,
 ) -> int:
     """Floating-point operations of the products, given the shapes."""
     (points, channels), (windows, centers), (out_channels, width) = x, center_valid, wp

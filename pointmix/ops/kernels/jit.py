@@ -17,7 +17,7 @@ from torch import Tensor
 UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: compile at the first call with some types; cached on disk if there is a writable folder."""
     try:
         return _jit(function, cache=True)
@@ -25,7 +25,7 @@ def compiled(function: Callable) -> Callable:
         return _jit(function, cache=False)
 
 
-def _jit(function: Callable, *, cache: bool) -> Callable:
+def _jit(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
     function = unwrap(function)  # without the run-time shape checks of the tests
     return njit(function, cache=cache, nogil=True, error_model="numpy")
 

@@ -39,7 +39,7 @@ def operator(schema: str, function: Function, fake: Function, *, floating: bool 
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     if floating:
 
-        def backward(ctx, *gradients: Tensor) -> None:
+        def backward(ctx: object, *gradients: Tensor) -> None:
             raise NotImplementedError(f"{qualified} has no derivatives: use it under torch.no_grad()")
 
         torch.library.register_autograd(qualified, backward, lib=_LIBRARY)
@@ -63,7 +63,7 @@ def _hidden(function: Function) -> Function:
 def _sliced(op: Function) -> Function:
     """The rule for `torch.vmap`: one call for each slice."""
 
-    def vmap(info, in_dims: tuple[int | None, ...], *arguments: object):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: object) -> tuple[Any, Any]:
         results = []
         for i in range(info.batch_size):
             slices = (

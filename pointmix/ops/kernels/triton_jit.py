@@ -9,6 +9,6 @@ import triton
 from triton.runtime import KernelInterface
 
 
-def jit(function: Callable) -> KernelInterface:
+def jit(function: Callable[..., object]) -> KernelInterface:
     """`triton.jit`, without the run-time shape checks of the tests, which Triton cannot compile."""
     return triton.jit(unwrap(function))

@@ -11,7 +11,7 @@ from torch import nn
 
 from pointmix.tasks.base import Command, Config, Data, Task
 from pointmix.tasks.classification.tables import class_table, curve_table, write_curve
-from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture
+from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture, Splits
 from pointmix.tasks.tables import result_table, write_results
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ClassificationTask(Task[Config, Data, Batch]):
         if "per_class" in metrics["test"]:
             console.print(class_table(metrics["test"], metrics["info"]["classes"], self.unit))
 
-    def pictures(self, model: nn.Module, splits: Any, info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: Splits[Batch], info: Info, test: Metrics) -> dict[str, Picture]:
         from pointmix.explain.confusion import draw_confusion
 
         if "confusion" not in test:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -38,7 +38,7 @@ from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader
 from pointmix.tasks.classify_images.named import open_named
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture, Splits
 
 MAX_SIDE = 8192  # pixels
 ImageBatch = tuple[Any, Tensor]  # bytes, on the device float32 (B, C, H, W); targets int64 (B,)
@@ -59,10 +59,11 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
         return build_data(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
-    def info(self, cfg: ClassifyImagesConfig, splits: ImageSplits) -> Info:
-        mean, std = ([float(v) for v in values] for values in (splits.mean, splits.std))
-        info = {"classes": list(splits.classes), "in_chans": splits.in_chans, "img_size": splits.img_size}
-        return info | {"mean": mean, "std": std, "data": as_plain(splits.config)}
+    def info(self, cfg: ClassifyImagesConfig, splits: Splits[ImageBatch]) -> Info:
+        own = cast(ImageSplits, splits)
+        mean, std = ([float(v) for v in values] for values in (own.mean, own.std))
+        info = {"classes": list(own.classes), "in_chans": own.in_chans, "img_size": own.img_size}
+        return info | {"mean": mean, "std": std, "data": as_plain(own.config)}
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
@@ -105,14 +106,16 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         mode = info["kwargs"].get("coord_mode", "inclusive")
         return _prepare(self.data_config(info), coord_mode=mode)
 
-    def pictures(self, model: nn.Module, splits: ImageSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: Splits[ImageBatch], info: Info, test: Metrics) -> dict[str, Picture]:
+        own = cast(ImageSplits, splits)
+
         def draw(path: Any) -> None:
             from pointmix.explain import draw_clusters
 
             device = next(model.parameters()).device
-            first = one_of_each_class(splits.test, lambda images: images.to(device), number=6)
+            first = one_of_each_class(own.test, lambda images: images.to(device), number=6)
             images = self._prepare(info)(torch.stack(list(first.values())))
-            draw_clusters(model, images, path, mean=splits.mean, std=splits.std, classes=splits.classes)
+            draw_clusters(model, images, path, mean=own.mean, std=own.std, classes=own.classes)
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from pointmix.tasks.classify_points.explain import add_explain_arguments, add_fi
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.voting import check_votes, voting
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture, Splits
 
 DIMS = 3  # of the positions
 CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
@@ -48,8 +48,9 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
         return build_points(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
-    def info(self, cfg: ClassifyPointsConfig, splits: PointSplits) -> Info:
-        return {"classes": list(splits.classes), "in_chans": splits.in_chans, "data": as_plain(splits.config)}
+    def info(self, cfg: ClassifyPointsConfig, splits: Splits[CloudBatch]) -> Info:
+        own = cast(PointSplits, splits)
+        return {"classes": list(own.classes), "in_chans": own.in_chans, "data": as_plain(own.config)}
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
@@ -75,16 +76,18 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
     def more_tests(self, cfg: ClassifyPointsConfig, model: nn.Module) -> dict[str, nn.Module]:
         return {} if cfg.votes == 1 else {f"{cfg.votes} votes": voting(model, cfg.votes, cfg.data)}
 
-    def pictures(self, model: nn.Module, splits: PointSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: Splits[CloudBatch], info: Info, test: Metrics) -> dict[str, Picture]:
+        own = cast(PointSplits, splits)
+
         def draw(path: Any) -> None:
             from pointmix.explain.clouds import draw_clouds
 
-            first = one_of_each_class(splits.test, PointSet.unbind, number=4)
+            first = one_of_each_class(own.test, PointSet.unbind, number=4)
             clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
             with torch.no_grad():
-                predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
+                predicted = [own.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
-            titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
+            titles = [f"{own.classes[target]}, taken for {name}" for target, name in pairs]
             draw_clouds(model, clouds, path, titles=titles, up="y")
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}

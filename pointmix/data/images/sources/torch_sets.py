@@ -13,11 +13,11 @@ from pointmix.data.images.source import ImageSource, register_source
 from pointmix.io.formats.pillow import open_image
 
 
-def _read_pair(dataset: Dataset, index: int) -> Image.Image:
+def _read_pair(dataset: Dataset[tuple[Image.Image, int]], index: int) -> Image.Image:
     return dataset[index][0]
 
 
-def _name_pair(dataset: Dataset, index: int) -> str:
+def _name_pair(dataset: Dataset[tuple[Image.Image, int]], index: int) -> str:
     return f"{type(dataset).__name__}[{index}]"
 
 

@@ -6,12 +6,16 @@ These are torch.ops.pointmix.cluster_hard and cluster_soft, with their gradients
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from pointmix.ops.clustering.triton.kernels import backward, forward
+
+MaybeTensor = Tensor | None
 
 
 def settings(q: Tensor, v: Tensor, c: Tensor, *, gradients: bool) -> dict[str, object]:
@@ -46,7 +50,10 @@ def bias_strides(bias: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0, 0) if bias is None else bias.stride()
 
 
-def run(q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, **rules) -> Tensor:
+def run(
+    q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, beta: MaybeTensor, bias: MaybeTensor,
+    kappa: MaybeTensor, ptr: MaybeTensor, valid: MaybeTensor, center_valid: MaybeTensor, **rules: object,
+) -> Tensor:  # fmt: skip
     o = v.new_empty(v.shape)
     q, v, c, cv = (contiguous_channels(t) for t in (q, v, c, cv))
     valid, center_valid = (t if t is None else t.contiguous() for t in (valid, center_valid))
@@ -59,7 +66,11 @@ def run(q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, **rules
     return o
 
 
-def run_backward(do, q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_valid, *, dbias: bool, **rules):
+def run_backward(
+    do: Tensor, q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, beta: MaybeTensor, bias: MaybeTensor,
+    kappa: MaybeTensor, ptr: MaybeTensor, valid: MaybeTensor, center_valid: MaybeTensor, *, dbias: bool,
+    **rules: object,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of q, v, c, cv, alpha, beta, bias and kappa; empty for those that are absent or not needed."""
     dq, dv, dc, dcv = (like(t) for t in (q, v, c, cv))
     size = settings(q, v, c, gradients=True)
@@ -82,7 +93,7 @@ def run_backward(do, q, v, c, cv, alpha, beta, bias, kappa, ptr, valid, center_v
         for t, of in zip(parts, (alpha, beta, kappa), strict=True)
     ]
     db = q.new_empty(0)
-    if by_window is not None:
+    if by_window is not None and bias is not None:
         db = by_window.unflatten(0, (-1, len(bias))).sum(0).to(bias.dtype)
     return dq, dv, dc, dcv, *sums[:2], db, sums[2]
 
@@ -94,13 +105,19 @@ SOFT = f"{GIVEN}, Tensor? bias, Tensor? kappa, {WINDOWS}, bool released"
 
 
 @torch.library.custom_op("pointmix::cluster_hard", mutates_args=(), schema=f"({HARD}) -> Tensor")
-def hard(q, v, c, cv, alpha, beta, ptr, valid, center_valid, count, unweighted):
-    rules = {"KIND": "hard", "COUNT": count, "UNWEIGHTED": unweighted}
+def hard(
+    q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, beta: Tensor, ptr: MaybeTensor, valid: MaybeTensor,
+    center_valid: MaybeTensor, count: bool, unweighted: bool,
+) -> Tensor:  # fmt: skip
+    rules: dict[str, Any] = {"KIND": "hard", "COUNT": count, "UNWEIGHTED": unweighted}
     return run(q, v, c, cv, alpha, beta, None, None, ptr, valid, center_valid, **rules)
 
 
 @torch.library.custom_op("pointmix::cluster_soft", mutates_args=(), schema=f"({SOFT}) -> Tensor")
-def soft(q, v, c, cv, alpha, bias, kappa, ptr, valid, center_valid, released):
+def soft(
+    q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, bias: MaybeTensor, kappa: MaybeTensor, ptr: MaybeTensor,
+    valid: MaybeTensor, center_valid: MaybeTensor, released: bool,
+) -> Tensor:  # fmt: skip
     return run(q, v, c, cv, alpha, None, bias, kappa, ptr, valid, center_valid, **soft_rules(kappa, released))
 
 
@@ -109,8 +126,11 @@ def soft(q, v, c, cv, alpha, bias, kappa, ptr, valid, center_valid, released):
     mutates_args=(),
     schema=f"(Tensor do, {HARD}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def hard_backward(do, q, v, c, cv, alpha, beta, ptr, valid, center_valid, count, unweighted):
-    rules = {"KIND": "hard", "COUNT": count, "UNWEIGHTED": unweighted}
+def hard_backward(
+    do: Tensor, q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, beta: Tensor, ptr: MaybeTensor,
+    valid: MaybeTensor, center_valid: MaybeTensor, count: bool, unweighted: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    rules: dict[str, Any] = {"KIND": "hard", "COUNT": count, "UNWEIGHTED": unweighted}
     windows = ptr, valid, center_valid
     return run_backward(do, q, v, c, cv, alpha, beta, None, None, *windows, dbias=False, **rules)[:6]
 
@@ -120,20 +140,23 @@ def hard_backward(do, q, v, c, cv, alpha, beta, ptr, valid, center_valid, count,
     mutates_args=(),
     schema=f"(Tensor do, {SOFT}, bool dbias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def soft_backward(do, q, v, c, cv, alpha, bias, kappa, ptr, valid, center_valid, released, dbias):
+def soft_backward(
+    do: Tensor, q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, bias: MaybeTensor, kappa: MaybeTensor,
+    ptr: MaybeTensor, valid: MaybeTensor, center_valid: MaybeTensor, released: bool, dbias: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     windows, rules = (ptr, valid, center_valid), soft_rules(kappa, released)
     *found, _, db, dk = run_backward(do, q, v, c, cv, alpha, None, bias, kappa, *windows, dbias=dbias, **rules)
     return *found, db, dk
 
 
-def soft_rules(kappa: Tensor | None, released: bool) -> dict[str, object]:
+def soft_rules(kappa: Tensor | None, released: bool) -> dict[str, Any]:
     kind = "cosine" if kappa is None else "released" if released else "lorentz"
     return {"KIND": kind, "COUNT": False, "UNWEIGHTED": False}
 
 
 @hard.register_fake
 @soft.register_fake
-def _(q, v, *_):
+def _(q: Tensor, v: Tensor, *_: object) -> Tensor:
     return v.new_empty(v.shape)
 
 
@@ -143,32 +166,37 @@ def like(t: Tensor) -> Tensor:
 
 
 @hard_backward.register_fake
-def _(do, q, v, c, cv, alpha, beta, *_):
+def _(
+    do: Tensor, q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, beta: Tensor, *_: object
+) -> tuple[Tensor, ...]:
     return tuple(like(t) for t in (q, v, c, cv, alpha, beta))
 
 
 @soft_backward.register_fake
-def _(do, q, v, c, cv, alpha, bias, kappa, ptr, valid, center_valid, released, dbias):
+def _(
+    do: Tensor, q: Tensor, v: Tensor, c: Tensor, cv: Tensor, alpha: Tensor, bias: MaybeTensor, kappa: MaybeTensor,
+    ptr: MaybeTensor, valid: MaybeTensor, center_valid: MaybeTensor, released: bool, dbias: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     last = (bias if dbias else None, kappa)
     return *(like(t) for t in (q, v, c, cv, alpha)), *(q.new_empty(0) if t is None else like(t) for t in last)
 
 
-def hard_context(ctx, inputs, output):
+def hard_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.count, ctx.unweighted = inputs
     ctx.save_for_backward(*tensors)
 
 
-def hard_gradient(ctx, do):
+def hard_gradient(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
     found = torch.ops.pointmix.cluster_hard_backward(do, *ctx.saved_tensors, ctx.count, ctx.unweighted)
     return *found, None, None, None, None, None
 
 
-def soft_context(ctx, inputs, output):
+def soft_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.released = inputs
     ctx.save_for_backward(*tensors)
 
 
-def soft_gradient(ctx, do):
+def soft_gradient(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
     dbias, dkappa = ctx.needs_input_grad[5:7]
     *found, db, dk = torch.ops.pointmix.cluster_soft_backward(do, *ctx.saved_tensors, ctx.released, dbias)
     return *found, db if dbias else None, dk if dkappa else None, None, None, None, None
