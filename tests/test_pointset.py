@@ -51,7 +51,7 @@ def half(height: int, width: int) -> torch.Tensor:
         (dict(feat=torch.ones(4, 5, dtype=torch.int64)), "must be floating point"),
         (dict(layout=Grid((2, 3))), "1 grids of 2x3 have 6 points, got 4"),
         (
-            dict(layout=SparseGrid(torch.zeros(3, 2), torch.ones(1, 2))),
+            dict(layout=SparseGrid(torch.zeros(3, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64))),
             r"cells \(4, 2\) and sizes \(1, 2\), got \(3, 2\)",
         ),
     ],
