@@ -45,7 +45,7 @@ ImageBatch = tuple[Any, Tensor]  # bytes, on the device float32 (B, C, H, W); ta
 
 
 @register_task("classify_images")
-class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageBatch]):
+class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageSplits, ImageBatch]):
     """Images of one size, whole or with hidden pixels, to classes. The info has "img_size", "mean" and "std", too."""
 
     config = ClassifyImagesConfig
@@ -177,7 +177,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         }
         return Measurement(model, test, TopAccuracy(prepare=prepare), settings | {"classes": classes})
 
-    def curve_title(self, results: list[dict[str, Any]]) -> str:
+    def curve_title(self, results: list[Metrics]) -> str:
         kinds = sorted({r["mask"] for r in results if r["mask"]})
         return f"masks of {', '.join(kinds)}" if kinds else "no masks"
 

@@ -34,7 +34,7 @@ CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
 
 
 @register_task("classify_points")
-class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, CloudBatch]):
+class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, PointSplits, CloudBatch]):
     """Clouds in three dimensions to classes."""
 
     config = ClassifyPointsConfig
@@ -144,7 +144,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         network, metric = voting(model, args.votes, cfg), self.build_metric(info)
         return Measurement(network, test, metric, {"keep": keep, "votes": args.votes, "classes": names})
 
-    def curve_title(self, results: list[dict[str, Any]]) -> str:
+    def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]
         return "random points" + (f", {votes} votes" if votes > 1 else "")
 
