@@ -63,6 +63,6 @@ def test_a_quick_part_of_the_tests_holds_its_annotations() -> None:
     env = os.environ | {"POINTMIX_CHECK_SHAPES": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *QUICK]
     env.pop("PYTEST_XDIST_WORKER", None)
-    done = subprocess.run(command, cwd=shapes.ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=shapes.ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "passed" in done.stdout

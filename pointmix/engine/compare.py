@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.report import mean_and_std, read_scores
@@ -76,7 +77,9 @@ def sample_macs(run: Path) -> Macs:
     """Multiply-adds of the network in a run folder, for one sample as in its evaluation."""
     model, info = load_run(run)
     x = get_task(info["task"]).example_input(info)
-    return total(count(model, x)) if has_parts(model) else count_layers(model, x)
+    if isinstance(x, Tensor) and not has_parts(model):
+        return count_layers(model, x)
+    return total(count(model, x))
 
 
 def show(rows: list[dict[str, Any]], out: Path, *, command: str) -> None:

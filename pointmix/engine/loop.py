@@ -37,7 +37,7 @@ def fit(run: Run, log: Log, parts: list[dict[str, Any]] | None, caught: list[int
     started = time.perf_counter() - state.seconds
     while state.step < run.last_step or not _is_validated(run):
         run.splits.train.set_epoch(state.epoch)
-        batches: Iterator[Any] = iter(())
+        batches: Iterator[object] = iter(())
         if state.update < run.updates_per_epoch:  # else the run was stopped between last step and validation
             if parts is not None and parts[0]["loader"] is not None:  # the same in all processes
                 run.splits.train.load_state_dict(parts[0]["loader"])
@@ -89,7 +89,7 @@ def fit(run: Run, log: Log, parts: list[dict[str, Any]] | None, caught: list[int
             raise _stopped(run, caught)
 
 
-def train_step(run: Run, group: Sequence[Any]) -> torch.Tensor:
+def train_step(run: Run, group: Sequence[object]) -> torch.Tensor:
     """One optimizer step over a group of batches; returns this process's mean loss, on the device."""
     accelerator, total = run.accelerator, torch.zeros((), device=run.accelerator.device)
     for i, batch in enumerate(group):

@@ -56,10 +56,10 @@ class Run:
     folder: Path
     accelerator: Accelerator
     task: AnyTask
-    splits: Splits[Any]
+    splits: Splits[object]
     info: Info
-    loss: Callable[[nn.Module, Any], Tensor]
-    metric: Metric[Any]
+    loss: Callable[[nn.Module, object], Tensor]
+    metric: Metric[object]
     model: nn.Module  # the bare network
     wrapped: nn.Module  # the same, as accelerate prepared it
     ema: ModelEmaV3 | None
@@ -165,7 +165,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
     )  # fmt: skip
 
 
-def run_info(task: AnyTask, cfg: RunConfig, splits: Splits[Any]) -> Info:
+def run_info(task: AnyTask, cfg: RunConfig, splits: Splits[object]) -> Info:
     """The metadata of the weights, with which they can be used without the run's data."""
     network = {"task": task.name, "name": cfg.model.name, "kwargs": as_plain(cfg.model)["kwargs"]}
     return network | task.info(cfg, splits) | {"pointmix": version()}
@@ -193,7 +193,7 @@ def create_run_model(task: AnyTask, cfg: RunConfig, info: Info) -> nn.Module:
         raise ValueError(f"cannot create model {name} with kwargs {kwargs}: {e}") from e
 
 
-def evaluate_run(run: Run, model: nn.Module, loader: Loader[Any]) -> Metrics:
+def evaluate_run(run: Run, model: nn.Module, loader: Loader[object]) -> Metrics:
     """Metrics of a network over a loader of all processes."""
     with torch.random.fork_rng(devices=[]):  # random numbers of evaluation must not change training
         return evaluate(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=nn.Module)
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -58,16 +59,15 @@ def sums_in_float32(op: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Co
     return run
 
 
-def without_float16(method: Callable[P, R]) -> Callable[P, R]:
+def without_float16(method: Callable[Concatenate[M, Tensor, P], R]) -> Callable[Concatenate[M, Tensor, P], R]:
     """A module's method of features, without autocast to float16."""
 
     @functools.wraps(method)
-    def run(*args: P.args, **named: P.kwargs) -> R:
-        module, x = cast(nn.Module, args[0]), cast(Tensor, args[1])
+    def run(module: M, x: Tensor, *args: P.args, **named: P.kwargs) -> R:
         if autocast_dtype(x) != torch.float16 or next(module.parameters()).dtype == torch.float16:
-            return method(*args, **named)
+            return method(module, x, *args, **named)
         with torch.autocast(x.device.type, enabled=False):
-            return method(module, x.float(), *args[2:], **named)  # type: ignore[arg-type]
+            return method(module, x.float(), *args, **named)
 
     return run
 

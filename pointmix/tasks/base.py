@@ -8,7 +8,7 @@ The info is a dict of JSON values, saved as metadata of the weights: all that is
 to prepare its inputs. Tasks register themselves when they are imported:
 
     @register_task("count_points")
-    class CountPoints(Task[CountConfig, CountData, tuple[PointSet, Tensor]]): ...
+    class CountPoints(Task[CountConfig, CountData, CountSplits, CountBatch]): ...
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from pointmix.tasks.config import RunConfig
 from pointmix.tasks.protocols import (
     Batch,
     Info,
-    Json,
     Measurement,
     Metric,
     Metrics,
@@ -40,6 +39,7 @@ from pointmix.tasks.protocols import (
     Splits,
     to_device,
 )
+from pointmix.utils.json_values import Json
 from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import hints
 
@@ -48,13 +48,14 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound=RunConfig)
 Data = TypeVar("Data")  # the dataclass of `data` in the configuration
+SplitsT = TypeVar("SplitsT", bound=Splits[object])
 Command = Literal["evaluate", "predict", "explain"]
 
 
 # ---- the task ---------------------------------------------------------------------------------------------------
 
 
-class Task(ABC, Generic[Config, Data, Batch]):
+class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
     """A task. It holds no state: what a run has of its own is in its configuration, its splits and its info.
 
     Attributes:
@@ -72,11 +73,11 @@ class Task(ABC, Generic[Config, Data, Batch]):
     monitor: ClassVar[str]
 
     @abstractmethod
-    def build_splits(self, cfg: Config, *, rank: int, world_size: int) -> Splits[Batch]:
+    def build_splits(self, cfg: Config, *, rank: int, world_size: int) -> SplitsT:
         """Open the data."""
 
     @abstractmethod
-    def info(self, cfg: Config, splits: Splits[Batch]) -> Info:
+    def info(self, cfg: Config, splits: SplitsT) -> Info:
         """The metadata of the weights: "data", the settings of the data, and whatever else the methods below need. The
         engine adds the network's "name" and "kwargs" before it calls them."""
 
@@ -123,7 +124,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
             metrics: content of metrics.json, with "test" (see `Metric.compute`) and "info".
         """
 
-    def pictures(self, model: nn.Module, splits: Splits[Batch], info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: SplitsT, info: Info, test: Metrics) -> dict[str, Picture]:
         """Pictures of a finished run beside its curves, by file name; `model` is in evaluation mode."""
         return {}
 
@@ -155,7 +156,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         name: str,
         *,
         checkpoint: str | None = None,
-        kwargs: Json | None = None,
+        kwargs: dict[str, Json] | None = None,
         data: Data | None = None,
     ) -> tuple[nn.Module, Info]:
         """A network by its name in place of a run, and the info that such a run would have.
@@ -174,7 +175,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
         """The rows of evaluate.py for one network; wrong settings are refused before the first."""
         raise ValueError(f"{self.name} has no evaluation of trained networks")
 
-    def show_evaluation(self, results: list[Json], args: Namespace, console: Console) -> None:
+    def show_evaluation(self, results: list[Metrics], args: Namespace, console: Console) -> None:
         """Print the results.
 
         Args:
@@ -185,7 +186,7 @@ class Task(ABC, Generic[Config, Data, Batch]):
 
         console.print(result_table(results, self.scores, self.unit))
 
-    def save_evaluation(self, results: list[Json], args: Namespace) -> list[Path]:
+    def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         """Write the results to args.out; returns the files written."""
         from pointmix.tasks.tables import write_results
 
@@ -211,25 +212,26 @@ _BUILT_IN = {  # name -> module, imported on first use
     "classify_points": "pointmix.tasks.classify_points",
 }
 DEFAULT_TASK = "classify_images"  # of networks by name, such as timm's
-AnyTask = Task[Any, Any, Any]  # type: ignore[explicit-any]  # the registry holds tasks of all types
-TaskClass = TypeVar("TaskClass", bound=type[AnyTask])
+AnyTask = Task[RunConfig, object, Splits[object], object]
+TaskClass = TypeVar("TaskClass")
 _TASKS: dict[str, AnyTask] = {}
 
 
-def register_task(name: str) -> Callable[[TaskClass], TaskClass]:
+def register_task(name: str) -> Callable[[type[TaskClass]], type[TaskClass]]:
     """Class decorator that registers a task.
 
     Raises:
         ValueError: the name is taken by another class.
     """
 
-    def register(cls: TaskClass) -> TaskClass:
-        other = type(_TASKS[name]) if name in _TASKS else cls
+    def register(cls: type[TaskClass]) -> type[TaskClass]:
+        other: type = type(_TASKS[name]) if name in _TASKS else cls
         is_taken = (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__)
         if is_taken or not cls.__module__.startswith(_BUILT_IN.get(name, "")):
             raise ValueError(f"the task {name!r} is registered already, by {_BUILT_IN.get(name, other.__module__)}")
-        cls.name = name
-        _TASKS[name] = cls()
+        task = cast(AnyTask, cls())
+        task.name = name
+        _TASKS[name] = task
         return cls
 
     return register

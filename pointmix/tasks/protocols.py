@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-Json = dict[str, Any]  # type: ignore[explicit-any]  # what json.loads returns; tasks know what theirs hold
-Info = Json
-Metrics = Json  # the floats among them are logged at every validation
+from pointmix.utils.json_values import Json
+
+Info = dict[str, Json]
+Metrics = dict[str, Json]  # the floats among them are logged at every validation
 Picture = Callable[[Path], None] | str  # draws a PNG, or says why there is nothing to draw
 
 Item = TypeVar("Item")
@@ -24,6 +25,7 @@ BatchIn = TypeVar("BatchIn", contravariant=True)
 # ---- data -------------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Loader(Protocol[BatchOut]):
     """Batches of one split, as `pointmix.data.loader.BatchLoader` gives them."""
 
@@ -36,6 +38,7 @@ class Loader(Protocol[BatchOut]):
     def __iter__(self) -> Iterator[BatchOut]: ...
 
 
+@runtime_checkable
 class TrainLoader(Loader[BatchOut], Protocol[BatchOut]):
     """A loader that can be resumed in mid-epoch."""
 
@@ -55,6 +58,7 @@ class TrainLoader(Loader[BatchOut], Protocol[BatchOut]):
         """Epoch and batch of a state; ValueError if it belongs to other data."""
 
 
+@runtime_checkable
 class Splits(Protocol[BatchOut]):
     """The data of a run; `val` is None where nothing is held back. Each process gets its own part of each."""
 
@@ -81,6 +85,7 @@ def to_device(batch: Item, device: torch.device | str) -> Item:
 # ---- metrics ----------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Processes(Protocol):
     """All processes of a run."""
 
@@ -91,6 +96,7 @@ class Processes(Protocol):
         """The items of all processes."""
 
 
+@runtime_checkable
 class Metric(Protocol[BatchIn]):
     """Accumulates over the batches of a split; `pointmix.tasks.metrics.SumMetric` is one of sums."""
 
@@ -143,9 +149,10 @@ class Measurement(Generic[Batch]):
     model: nn.Module
     loader: Loader[Batch]
     metric: Metric[Batch]
-    settings: dict[str, object]
+    settings: dict[str, Json]
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Predicts for one file after the other, without gradients.
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from pointmix.data.clouds import source as clouds
+from pointmix.data.images import source as images
+from pointmix.io import registry
+from pointmix.ops import dispatch
+from pointmix.tasks import base
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +41,20 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.T
     return {"rgb": torch.rand(3, 48, 64), "depth": torch.rand(48, 64) + 0.5}
 
 
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Registries are afterwards as they were before."""
+    implementations = [operation.implementations for operation in dispatch.OPERATIONS.values()]
+    sources = [clouds.SOURCES._entries, images.SOURCES._entries]
+    dicts = [dispatch.BACKENDS, *implementations, registry.CLOUD_READERS, base._TASKS, *sources]
+    before = [dict(entries) for entries in dicts]
+    yield
+    for entries, old in zip(dicts, before, strict=True):
+        entries.clear()
+        entries.update(old)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
 def test_snippets_run(page: Path, inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The snippets of a page are one module, so that later ones use what earlier ones define."""

@@ -28,6 +28,9 @@ class Others:
     def sum(self, x):
         return x + self.sums
 
+    def gather(self, items):
+        return items
+
 
 def batches(*sizes):
     for size in sizes:
@@ -76,6 +79,9 @@ def test_a_batch_may_be_any_tree():
 
         def update(self, model, batch):
             self.values.append(model(batch["x"][0]).mean().item())
+
+        def combine(self, processes):
+            self.values = processes.gather(self.values)
 
         def compute(self):
             return {"mean": sum(self.values) / len(self.values)}

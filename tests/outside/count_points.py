@@ -139,7 +139,7 @@ class CountPredictor:
 
 
 @register_task("count_points")
-class CountPoints(Task[CountConfig, CountData, CountBatch]):
+class CountPoints(Task[CountConfig, CountData, CountSplits, CountBatch]):
     config = CountConfig
     unit = "clouds"
     scores = {"mae": Score("MAE", larger_is_better=False)}

@@ -66,7 +66,7 @@ class Confusion(SumMetric[Labeled]):
         super().__init__(num_classes**2 + 1)
         self.num_classes, self.unit = num_classes, unit
 
-    def batch_sums(self, model: nn.Module, batch: Labeled) -> Float[Tensor, " K*K+1"]:
+    def batch_sums(self, model: nn.Module, batch: Labeled) -> Float[Tensor, " S"]:
         """The confusion matrix by rows, then the loss; float32."""
         inputs, targets = batch
         logits = model(inputs).float()  # (B, K)
@@ -74,7 +74,7 @@ class Confusion(SumMetric[Labeled]):
         counts = torch.bincount(pair, minlength=self.num_classes**2)
         return torch.cat([counts.float(), F.cross_entropy(logits, targets, reduction="sum")[None]])
 
-    def from_sums(self, sums: Float[Tensor, " K*K+1"]) -> Metrics:
+    def from_sums(self, sums: Float[Tensor, " S"]) -> Metrics:
         confusion = sums[:-1].view(self.num_classes, self.num_classes)
         counts = confusion.sum(1)  # (K,)
         total = counts.sum().item()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from pointmix.tasks.base import Command, Config, Data, Task
+from pointmix.tasks.base import Command, Config, Data, SplitsT, Task
 from pointmix.tasks.classification.tables import class_table, curve_table, write_curve
-from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture, Splits
+from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture
 from pointmix.tasks.tables import result_table, write_results
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MAX_CHANNELS = 8192
 CLUSTERS, CONFUSION = "clusters.png", "confusion.png"
 
 
-class ClassificationTask(Task[Config, Data, Batch]):
+class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
     """A task with an info of "classes" (names in the order of the labels) and "in_chans", and batches of inputs and
     targets.
 
@@ -43,7 +43,7 @@ class ClassificationTask(Task[Config, Data, Batch]):
         if "per_class" in metrics["test"]:
             console.print(class_table(metrics["test"], metrics["info"]["classes"], self.unit))
 
-    def pictures(self, model: nn.Module, splits: Splits[Batch], info: Info, test: Metrics) -> dict[str, Picture]:
+    def pictures(self, model: nn.Module, splits: SplitsT, info: Info, test: Metrics) -> dict[str, Picture]:
         from pointmix.explain.confusion import draw_confusion
 
         if "confusion" not in test:
@@ -70,11 +70,11 @@ class ClassificationTask(Task[Config, Data, Batch]):
             parser.add_argument("--topk", type=int, default=5, metavar="K", help=topk)
             parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
 
-    def curve_title(self, results: list[dict[str, Any]]) -> str:
+    def curve_title(self, results: list[Metrics]) -> str:
         """What hides points in an evaluation, and how it is measured."""
         raise NotImplementedError
 
-    def show_evaluation(self, results: list[dict[str, Any]], args: Namespace, console: Console) -> None:
+    def show_evaluation(self, results: list[Metrics], args: Namespace, console: Console) -> None:
         if args.keep is not None:
             title = f"{results[0][self.unit]} test {self.unit}, {self.curve_title(results)}"
             console.print(curve_table(results, {key: self.scores[key] for key in self.curve_scores}, title=title))
@@ -84,7 +84,7 @@ class ClassificationTask(Task[Config, Data, Batch]):
         votes = results[0].get("votes", 1)
         console.print(result_table(results, self.scores, self.unit, note=f", {votes} votes" if votes > 1 else ""))
 
-    def save_evaluation(self, results: list[dict[str, Any]], args: Namespace) -> list[Path]:
+    def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         if args.keep is None:
             return write_results(results, args.out)
         columns = ("name", "model", "weights", self.setting, "keep", *self.scores, "loss", self.unit)

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -38,14 +38,14 @@ from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader
 from pointmix.tasks.classify_images.named import open_named
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture, Splits
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 MAX_SIDE = 8192  # pixels
 ImageBatch = tuple[Any, Tensor]  # bytes, on the device float32 (B, C, H, W); targets int64 (B,)
 
 
 @register_task("classify_images")
-class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageBatch]):
+class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageSplits, ImageBatch]):
     """Images of one size, whole or with hidden pixels, to classes. The info has "img_size", "mean" and "std", too."""
 
     config = ClassifyImagesConfig
@@ -59,11 +59,10 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
         return build_data(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
-    def info(self, cfg: ClassifyImagesConfig, splits: Splits[ImageBatch]) -> Info:
-        own = cast(ImageSplits, splits)
-        mean, std = ([float(v) for v in values] for values in (own.mean, own.std))
-        info = {"classes": list(own.classes), "in_chans": own.in_chans, "img_size": own.img_size}
-        return info | {"mean": mean, "std": std, "data": as_plain(own.config)}
+    def info(self, cfg: ClassifyImagesConfig, splits: ImageSplits) -> Info:
+        mean, std = ([float(v) for v in values] for values in (splits.mean, splits.std))
+        info = {"classes": list(splits.classes), "in_chans": splits.in_chans, "img_size": splits.img_size}
+        return info | {"mean": mean, "std": std, "data": as_plain(splits.config)}
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
@@ -106,16 +105,14 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         mode = info["kwargs"].get("coord_mode", "inclusive")
         return _prepare(self.data_config(info), coord_mode=mode)
 
-    def pictures(self, model: nn.Module, splits: Splits[ImageBatch], info: Info, test: Metrics) -> dict[str, Picture]:
-        own = cast(ImageSplits, splits)
-
+    def pictures(self, model: nn.Module, splits: ImageSplits, info: Info, test: Metrics) -> dict[str, Picture]:
         def draw(path: Any) -> None:
             from pointmix.explain import draw_clusters
 
             device = next(model.parameters()).device
-            first = one_of_each_class(own.test, lambda images: images.to(device), number=6)
+            first = one_of_each_class(splits.test, lambda images: images.to(device), number=6)
             images = self._prepare(info)(torch.stack(list(first.values())))
-            draw_clusters(model, images, path, mean=own.mean, std=own.std, classes=own.classes)
+            draw_clusters(model, images, path, mean=splits.mean, std=splits.std, classes=splits.classes)
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 
@@ -180,7 +177,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageB
         }
         return Measurement(model, test, TopAccuracy(prepare=prepare), settings | {"classes": classes})
 
-    def curve_title(self, results: list[dict[str, Any]]) -> str:
+    def curve_title(self, results: list[Metrics]) -> str:
         kinds = sorted({r["mask"] for r in results if r["mask"]})
         return f"masks of {', '.join(kinds)}" if kinds else "no masks"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,14 @@ from pointmix.tasks.classify_points.explain import add_explain_arguments, add_fi
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.voting import check_votes, voting
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture, Splits
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 DIMS = 3  # of the positions
 CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
 
 
 @register_task("classify_points")
-class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, CloudBatch]):
+class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, PointSplits, CloudBatch]):
     """Clouds in three dimensions to classes."""
 
     config = ClassifyPointsConfig
@@ -48,9 +48,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
         return build_points(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
-    def info(self, cfg: ClassifyPointsConfig, splits: Splits[CloudBatch]) -> Info:
-        own = cast(PointSplits, splits)
-        return {"classes": list(own.classes), "in_chans": own.in_chans, "data": as_plain(own.config)}
+    def info(self, cfg: ClassifyPointsConfig, splits: PointSplits) -> Info:
+        return {"classes": list(splits.classes), "in_chans": splits.in_chans, "data": as_plain(splits.config)}
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
@@ -76,18 +75,16 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
     def more_tests(self, cfg: ClassifyPointsConfig, model: nn.Module) -> dict[str, nn.Module]:
         return {} if cfg.votes == 1 else {f"{cfg.votes} votes": voting(model, cfg.votes, cfg.data)}
 
-    def pictures(self, model: nn.Module, splits: Splits[CloudBatch], info: Info, test: Metrics) -> dict[str, Picture]:
-        own = cast(PointSplits, splits)
-
+    def pictures(self, model: nn.Module, splits: PointSplits, info: Info, test: Metrics) -> dict[str, Picture]:
         def draw(path: Any) -> None:
             from pointmix.explain.clouds import draw_clouds
 
-            first = one_of_each_class(own.test, PointSet.unbind, number=4)
+            first = one_of_each_class(splits.test, PointSet.unbind, number=4)
             clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
             with torch.no_grad():
-                predicted = [own.classes[label] for label in model(clouds).argmax(1).tolist()]
+                predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
-            titles = [f"{own.classes[target]}, taken for {name}" for target, name in pairs]
+            titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
             draw_clouds(model, clouds, path, titles=titles, up="y")
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
@@ -147,7 +144,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, C
         network, metric = voting(model, args.votes, cfg), self.build_metric(info)
         return Measurement(network, test, metric, {"keep": keep, "votes": args.votes, "classes": names})
 
-    def curve_title(self, results: list[dict[str, Any]]) -> str:
+    def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]
         return "random points" + (f", {votes} votes" if votes > 1 else "")
 
