@@ -86,15 +86,17 @@ def time(x: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Te
 
 
 @_without_autocast
-def inner(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]) -> Float[Tensor, "*N"]:
+def inner(
+    x: Float[Tensor, "*#N D"], y: Float[Tensor, "*#N D"], kappa: float | Float[Tensor, ""]
+) -> Float[Tensor, "*#N"]:
     """The Lorentz product of points with broadcasting, <x, y>_L = x.y - x_t y_t <= -1/kappa. Source: Nickel & Kiela."""
     return (x * y).sum(-1) - time(x, kappa) * time(y, kappa)
 
 
 @_without_autocast
 def distance(
-    x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]
-) -> Float[Tensor, "*N"]:
+    x: Float[Tensor, "*#N D"], y: Float[Tensor, "*#N D"], kappa: float | Float[Tensor, ""]
+) -> Float[Tensor, "*#N"]:
     """The geodesic distance of points with broadcasting, acosh(-kappa <x, y>_L) / sqrt(kappa), from their chord:
 
         q = <x - y, x - y>_L = |dx|^2 - dt^2,    dx = x - y,    dt = x_t - y_t = (x + y).dx / (x_t + y_t)
@@ -121,8 +123,8 @@ def distance(
 
 @_without_autocast
 def distance_reference(
-    x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], kappa: float | Float[Tensor, ""]
-) -> Float[Tensor, "*N"]:
+    x: Float[Tensor, "*#N D"], y: Float[Tensor, "*#N D"], kappa: float | Float[Tensor, ""]
+) -> Float[Tensor, "*#N"]:
     """The reference form of `distance`, acosh(-kappa <x, y>_L) / sqrt(kappa).
 
     It is inaccurate for close points, and its gradient is not finite where x = y. Source: Nickel & Kiela.
