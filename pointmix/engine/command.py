@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, get_task, list_tasks
 from pointmix.utils.cli import exit_code
 
-IMPORT = "import a module that registers a task, such as my_package.my_task; may be repeated"
+IMPORT = "import a module that registers a task or a data source, such as my_package.my_task; may be repeated"
 
 
 def train_command(argv: list[str], *, task: str | None = None, prog: str, embedded: str | None = None) -> int:
@@ -36,6 +36,10 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
         parser.add_argument("--task")
         args, argv = parser.parse_known_args(argv)
         task = args.task
+        if task is None and {"-h", "--help"} & set(argv):
+            print(f"usage: {prog} [--import MODULE] --task TASK [--help] [--config YAML] [flags]")
+            print(f"tasks: {', '.join(list_tasks())}; --help after a task lists its flags")
+            return
         if task is None:
             raise ValueError(f"--task is missing, expected one of {', '.join(list_tasks())}")
     cfg, recipe = parse_recipe(argv, get_task(task).config, prog=prog, embedded=embedded)

@@ -63,6 +63,11 @@ def test_modules_are_imported_from_the_current_folder(tmp_path, monkeypatch):
         import_tasks(["--import", "nothing_there"])
 
 
+def test_help_without_a_task_names_the_tasks(capsys):
+    assert train_command(["--help"], prog="train.py") == 0
+    assert "tasks: classify_images, classify_points" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
