@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, c
 Input = Tensor | PointSet
 
 
+@runtime_checkable
 class Reduction(Protocol):
     """What a stage and the multiply-add counts need of a reducer."""
 
@@ -34,6 +35,7 @@ class Reduction(Protocol):
     def macs(self, size: Size) -> Macs: ...
 
 
+@runtime_checkable
 class ReducerFactory(Protocol):
     """Makes a reducer, see `Reducer`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Float
@@ -40,13 +40,18 @@ class Curvature(nn.Module):
         return f"{self.initial}, learned={self.log_kappa is not None}"
 
 
-class _Context(Protocol):
-    """What `_Bounded` uses of torch's context."""
+if TYPE_CHECKING:
 
-    saved_tensors: tuple[Tensor, ...]
-    bounds: tuple[float, float]
+    class _Context(Protocol):
+        """What `_Bounded` uses of torch's context."""
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+        saved_tensors: tuple[Tensor, ...]
+        bounds: tuple[float, float]
+
+        def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+else:
+    _Context = object  # it has bounds only after they are set
 
 
 class _Bounded(torch.autograd.Function):

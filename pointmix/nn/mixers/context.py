@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,7 @@ class _Rules(TypedDict):
     unweighted: bool
 
 
+@runtime_checkable
 class _Kernel(Protocol):
     """The inference kernel: of the features, the windows and the parameters."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from pointmix.profile.macs import Macs, linear_macs
 from pointmix.utils.ranges import COUNT
 
 
+@runtime_checkable
 class _Cluster(Protocol):
     """`cluster_group` or its reference form: of the neighbors and the parameters."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 GEOMETRIES = ("euclidean", "hyperbolic")
 
 
+@runtime_checkable
 class _Cluster(Protocol):
     """`cluster_soft` or its reference form."""
 
