@@ -1,195 +1,180 @@
-"""A task from outside the package: count the points of a cloud, a regression with its own metric and picture.
-
-python scripts/train.py --import tests.outside.count_points --task count_points --output_dir RUN
-python scripts/evaluate.py RUN --import tests.outside.count_points
-python scripts/predict.py --run RUN --import tests.outside.count_points cloud.npy
-"""
+"""A task from outside the package: a network counts the points of a cloud."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
+from pointmix import PointSet
 from pointmix.data.clouds.loaders import join_clouds
 from pointmix.data.dataset import SourceDataset, collate
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.io import read_cloud
 from pointmix.models import create_model
-from pointmix.pointset import PointSet
 from pointmix.tasks.base import Task, register_task
 from pointmix.tasks.config import RunConfig
 from pointmix.tasks.metrics import SumMetric
-from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture, Score
-from pointmix.utils.ranges import COUNT, NATURAL, check_fields
+from pointmix.tasks.protocols import Measurement, Score
 
-CountBatch = tuple[PointSet, Tensor]  # B clouds, their numbers of points (B,)
+TRAIN, VAL, TEST = range(3)
+SMALLEST = 4
 
 
 @dataclass(frozen=True)
 class CountData:
-    """Random clouds of different sizes."""
+    """Clouds of random points."""
 
-    clouds: Annotated[int, COUNT] = 48
+    clouds: int = 48
     """Clouds of each split."""
-    largest: Annotated[int, COUNT] = 40
-    """Points of the largest cloud."""
-    workers: Annotated[int, NATURAL] = 0
-    """Processes that make clouds."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "data.")
+    largest: int = 40
+    """Points of the largest clouds; the smallest have 4."""
 
 
 @dataclass(frozen=True)
 class CountConfig(RunConfig):
-    """Train a network that counts points."""
+    """Train a network to count the points of a cloud."""
 
     data: CountData = field(default_factory=CountData)
     """The clouds."""
 
     @property
     def data_name(self) -> str:
-        return "random-clouds"
+        return "counts"
 
 
 class RandomClouds:
-    """The clouds of a split: see `pointmix.data.source.Source`."""
+    """Clouds of 4 to `largest` points, drawn evenly in a cube; their targets are the numbers of points."""
 
-    classes: list[str] = []
+    classes: tuple[str, ...] = ()
 
-    def __init__(self, data: CountData, *, seed: int) -> None:
-        self.seed = seed
-        self.targets = np.random.default_rng(seed).integers(4, data.largest + 1, data.clouds)
+    def __init__(self, data: CountData, split: int):
+        self.split = split
+        self.targets = np.random.default_rng(split).integers(SMALLEST, data.largest, data.clouds, endpoint=True)
 
     def read(self, index: int) -> PointSet:
-        generator = torch.Generator().manual_seed(1000 * self.seed + index)
-        return PointSet.from_points(torch.rand(int(self.targets[index]), 3, generator=generator))
+        generator = np.random.default_rng([self.split, index])
+        return PointSet.from_points(generator.random((self.targets[index], 3), dtype=np.float32))
 
     def name(self, index: int) -> str:
         return f"cloud {index}"
 
 
-@dataclass(frozen=True)
-class CountSplits:
-    train: BatchLoader[PointSet]
-    val: BatchLoader[PointSet] | None
-    test: BatchLoader[PointSet]
-
-
-def same(points: PointSet) -> PointSet:
+def unchanged(points: PointSet) -> PointSet:
     return points
 
 
-def loader(
-    data: CountData, split_seed: int, batches: EpochBatches | PartBatches, seed: int | None = None
-) -> BatchLoader[PointSet]:
-    source = RandomClouds(data, seed=split_seed)
-    dataset = SourceDataset(source=source, indices=np.arange(data.clouds), transform=same, seed=seed)
+def count_loader(data: CountData, split: int, batches, seed=None) -> BatchLoader:
+    source = RandomClouds(data, split)
+    dataset = SourceDataset(source=source, indices=np.arange(data.clouds), transform=unchanged, seed=seed)
     join = partial(collate, join=join_clouds)
-    return BatchLoader(dataset=dataset, batches=batches, workers=data.workers, strict=True, collate=join)
+    return BatchLoader(dataset=dataset, batches=batches, workers=0, strict=True, collate=join)
 
 
-def count_loss(model: nn.Module, batch: CountBatch) -> Tensor:
-    points, counts = batch
-    return F.smooth_l1_loss(model(points)[:, 0].float(), counts.float())
+@dataclass(frozen=True)
+class CountSplits:
+    train: BatchLoader
+    val: BatchLoader | None
+    test: BatchLoader
 
 
-class CountError(SumMetric[CountBatch]):
-    """Mean absolute error."""
+class CountError(SumMetric):
+    """Mean absolute error of the counts."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(2)
 
-    def batch_sums(self, model: nn.Module, batch: CountBatch) -> Tensor:
+    def batch_sums(self, model, batch):
         points, counts = batch
         error = (model(points)[:, 0].float() - counts).abs()  # (B,)
         return torch.stack([error.sum(), error.new_tensor(len(error))])
 
-    def from_sums(self, sums: Tensor) -> Metrics:
+    def from_sums(self, sums):
         error, clouds = sums.tolist()
-        if clouds == 0:
-            raise ValueError("nothing to evaluate: the loader gave no clouds")
         return {"mae": error / clouds}
 
 
 class CountPredictor:
-    """A row for each file: the number of points that the network sees, and the true one."""
+    """Says how many points a file has, and how many the network counts."""
 
-    columns = ("predicted", "points")
+    columns = ("points", "counted")
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.device = model, next(model.parameters()).device
+    def __init__(self, model):
+        self.model = model
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
-        points = PointSet.from_points(*read_cloud(path)).to(self.device)
-        return [(f"{self.model(points)[0, 0].item():.1f}", str(len(points.pos)))]
+    def predict(self, path):
+        points = PointSet.from_points(*read_cloud(path))
+        counted = self.model(points.to(next(self.model.parameters()).device))[0, 0].item()
+        return [(str(len(points.pos)), f"{counted:.1f}")]
 
-    def finish(self) -> list[str]:
+    def finish(self):
         return []
 
 
 @register_task("count_points")
-class CountPoints(Task[CountConfig, CountData, CountSplits, CountBatch]):
+class CountPoints(Task):
+    """Count the points of a cloud."""
+
     config = CountConfig
     unit = "clouds"
     scores = {"mae": Score("MAE", larger_is_better=False)}
     monitor = "mae"
 
-    def build_splits(self, cfg: CountConfig, *, rank: int, world_size: int) -> CountSplits:
-        place = {"rank": rank, "world_size": world_size}
-        size = {"size": cfg.data.clouds, "batch_size": cfg.batch_size}
+    def build_splits(self, cfg, *, rank, world_size):
+        size = dict(size=cfg.data.clouds, batch_size=cfg.batch_size, rank=rank, world_size=world_size)
         return CountSplits(
-            train=loader(cfg.data, 0, EpochBatches(**size, seed=cfg.seed, **place), seed=cfg.seed),
-            val=loader(cfg.data, 1, PartBatches(**size, **place)),
-            test=loader(cfg.data, 2, PartBatches(**size, **place)),
+            train=count_loader(cfg.data, TRAIN, EpochBatches(**size, seed=cfg.seed), seed=cfg.seed),
+            val=count_loader(cfg.data, VAL, PartBatches(**size)),
+            test=count_loader(cfg.data, TEST, PartBatches(**size)),
         )
 
-    def info(self, cfg: CountConfig, splits: CountSplits) -> Info:
+    def info(self, cfg, splits):
         return {"data": asdict(cfg.data)}
 
-    def build_model(self, info: Info) -> nn.Module:
+    def build_model(self, info):
         return create_model(info["name"], num_classes=1, in_chans=0, coord_dims=3, **info["kwargs"])
 
-    def example_input(self, info: Info) -> PointSet:
-        return PointSet.from_points(torch.rand(8, 3))
+    def example_input(self, info):
+        return PointSet.from_points(torch.rand(info["data"]["largest"], 3))
 
-    def build_loss(self, cfg: CountConfig, info: Info) -> Callable[[nn.Module, CountBatch], Tensor]:
-        return count_loss
+    def build_loss(self, cfg, info):
+        def loss(model, batch):
+            points, counts = batch
+            return F.mse_loss(model(points)[:, 0].float(), counts.float())
 
-    def build_metric(self, info: Info) -> CountError:
+        return loss
+
+    def build_metric(self, info):
         return CountError()
 
-    def num_samples(self, batch: CountBatch) -> int:
+    def num_samples(self, batch):
         return len(batch[1])
 
-    def pictures(self, model: nn.Module, splits: CountSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+    def measurements(self, model, info, data, args):
+        test = count_loader(data, TEST, PartBatches(size=data.clouds, batch_size=args.batch_size))
+        yield Measurement(model, test, CountError(), settings={})
+
+    def build_predictor(self, model, info, args):
+        return CountPredictor(model)
+
+    def pictures(self, model, splits, info, test):
         @torch.no_grad()
-        def draw(path: Path) -> None:
+        def draw(path):
             from matplotlib.figure import Figure
 
-            points, counts = next(iter(splits.test))
-            predicted = model(points.to(next(model.parameters()).device))[:, 0].cpu()
+            device = next(model.parameters()).device
+            counts, counted = [], []
+            for points, targets in splits.test:
+                counts += targets.tolist()
+                counted += model(points.to(device))[:, 0].tolist()
             figure = Figure()
-            figure.subplots().scatter(counts, predicted)
+            axes = figure.subplots()
+            axes.scatter(counts, counted)
+            axes.set(xlabel="points", ylabel="points counted by the network")
             figure.savefig(path)
 
         return {"counts.png": draw}
-
-    def measurements(
-        self, model: nn.Module, info: Info, data: CountData, args: Namespace
-    ) -> Iterator[Measurement[CountBatch]]:
-        test = loader(data, 2, PartBatches(size=data.clouds, batch_size=args.batch_size))
-        yield Measurement(model, test, CountError(), settings={})
-
-    def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> CountPredictor:
-        return CountPredictor(model)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,9 @@ from pointmix.engine.checkpoint import load_run
 from pointmix.tasks import base
 from tests.engine.conftest import one_thread
 from tests.engine.trees import assert_equal
+from tests.outside.commands import script
 
 __all__ = ["one_thread"]
-ROOT = Path(__file__).parents[2]
 MODULE = "tests.outside.count_points"
 NET = dict(depths=[1, 1, 1, 1], dims=[16, 16, 16, 16], heads=2, head_dim=8)
 TRAIN = ["--import", MODULE, "--task", "count_points", f"--model.kwargs={json.dumps(NET)}", "--batch_size=8"]
@@ -36,13 +34,6 @@ def forgotten(monkeypatch):
     sys.modules.pop(MODULE, None)
     yield
     sys.modules.pop(MODULE, None)
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"outside_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture(scope="module")
