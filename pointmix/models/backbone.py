@@ -22,7 +22,7 @@ from pointmix.nn.reducer import Reducer
 from pointmix.nn.stage import Assignment, Stage, StageOptions
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, norm_macs, parameters
-from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, check_choice
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, check_choice
 
 Input = Tensor | PointSet
 
@@ -111,7 +111,7 @@ class PointBackbone(ClassifierBase):
         COUNT.check(dims=dims, coord_dims=coord_dims, **per_side)
         NATURAL.check(in_chans=in_chans, num_classes=num_classes, stem=stem)
         POSITIVE.check(mlp_ratios=mlp_ratios)
-        PART.check(drop_path_rate=drop_path_rate)
+        FRACTION_BELOW_1.check(drop_path_rate=drop_path_rate)
         NONNEGATIVE.check(layer_scale=layer_scale)
         check_choice(known=("inclusive", "exclusive"), coord_mode=coord_mode)
         check_choice(known=("given", "cloud"), layout=layout)

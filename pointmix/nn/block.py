@@ -12,7 +12,7 @@ from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.mlp import mlp, mlp_reference
 from pointmix.ops.precision import autocast_dtype
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
-from pointmix.utils.ranges import COUNT, NONNEGATIVE, PART, POSITIVE
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NONNEGATIVE, POSITIVE
 
 
 class LayerScale(nn.Module):
@@ -32,7 +32,7 @@ class SetDropPath(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        PART.check(drop_path=rate)
+        FRACTION_BELOW_1.check(drop_path=rate)
         self.rate = rate
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, check_fields
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, check_fields
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")  # timm's, without plateau
 ENDLESS = ("step", "multistep", "none")  # learning rates that do not depend on the length of the run
@@ -45,7 +45,7 @@ class OptimConfig:
     """Weight decay; none on biases, on 1-D tensors and on what the model's no_weight_decay() names."""
     decay_all: bool = False
     """Decay biases and norms too, as torch's optimizers do by default."""
-    betas: tuple[Annotated[float, PART], Annotated[float, PART]] | None = None
+    betas: tuple[Annotated[float, FRACTION_BELOW_1], Annotated[float, FRACTION_BELOW_1]] | None = None
     """Moment decays of Adam-like optimizers; null leaves the optimizer's default."""
     clip_grad: Annotated[float, POSITIVE] | None = None
     """Largest norm of the whole gradient; null does not clip."""
@@ -62,7 +62,7 @@ class OptimConfig:
     """Epochs at `min_lr` after the schedule, in addition to `epochs`; for cosine, tanh and poly."""
     sched_on_updates: bool = True
     """Move the learning rate at every step instead of every epoch, as some papers did."""
-    ema_decay: Annotated[float, PART] | None = None
+    ema_decay: Annotated[float, FRACTION_BELOW_1] | None = None
     """Decay of an exponential moving average of the weights, which is then validated and tested; null: none."""
     ema_warmup: bool = True
     """Let the decay of the average rise from zero over the first steps."""

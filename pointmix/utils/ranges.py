@@ -69,9 +69,9 @@ SEED = Range(0, 2**32 - 1, whole=True)  # NumPy's range
 POSITIVE = Range(0, above=True)
 NONNEGATIVE = Range(0)
 FINITE = Range()
-SHARE = Range(0, 1)
-PART = Range(0, 1, below=True)
-SOME = Range(0, 1, above=True)
+FRACTION = Range(0, 1)
+FRACTION_BELOW_1 = Range(0, 1, below=True)
+FRACTION_ABOVE_0 = Range(0, 1, above=True)
 
 
 def check_choice(where: str = "", /, *, known: Sequence[object], **settings: object) -> None:

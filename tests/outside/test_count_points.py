@@ -21,16 +21,7 @@ from tests.engine.trees import assert_equal
 __all__ = ["one_thread"]
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.outside.count_points"
-NET = dict(
-    stem=[4, 2, 0],
-    depths=[1],
-    dims=[16],
-    mlp_ratios=[2],
-    heads=2,
-    head_dim=8,
-    windows_per_side=[2],
-    centers_per_side=[2],
-)
+NET = dict(depths=[1, 1, 1, 1], dims=[16, 16, 16, 16], heads=2, head_dim=8)
 TRAIN = ["--import", MODULE, "--task", "count_points", f"--model.kwargs={json.dumps(NET)}", "--batch_size=8"]
 TRAIN += ["--epochs=3", "--optim.lr=0.03", "--optim.lr_scale=none", "--log_every=2"]
 

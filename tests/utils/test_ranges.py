@@ -11,10 +11,10 @@ import torch
 from pointmix.utils.ranges import (
     COUNT,
     FINITE,
-    PART,
+    FRACTION,
+    FRACTION_ABOVE_0,
+    FRACTION_BELOW_1,
     POSITIVE,
-    SHARE,
-    SOME,
     Range,
     check_choice,
     check_fields,
@@ -29,9 +29,9 @@ NO_NUMBERS = [math.nan, math.inf, -math.inf, True, None, "1", 1j]
     [
         (COUNT, [1, 7, np.int64(3)], [0, -1, 1.5, 2.0], "at least 1"),
         (POSITIVE, [1, 1e-300, np.float32(0.5)], [0, -1.0], "above 0"),
-        (SHARE, [0, 1, 0.5], [-1e-9, 1.001], "from 0 to 1"),
-        (PART, [0, 0.999], [1], "at least 0 and below 1"),
-        (SOME, [1, 0.001], [0], "above 0 and at most 1"),
+        (FRACTION, [0, 1, 0.5], [-1e-9, 1.001], "from 0 to 1"),
+        (FRACTION_BELOW_1, [0, 0.999], [1], "at least 0 and below 1"),
+        (FRACTION_ABOVE_0, [1, 0.001], [0], "above 0 and at most 1"),
         (FINITE, [-1e300, 0], [], "a finite number"),
     ],
 )
@@ -62,16 +62,19 @@ def test_messages_name_key_range_and_value():
         check_choice(known=(True, False), flag=1)
 
 
-Ratio = Annotated[float, SOME]
+Ratio = Annotated[float, FRACTION_ABOVE_0]
 
 
 @dataclass(frozen=True)
 class Settings:
     count: Annotated[int, COUNT] = 1
     rate: Annotated[float, POSITIVE] | None = None
-    pair: tuple[Annotated[float, PART], Annotated[float, PART]] = (0.1, 0.9)
+    pair: tuple[Annotated[float, FRACTION_BELOW_1], Annotated[float, FRACTION_BELOW_1]] = (0.1, 0.9)
     many: tuple[Annotated[int, COUNT], ...] | None = None
-    share: Annotated[float, SOME] | tuple[Annotated[float, SOME], Annotated[float, SOME]] = 1.0
+    share: (
+        Annotated[float, FRACTION_ABOVE_0]
+        | tuple[Annotated[float, FRACTION_ABOVE_0], Annotated[float, FRACTION_ABOVE_0]]
+    ) = 1.0
     kind: Literal["a", "b"] = "a"
     on: bool = False
     name: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pointmix.utils.ranges import COUNT, NATURAL, NONNEGATIVE, PART, POSITIVE, SEED, Range, check_fields
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, Range, check_fields
 
 VARIANTS = ("obj_only", "obj_bg", "pb_t50_rs")  # of ScanObjectNN
 FEATURE_CHANNELS = {"none": 0, "rgb": 3, "normal": 3}
@@ -58,7 +58,7 @@ class PointDataConfig:
     root: str | None = None
     variant: str = "pb_t50_rs"
     classes: tuple[str, ...] | None = None
-    val_fraction: Annotated[float, PART] = 0.1
+    val_fraction: Annotated[float, FRACTION_BELOW_1] = 0.1
     split_seed: Annotated[int, SEED] = 0
     limit: Annotated[int, COUNT] | None = None
     points: Annotated[int, COUNT] = 1024
@@ -72,7 +72,7 @@ class PointDataConfig:
     rotate_axis: str = "y"
     jitter: Annotated[float, NONNEGATIVE] = 0.0
     jitter_clip: Annotated[float, NONNEGATIVE] = 0.05
-    dropout_ratio: Annotated[float, PART] = 0.0
+    dropout_ratio: Annotated[float, FRACTION_BELOW_1] = 0.0
     shuffle: bool = True
     workers: Annotated[int, NATURAL] = 0
     cache: bool = False

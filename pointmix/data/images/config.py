@@ -8,17 +8,17 @@ from typing import Annotated, TypeVar
 from pointmix.utils.ranges import (
     COUNT,
     FINITE,
+    FRACTION,
+    FRACTION_ABOVE_0,
+    FRACTION_BELOW_1,
     NATURAL,
     NONNEGATIVE,
-    PART,
     POSITIVE,
     SEED,
-    SHARE,
-    SOME,
     check_fields,
 )
 
-KeepRatio = Annotated[float, SOME]
+KeepRatio = Annotated[float, FRACTION_ABOVE_0]
 
 MASK_KINDS = ("patches", "block", "pixels", "any")
 CHOICES = {
@@ -83,7 +83,7 @@ class DataConfig:
     train_split: str = "train"
     test_split: str | None = None
     val_split: str | None = None
-    val_fraction: Annotated[float, PART] | None = None
+    val_fraction: Annotated[float, FRACTION_BELOW_1] | None = None
     split_seed: Annotated[int, SEED] = 0
     limit: Annotated[int, COUNT] | None = None
     input_key: str = "image"
@@ -94,18 +94,21 @@ class DataConfig:
     mean: tuple[Annotated[float, FINITE], ...] | None = None
     std: tuple[Annotated[float, POSITIVE], ...] | None = None
     interpolation: str = "bicubic"
-    crop_pct: Annotated[float, SOME] | None = None
+    crop_pct: Annotated[float, FRACTION_ABOVE_0] | None = None
     train_interpolation: str = "random"
     scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (0.08, 1.0)
     ratio: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (3 / 4, 4 / 3)
     pad_crop: Annotated[int, NATURAL] | None = None
-    hflip: Annotated[float, SHARE] | None = None
-    vflip: Annotated[float, SHARE] = 0.0
+    hflip: Annotated[float, FRACTION] | None = None
+    vflip: Annotated[float, FRACTION] = 0.0
     color_jitter: Annotated[float, NONNEGATIVE] | None = None
     auto_augment: str | None = None
-    reprob: Annotated[float, SHARE] = 0.0
+    reprob: Annotated[float, FRACTION] = 0.0
     remode: str = "pixel"
-    keep_ratio: Annotated[float, SOME] | tuple[Annotated[float, SOME], Annotated[float, SOME]] = 1.0
+    keep_ratio: (
+        Annotated[float, FRACTION_ABOVE_0]
+        | tuple[Annotated[float, FRACTION_ABOVE_0], Annotated[float, FRACTION_ABOVE_0]]
+    ) = 1.0
     mask: str = "patches"
     mask_patch: Annotated[int, COUNT] = 4
     mask_root: str | None = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pointmix.nn.norm import SetIndex
 from pointmix.ops.segments import segment_max
 from pointmix.pointset import PointSet
-from pointmix.utils.ranges import NATURAL, PART
+from pointmix.utils.ranges import FRACTION_BELOW_1, NATURAL
 
 
 class ClassifierBase(nn.Module):
@@ -33,7 +33,7 @@ class ClassifierBase(nn.Module):
         Raises:
             ValueError: for an unknown pooling, negative `num_classes`, or a `drop_rate` outside [0, 1].
         """
-        PART.check(drop_rate=drop_rate)
+        FRACTION_BELOW_1.check(drop_rate=drop_rate)
         self.head_hidden_size = dim
         self.head_drop = nn.Dropout(drop_rate)
         self._new_classifier(num_classes, global_pool)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.resolve import resolve
 from pointmix.tasks.config import RunConfig
-from pointmix.utils.ranges import NONNEGATIVE, PART, SHARE, check_fields
+from pointmix.utils.ranges import FRACTION, FRACTION_BELOW_1, NONNEGATIVE, check_fields
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class MixConfig:
     """Alpha of mixup; 0 is off."""
     cutmix: Annotated[float, NONNEGATIVE] = 0.0
     """Alpha of CutMix; 0 is off."""
-    switch_prob: Annotated[float, SHARE] = 0.5
+    switch_prob: Annotated[float, FRACTION] = 0.5
     """Probability of CutMix rather than mixup in a batch when both are on."""
-    smoothing: Annotated[float, PART] = 0.0
+    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Label smoothing."""
 
     def __post_init__(self) -> None:

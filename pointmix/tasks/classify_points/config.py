@@ -9,14 +9,14 @@ from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.resolve import resolve
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
-from pointmix.utils.ranges import COUNT, PART, check_fields
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields
 
 
 @dataclass(frozen=True)
 class SmoothConfig:
     """Smoothing of labels."""
 
-    smoothing: Annotated[float, PART] = 0.0
+    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Probability taken from the true class and shared evenly by the others."""
 
     def __post_init__(self) -> None:
