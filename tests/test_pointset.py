@@ -92,7 +92,7 @@ def test_to_image_of_many_sizes_is_a_list():
 
 def test_to_image_needs_a_lattice():
     points = PointSet(torch.rand(4, 3), torch.rand(4, 1), torch.tensor([0, 4]))
-    with pytest.raises(ValueError, match="no lattice"):
+    with pytest.raises(ValueError, match="not on a grid"):
         points.to_image()
 
 
