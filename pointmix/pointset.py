@@ -1,4 +1,4 @@
-"""A ragged batch of point sets, the input and output of every model and layer in pointmix."""
+"""A ragged batch of point sets: the input of every model, and what its stages pass on."""
 
 from __future__ import annotations
 

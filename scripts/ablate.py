@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from pointmix.tasks.base import DEFAULT_TASK
 from pointmix.utils.cli import exit_code
 
 TRAIN = Path(__file__).resolve().with_name("train.py")
@@ -45,7 +46,7 @@ class Recipe:
     flags: tuple[str, ...]
     folder: Path
     text: str | None = None
-    task: str = "classify_images"
+    task: str = DEFAULT_TASK
 
     @property
     def name(self) -> str:
@@ -84,7 +85,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
     jobs = "trainings at a time, with one thread each where there are several (default 1)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--minutes", type=float, metavar="M", help=EQUAL_TIME)
-    parser.add_argument("--task", default="classify_images", metavar="TASK", help="default classify_images")
+    parser.add_argument("--task", default=DEFAULT_TASK, metavar="TASK", help=f"default {DEFAULT_TASK}")
     parser.add_argument("--out", default="runs/ablation", metavar="OUT", help="default runs/ablation")
     parser.add_argument("--measure", type=int, metavar="K", help=argparse.SUPPRESS)  # write speedK.json of one recipe
 

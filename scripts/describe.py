@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 def parse(argv: list[str]) -> Any:
     from jsonargparse import ArgumentError, ArgumentParser
 
+    from pointmix.engine.command import import_modules
+
     first, _, last = __doc__.strip().split("\n\n")
     what = f"{first} {last}"
-    parser = ArgumentParser(prog="describe.py", description=what, exit_on_error=False)
+    also = "--import MODULE imports a module of yours first, which may register models."
+    parser = ArgumentParser(prog="describe.py", description=what, epilog=also, exit_on_error=False)
     parser.add_argument("model", type=str, help="one of our models or of timm's")
     parser.add_argument("--img-size", type=int | None, help="pixels a side (default: the model's own, mostly 224)")
     parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
@@ -40,7 +43,7 @@ def parse(argv: list[str]) -> Any:
     parser.add_argument("--in-chans", type=int | None, help="channels of the input, besides coordinates")
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help='other arguments, as {"depths": [1, 1, 1, 1]}')
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_args(import_modules(argv))
     except (ArgumentError, TypeError) as e:
         raise ValueError(" ".join(str(e).split())) from e
     for name in ("img_size", "points"):

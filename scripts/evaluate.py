@@ -77,13 +77,13 @@ def evaluate(argv: list[str]) -> None:
     from rich.console import Console
 
     from pointmix.engine import evaluate as evaluated
-    from pointmix.engine.command import import_tasks, parse_any, parse_for
+    from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.tasks.base import get_task
     from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import one_line
 
-    data_flags, argv = split_data_flags(import_tasks(argv))
+    data_flags, argv = split_data_flags(import_modules(argv))
     args = parse_any(make_parser, "evaluate", argv)
     if args.out:
         check_place(args.out)

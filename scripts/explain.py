@@ -28,18 +28,17 @@ def make_parser() -> TaskParser:
     parser.add_argument("file", metavar="FILE", help="an image, or a cloud in .ply, .npy, .npz or .h5")
     parser.add_argument("--out", required=True, metavar="PICTURE", help=".png, or for clouds .html to turn by mouse")
     parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
-    add_model_arguments(parser)
-    parser.set_defaults(model=None)
+    add_model_arguments(parser, default_task="the first that reads the file")
     return parser
 
 
 def explain(argv: list[str]) -> None:
-    from pointmix.engine.command import import_tasks, parse_any, parse_for
+    from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.tasks.base import get_task
     from pointmix.utils.atomic import check_place
 
-    argv = import_tasks(argv)
+    argv = import_modules(argv)
     args = parse_any(make_parser, "explain", argv)
     check_place(args.out)
     device, run = pick_device(args.device), None

@@ -37,12 +37,12 @@ def predict(argv: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pointmix.engine.command import import_tasks, parse_any, parse_for
+    from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.tasks.base import DEFAULT_TASK, get_task
     from pointmix.utils.messages import is_out_of_memory, one_line
 
-    argv = import_tasks(argv)
+    argv = import_modules(argv)
     args = parse_any(make_parser, "predict", argv)
     named = {"model": args.model, "task": args.task or DEFAULT_TASK, "checkpoint": args.checkpoint}
     model, info = open_model(run=args.run, **named, device=pick_device(args.device))

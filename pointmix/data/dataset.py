@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Num
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -33,8 +33,8 @@ class Failure(NamedTuple):
     fatal: bool = False
 
 
-Sample = tuple[Input | None, int, list[Failure]]  # input (None if unreadable), label, failures
-Batch = tuple[Inputs | None, Int[Tensor, " B"], list[Failure]]  # inputs are None if no sample was readable
+Sample = tuple[Input | None, int | float, list[Failure]]  # input (None if unreadable), target, failures
+Batch = tuple[Inputs | None, Num[Tensor, " B"], list[Failure]]  # inputs are None if no sample was readable
 
 
 def seed_all(*words: int) -> None:
@@ -97,7 +97,7 @@ class SourceDataset(Dataset[Sample[Input]], Generic[Raw, Input]):
         return self.source.read(index)
 
     def sample(self, epoch: int, position: int) -> Sample[Input]:
-        """A sample, its label, and the failures on the way to it; seeds the global random states."""
+        """A sample, its target, and the failures on the way to it; seeds the global random states."""
         failed: list[Failure] = []
         for step in range(min(MAX_TRIES, len(self)) if self.seed is not None else 1):
             index = int(self.indices[(position + step) % len(self)])
@@ -106,7 +106,7 @@ class SourceDataset(Dataset[Sample[Input]], Generic[Raw, Input]):
             try:
                 raw = self.read(index)
                 seed_all(*((index,) if self.seed is None else (self.seed, epoch, index)))
-                return self.transform(raw), int(self.source.targets[index]), failed
+                return self.transform(raw), np.asarray(self.source.targets[index]).item(), failed
             except UnreadableSample as error:
                 failed.append(Failure(self.source.name(index), str(error), isinstance(error, BadMask)))
         return None, -1, failed
@@ -115,10 +115,13 @@ class SourceDataset(Dataset[Sample[Input]], Generic[Raw, Input]):
 def collate(samples: list[Sample[Input]], *, join: Callable[[list[Input]], Inputs]) -> Batch[Inputs]:
     """Samples -> the joined inputs and the targets (B,) of the readable ones, and the failures.
 
+    Targets are int64, or torch's default precision if those of the source are floating point.
+
     Args:
         join: inputs -> a batch; called with at least one.
     """
     failed = [failure for _, _, failures in samples for failure in failures]
     inputs = [sample for sample, _, _ in samples if sample is not None]
-    targets = torch.tensor([target for sample, target, _ in samples if sample is not None], dtype=torch.int64)
+    targets = torch.tensor([target for sample, target, _ in samples if sample is not None])
+    targets = targets if len(targets) else targets.long()
     return join(inputs) if inputs else None, targets, failed

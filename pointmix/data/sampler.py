@@ -28,7 +28,7 @@ class EpochBatches:
         self.epoch, self.start = 0, 0  # start: batches to skip in the next iteration
         if not len(self):
             raise ValueError(
-                f"{size} training images do not fill one batch of {batch_size} x {world_size} processes; "
+                f"{size} training samples do not fill one batch of {batch_size} x {world_size} processes; "
                 "use a smaller batch size"
             )
 
@@ -46,7 +46,7 @@ class EpochBatches:
 
     def state_dict(self) -> dict[str, int]:
         """What determines the order, and where the next iteration starts."""
-        whole = {"images": self.size, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
+        whole = {"samples": self.size, "global_batch": self.batch_size * self.world_size, "seed": self.seed}
         return {**whole, "epoch": self.epoch, "batch": self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -65,7 +65,7 @@ class EpochBatches:
                 raise ValueError(f"state of the training data has no {key!r}; it has {sorted(state)}")
             if type(state[key]) is not int or state[key] < 0:
                 raise ValueError(f"state of the training data has {key} {state[key]!r}, expected a whole number")
-            if key in ("images", "seed") and state[key] != ours[key]:
+            if key in ("samples", "seed") and state[key] != ours[key]:
                 raise ValueError(f"state of the training data has {key} {state[key]}, but this run has {ours[key]}")
         batch, rest = divmod(state["batch"] * state["global_batch"], ours["global_batch"])
         if rest or batch > len(self):

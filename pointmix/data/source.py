@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Num
 
 Config = TypeVar("Config")
 Split = TypeVar("Split")  # str for clouds; images may be asked for None, the test split under its usual name
@@ -29,8 +29,8 @@ class Source(Protocol[Sample_co]):
         """Class names, in the order of the labels."""
 
     @property
-    def targets(self) -> Int[np.ndarray, " N"]:
-        """int64 labels, known without reading a sample."""
+    def targets(self) -> Num[np.ndarray, " N"]:
+        """int64 labels, or floating point targets of a regression; known without reading a sample."""
 
     def read(self, index: int) -> Sample_co:
         """One sample: a Pillow image, or a `PointSet` of one cloud.
@@ -102,6 +102,17 @@ class SourceRegistry(Generic[Config, Split, Sample]):
             own = "or a source that your own module registers (--import MODULE)"
             raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
         return self._entries[prefix][1]
+
+    def open_labeled(self, name: str, config: Config, split: Split) -> Source[Sample]:
+        """A split of the source of this name, for classification.
+
+        Raises:
+            ValueError: if there is no such source, or its targets are no labels.
+        """
+        source = self.find(name).open(config, split)
+        if (dtype := np.asarray(source.targets).dtype).kind not in "iu":
+            raise ValueError(f"data.source {name!r} has targets of type {dtype}, expected int64 labels")
+        return source
 
     def __contains__(self, name: str) -> bool:
         return name.partition("/")[0] in self._entries

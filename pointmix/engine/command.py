@@ -30,7 +30,7 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
     from pointmix.engine.flags import parse_recipe
     from pointmix.engine.seeds import train_all
 
-    argv = import_tasks(argv)
+    argv = import_modules(argv)
     if task is None:
         parser = TaskParser(prog=prog, add_help=False, allow_abbrev=False)
         parser.add_argument("--task")
@@ -46,7 +46,7 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
     train_all(cfg, recipe=recipe)
 
 
-def import_tasks(argv: list[str]) -> list[str]:
+def import_modules(argv: list[str]) -> list[str]:
     """Import the modules of --import flags, from the current folder, too; returns the other flags.
 
     Raises:
@@ -132,10 +132,10 @@ def parse_for(
     return parser.parse_args(argv)
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
+def add_model_arguments(parser: ArgumentParser, *, default_task: str = DEFAULT_TASK) -> None:
     """Flags that say which network, in all scripts of trained networks."""
     parser.add_argument("--model", metavar="NAME", help="instead of a run: one of our models or of timm's")
-    parser.add_argument("--task", metavar="NAME", help=f"task of --model (default {DEFAULT_TASK}); a run names its own")
+    parser.add_argument("--task", metavar="NAME", help=f"task of --model (default {default_task}); a run names its own")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights for --model; else they are random")
     parser.add_argument("--device", help="torch device (default: cuda where there is one)")
     parser.add_argument("--import", metavar="MODULE", help=IMPORT)

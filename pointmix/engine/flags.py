@@ -45,7 +45,8 @@ def parse_recipe(
     # Otherwise a configuration could name any class in model.kwargs to be imported and called.
     set_parsing_settings(validate_subclass_spec_in_any=False, instantiate_subclass_spec_in_any=False)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, description=kind.__doc__, exit_on_error=False)
+    also = "--import MODULE imports a module of yours first; it may register models, data sources, readers or tasks."
+    parser = ArgumentParser(prog=prog, description=kind.__doc__, epilog=also, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of the keys below; flags win.")
     parser.add_class_arguments(kind)
     for action in parser._actions:

@@ -88,7 +88,7 @@ class Run:
 
 
 class AllProcesses:
-    """Sums and lists over the processes of an accelerator, see `pointmix.tasks.base.Processes`."""
+    """Sums and lists over the processes of an accelerator, see `pointmix.tasks.protocols.Processes`."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -154,7 +154,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
     if optim.ema_decay is not None:
         ema = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=optim.ema_warmup)
     if cfg.compile:
-        model.compile(dynamic=False)  # a new image size is a new graph
+        model.compile(dynamic=False)  # a new input size is a new graph
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
     return Run(

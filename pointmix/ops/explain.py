@@ -28,7 +28,7 @@ class Table(list[dict[str, object]]):
 
 
 def backends(*, explain: str | None = None, like: Tensor | None = None, size: float = 0) -> Table:
-    """The backends, one row each, printed as a table: name, operations, installed, in use, on request, problem.
+    """The backends as dicts of name, operations, installed, in use, on request, problem; they print as a table.
 
     "in use" lists the operations that a backend computes by default, in single precision. Above a limit, the next
     backend that has the operation takes over. "on request" lists what it computes within `use_backend` only.

@@ -105,7 +105,7 @@ class Metric(Protocol[BatchIn]):
         """Add a batch, which is on the device; no gradients are recorded."""
 
     def combine(self, processes: Processes) -> None:
-        """Make what was accumulated that of all processes, some of which may have had no batch."""
+        """Merge what all processes accumulated; some may have had no batch."""
 
     def compute(self) -> Metrics:
         """The metrics, the monitored one among them; ValueError if there was no sample."""

@@ -177,7 +177,7 @@ def test_state_is_plain_numbers(folder):
     torch.save(splits.train.state_dict(), file)
     file.seek(0)
     assert torch.load(file, weights_only=True) == {
-        "images": 30, "global_batch": 4, "seed": 0, "epoch": 0, "batch": 0
+        "samples": 30, "global_batch": 4, "seed": 0, "epoch": 0, "batch": 0
     }  # fmt: skip
 
 

@@ -51,18 +51,18 @@ def test_another_number_of_processes_goes_on_with_the_same_samples():
 
 def test_state_of_other_data_is_refused():
     state = EpochBatches(size=64, batch_size=8, seed=1).state_dict()
-    with pytest.raises(ValueError, match="images 64, but this run has 65"):
+    with pytest.raises(ValueError, match="samples 64, but this run has 65"):
         EpochBatches(size=65, batch_size=8, seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="lies after 3 batches of 8, within a batch of this run; expected a multiple"):
         EpochBatches(size=64, batch_size=8, seed=1, world_size=2).load_state_dict(state | {"batch": 3})
     with pytest.raises(ValueError, match="has epoch -1, expected a whole number"):
         EpochBatches(size=64, batch_size=8, seed=1).load_state_dict(state | {"epoch": -1})
     with pytest.raises(ValueError, match="no 'seed'"):
-        EpochBatches(size=64, batch_size=8, seed=1).load_state_dict({"images": 64, "global_batch": 8})
+        EpochBatches(size=64, batch_size=8, seed=1).load_state_dict({"samples": 64, "global_batch": 8})
 
 
 def test_too_few_images_for_one_batch():
-    with pytest.raises(ValueError, match="7 training images do not fill one batch of 4 x 2 processes"):
+    with pytest.raises(ValueError, match="7 training samples do not fill one batch of 4 x 2 processes"):
         EpochBatches(size=7, batch_size=4, seed=0, world_size=2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from pointmix import PointSet
 from pointmix.data.clouds import PointDataConfig, build_points, build_points_test
 from pointmix.data.clouds import source as cloud_source
+from pointmix.data.dataset import SourceDataset, collate
 from pointmix.data.images import DataConfig, ImageSource, build_data
 from pointmix.data.images import source as image_source
 from pointmix.data.source import SourceRegistry
@@ -113,3 +116,33 @@ def test_a_name_is_registered_once():
         ValueError, match="data.source 'b': expected one of a/NAME, or a source that your own module registers"
     ):
         registry.find("b")
+
+
+def test_targets_keep_their_type():
+    class Numbers:
+        classes: list[str] = []
+
+        def __init__(self, targets):
+            self.targets = targets
+
+        def read(self, index):
+            return index
+
+        def name(self, index):
+            return str(index)
+
+    for targets, dtype in ((np.array([0.25, 0.5]), torch.float32), (np.array([3, 4], np.uint8), torch.int64)):
+        dataset = SourceDataset(source=Numbers(targets), indices=np.arange(2), transform=lambda x: x, seed=None)
+        inputs, found, failures = collate(dataset.__getitems__([(0, 0), (0, 1)]), join=list)
+        assert found.dtype == dtype and found.tolist() == targets.tolist() and (inputs, failures) == ([0, 1], [])
+
+
+def test_classification_refuses_targets_that_are_no_labels():
+    registry = SourceRegistry()
+
+    @registry.register("heights")
+    def open_heights(config, split):
+        return SimpleNamespace(targets=np.array([0.25, 0.5]))
+
+    with pytest.raises(ValueError, match="data.source 'heights' has targets of type float64, expected int64 labels"):
+        registry.open_labeled("heights", None, "train")

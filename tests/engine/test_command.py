@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 
 import pytest
 
-from pointmix.engine.command import TaskParser, flags_of, import_tasks, parse_any, parse_for, train_command
+from pointmix.engine.command import TaskParser, flags_of, import_modules, parse_any, parse_for, train_command
 from pointmix.tasks.base import get_task
 
 IMAGES, POINTS = get_task("classify_images"), get_task("classify_points")
@@ -57,10 +57,10 @@ def test_modules_are_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "a_task_of_mine.py").write_text("LOADED = True\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert import_tasks(["--import", "a_task_of_mine", "--x=1", "--import=json"]) == ["--x=1"]
+    assert import_modules(["--import", "a_task_of_mine", "--x=1", "--import=json"]) == ["--x=1"]
     assert sys.modules.pop("a_task_of_mine").LOADED
     with pytest.raises(ImportError, match="^--import nothing_there: No module named 'nothing_there'$"):
-        import_tasks(["--import", "nothing_there"])
+        import_modules(["--import", "nothing_there"])
 
 
 def test_help_without_a_task_names_the_tasks(capsys):

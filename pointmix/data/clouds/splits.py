@@ -81,9 +81,9 @@ def build_points(
     if batch_size < 1 or eval_batch_size < 1 or seed < 0:
         raise ValueError(f"batch sizes {batch_size}, {eval_batch_size} and seed {seed}: expected at least 1, 1 and 0")
     cfg = resolve(cfg)
-    train = SOURCES.find(cfg.source).open(cfg, "train")
+    train = SOURCES.open_labeled(cfg.source, cfg, "train")
     classes = tuple(train.classes)  # some of them may be missing in test
-    test = SOURCES.find(cfg.source).open(dataclasses.replace(cfg, classes=classes), "test")
+    test = SOURCES.open_labeled(cfg.source, dataclasses.replace(cfg, classes=classes), "test")
     train_names, test_names = _stated_classes(train), _stated_classes(test)
     if cfg.classes is None and train_names and test_names:
         check_same_classes(train_names, test_names, "test")
@@ -129,7 +129,7 @@ def build_points_test(
         raise ValueError(f"batch size {batch_size}: expected at least 1")
     cfg = resolve(cfg)
     check_keep_ratio(keep_ratio, cfg)
-    test = SOURCES.find(cfg.source).open(cfg, "test")
+    test = SOURCES.open_labeled(cfg.source, cfg, "test")
     batches = PartBatches(size=len(test.targets), batch_size=batch_size)
     loader = cloud_loader(cfg, test, np.arange(len(test.targets)), batches, keep_ratio=keep_ratio)
     return loader, test.classes

@@ -94,7 +94,7 @@ def open_split(cfg: DataConfig, split: str | None) -> Source[Image.Image]:
             f"data.source {cfg.source!r} can only be streamed, so runs could not be resumed exactly; "
             "use hfds/NAME, wds/NAME, torch/NAME or an image folder"
         )
-    source = SOURCES.find(cfg.source).open(cfg, split)
+    source = SOURCES.open_labeled(cfg.source, cfg, split)
     if cfg.mask_root is None:
         return source
     mode = MODES[filled(cfg.in_chans)]

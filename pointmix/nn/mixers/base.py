@@ -1,10 +1,10 @@
-"""The contract of a mixer: the only operation of a block that moves information between points.
+"""The contract of a mixer: the operation of a block that moves information between points.
 
 A mixer is an `nn.Module` that a `Block` calls with the features of all points of a stage, a plan and the sets:
 
     x      (N, C) features of the points, normalized, in the window order of the plan
     plan   which points share a window and where its centers are, see `pointmix.layouts.plan`. The same plan serves all
-           blocks of a stage (two plans in turns if the stage shifts its windows)
+           blocks of a stage (two alternating plans if the stage shifts its windows)
     sets   which points belong to one set (one image or cloud), see `pointmix.nn.norm.SetIndex`
 
 It returns (N, C) features in the same order. A mixer that only goes through `plan.window_partition`,
@@ -52,11 +52,11 @@ class ClusteringMixer(Mixer, Protocol):
 
 
 MixerFactory = Callable[[int, int], Mixer | None]
-"""(stage, dim) -> the mixer of one block of this stage, from 0, with `dim` channels; None for a block without mixer."""
+"""(stage, dim) -> the mixer of one block of this stage, from 0, with `dim` channels; None: a block without a mixer."""
 
 
 def check_mixer(mixer: object) -> None:
     """Raise ValueError if a block cannot use it."""
     if mixer is not None and not (isinstance(mixer, nn.Module) and isinstance(mixer, Mixer)):
-        what = "no macs(size)" if isinstance(mixer, nn.Module) else "no nn.Module"
+        what = "no macs(size)" if isinstance(mixer, nn.Module) else "not an nn.Module"
         raise ValueError(f"mixer {type(mixer).__name__} does not fit: {what}; see pointmix.nn.mixers.base")

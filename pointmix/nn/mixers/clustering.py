@@ -15,8 +15,8 @@ from pointmix.layouts.plan import PackedPlan, Plan
 class Form(Enum):
     """How a clustering mixer computes its output. All forms give the same result up to rounding.
 
-    A mixer's `form` method chooses, in this order. Except for the inference kernel the choice depends on the
-    configuration only, not on the points, so that the rounding of a set does not depend on the other sets of its batch.
+    A mixer's `form` method chooses. The choice depends on the configuration, the device and the backends, but never on
+    the number of points, so that the rounding of a set does not depend on the other sets of its batch.
     """
 
     REFERENCE = "the equations as they are written: with reference=True"
@@ -27,7 +27,7 @@ class Form(Enum):
 
 
 class RowArgs(TypedDict):
-    """The arguments by which clustering operations are told of windows that are rows."""
+    """Window arguments of the clustering operations, for windows in rows."""
 
     row_window: Tensor | None
     valid: Tensor | None
@@ -35,7 +35,7 @@ class RowArgs(TypedDict):
 
 
 class WindowArgs(TypedDict, total=False):
-    """Those of windows that are rows, or that lie one after the other."""
+    """Window arguments of the clustering operations, for windows in rows or packed one after the other."""
 
     ptr: Tensor
     row_window: Tensor | None
@@ -44,12 +44,12 @@ class WindowArgs(TypedDict, total=False):
 
 
 def row_args(plan: Plan) -> RowArgs:
-    """The arguments by which clustering operations are told of windows that are rows."""
+    """Window arguments of the clustering operations for a plan with rows."""
     return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}
 
 
 def window_args(plan: Plan | PackedPlan) -> WindowArgs:
-    """The arguments by which clustering operations are told of the windows."""
+    """Window arguments of the clustering operations for any plan."""
     if isinstance(plan, PackedPlan):
         return {"ptr": plan.ptr, "center_valid": plan.center_valid}
     return {"row_window": plan.row_window, "valid": plan.valid, "center_valid": plan.center_valid}

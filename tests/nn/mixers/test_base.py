@@ -128,7 +128,7 @@ def test_a_network_without_mixers_trains_and_is_counted():
     )
 
 
-@pytest.mark.parametrize("mixer, message", [(nn.Identity(), "no macs"), (lambda x, plan, sets: x, "no nn.Module")])
+@pytest.mark.parametrize("mixer, message", [(nn.Identity(), "no macs"), (lambda x, plan, sets: x, "not an nn.Module")])
 def test_what_is_no_mixer_is_refused(mixer, message):
     with pytest.raises(ValueError, match=f"^mixer .* does not fit: {message}"):
         Block(8, mixer, mlp_ratio=2, drop_path=0.0, layer_scale=1.0)
