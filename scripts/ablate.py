@@ -47,6 +47,7 @@ class Recipe:
     folder: Path
     text: str | None = None
     task: str = DEFAULT_TASK
+    imports: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         usage="ablate.py YAML [YAML ...] [--seeds N ...] [--base YAML] [--jobs N] [--minutes M] [--task TASK] "
-        "[--out OUT] [flags]",
+        "[--import MODULE] [--out OUT] [flags]",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default 1 2 3")
     parser.add_argument("--base", type=Path, metavar="YAML", help="the recipe that YAML files without data change")
@@ -93,6 +94,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         raise ValueError(message)
 
     parser.error = refuse
+    from pointmix.engine.command import import_modules, split_imports
+
+    imports = tuple(f"--import={module}" for module in split_imports(argv)[0])
+    argv = import_modules(argv)
     first = next((i for i, arg in enumerate(argv) if arg.startswith("-")), len(argv))
     args, flags = parser.parse_known_args(argv[first:])
     files = [Path(name) for name in argv[:first]]
@@ -117,7 +122,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[Recipe]]:
         if text is not None and (out / file.name).resolve() == file.resolve():
             raise ValueError(f"{file} would be overwritten by what it comes to with --base; choose another --out")
         recipes.append(
-            Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text, args.task)
+            Recipe(file if text is None else out / file.name, tuple(flags), out / file.stem, text, args.task, imports)
         )
     return args, recipes
 
@@ -165,7 +170,7 @@ def fit_steps(recipes: list[Recipe], *, minutes: float, jobs: int) -> tuple[list
         if known_speed(recipe, jobs) is None:
             print(f"measuring the speed of {recipe.name}", flush=True)
             own = [f"--out={recipe.folder.parent}", f"--jobs={jobs}", f"--task={recipe.task}"]
-            command = [sys.executable, __file__, str(recipe.file), *recipe.flags, *own]
+            command = [sys.executable, __file__, str(recipe.file), *recipe.flags, *recipe.imports, *own]
             commands = {k: [*command, f"--measure={k}"] for k in range(jobs)}  # as many at once as train at once
             logs = {k: recipe.folder / f"speed{k}.log" for k in commands}
             for k, code in run_all(commands, logs, jobs=jobs):
@@ -257,7 +262,7 @@ def ablate(argv: list[str]) -> list[str]:
     by_name = {recipe.name: recipe for recipe in recipes}
     todo = [key for key, metrics in results.items() if metrics is None]
     start = [sys.executable, str(TRAIN), f"--task={args.task}"]
-    commands = {(name, seed): [*start, *by_name[name].train_flags(seed)] for name, seed in todo}
+    commands = {(name, seed): [*start, *by_name[name].imports, *by_name[name].train_flags(seed)] for name, seed in todo}
     logs = {(name, seed): by_name[name].folder / f"seed{seed}.log" for name, seed in todo}
     print(f"{len(todo)} trainings, {len(results) - len(todo)} finished before", flush=True)
     for done, ((name, seed), code) in enumerate(run_all(commands, logs, jobs=args.jobs), start=1):

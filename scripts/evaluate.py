@@ -14,10 +14,9 @@ The flags --data.* are those of the training.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import warnings
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +38,23 @@ def make_parser() -> TaskParser:
     parser.add_argument("--run", metavar="RUN", help="one more run")
     add_model_arguments(parser)
     kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'
-    parser.add_argument("--kwargs", type=json.loads, metavar="JSON", help=kwargs)
+    parser.add_argument("--kwargs", type=model_arguments, metavar="JSON", help=kwargs)
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="samples a step (default 64)")
     parser.add_argument("--out", metavar="FILE", help="JSON file for the results; with --keep a PNG, CSV and JSON")
     return parser
+
+
+def model_arguments(text: str) -> dict[str, Any]:
+    """The value of --kwargs: JSON, or YAML as in {keep_cells: occupied}."""
+    from pointmix.engine.recipes import load_yaml
+
+    try:
+        found = load_yaml(text, "--kwargs")
+    except ValueError as e:
+        raise ArgumentTypeError(str(e)) from e
+    if not isinstance(found, dict):
+        raise ArgumentTypeError(f'expected arguments by name, such as {{"absent": "nearest"}}, got {text}')
+    return found
 
 
 def split_data_flags(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -93,7 +105,7 @@ def evaluate(argv: list[str]) -> None:
         open_model(run=runs[0] if runs else None, model=args.model, checkpoint=args.checkpoint)  # says what is wrong
     opened: list[tuple[str, nn.Module, Info, Any]] = []
     for run, name in zip(runs, short_names(runs), strict=True):
-        model, info = open_model(run=run, kwargs=args.kwargs, device=device)
+        model, info = open_model(run=run, task=args.task, kwargs=args.kwargs, device=device)
         opened.append((name, model, info, changed_data(get_task(info["task"]).data_config(info), data_flags)))
         if (first := opened[0][2])["task"] != info["task"]:
             raise ValueError(f"{runs[0]} is of {first['task']}, {run} of {info['task']}; expected runs of one task")

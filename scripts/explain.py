@@ -43,7 +43,7 @@ def explain(argv: list[str]) -> None:
     check_place(args.out)
     device, run = pick_device(args.device), None
     if args.run is not None:
-        run = open_model(run=args.run, model=args.model, checkpoint=args.checkpoint, device=device)
+        run = open_model(run=args.run, model=args.model, task=args.task, checkpoint=args.checkpoint, device=device)
     task = get_task(run[1]["task"] if run else args.task or task_for(args, argv))
     args = parse_for(task, make_parser, "explain", argv, what=args.run or args.file)
     args.device = device

@@ -44,7 +44,11 @@ def predict(argv: list[str]) -> None:
 
     argv = import_modules(argv)
     args = parse_any(make_parser, "predict", argv)
-    named = {"model": args.model, "task": args.task or DEFAULT_TASK, "checkpoint": args.checkpoint}
+    named = {
+        "model": args.model,
+        "task": args.task or (None if args.run else DEFAULT_TASK),
+        "checkpoint": args.checkpoint,
+    }
     model, info = open_model(run=args.run, **named, device=pick_device(args.device))
     task = get_task(info["task"])
     args = parse_for(task, make_parser, "predict", argv, what=args.run or args.model)

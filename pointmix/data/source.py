@@ -97,11 +97,10 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         Raises:
             ValueError: if there is none; the message lists all names.
         """
-        prefix = name.partition("/")[0]
-        if prefix not in self._entries:
+        if name not in self:
             own = "or a source that your own module registers (--import MODULE)"
             raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
-        return self._entries[prefix][1]
+        return self._entries[name.partition("/")[0]][1]
 
     def open_labeled(self, name: str, config: Config, split: Split) -> Source[Sample]:
         """A split of the source of this name, for classification.
@@ -115,7 +114,8 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         return source
 
     def __contains__(self, name: str) -> bool:
-        return name.partition("/")[0] in self._entries
+        prefix, _, rest = name.partition("/")
+        return prefix in self._entries and ("/" in self._entries[prefix][0] or not rest)
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in self._entries.values())

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, get_task, list_tasks
 from pointmix.utils.cli import exit_code
 
-IMPORT = "import a module that registers a task or a data source, such as my_package.my_task; may be repeated"
+IMPORT = "import a module of yours that registers a task, model, data source or reader; may be repeated"
 
 
 def train_command(argv: list[str], *, task: str | None = None, prog: str, embedded: str | None = None) -> int:
@@ -46,18 +46,24 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
     train_all(cfg, recipe=recipe)
 
 
+def split_imports(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The modules of --import flags, and the other flags."""
+    parser = TaskParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--import", dest="modules", action="append", default=[])
+    args, rest = parser.parse_known_args(argv)
+    return args.modules, rest
+
+
 def import_modules(argv: list[str]) -> list[str]:
     """Import the modules of --import flags, from the current folder, too; returns the other flags.
 
     Raises:
         ImportError: a module cannot be imported.
     """
-    parser = TaskParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--import", dest="modules", action="append", default=[])
-    args, rest = parser.parse_known_args(argv)
-    if args.modules and os.getcwd() not in sys.path:
+    modules, rest = split_imports(argv)
+    if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    for module in args.modules:
+    for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as e:

@@ -41,7 +41,7 @@ def open_model(
     Args:
         run: a run folder, or the model.safetensors of one.
         model: instead of a run, the name of a network.
-        task: name of the task that opens `model`; a run names its own.
+        task: name of the task that opens `model`; a run names its own, which must be this one.
         checkpoint: weights for `model`; without them they are random, with a warning.
         kwargs: arguments of the network, in place of the run's own.
         data: see `pointmix.tasks.base.Task.open_named`.
@@ -55,7 +55,10 @@ def open_model(
     if run is not None and checkpoint is not None:
         raise ValueError("--checkpoint goes with --model; a run has its own weights")
     if run is not None:
-        return load_run(run, device=device, kwargs=kwargs)
+        network, info = load_run(run, device=device, kwargs=kwargs)
+        if task is not None and task != info["task"]:
+            raise ValueError(f"{run} is a run of {info['task']}, got --task {task}")
+        return network, info
     if model is None or task is None:
         raise ValueError(f"--model {model} does not say its task; expected one of {', '.join(list_tasks())} as --task")
     network, info = get_task(task).open_named(model, checkpoint=checkpoint, kwargs=kwargs, data=data)

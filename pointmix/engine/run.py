@@ -94,7 +94,9 @@ class AllProcesses:
         self.accelerator = accelerator
 
     def sum(self, x: Tensor) -> Tensor:
-        return self.accelerator.reduce(x.to(self.accelerator.device), "sum")
+        device = self.accelerator.device
+        x = x.float() if device.type == "mps" and x.dtype == torch.float64 else x  # mps has no float64
+        return self.accelerator.reduce(x.to(device), "sum")
 
     def gather(self, items: list[Item]) -> list[Item]:
         return gather_object(items)

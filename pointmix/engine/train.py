@@ -23,7 +23,7 @@ from rich.console import Console
 
 from pointmix.engine import checkpoint, states
 from pointmix.engine.determinism import deterministic
-from pointmix.engine.finish import draw_pictures, finish, missing_pictures
+from pointmix.engine.finish import CURVES, draw_pictures, finish, missing_pictures
 from pointmix.engine.lock import RunLock, lock
 from pointmix.engine.log import Log
 from pointmix.engine.loop import fit
@@ -133,7 +133,7 @@ def _show_finished(
 
 def _prepare_folder(run: Run) -> None:
     """Remove the results of a shorter or an earlier run, and write the configuration."""
-    for name in (*_earlier_pictures(run.folder), "metrics.json"):
+    for name in (*_earlier_pictures(run.folder), CURVES, "metrics.json"):
         (run.folder / name).unlink(missing_ok=True)
     if run.cfg.restart:  # else this run, once resumed, could continue the earlier one
         states.discard(run.folder / states.FOLDER)

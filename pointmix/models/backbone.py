@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -322,7 +323,7 @@ class PointBackbone(ClassifierBase):
 
 def per_stage(value: int | Sequence[int], stages: int) -> Sequence[int]:
     """A setting for each stage, from one number for all or a list."""
-    return value if isinstance(value, Sequence) else (value,) * stages
+    return (int(value),) * stages if isinstance(value, Integral) else cast(Sequence[int], value)
 
 
 def check_stages(depths: Sequence[int], **settings: Sequence[object]) -> None:

@@ -109,10 +109,11 @@ class Implementation:
 
 @dataclass
 class Operation:
-    """The implementations of an operation, in the order in which they are tried, and the functions imported so far."""
+    """The implementations of an operation, in the order in which they are tried, and what was imported so far."""
 
     implementations: dict[str, Implementation] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)  # why a module of an implementation does not load
     inference: bool = False  # whether one of them is for inference only
 
 
@@ -127,6 +128,7 @@ def register(op: str, *implementations: Implementation) -> None:
     for implementation in implementations:
         operation.implementations[implementation.backend.name] = implementation
         operation.functions.pop(implementation.backend.name, None)
+        operation.faults.pop(implementation.backend.name, None)
         operation.inference |= implementation.inference
         BACKENDS.setdefault(implementation.backend.name, implementation.backend)
 
@@ -191,7 +193,13 @@ def _select(op: str, device: str, dtype: torch.dtype, size: float, obstacle: str
             continue
         if name not in operation.functions:
             module, function = implementation.function.split(":")
-            operation.functions[name] = getattr(import_module(module), function)
+            try:
+                operation.functions[name] = getattr(import_module(module), function)
+            except Exception as error:  # such as another version of a library
+                operation.faults[name] = f"does not load: {(str(error) or type(error).__name__).splitlines()[0]}"
+                if name == requested:
+                    raise ImportError(f"backend '{name}' {operation.faults[name]}", name=name) from error
+                continue
         return name
     return ""
 
@@ -223,7 +231,7 @@ def rejection(
         return f"takes up to {implementation.limit} {implementation.unit}, got {size}"
     if implementation.inference and obstacle:
         return obstacle
-    return implementation.backend.problem
+    return implementation.backend.problem or operation.faults.get(name, "")
 
 
 def inference_obstacle(tensors: tuple[Tensor, ...]) -> str:

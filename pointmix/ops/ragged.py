@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -73,8 +75,10 @@ def as_ptr(what: str, ptr: Int[Tensor, "B1"] | Sequence[int], device: torch.devi
     """A list or tuple of integers as a tensor; tensors are returned as they are."""
     if isinstance(ptr, Tensor):
         return ptr
-    if isinstance(ptr, (list, tuple)) and all(isinstance(i, int) for i in ptr):
-        return torch.tensor(ptr, dtype=torch.int64, device=device)
+    if isinstance(ptr, np.ndarray):
+        ptr = ptr.tolist()
+    if isinstance(ptr, (list, tuple)) and all(isinstance(i, Integral) and not isinstance(i, bool) for i in ptr):
+        return torch.tensor([int(i) for i in ptr], dtype=torch.int64, device=device)
     raise ValueError(f"{what}: ptr must be a tensor or a list of integers, got {ptr!r}")
 
 

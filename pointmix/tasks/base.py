@@ -269,6 +269,6 @@ def task_of(cfg: RunConfig) -> AnyTask:
         ValueError: there is none.
     """
     for task in _TASKS.values():
-        if type(cfg) is task.config:
+        if isinstance(cfg, task.config):
             return task
     raise ValueError(f"no registered task has the configuration {type(cfg).__name__}; see pointmix.tasks.base")

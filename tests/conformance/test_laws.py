@@ -115,7 +115,7 @@ def test_grid_is_sparse_grid_with(flags, size):
         dict(pad="always"),
         dict(coords=True),
         dict(cat_norm=True),
-        dict(lift="released"),
+        dict(expmap="released"),
         dict(alpha="softplus"),
         dict(curvature=10.0, learn_curvature=True),
         dict(global_centers_per_side=(3, None, 2, 2)),

@@ -137,6 +137,15 @@ def test_targets_keep_their_type():
         assert found.dtype == dtype and found.tolist() == targets.tolist() and (inputs, failures) == ([0, 1], [])
 
 
+def test_only_sources_with_a_prefix_take_a_longer_name():
+    registry = SourceRegistry()
+    registry.register("digits")(lambda config, split: None)
+    registry.register("hfds/NAME")(lambda config, split: None)
+    assert "digits" in registry and "hfds/mnist" in registry and "digits/typo" not in registry
+    with pytest.raises(ValueError, match="data.source 'digits/typo': expected one of digits, hfds/NAME"):
+        registry.find("digits/typo")
+
+
 def test_classification_refuses_targets_that_are_no_labels():
     registry = SourceRegistry()
 

@@ -110,6 +110,8 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--run", "run", "--data.wrong", "1"], "data.wrong"),
         (["--run", "run", "--batch_size", "many"], "batch_size"),
         (["--run", "run", "--batch_size", "0"], "batch size 0"),
+        (["--run", "run", "--kwargs", "[1]"], "expected arguments by name"),
+        (["--run", "run", "--task", "classify_points"], "is a run of classify_images, got --task classify_points"),
         (["--run", "run", "--device", "nonsense"], "no device 'nonsense' here"),
         (["--run", "run", "--device", "meta"], "no device 'meta' here"),
         ([], "one of --run and --model"),

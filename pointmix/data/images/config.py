@@ -133,7 +133,8 @@ def filled(value: T | None) -> T:
 def keep_range(config: DataConfig) -> tuple[float, float]:
     """The smallest and the largest visible fraction of an image."""
     keep = config.keep_ratio
-    return (keep, keep) if isinstance(keep, int | float) else keep
+    low, high = (keep, keep) if isinstance(keep, int | float) else keep  # a list, if read back from JSON
+    return low, high
 
 
 def is_partial(config: DataConfig) -> bool:

@@ -20,7 +20,7 @@ from pointmix.ops.clustering import (
     update_centers,
 )
 from pointmix.ops.context import context_cluster, nearest
-from pointmix.ops.dispatch import choose
+from pointmix.ops.dispatch import choose, has_tangent
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
@@ -84,7 +84,8 @@ class ContextCluster(nn.Module):
         """The form and, for the inference kernel, the function."""
         if self.reference:
             return Form.REFERENCE, None
-        if fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim):
+        kernel_exists = fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim)
+        if kernel_exists and not has_tangent(x, *self.weights()):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL, None
         if 2 * plan.centers > self.head_dim or self.center_updates:
             return Form.PRODUCTS, None

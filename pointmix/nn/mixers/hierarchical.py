@@ -19,6 +19,7 @@ from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, fused
 from pointmix.ops.clustering.products import Similarity
 from pointmix.ops.context import context_soft
+from pointmix.ops.dispatch import has_tangent
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.ops.similarity import cosine, negative_distance
@@ -123,11 +124,12 @@ class ClusterMixer(nn.Module):
             return None
         return nn.Parameter(torch.zeros(self.heads, centers, size, size))
 
-    def form(self) -> Form:
+    def form(self, x: Float[Tensor, "N C"]) -> Form:
         """The form that `forward` takes."""
         if self.reference:
             return Form.REFERENCE
-        if fused("cluster_soft", self.qv.weight, self.centers, self.head_dim):
+        kernel_exists = fused("cluster_soft", self.qv.weight, self.centers, self.head_dim)
+        if kernel_exists and not has_tangent(x, *self.parameters()):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL
         m, c, d = self.centers, self.qv.in_features, self.head_dim
         few = 3 * m * c <= d * (2 * c + 3 * m)  # multiply-adds at the centers, and at the points
@@ -136,7 +138,7 @@ class ClusterMixer(nn.Module):
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
-        form = self.form()
+        form = self.form(x)
         if form is Form.REFERENCE:
             return self._reference(x, plan, sets)
         if form is Form.AT_CENTERS:

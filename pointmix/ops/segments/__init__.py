@@ -26,8 +26,8 @@ for _op in __all__:
 
 
 def _other(op: str, x: Tensor) -> Callable[..., Tensor] | None:
-    """A requested backend's function; None for integers, such as counts, whose sums are exact in torch."""
-    return choose(op, x) if x.is_floating_point() else None
+    """A requested backend's function; None while compiling, and for integers, whose sums are exact in torch."""
+    return choose(op, x) if x.is_floating_point() and not torch.compiler.is_compiling() else None
 
 
 @sums_in_float32

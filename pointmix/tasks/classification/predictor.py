@@ -45,8 +45,8 @@ class ClassPredictor:
         self.names: list[str] = []
 
     def predict(self, path: str) -> list[tuple[str, ...]]:
-        x = self.read(path).to(self.device)
-        logits = self.model(x)[0].float()  # (K,)
+        x = self.read(path)
+        logits = self.model(x.to(self.device))[0].float()  # (K,)
         if not torch.isfinite(logits).all():
             raise ValueError(f"the output for {path} is not finite; are the weights whole?")
         if self.args.clusters:
@@ -59,5 +59,5 @@ class ClassPredictor:
     def finish(self) -> list[str]:
         if not self.inputs:
             return []
-        self.draw(self.inputs, self.names, self.args.clusters)
+        self.draw([x.to(self.device) for x in self.inputs], self.names, self.args.clusters)
         return [f"clusters in {self.args.clusters}"]

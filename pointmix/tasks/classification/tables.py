@@ -61,7 +61,7 @@ def write_curve(
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
         curves.setdefault(r["name"], []).append((r["keep"], r[key]))
-    draw_keep_curve(png, curves, title=title, score=shown.label, chance=1 / len(results[0]["classes"]))
+    draw_keep_curve(png, curves, title=title, score=shown.label, chance=1 / results[0]["num_classes"])
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

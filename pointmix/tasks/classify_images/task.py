@@ -175,7 +175,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
             "keep": low if low == high else [low, high],
             "mask": cfg.mask_root or (cfg.mask if low < 1 else None),
         }
-        return Measurement(model, test, TopAccuracy(prepare=prepare), settings | {"classes": classes})
+        return Measurement(model, test, TopAccuracy(prepare=prepare), settings | {"num_classes": len(classes)})
 
     def curve_title(self, results: list[Metrics]) -> str:
         kinds = sorted({r["mask"] for r in results if r["mask"]})

@@ -142,7 +142,9 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
             test, classes = build_points_test(cfg, **size)
         check_classes(info, classes)
         network, metric = voting(model, args.votes, cfg), self.build_metric(info)
-        return Measurement(network, test, metric, {"keep": keep, "votes": args.votes, "classes": names})
+        return Measurement(
+            network, test, metric, {"keep": keep, "votes": args.votes, "num_classes": len(names), "classes": names}
+        )
 
     def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]

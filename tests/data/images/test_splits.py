@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from pointmix.data.images.config import DataConfig
+from pointmix.data.images.config import DataConfig, is_partial, keep_range
 from pointmix.data.images.resolve import resolve
 from pointmix.data.images.splits import build_data, build_test
 from pointmix.data.splits import stratified_split
@@ -228,3 +229,12 @@ def test_training_masks_follow_from_seed_epoch_and_image(folder):
 
     assert torch.equal(masks(0, 1), masks(0, 1, workers=1))
     assert not torch.equal(masks(0, 1), masks(0, 2)) and not torch.equal(masks(0, 1), masks(1, 1))
+
+
+def test_settings_read_back_from_json_are_the_same():
+    for ratio in (1.0, (1.0, 1.0), (0.5, 1.0)):
+        config = DataConfig(keep_ratio=ratio)
+        back = DataConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
+        assert keep_range(back) == keep_range(config) and is_partial(back) == is_partial(config) == (
+            ratio == (0.5, 1.0)
+        )

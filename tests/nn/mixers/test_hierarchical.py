@@ -200,10 +200,11 @@ def test_switches_are_those_of_the_network_of_images(switches, head_dim, referen
 
 
 def test_form():
-    assert mixer_of(8).form() is mixer_of(8, upper_geometry="euclidean").form() is Form.AT_CENTERS
-    assert mixer_of(8, reference=True).form() is Form.REFERENCE
+    x = torch.zeros(4, 8)
+    assert mixer_of(8).form(x) is mixer_of(8, upper_geometry="euclidean").form(x) is Form.AT_CENTERS
+    assert mixer_of(8, reference=True).form(x) is Form.REFERENCE
     for mixer in (mixer_of(2), mixer_of(8, geometry="hyperbolic"), mixer_of(8, cat_norm=True)):
-        assert mixer.form() is Form.PRODUCTS
+        assert mixer.form(x) is Form.PRODUCTS
 
 
 # ---- holes ----------------------------------------------------------------------------------------------------------
