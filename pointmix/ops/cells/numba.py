@@ -61,13 +61,13 @@ kernel_cells = operator(
     lambda cell, ptr, size, new, new_ptr, stride, kernel, padding: cell.new_empty(new.shape[0], kernel * kernel),
 )
 window_order = operator(
-    "numba_window_order(Tensor cell, Tensor ptr, Tensor size, SymInt folds, SymInt centers) "
+    "numba_window_order(Tensor cell, Tensor ptr, Tensor size, SymInt windows_per_side, SymInt centers_per_side) "
     "-> (Tensor, Tensor, Tensor)",
     _tensors("window_order"),
-    lambda cell, ptr, size, folds, centers: (
+    lambda cell, ptr, size, windows_per_side, centers_per_side: (
         cell.new_empty(cell.shape[0]),
         cell.new_empty(dynamic_size()),
-        cell.new_empty(cell.shape[0], centers * centers, dtype=torch.bool),
+        cell.new_empty(cell.shape[0], centers_per_side * centers_per_side, dtype=torch.bool),
     ),
 )
 window_rows = operator(

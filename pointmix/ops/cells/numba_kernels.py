@@ -200,24 +200,24 @@ def kernel_cells(
 
 @compiled
 def window_order(
-    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], folds: int, centers: int
+    cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], windows_per_side: int, centers_per_side: int
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:
     """Points window by window, the number of points of each window, and the centers around which each point lies."""
     check(cell, ptr, size)
-    window, counts = np.empty(len(cell), np.int64), np.zeros(len(size) * folds * folds, np.int64)
+    window, counts = np.empty(len(cell), np.int64), np.zeros(len(size) * windows_per_side * windows_per_side, np.int64)
     for b in range(len(size)):
-        down, right = min(size[b, 0], folds), min(size[b, 1], folds)
+        down, right = min(size[b, 0], windows_per_side), min(size[b, 1], windows_per_side)
         for n in range(ptr[b], ptr[b + 1]):
             row, col = cell[n, 0] * down // size[b, 0], cell[n, 1] * right // size[b, 1]
-            window[n] = (b * folds + row) * folds + col
+            window[n] = (b * windows_per_side + row) * windows_per_side + col
             counts[window[n]] += 1
     at, windows, begin = np.empty_like(counts), 0, 0
     for key in range(len(counts)):
         at[key], begin = begin, begin + counts[key]
         if counts[key] > 0:
             counts[windows], windows = counts[key], windows + 1
-    order, members = np.empty(len(cell), np.int64), np.empty((len(cell), centers * centers), np.bool_)
-    around = np.empty((2, centers), np.bool_)
+    order, members = np.empty(len(cell), np.int64), np.empty((len(cell), centers_per_side * centers_per_side), np.bool_)
+    around = np.empty((2, centers_per_side), np.bool_)
     for b in range(len(size)):
         for n in range(ptr[b], ptr[b + 1]):
             place = at[window[n]]
@@ -225,15 +225,15 @@ def window_order(
             order[place] = n
             for axis in range(2):
                 side, x = size[b, axis], cell[n, axis]
-                parts = min(side, folds)
+                parts = min(side, windows_per_side)
                 part = x * parts // side
                 start, end = -(-part * side // parts), -(-(part + 1) * side // parts)
-                for i in range(centers):
-                    low, high = i * (end - start) // centers, -(-(i + 1) * (end - start) // centers)
+                for i in range(centers_per_side):
+                    low, high = i * (end - start) // centers_per_side, -(-(i + 1) * (end - start) // centers_per_side)
                     around[axis, i] = low <= x - start < high
-            for i in range(centers):
-                for j in range(centers):
-                    members[place, i * centers + j] = around[0, i] and around[1, j]
+            for i in range(centers_per_side):
+                for j in range(centers_per_side):
+                    members[place, i * centers_per_side + j] = around[0, i] and around[1, j]
     return order, counts[:windows].copy(), members
 
 
