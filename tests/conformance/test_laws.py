@@ -364,7 +364,7 @@ def test_uneven_windows_differ_by_one_at_most(size):
             assert len(counts) == parts and counts.sum() == side and counts.max() - counts.min() <= 1
         plan = stage.plan(found.points)
         even = [
-            side % parts == 0 and side // parts >= stage.centers
+            side % parts == 0 and side // parts >= stage.centers_per_side
             for side, parts in zip(lattice, windows_per_side, strict=True)
         ]
         assert isinstance(plan, UniformPlan) == all(even)

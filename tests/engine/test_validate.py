@@ -69,7 +69,7 @@ CHANGES = {
     "no loader": (lambda s: s["processes"][0].update(loader=None), "loader is missing in the middle"),
     "loader's epoch": (lambda s: s["processes"][0]["loader"].update(epoch=2), r"batch \(2, 3\), expected \(1, 3\)"),
     "loader's batch": (lambda s: s["processes"][0]["loader"].update(batch=4), r"at epoch and batch \(1, 4\)"),
-    "loader's data": (lambda s: s["processes"][0]["loader"].update(images=5), "images 5, but this run has"),
+    "loader's data": (lambda s: s["processes"][0]["loader"].update(samples=5), "samples 5, but this run has"),
 }  # fmt: skip
 
 
