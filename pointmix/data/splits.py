@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import numpy as np
 from jaxtyping import Int
+
+from pointmix.data.loader import BatchLoader
+
+Inputs = TypeVar("Inputs")
+
+
+class LoaderSplits(Generic[Inputs]):
+    """What the splits of images and of clouds have in common: loaders of (inputs, targets int64 (B,)) batches."""
+
+    train: BatchLoader[Inputs]
+    val: BatchLoader[Inputs] | None
+    test: BatchLoader[Inputs]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the order and the augmentation of the next pass over train; call it before every epoch."""
+        self.train.set_epoch(epoch)
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """(file, reason) of every damaged sample that this process has found so far."""
+        loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
+        return sorted({failure for loader in loaders for failure in loader.failed.items()})
 
 
 def stratified_split(

@@ -263,12 +263,13 @@ def get_task(name: str) -> AnyTask:
 
 
 def task_of(cfg: RunConfig) -> AnyTask:
-    """The registered task whose configuration this is.
+    """The registered task whose configuration this is; that of the nearest base class, if it has no task of its own.
 
     Raises:
         ValueError: there is none.
     """
-    for task in _TASKS.values():
-        if isinstance(cfg, task.config):
-            return task
+    tasks = {task.config: task for task in _TASKS.values()}
+    for kind in type(cfg).__mro__:
+        if kind in tasks:
+            return tasks[kind]
     raise ValueError(f"no registered task has the configuration {type(cfg).__name__}; see pointmix.tasks.base")

@@ -24,7 +24,7 @@ KNN = OPERATIONS["knn"].implementations["numba"]
 def restored(monkeypatch):
     """Operations and backends that tests may change."""
     copies = {
-        op: replace(o, implementations=dict(o.implementations), functions=dict(o.functions))
+        op: replace(o, implementations=dict(o.implementations), functions=dict(o.functions), faults=dict(o.faults))
         for op, o in OPERATIONS.items()
     }
     monkeypatch.setattr(dispatch, "OPERATIONS", copies)
@@ -69,6 +69,17 @@ def test_backends_print_as_a_table(monkeypatch):
     assert head.split() == "backend installed in use for, or how to install".split()
     assert reference.startswith("torch ") and numba.split(maxsplit=2) == ["numba", "yes", "knn on cpu"]
     assert absent.split(maxsplit=2) == ["no_such_library", "no", "not installed: pip install no-such-library"]
+
+
+def test_a_module_that_does_not_load_leaves_the_next_implementation():
+    broken = Implementation(Backend("json", "part of Python"), "no_such_module:knn", default=("cpu",))
+    set_implementations("knn", broken, KNN)
+    assert choose("knn", POS, size=1) is not None and choose("knn", POS, size=1).__module__ != "no_such_module"
+    reasons = {name: row["reason"] for name, row in rows(explain="knn").items()}
+    assert reasons["json"].startswith("does not load: No module named 'no_such_module'")
+    register("knn", broken)  # registered again, it is tried again
+    with use_backend("json"), pytest.raises(ImportError, match="backend 'json' does not load: No module named"):
+        choose("knn", POS, size=1)
 
 
 def test_backends_that_are_no_default_are_picked_on_request_only(monkeypatch):

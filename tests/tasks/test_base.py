@@ -42,6 +42,17 @@ def test_a_task_from_outside_is_an_equal():
 
 
 @pytest.mark.usefixtures("registry")
+def test_a_configuration_belongs_to_the_task_of_its_nearest_class():
+    class Derived(ClassifyImagesConfig):
+        pass
+
+    get_task("classify_images")
+    assert task_of(Derived()) is get_task("classify_images")
+    register_task("other")(other_task(config=Derived))
+    assert task_of(Derived()) is get_task("other") and task_of(ClassifyImagesConfig()) is get_task("classify_images")
+
+
+@pytest.mark.usefixtures("registry")
 def test_a_name_is_taken_once():
     first = register_task("other")(other_task())
     register_task("other")(first)  # a module that is imported again

@@ -15,12 +15,12 @@ from pointmix.data.clouds.source import SOURCES
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import Source
-from pointmix.data.splits import check_same_classes, stratified_split
+from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_split
 from pointmix.pointset import PointSet
 
 
 @dataclass(frozen=True)
-class PointSplits:
+class PointSplits(LoaderSplits[PointSet]):
     """Loaders over (PointSet of B clouds, targets int64 (B,)), and what a model and a report need to know.
 
     Args:
@@ -39,10 +39,6 @@ class PointSplits:
     config: PointDataConfig
 
     @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train)
-
-    @property
     def in_chans(self) -> int:
         """Feature channels: 0 for bare positions."""
         return FEATURE_CHANNELS[self.config.features]
@@ -51,15 +47,6 @@ class PointSplits:
     def model_kwargs(self) -> dict[str, int]:
         """Arguments of `create_model` that follow from the data."""
         return {"num_classes": len(self.classes), "in_chans": self.in_chans, "coord_dims": 3}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the order and the augmentation of the next pass over train; call it before every epoch."""
-        self.train.set_epoch(epoch)
-
-    def skipped(self) -> list[tuple[str, str]]:
-        """(cloud, reason) of every damaged cloud that this process has found so far."""
-        loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
-        return sorted({failure for loader in loaders for failure in loader.failed.items()})
 
 
 def build_points(

@@ -19,13 +19,13 @@ from pointmix.data.images.source import SOURCES
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import Source
-from pointmix.data.splits import check_same_classes, stratified_split
+from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_split
 from pointmix.io.image_files import MODES
 from pointmix.pointset import PointSet
 
 
 @dataclass(frozen=True)
-class ImageSplits:
+class ImageSplits(LoaderSplits[ByteImages]):
     """Loaders over (images, targets int64 (B,)), and what a model and a report need to know.
 
     Images are bytes until `images.to(device)` makes them float32 (B, C, H, W), see
@@ -47,10 +47,6 @@ class ImageSplits:
     config: DataConfig
 
     @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train)
-
-    @property
     def in_chans(self) -> int:
         return filled(self.config.in_chans)
 
@@ -69,15 +65,6 @@ class ImageSplits:
     def partial(self, images: Float[Tensor, "B C H W"], *, coord_mode: str = "inclusive") -> Tensor | PointSet:
         """A batch on its device as input of a model: the images, or the visible points of partial ones."""
         return partial_points(images, coord_mode=coord_mode) if is_partial(self.config) else images
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the order and the augmentation of the next pass over train; call it before every epoch."""
-        self.train.set_epoch(epoch)
-
-    def skipped(self) -> list[tuple[str, str]]:
-        """(file, reason) of every damaged image that this process has found so far."""
-        loaders = [loader for loader in (self.train, self.val, self.test) if loader is not None]
-        return sorted({failure for loader in loaders for failure in loader.failed.items()})
 
 
 STREAMED = ("tfds", "hfids")  # timm's readers without random access
