@@ -43,9 +43,7 @@ class SetDropPath(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], sets: SetIndex) -> Float[Tensor, "N C"]:
         if not self.active:
             return x
-        scale = x.new_empty(sets.num_sets, 1).bernoulli_(1 - self.rate)  # (B, 1)
-        if self.rate < 1:
-            scale.div_(1 - self.rate)
+        scale = x.new_empty(sets.num_sets, 1).bernoulli_(1 - self.rate).div_(1 - self.rate)  # (B, 1)
         return x * sets.broadcast(scale)
 
     def extra_repr(self) -> str:

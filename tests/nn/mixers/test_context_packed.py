@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pointmix import PointSet
 from pointmix.layouts.cloud import Cloud
@@ -147,3 +148,18 @@ def test_compiled_in_one_graph(packed):
         torch.testing.assert_close(compiled(x), mixer(x, plan))
     assert packed.count(True) == 2
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", ["weights", "cosine"])
+def test_the_kernel_never_drops_forward_mode_derivatives(name, packed):
+    """The form without it is taken, whose operations refuse what they do not support."""
+    points = points_of("lattice")
+    mixer, plan, sets = mixer_of(name, points, head_dim=2), plan_of(name, points), SetIndex.of(points)
+    x = plan.to_window_order(points.feat)
+    with use_backend("triton"), torch.no_grad():
+        mixer(x, plan, sets)
+        assert packed and packed[0]
+        packed.clear()
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode AD"):
+            mixer(forward_ad.make_dual(x, torch.ones_like(x)), plan, sets)
+    assert not packed
