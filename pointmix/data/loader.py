@@ -8,21 +8,21 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pointmix.data.dataset import MAX_TRIES, Batch, Inputs, Sample, SourceDataset
+from pointmix.data.dataset import MAX_TRIES, Collated, Sample, SampleDataset
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.utils.messages import is_out_of_memory
 
+Batch = TypeVar("Batch")
 
-class BatchLoader(DataLoader[Any], Generic[Inputs]):
-    """Iterates over (inputs, targets int64 (B,)) and remembers its position; inputs have `to(device)`.
+
+class BatchLoader(DataLoader[Any], Generic[Batch]):
+    """Iterates over batches and remembers its position. With `collate` a batch is (inputs, targets (B,)).
 
     The state of a training loader is (epoch, batches yielded): all else follows from it, so a run may resume with
     another number of workers, unlike with torchdata's StatefulDataLoader.
@@ -32,17 +32,17 @@ class BatchLoader(DataLoader[Any], Generic[Inputs]):
         batches: which samples form which batch.
         workers: processes that read and transform; 0 for the current process.
         strict: whether a damaged sample is an error.
-        collate: samples -> inputs, targets (B,) and failures.
+        collate: samples -> the batch, see `pointmix.data.dataset.join_samples`.
     """
 
     def __init__(
         self,
         *,
-        dataset: SourceDataset[Any, Any],
+        dataset: SampleDataset[Any, Any],
         batches: EpochBatches | PartBatches,
         workers: int,
         strict: bool,
-        collate: Callable[[list[Sample[Any]]], Batch[Inputs]],
+        collate: Callable[[list[Sample[Any]]], Collated[Batch]],
     ) -> None:
         self.samples, self.batches = dataset, batches  # DataLoader's own attributes have less specific types
         super().__init__(
@@ -72,7 +72,7 @@ class BatchLoader(DataLoader[Any], Generic[Inputs]):
             raise TypeError("a loader for evaluation has neither epochs nor a state")
         return self.batches
 
-    def _batches(self) -> Iterator[Batch[Inputs]]:
+    def _batches(self) -> Iterator[Collated[Batch]]:
         try:
             yield from self._started()
         except (MemoryError, RuntimeError, OSError, EOFError) as e:
@@ -94,7 +94,7 @@ class BatchLoader(DataLoader[Any], Generic[Inputs]):
             reader = f"the worker process that read {names or 'nothing yet'}"
             raise ChildProcessError(f"{reader} {how}; is the file damaged, or memory too small?") from e
 
-    def _started(self) -> Iterator[Batch[Inputs]]:
+    def _started(self) -> Iterator[Collated[Batch]]:
         """torch's iterator, whose worker processes are known, and which leaves the handler of SIGCHLD as it was."""
         # torch's handler would raise the death of a worker anywhere in this process, not where it asks for a batch
         handler = signal.getsignal(signal.SIGCHLD) if threading.current_thread() is threading.main_thread() else None
@@ -118,20 +118,20 @@ class BatchLoader(DataLoader[Any], Generic[Inputs]):
         order.load_state_dict(state)
         self.batches_yielded = order.start
 
-    def __iter__(self) -> Iterator[tuple[Inputs, Int[Tensor, " B"]]]:  # type: ignore[override]  # a private class there
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a private class there
         training = isinstance(self.batches, EpochBatches)
         self.batches_yielded = self.batches.start if isinstance(self.batches, EpochBatches) else 0
-        for inputs, targets, failed in self._batches():
+        for batch, count, failed in self._batches():
             self.failed.update((file, reason) for file, reason, _ in failed)
             if fatal := [reason for _, reason, fatal in failed if fatal]:
                 raise BadMask(fatal[0])
             if failed and self.strict:
                 what = f"(data.strict refuses damaged {self.samples.what})"
                 raise UnreadableSample(f"{failed[0][0]}: {failed[0][1]} {what}")
-            if training and len(targets) < self.batches.batch_size:
-                count = min(MAX_TRIES, len(self.samples))
-                what = f"all of {count} {self.samples.what} in a row are damaged"
+            if training and count < self.batches.batch_size:
+                tried = min(MAX_TRIES, len(self.samples))
+                what = f"all of {tried} {self.samples.what} in a row are damaged"
                 raise UnreadableSample(f"{what}; {failed[-1][0]}: {failed[-1][1]}")
             self.batches_yielded += 1
-            if inputs is not None:
-                yield inputs, targets
+            if batch is not None:
+                yield batch

@@ -21,8 +21,23 @@ Sample_co = TypeVar("Sample_co", covariant=True)
 
 
 @runtime_checkable
-class Source(Protocol[Sample_co]):
-    """Labeled samples that can be read in any order, and from several worker processes."""
+class Readable(Protocol[Sample_co]):
+    """Samples that can be read in any order, and from several worker processes."""
+
+    def read(self, index: int) -> Sample_co:
+        """One sample, such as a Pillow image, or a `PointSet` of one cloud.
+
+        Raises:
+            pointmix.io.errors.UnreadableSample: if it is damaged; training then skips it and reports it.
+        """
+
+    def name(self, index: int) -> str:
+        """What messages call a sample: its path, if it has one."""
+
+
+@runtime_checkable
+class Source(Readable[Sample_co], Protocol[Sample_co]):
+    """Samples with one target each."""
 
     @property
     def classes(self) -> list[str]:
@@ -31,16 +46,6 @@ class Source(Protocol[Sample_co]):
     @property
     def targets(self) -> Num[np.ndarray, " N"]:
         """int64 labels, or floating point targets of a regression; known without reading a sample."""
-
-    def read(self, index: int) -> Sample_co:
-        """One sample: a Pillow image, or a `PointSet` of one cloud.
-
-        Raises:
-            pointmix.io.errors.UnreadableSample: if it is damaged; training then skips it and reports it.
-        """
-
-    def name(self, index: int) -> str:
-        """What messages call a sample: its path, if it has one."""
 
 
 @dataclass(frozen=True)

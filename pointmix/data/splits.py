@@ -9,15 +9,15 @@ from jaxtyping import Int
 
 from pointmix.data.loader import BatchLoader
 
-Inputs = TypeVar("Inputs")
+Batch = TypeVar("Batch")
 
 
-class LoaderSplits(Generic[Inputs]):
-    """What the splits of images and of clouds have in common: loaders of (inputs, targets int64 (B,)) batches."""
+class LoaderSplits(Generic[Batch]):
+    """What the splits of images and of clouds have in common: loaders of batches."""
 
-    train: BatchLoader[Inputs]
-    val: BatchLoader[Inputs] | None
-    test: BatchLoader[Inputs]
+    train: BatchLoader[Batch]
+    val: BatchLoader[Batch] | None
+    test: BatchLoader[Batch]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -61,7 +61,7 @@ def test_each_image_has_random_numbers_of_its_own(folder):
     for name in names[1:]:
         name.write_bytes(names[0].read_bytes())
     dataset = build(folder).train.dataset
-    images = torch.stack([dataset[(0, i)][0].pixels for i in range(len(names))])
+    images = torch.stack([dataset[(0, i)][0][0].pixels for i in range(len(names))])
     assert len(images.flatten(1).unique(dim=0)) == len(names)
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_training_image_gives_way_to_the_next_readable_one(folder):
     truncate(names[3]), truncate(names[4])
     splits = build(folder, auto_augment=None, reprob=0.0, pad_crop=1, hflip=0.0)
     dataset = splits.train.dataset
-    _, target, failed = dataset[(0, 3)]
+    (_, target), failed = dataset[(0, 3)]
     assert [failure.file for failure in failed] == [str(names[3]), str(names[4])]
     whole = build(folder).train.dataset.source
     assert target == whole.targets[5]

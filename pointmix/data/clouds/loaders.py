@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.transforms import eval_transform, train_transform
@@ -62,7 +63,7 @@ def cloud_loader(
     *,
     seed: int | None = None,
     keep_ratio: float = 1.0,
-) -> BatchLoader[PointSet]:
+) -> BatchLoader[tuple[PointSet, Tensor]]:
     """A loader over a part of a source; with a seed for training, else for evaluation."""
     clouds = CloudDataset(
         source=source,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 
 from pointmix.data.clouds.config import FEATURE_CHANNELS, PointDataConfig
 from pointmix.data.clouds.loaders import cloud_loader
@@ -20,7 +21,7 @@ from pointmix.pointset import PointSet
 
 
 @dataclass(frozen=True)
-class PointSplits(LoaderSplits[PointSet]):
+class PointSplits(LoaderSplits[tuple[PointSet, Tensor]]):
     """Loaders over (PointSet of B clouds, targets int64 (B,)), and what a model and a report need to know.
 
     Args:
@@ -32,9 +33,9 @@ class PointSplits(LoaderSplits[PointSet]):
         config: the checked configuration.
     """
 
-    train: BatchLoader[PointSet]
-    val: BatchLoader[PointSet] | None
-    test: BatchLoader[PointSet]
+    train: BatchLoader[tuple[PointSet, Tensor]]
+    val: BatchLoader[tuple[PointSet, Tensor]] | None
+    test: BatchLoader[tuple[PointSet, Tensor]]
     classes: list[str]
     config: PointDataConfig
 
@@ -85,7 +86,7 @@ def build_points(
     place = {"rank": rank, "world_size": world_size}
     order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
 
-    def part(source: Source[PointSet], indices: Int[np.ndarray, " n"]) -> BatchLoader[PointSet]:
+    def part(source: Source[PointSet], indices: Int[np.ndarray, " n"]) -> BatchLoader[tuple[PointSet, Tensor]]:
         return cloud_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=eval_batch_size, **place))
 
     return PointSplits(
@@ -99,7 +100,7 @@ def build_points(
 
 def build_points_test(
     cfg: PointDataConfig, *, batch_size: int, keep_ratio: float = 1.0
-) -> tuple[BatchLoader[PointSet], list[str]]:
+) -> tuple[BatchLoader[tuple[PointSet, Tensor]], list[str]]:
     """The loader of the test split and the names of its classes, without opening train.
 
     If the files do not name their classes and test lacks some, give `classes`.

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
+from torch import Tensor
 
 from pointmix.data.dataset import SourceDataset, collate
 from pointmix.data.images.config import DataConfig, filled, is_partial, keep_range
@@ -53,7 +54,7 @@ def image_loader(
     indices: Int[np.ndarray, " n"],
     batches: EpochBatches | PartBatches,
     seed: int | None = None,
-) -> BatchLoader[ByteImages]:
+) -> BatchLoader[tuple[ByteImages, Tensor]]:
     """A loader over a part of a source; with a seed for training, else for evaluation."""
     mode = (MODES if cfg.mask_root is None else MASKED_MODES)[filled(cfg.in_chans)]
     transform = eval_transform(cfg) if seed is None else train_transform(cfg)

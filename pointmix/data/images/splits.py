@@ -25,7 +25,7 @@ from pointmix.pointset import PointSet
 
 
 @dataclass(frozen=True)
-class ImageSplits(LoaderSplits[ByteImages]):
+class ImageSplits(LoaderSplits[tuple[ByteImages, Tensor]]):
     """Loaders over (images, targets int64 (B,)), and what a model and a report need to know.
 
     Images are bytes until `images.to(device)` makes them float32 (B, C, H, W), see
@@ -40,9 +40,9 @@ class ImageSplits(LoaderSplits[ByteImages]):
         config: the configuration with every setting filled in.
     """
 
-    train: BatchLoader[ByteImages]
-    val: BatchLoader[ByteImages] | None
-    test: BatchLoader[ByteImages]
+    train: BatchLoader[tuple[ByteImages, Tensor]]
+    val: BatchLoader[tuple[ByteImages, Tensor]] | None
+    test: BatchLoader[tuple[ByteImages, Tensor]]
     classes: list[str]
     config: DataConfig
 
@@ -123,7 +123,7 @@ def build_data(
     place = {"rank": rank, "world_size": world_size}
     order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
 
-    def part(source: Source[Image.Image], indices: Int[np.ndarray, " n"]) -> BatchLoader[ByteImages]:
+    def part(source: Source[Image.Image], indices: Int[np.ndarray, " n"]) -> BatchLoader[tuple[ByteImages, Tensor]]:
         return image_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=eval_batch_size, **place))
 
     return ImageSplits(
@@ -135,7 +135,7 @@ def build_data(
     )
 
 
-def build_test(cfg: DataConfig, *, batch_size: int) -> tuple[BatchLoader[ByteImages], list[str]]:
+def build_test(cfg: DataConfig, *, batch_size: int) -> tuple[BatchLoader[tuple[ByteImages, Tensor]], list[str]]:
     """The loader of the test split and the names of its classes, without opening train.
 
     Raises:

@@ -111,7 +111,7 @@ def test_the_authors_augmentation_is_the_default(root):
     factors, shifts = [], []
     dataset = splits.train.dataset
     for i in range(30):
-        moved = dataset[(0, i)][0].pos.numpy()
+        moved = dataset[(0, i)][0][0].pos.numpy()
         assert not np.array_equal(np.argsort(moved[:, 0]), np.argsort(clouds[i][:, 0]))
         for axis in range(3):
             x, y = np.sort(clouds[i][:, axis]), np.sort(moved[:, axis])
@@ -185,7 +185,7 @@ def test_each_cloud_has_random_numbers_of_its_own(root):
     data = np.repeat(data_of(root, "training")[:1], 30, axis=0)
     write(root / "main_split/training_objectdataset.h5", 30, seed=0, data=data)
     dataset = build(root).train.dataset
-    assert len(torch.stack([dataset[(0, i)][0].pos for i in range(30)]).flatten(1).unique(dim=0)) == 30
+    assert len(torch.stack([dataset[(0, i)][0][0].pos for i in range(30)]).flatten(1).unique(dim=0)) == 30
 
 
 def test_two_processes_see_the_batches_of_one(root):
@@ -233,7 +233,7 @@ def test_damaged_clouds_are_left_out_and_named(root, workers, cache):
     splits = build(root, workers=workers, cache=cache)
     assert torch.cat([targets for _, targets in splits.test]).tolist() == [0, 2, 0, 1, 2, 0, 1, 2, 0]
     assert [len(targets) for _, targets in epoch_of(splits, 0)] == [4] * 7
-    assert splits.train.dataset[(0, 5)][1] == 7 % 3  # the next readable one
+    assert splits.train.dataset[(0, 5)][0][1] == 7 % 3  # the next readable one
     skipped = dict(splits.skipped())
     name = f"{root}/main_split/test_objectdataset.h5[1]"
     assert skipped[name] == "data holds NaN or infinite values at 1 of 16 points"

@@ -86,7 +86,7 @@ def test_pad_crop_only_shifts(folder):
     image = splits.test.dataset.transform(Image.open(dataset.source.name(7))).pixels
     whole = torch.nn.functional.pad(image, (2, 2, 2, 2))
     shifts = [whole[:, i : i + 16, j : j + 16] for i in range(5) for j in range(5)]
-    drawn = [dataset[(epoch, 7)][0].pixels for epoch in range(20)]
+    drawn = [dataset[(epoch, 7)][0][0].pixels for epoch in range(20)]
     seen = {next(k for k, s in enumerate(shifts) if torch.equal(s, image)) for image in drawn}
     assert len(seen) > 5
 

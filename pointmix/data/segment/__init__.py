@@ -1,0 +1,1 @@
+"""Data with a label for every pixel or point."""

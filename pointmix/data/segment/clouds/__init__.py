@@ -1,0 +1,1 @@
+"""Labeled clouds: features, crops and transforms."""

@@ -1,0 +1,45 @@
+"""Settings of labeled clouds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pointmix.utils.ranges import COUNT, FRACTION, FRACTION_BELOW_1, NONNEGATIVE, POSITIVE, Range
+
+
+@dataclass(frozen=True)
+class CloudSettings:
+    """Settings of labeled clouds."""
+
+    features: tuple[str, ...] | None = None
+    """Features of the points beside their positions, by name, such as rgb, normal, intensity; null: the source's."""
+    feature_scale: dict[str, float] | None = None
+    """What each feature is divided by; null: 255 for integer colors, 1 for normals, else the training data's standard
+    deviation, which is kept with the run."""
+    normalize: Literal["none", "center", "unit_sphere"] | None = None
+    """Of a crop or an object: none; center, subtract the middle of its bounding box (along the up axis, its lowest
+    point); unit_sphere, also divide by its largest distance from there. null: the source's or center."""
+    up: Literal["x", "y", "z"] | None = None
+    """The axis that points up; null: the source's or z."""
+    grid_size: Annotated[float, POSITIVE] | None = None
+    """Side of the cells of grid sampling, in the unit of the positions: one point a cell in training; in evaluation
+    all points of a cell get a label. null: all points."""
+    crop: Literal["none", "sphere", "box"] | None = None
+    """Part of a scene that is a training sample; null: the source's or none, the whole cloud."""
+    crop_extent: Annotated[float, POSITIVE] | None = None
+    """Radius of spheres, or side of boxes (columns along the up axis), in the unit of the positions."""
+    max_points: Annotated[int, COUNT] | None = None
+    """At most this many points of a crop or an object, the ones nearest to its middle (objects: random ones) ."""
+    rotate: Annotated[float, Range(0, 180)] | None = None
+    """Largest random rotation about the up axis in training, in degrees either way; null: the source's or 180."""
+    flip: Annotated[float, FRACTION] = 0.5
+    """Probability of mirroring each horizontal axis in training."""
+    scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (0.9, 1.1)
+    """Range of the random scaling factor in training."""
+    jitter: Annotated[float, NONNEGATIVE] = 0.0
+    """Standard deviation of the random displacement of each point in training, in the unit of the positions."""
+    dropout_ratio: Annotated[float, FRACTION_BELOW_1] = 0.0
+    """Largest fraction of points dropped in training, drawn anew for each sample."""
+    feature_dropout: Annotated[float, FRACTION] = 0.0
+    """Probability that all features of a training sample are set to zero."""

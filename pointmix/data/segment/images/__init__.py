@@ -1,0 +1,1 @@
+"""Labeled images: masks and transforms."""

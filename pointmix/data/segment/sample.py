@@ -1,0 +1,66 @@
+"""What sources of labeled pixels and points read, and the batches that a network is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Int64, Shaped
+from PIL import Image
+from torch import Tensor
+
+from pointmix.pointset import PointSet
+
+IGNORE = -1  # label of pixels and points that are neither trained on nor counted
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """An image with a label for every pixel.
+
+    Args:
+        image: H rows, W columns, gray or RGB, upright.
+        label: (H, W) classes from 0, or `IGNORE`.
+        depth: (H, W) meters, 0 where there is none.
+        intrinsics: fx, fy, cx, cy of the depth camera in pixels, see `PointSet.from_rgbd`.
+        instance: (H, W) number of the object that a pixel belongs to, 0 for none.
+    """
+
+    image: Image.Image
+    label: Int[np.ndarray, "H W"]
+    depth: Float[np.ndarray, "H W"] | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+    instance: Int[np.ndarray, "H W"] | None = None
+
+
+@dataclass(frozen=True)
+class LabeledCloud:
+    """A cloud with a label for every point.
+
+    Args:
+        pos: (N, 3) positions as in the file, in its unit.
+        features: name -> (N,) or (N, C) as in the file, such as "rgb", "normal", "intensity".
+        label: (N,) classes from 0, or `IGNORE`.
+        category: class of the whole object, where parts are labeled; None for scenes.
+    """
+
+    pos: Float[np.ndarray, "N 3"]
+    features: Mapping[str, Shaped[np.ndarray, "N ..."]]
+    label: Int[np.ndarray, "N"]
+    category: int | None = None
+
+
+class SegmentBatch(NamedTuple):
+    """B samples.
+
+    Args:
+        points: N points in B sets, with the features that the network takes.
+        labels: (N,) classes from 0, or `IGNORE`.
+        category: (B,) category of each object, None if there are no categories.
+    """
+
+    points: PointSet
+    labels: Int64[Tensor, " N"]
+    category: Int64[Tensor, " B"] | None = None
