@@ -55,9 +55,8 @@ class LabelRule:
             BadMask: if there is not one whole number a point, or a label beyond the classes.
         """
         if found.shape not in ((points,), (points, 1)) or found.dtype.kind not in "uifb":
-            raise BadMask(
-                f"{where}: labels are {found.shape} {found.dtype}, expected a whole number for {points} points"
-            )
+            what = f"labels are {found.shape} {found.dtype}"
+            raise BadMask(f"{where}: {what}, expected a whole number for each of {points} points")
         found = found.reshape(-1)
         raw = np.where(np.isfinite(found), found, np.iinfo(np.int32).min).astype(np.int64)
         if (wrong := raw != found).any():

@@ -68,8 +68,7 @@ def whole_cloud(cloud: LabeledCloud, cfg: CloudSettings) -> PointSet:
 
 
 def _eval_sample(cloud: LabeledCloud, *, cfg: CloudSettings) -> SegmentBatch:
-    label = _labels(cloud)
-    return SegmentBatch(whole_cloud(cloud, cfg), label, _category(cloud))
+    return SegmentBatch(whole_cloud(cloud, cfg), _labels(cloud), _category(cloud))
 
 
 def _train_sample(cloud: LabeledCloud, *, cfg: CloudSettings) -> SegmentBatch:
