@@ -50,7 +50,7 @@ def _room(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
 
 def _object(rng: Generator, many: int, kind: str) -> list[Part]:
     """The surfaces of an object of random size and direction that stands at the origin."""
-    size, angle = rng.uniform(0.35, 0.55), rng.uniform(0, 2 * np.pi, (1, 1))
+    size, angle = rng.uniform(0.4, 0.6), rng.uniform(0, 2 * np.pi, (1, 1))
     found = OBJECTS[kind](rng, many, 1)
     parts = [(turned(p * size, angle)[0], turned(n, angle)[0], float(a[0]) * size**2) for p, n, a in found]
     lowest = min(points[:, 1].min() for points, _, _ in parts)
@@ -75,7 +75,7 @@ def _objects(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
 
 def make_scene(rng: Generator) -> LabeledCloud:
     """One scene; points are in random order."""
-    points, half = int(rng.integers(*POINTS)), rng.uniform(1.4, 2.0)
+    points, half = int(rng.integers(*POINTS)), rng.uniform(1.6, 2.1)
     parts = _room(rng, 2 * points, half) + _objects(rng, points // 2, half)
     area = np.array([part[2] for _, part in parts])
     counts = rng.multinomial(2 * points, area / area.sum())
