@@ -36,7 +36,7 @@ def _plane(rng: Generator, many: int, corner: list[float], sides: list[list[floa
     """A rectangle from a corner along two sides."""
     along = np.array(sides)
     points = np.array(corner) + rng.random((many, 2)) @ along
-    return points, np.tile(normal, (many, 1)), float(np.linalg.norm(np.cross(*along)))
+    return points, np.tile(np.array(normal, float), (many, 1)), float(np.linalg.norm(np.cross(*along)))
 
 
 def _room(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
