@@ -1,5 +1,5 @@
 """Sources with a label for every pixel or point, a module a source. Importing this registers them."""
 
-from pointmix.data.segment.sources import folder, scenes
+from pointmix.utils.lazy import import_submodules
 
-__all__ = ["folder", "scenes"]
+import_submodules(__name__, __path__)

@@ -23,9 +23,9 @@ COUNTS = {"train": 3000, "test": 300}
 SIDE = 64  # of the canvas, in pixels
 DIGIT_SIDES = range(28, 41, 2)  # of the enlarged digits
 DIGITS = (2, 5)  # at least, and fewer than
-APART = 0.8  # smallest distance of two centers, in sides of the larger digit
+APART = 0.9  # smallest distance of two centers, in sides of the larger digit
 CONTRAST = 0.35  # smallest difference of a digit's brightness from the background's mean
-INK = 0.4  # a pixel with more ink has the digit's label
+INK = 0.3  # a pixel with more ink has the digit's label
 CLASSES = ("background", *map(str, range(10)))
 PALETTE: tuple[Color, ...] = (
     (40, 40, 40),
