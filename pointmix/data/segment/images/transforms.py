@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pointmix.data.images.config import filled
@@ -88,11 +87,14 @@ class TrainTransform:
             scale *= self.short_side / min(label.shape)
         needed = depth > 0 if self.points.lattice and depth is not None and (depth > 0).any() else None
         crop = varied_crop(label, self.crop_size, scale, cat_max_ratio=self.cat_max_ratio, needed=needed)
-        maps = v2.RandomHorizontalFlip(self.hflip)(*cut(maps, crop))
-        image = as_floats(maps[0])
+        image, label, depth = cut(maps, crop)
+        if float(torch.rand(())) < self.hflip:
+            image, label = F.horizontal_flip(image), F.horizontal_flip(label)
+            depth = None if depth is None else F.horizontal_flip(depth)
+        image = as_floats(image)
         if self.photometric:
             image = PhotometricDistortion()(image)
-        return as_points(image, *maps[1:], size=self.crop_size, settings=self.points)
+        return as_points(image, label, depth, size=self.crop_size, settings=self.points)
 
 
 @dataclass(frozen=True)
