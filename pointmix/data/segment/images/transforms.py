@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from pointmix.data.images.config import filled
 from pointmix.data.images.partial import random_mask
-from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.config import ImageSettings
 from pointmix.data.segment.images.crops import Maps, cut, varied_crop
 from pointmix.data.segment.images.photometric import PhotometricDistortion
 from pointmix.data.segment.sample import IGNORE, LabeledImage, SegmentBatch
@@ -27,7 +27,7 @@ from pointmix.pointset import PointSet
 Number = TypeVar("Number", int, float)
 
 
-def train_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentBatch]:
+def train_transform(cfg: ImageSettings) -> Callable[[LabeledImage], SegmentBatch]:
     """Random scale, crop, flip and colors; all settings must be filled in.
 
     The transform makes one set of every image: a `Grid` of `crop_size`, or a `SparseGrid` of its visible pixels, with
@@ -46,14 +46,14 @@ def train_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentB
     )
 
 
-def eval_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentBatch]:
+def eval_transform(cfg: ImageSettings) -> Callable[[LabeledImage], SegmentBatch]:
     """The whole image at its own size, as `train_transform` makes points of it; resizing is the inference's task."""
     return EvalTransform(in_chans=filled(cfg.in_chans), points=_points_settings(cfg))
 
 
 @dataclass(frozen=True)
 class PointsSettings:
-    """How an image becomes points; see `SegmentDataConfig`."""
+    """How an image becomes points; see `ImageSettings`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -180,7 +180,7 @@ def _kept(visible: Bool[Tensor, "h w"] | None, size: tuple[int, int], settings: 
     return both if both.any() else visible
 
 
-def _points_settings(cfg: SegmentDataConfig) -> PointsSettings:
+def _points_settings(cfg: ImageSettings) -> PointsSettings:
     keep = cfg.keep_ratio
     return PointsSettings(
         mean=tuple(filled(cfg.mean)),

@@ -12,10 +12,9 @@ from jaxtyping import Float32
 
 from pointmix.data.paths import is_junk
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import existing, label_rules, listed_classes
+from pointmix.data.segment.image_files import existing, label_rules, listed_classes
 from pointmix.data.segment.images.masks import MaskReader
-from pointmix.data.segment.images.rgbd import as_labeled_cloud
-from pointmix.data.segment.sample import LabeledCloud, LabeledImage
+from pointmix.data.segment.sample import LabeledImage
 from pointmix.data.segment.source import Color, register_segment_source
 from pointmix.data.splits import shortened
 from pointmix.io.errors import BadMask, UnreadableSample
@@ -30,7 +29,7 @@ KINDS = ("rgb", "depth", "label")
 
 @dataclass(frozen=True)
 class RGBDFiles:
-    """Color, depth and label files.
+    """A `pointmix.data.segment.source.SegmentSource` of color, depth and label files.
 
     Args:
         files: color, depth and label file of each image.
@@ -56,7 +55,7 @@ class RGBDFiles:
     def name(self, index: int) -> str:
         return str(self.files[index][0])
 
-    def read_image(self, index: int) -> LabeledImage:
+    def read(self, index: int) -> LabeledImage:
         """An image with its depth (0 where the file has no finite depth above 0) and labels.
 
         Raises:
@@ -81,24 +80,6 @@ class RGBDFiles:
         return np.where(np.isfinite(meters) & (meters > 0), meters, 0).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class RGBDImages(RGBDFiles):
-    """A `pointmix.data.segment.source.SegmentSource` of images with depth."""
-
-    def read(self, index: int) -> LabeledImage:
-        """See `RGBDFiles.read_image`."""
-        return self.read_image(index)
-
-
-@dataclass(frozen=True)
-class RGBDClouds(RGBDFiles):
-    """A `SegmentSource` of the clouds of such images."""
-
-    def read(self, index: int) -> LabeledCloud:
-        """The pixels with depth; errors as in `RGBDFiles.read_image` and `as_labeled_cloud`."""
-        return as_labeled_cloud(self.read_image(index))
-
-
 def _check(config: SegmentDataConfig) -> None:
     if config.rgbd == "cloud" and config.intrinsics is None:
         raise ValueError("data.rgbd is cloud, which needs the camera: set data.intrinsics to fx, fy, cx, cy in pixels")
@@ -107,10 +88,9 @@ def _check(config: SegmentDataConfig) -> None:
 
 
 @register_segment_source("rgbd", kind="rgbd", check=_check)
-def open_rgbd(config: SegmentDataConfig, split: str) -> RGBDImages | RGBDClouds | None:
+def open_rgbd(config: SegmentDataConfig, split: str) -> RGBDFiles | None:
     """ROOT/train (or "learn"), ROOT/val if there is one, and ROOT/test with NAME_rgb, NAME_depth and NAME_label files.
-    Class names are the lines of ROOT/classes.txt, unless `data.classes` or `data.palette_file` name them. Samples are
-    clouds if `data.rgbd` is cloud.
+    Class names are the lines of ROOT/classes.txt, unless `data.classes` or `data.palette_file` name them.
 
     Raises:
         FileNotFoundError: if the folder or the split does not exist.
@@ -125,8 +105,7 @@ def open_rgbd(config: SegmentDataConfig, split: str) -> RGBDImages | RGBDClouds 
     classes, masks, palette = label_rules(config, classes=listed_classes(config, root))
     scale = 1000.0 if config.depth_scale is None else config.depth_scale
     mode = MODES[config.in_chans or 3]
-    kind = RGBDClouds if config.rgbd == "cloud" else RGBDImages
-    return kind(_triples(folder), masks, mode, scale, config.intrinsics, classes, palette)
+    return RGBDFiles(_triples(folder), masks, mode, scale, config.intrinsics, classes, palette)
 
 
 def _triples(folder: Path) -> list[tuple[Path, Path, Path]]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import mask_reader
 from pointmix.data.segment.images.palettes import read_palette
 from pointmix.io.errors import BadMask, UnreadableSample
@@ -16,7 +15,7 @@ VALUES = stripes(3)
 
 
 def read(path, classes=3, palette=None, **settings):
-    return mask_reader(SegmentDataConfig(**settings), classes, palette).read(path, SIZE)
+    return mask_reader(classes, palette=palette, **settings).read(path, SIZE)
 
 
 def refused(path, *words, **settings):
@@ -190,4 +189,4 @@ def test_bad_palette_files(tmp_path, text, words):
 )
 def test_bad_settings(settings, words):
     with pytest.raises(ValueError, match=words):
-        mask_reader(SegmentDataConfig(**settings), 3)
+        mask_reader(3, **settings)

@@ -64,8 +64,6 @@ def test_the_cloud_of_an_image(root):
     assert cloud.features["rgb"].dtype == np.uint8
     np.testing.assert_allclose(cloud.features["rgb"] / 255, expected.feat, rtol=1e-6)
     assert (cloud.label == sample.label[DEPTH > 0]).all() and cloud.category is None
-    again = open_source("rgbd", "train", root, intrinsics=CAMERA, rgbd="cloud", **RULES).read(0)
-    assert (again.pos == cloud.pos).all() and (again.label == cloud.label).all()
 
 
 def test_a_cloud_needs_a_camera_and_a_labeled_point(root):
