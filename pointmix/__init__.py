@@ -10,7 +10,12 @@ from pointmix.utils.lazy import when_imported
 __version__ = "0.1.0"
 
 # Imported on first access: timm, which the models need, takes as long to import as torch.
-_FUNCTIONS = {"create_model": "models", "list_models": "models", "load_reference": "models.weights"}
+_FUNCTIONS = {
+    "create_model": "models",
+    "create_segmenter": "models.segmenter",
+    "list_models": "models",
+    "load_reference": "models.weights",
+}
 _MODULES = {name: name for name in ("data", "explain", "io", "layouts", "models", "nn", "ops", "profile", "tasks")}
 _MODULES["transforms"] = "data.transforms"
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pointmix.layouts.base import Points, Slice
+from pointmix.layouts.lift import IndexLift, LiftMode, point_lift
+from pointmix.layouts.neighborhood import IndexNeighborhood
 from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.upper import IndexUpperLevel
 from pointmix.ops.neighbors import knn
@@ -102,6 +104,14 @@ class Cloud:
         place = torch.arange(len(near), device=near.device)
         first = place.scatter_reduce(0, group, place, "amin", include_self=False)
         return mean, first[group] == place
+
+    def neighborhood(self, points: Points, kernel: int, *, absent: str = "zero") -> IndexNeighborhood:
+        """The kernel^2 nearest points of each point, itself first, as in `reduce`. `absent` has no effect."""
+        return IndexNeighborhood(knn(points.pos, points.ptr, points.pos, points.ptr, kernel**2))
+
+    def lift(self, points: Points, coarse: Points, stride: int, *, mode: LiftMode = "bilinear") -> IndexLift:
+        """The way back from `coarse` to `points`, see `pointmix.layouts.lift.point_lift`. `stride` has no effect."""
+        return point_lift(points.pos, points.ptr, coarse.pos, coarse.ptr, mode)
 
     def anchors(
         self, pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], points_per_anchor: int

@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from pointmix.layouts.base import Points, Slice
 from pointmix.layouts.cache import cached, get_tag, set_tag
 from pointmix.layouts.grid_plan import plan_padded, plan_unpadded
+from pointmix.layouts.lift import GridLift, LiftMode
+from pointmix.layouts.neighborhood import GridNeighborhood
 from pointmix.layouts.plan import IndexPlan, UniformPlan
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.layouts.windows import check_options
@@ -156,6 +158,25 @@ class Grid:
             The means, and which of them are over other points than all earlier ones, None if all are.
         """
         return self._block_means(points.feat, stride), None
+
+    def neighborhood(self, points: Points, kernel: int, *, absent: str = "zero") -> GridNeighborhood:
+        """The cells under a kernel around each cell; cells outside the grid count as zero.
+
+        Args:
+            kernel: odd number of cells a side.
+            absent: as in `SparseGrid.neighborhood`; here nothing is absent.
+        """
+        return GridNeighborhood(self.size)
+
+    def lift(self, points: Points, coarse: Points, stride: int, *, mode: LiftMode = "bilinear") -> GridLift:
+        """The way back from `coarse` to `points`, see `pointmix.layouts.lift`.
+
+        Args:
+            points: point set on this layout.
+            coarse: what reducers with a stride of `stride` in all made of it.
+            mode: "bilinear" or "nearest".
+        """
+        return GridLift(points.ptr.numel() - 1, self.size, stride, mode)
 
     def _block_means(self, x: Float[Tensor, "N C"], stride: int) -> Float[Tensor, "K C"]:
         x = x.view(-1, *self.size, x.shape[1]).permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory

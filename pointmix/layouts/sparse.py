@@ -24,10 +24,13 @@ from pointmix.layouts.cells import (
     unique,
     window_order,
 )
+from pointmix.layouts.lift import IndexLift, LiftMode, cell_lift
+from pointmix.layouts.neighborhood import IndexNeighborhood
 from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import IndexUpperLevel
 from pointmix.layouts.windows import center_members, check_options, reflect_cells, reflect_padding
+from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.segments import segment_mean, segment_sum
 
@@ -152,6 +155,22 @@ class SparseGrid:
         keys = ravel_cells(kept, ptr_to_batch(coarse.ptr, len(kept)), size)
         parent = lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(size)).squeeze(1)
         return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last segment: points of dropped cells
+
+    def neighborhood(self, points: Points, kernel: int, *, absent: str = "zero") -> IndexNeighborhood:
+        """The points under a kernel around each point, see `Grid.neighborhood`.
+
+        Args:
+            absent: what is read at an absent cell of the grid: "zero", or "nearest" for its nearest point under the
+                same kernel.
+        """
+        grids = self.cell, points.ptr, self.size, self.cell, points.ptr
+        return IndexNeighborhood(kernel_cells(*grids, stride=1, kernel=kernel, padding=kernel // 2, absent=absent))
+
+    def lift(self, points: Points, coarse: Points, stride: int, *, mode: LiftMode = "bilinear") -> IndexLift:
+        """The way back from `coarse` to `points`, see `Grid.lift` and `pointmix.layouts.lift.cell_lift`."""
+        assert isinstance(coarse.layout, SparseGrid)
+        own = self.cell, points.ptr, self.size
+        return cell_lift(*own, coarse.layout.cell, coarse.ptr, stride, mode, at_least_float32(coarse.feat.dtype))
 
     def plan(
         self,

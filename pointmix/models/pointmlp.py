@@ -153,6 +153,7 @@ class PointMLP(ClassifierBase):
             "given" starts sampling at the first point as stored, as the authors' code does.
         drop_rate: dropout in the classifier.
         reference: build on the reference forms of the ops, for tests and benchmarks.
+        pyramid: dense tasks: return the points of all stages instead of logits.
 
     Raises:
         ValueError: if a setting is out of range, or the per-stage settings differ in length.
@@ -176,6 +177,7 @@ class PointMLP(ClassifierBase):
         order: str = "canonical",
         drop_rate: float = 0.5,
         reference: bool = False,
+        pyramid: bool = False,
     ) -> None:
         super().__init__()
         COUNT.check(coord_dims=coord_dims, dim=dim, expansion=expansion, neighbors=neighbors)
@@ -207,8 +209,10 @@ class PointMLP(ClassifierBase):
             self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 1), module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)
         self.num_features = dim
-        self.mlp = nn.ModuleList([LinearNorm(dim, 512, bias=True), LinearNorm(512, 256, bias=True)])
-        self.set_classifier(256, num_classes, global_pool="max", drop_rate=drop_rate)
+        self.pyramid = pyramid
+        hidden = [] if pyramid else [LinearNorm(dim, 512, bias=True), LinearNorm(512, 256, bias=True)]
+        self.mlp = nn.ModuleList(hidden)
+        self.set_classifier(256, 0 if pyramid else num_classes, global_pool="max", drop_rate=drop_rate)
 
     # ---- forward ------------------------------------------------------------------------------------------------
 
@@ -276,8 +280,10 @@ class PointMLP(ClassifierBase):
             x = self.head_drop(F.relu(layer(x), inplace=True))
         return x
 
-    def forward(self, x: Input) -> Float[Tensor, "B K"]:
-        """Logits (B, num_classes) of clouds (B, N, D) or a PointSet."""
+    def forward(self, x: Input) -> Float[Tensor, "B K"] | list[PointSet]:
+        """Logits (B, num_classes) of clouds (B, N, D) or a PointSet; the points of all stages of a pyramid."""
+        if self.pyramid:
+            return cast(list[PointSet], self.forward_intermediates(x, intermediates_only=True))
         logits = self.forward_head(self.forward_features(x))
         assert isinstance(logits, Tensor)
         return logits

@@ -38,8 +38,9 @@ class ClusterPool(nn.Module):
         reference: bool = False,
     ) -> None:
         super().__init__()
-        cells = dict(keep_cells=keep_cells, absent=absent)
-        self.skip = Reducer(dim_in, dim_out, kernel=kernel, stride=stride, padding=padding, **cells)
+        self.skip = Reducer(
+            dim_in, dim_out, kernel=kernel, stride=stride, padding=padding, keep_cells=keep_cells, absent=absent
+        )
         self.query = nn.Linear(dim_in, dim_out).requires_grad_(False)  # DDP waits for all gradients
         self.value = nn.Linear(dim_in, dim_out)
         self.norm = PointNorm(dim_out)

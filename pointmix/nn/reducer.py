@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from pointmix.layouts.neighborhood import Neighborhood
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Size, linear_macs
 from pointmix.utils.ranges import COUNT, NATURAL
@@ -19,6 +21,7 @@ class Reducer(nn.Conv2d):
             that the cost follows the number of points; "occupied" all with a point. The points of a dropped cell are
             read by the nearest kept cell if kernels do not overlap, else by the kernels that cover them, if any.
         absent: what a kernel reads at an absent cell of a grid: "zero", or "nearest" for its nearest point.
+        bias: add a bias.
     """
 
     def __init__(
@@ -31,10 +34,11 @@ class Reducer(nn.Conv2d):
         padding: int,
         keep_cells: str = "area",
         absent: str = "zero",
+        bias: bool = True,
     ) -> None:
         COUNT.check("reducer: ", dim_in=dim_in, dim_out=dim_out, kernel=kernel)
         NATURAL.check("reducer: ", stride=stride, padding=padding)
-        super().__init__(dim_in, dim_out, kernel, stride, padding)
+        super().__init__(dim_in, dim_out, kernel, stride, padding, bias=bias)
         if keep_cells not in ("area", "occupied"):
             raise ValueError(f"keep_cells must be 'area' or 'occupied', got {keep_cells!r}")
         if absent not in ("zero", "nearest"):
@@ -61,6 +65,20 @@ class Reducer(nn.Conv2d):
             absent=self.absent,
         )
         return PointSet(pos, feat, ptr, layout)
+
+    def neighborhood(self, points: PointSet) -> Neighborhood:
+        """The neighbors of each point, for `map_features` of this and other reducers of the same kernel.
+
+        Raises:
+            ValueError: unless the stride is 1 and the padding keeps the size.
+        """
+        if self.stride[0] != 1 or self.kernel_size[0] != 2 * int(self.padding[0]) + 1:
+            raise ValueError(f"a neighborhood needs stride 1 and padding (kernel - 1) / 2, got {self}")
+        return points.layout.neighborhood(points, self.kernel_size[0], absent=self.absent)
+
+    def map_features(self, feat: Float[Tensor, "N C"], near: Neighborhood) -> Float[Tensor, "N A"]:
+        """What the reducer makes of features of the points that `near` was found for, in their order."""
+        return near(feat, self.weight, self.bias)
 
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of the convolution."""

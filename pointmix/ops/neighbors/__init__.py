@@ -13,7 +13,7 @@ from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Imple
 from pointmix.ops.neighbors.reference import knn_reference
 from pointmix.ops.ragged import check_positions, ptr_to_batch, squared_distance
 
-__all__ = ["ball_query", "interpolate", "knn", "knn_reference"]
+__all__ = ["ball_query", "interpolate", "interpolation_weights", "knn", "knn_reference"]
 
 register(
     "knn",
@@ -108,13 +108,24 @@ def interpolate(
     """
     if feat.ndim != 2 or len(feat) != len(pos):
         raise ValueError(f"interpolate: feat must be ({len(pos)}, C), got {tuple(feat.shape)}")
+    index, weight = interpolation_weights(pos, ptr, query_pos, query_ptr, k)
+    return (weight.to(feat.dtype)[:, None] @ feat[index]).squeeze(1)  # (M, 1, k) @ (M, k, C) -> (M, C)
+
+
+def interpolation_weights(
+    pos: Float[Tensor, "N D"],
+    ptr: Int[Tensor, "B1"] | Sequence[int],
+    query_pos: Float[Tensor, "M D"],
+    query_ptr: Int[Tensor, "B1"] | Sequence[int],
+    k: int = 3,
+) -> tuple[Int[Tensor, "M k"], Float[Tensor, "M k"]]:
+    """The points and weights of `interpolate`; the weights of each query add up to 1."""
     index, size = _nearest("interpolate", pos, ptr, query_pos, query_ptr, k)
     d = _distance(pos, query_pos, index)
     nearest = d[:, :1]
     weight = torch.where(d > nearest, nearest / d, 1.0)  # times the least distance, so that none is infinite
     weight *= torch.arange(index.shape[1], device=d.device) < size[:, None]  # repetitions do not count
-    weight = (weight / weight.sum(1, keepdim=True)).to(feat.dtype)
-    return (weight[:, None] @ feat[index]).squeeze(1)  # (M, 1, k) @ (M, k, C) -> (M, C)
+    return index, weight / weight.sum(1, keepdim=True)
 
 
 def repeat_first(index: Int[Tensor, "M k"], count: Int[Tensor, "M"]) -> Int[Tensor, "M k"]:

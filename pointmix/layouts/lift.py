@@ -1,0 +1,178 @@
+"""Lifting: features of coarse points at the finer points that they were reduced from. Linear in the features.
+
+A lift is made by the `lift` of a layout, and every lift offers the same:
+
+    __call__                    coarse features (Q, C) to features of the N fine points, (N, C)
+    split                       lifts of some of the fine points each, which are all of them together
+    num_points                  N
+
+On a grid it is `torch.nn.functional.interpolate` by the stride: cell i of a side is at (i + 0.5) / stride - 0.5, in
+cells of the coarse grid. Where the last coarse cell is not full, the excess is cropped, so that weights depend on the
+distance to neighboring cells only, not on the size of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pointmix.layouts.base import Slice
+from pointmix.layouts.cells import cell_count, floor_divide, lookup, ravel_cells
+from pointmix.ops.dispatch import use_backend
+from pointmix.ops.neighbors import interpolation_weights, knn
+from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch
+
+LiftMode = Literal["bilinear", "nearest"]
+
+
+@runtime_checkable
+class Lift(Protocol):
+    """See the module's docstring."""
+
+    @property
+    def num_points(self) -> int: ...
+    def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]: ...
+    def split(self, points: int) -> list[tuple[Slice, Lift]]:
+        """Lifts of the same coarse features to about `points` fine points each, and where these are among all."""
+
+
+@dataclass(frozen=True)
+class GridLift:
+    """From full grids to full grids that are `stride` times finer; the last cells may be cropped.
+
+    Args:
+        size: rows and columns of the fine grid.
+        image: the set whose points are computed, None for all sets.
+        rows: the rows of the fine grid that are computed, from a multiple of the stride.
+    """
+
+    num_sets: int
+    size: tuple[int, int]
+    stride: int
+    mode: LiftMode
+    image: int | None = None
+    rows: tuple[int, int] | None = None
+
+    @property
+    def num_points(self) -> int:
+        low, high = self.rows or (0, self.size[0])
+        return (self.num_sets if self.image is None else 1) * (high - low) * self.size[1]
+
+    def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
+        height, width = (-(-side // self.stride) for side in self.size)
+        x = feat.view(self.num_sets, height, width, -1).permute(0, 3, 1, 2)  # (B, C, H', W'), channels last in memory
+        x = x if self.image is None else x[self.image, None]
+        low, high = self.rows or (0, self.size[0])
+        first = max(low // self.stride - 1, 0)  # one more row on either side, for bilinear weights
+        x = x[:, :, first : -(-high // self.stride) + 1]
+        align = False if self.mode == "bilinear" else None
+        y = F.interpolate(x, scale_factor=float(self.stride), mode=self.mode, align_corners=align)
+        skip = low - first * self.stride
+        y = y[:, :, skip : skip + high - low, : self.size[1]]
+        return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+
+    def split(self, points: int) -> list[tuple[Slice, Lift]]:
+        per_set = self.size[0] * self.size[1]
+        step = max(points // self.size[1] // self.stride, 1) * self.stride
+        parts: list[tuple[Slice, Lift]] = []
+        for image in range(self.num_sets):
+            for low in range(0, self.size[0], step):
+                high = min(low + step, self.size[0])
+                begin = image * per_set
+                place = slice(begin + low * self.size[1], begin + high * self.size[1])
+                parts.append((place, GridLift(self.num_sets, self.size, self.stride, self.mode, image, (low, high))))
+        return parts
+
+
+@dataclass(frozen=True, eq=False)
+class IndexLift:
+    """Weighted sums of K coarse points for each fine point.
+
+    Args:
+        index: (N, K) coarse points.
+        weight: (N, K), the sum of each row is 1.
+    """
+
+    index: Int[Tensor, "N K"]
+    weight: Float[Tensor, "N K"]
+
+    @property
+    def num_points(self) -> int:
+        return len(self.index)
+
+    def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
+        if self.index.shape[1] == 1:
+            return F.embedding(self.index[:, 0], feat)
+        weight = self.weight.to(feat.dtype)
+        columns = zip(self.index.t(), weight.t(), strict=True)
+        return torch.stack([F.embedding(i, feat) * w[:, None] for i, w in columns]).sum(0)
+
+    def split(self, points: int) -> list[tuple[Slice, Lift]]:
+        places = [slice(low, min(low + points, len(self.index))) for low in range(0, len(self.index), max(points, 1))]
+        return [(place, IndexLift(self.index[place], self.weight[place])) for place in places]
+
+
+def cell_lift(
+    cell: Int[Tensor, "N 2"],
+    ptr: Int[Tensor, "B1"],
+    size: Int[Tensor, "B 2"],
+    coarse: Int[Tensor, "Q 2"],
+    coarse_ptr: Int[Tensor, "B1"],
+    stride: int,
+    mode: LiftMode,
+    dtype: torch.dtype,
+) -> IndexLift:
+    """From some cells of coarse grids to some cells of grids that are `stride` times finer: the weights of `GridLift`
+    over the coarse cells that are present, divided by their sum. Where none is present, the nearest one of the set.
+
+    Args:
+        cell, ptr, size: of the fine grids.
+        coarse, coarse_ptr: cells of the coarse grids.
+        dtype: of the weights.
+    """
+    batch, coarse_size = ptr_to_batch(ptr, len(cell)), -(-size // stride)
+    if mode == "nearest":
+        corner, weight = floor_divide(cell, stride)[:, None], cell.new_ones(len(cell), 1).to(dtype)
+    else:
+        twice = 2 * cell + 1 - stride  # 2 * stride * position of the cell's center in coarse cells
+        low = torch.div(twice, 2 * stride, rounding_mode="floor")
+        high_part = (twice - 2 * stride * low).to(dtype) / (2 * stride)  # (N, 2)
+        part = torch.stack([1 - high_part, high_part], dim=1)  # (N, 2 corners, 2 axes)
+        last = coarse_size[batch] - 1
+        side = torch.stack([low.clamp(min=0), torch.minimum(low + 1, last)], dim=1)
+        corner = torch.stack([side[:, [0, 0, 1, 1], 0], side[:, [0, 1, 0, 1], 1]], dim=2)  # (N, 4, 2)
+        weight = part[:, [0, 0, 1, 1], 0] * part[:, [0, 1, 0, 1], 1]  # (N, 4)
+    keys = ravel_cells(coarse, ptr_to_batch(coarse_ptr, len(coarse)), coarse_size)
+    query = ravel_cells(corner, batch[:, None], coarse_size)
+    index = lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(coarse_size))
+    weight = weight.masked_fill(index == len(coarse), 0)
+    total = weight.sum(1, keepdim=True)
+    index = index.clamp(max=len(coarse) - 1)
+    lost = (total == 0).squeeze(1).nonzero().squeeze(1)
+    weight = weight / torch.where(total > 0, total, 1)
+    if len(lost):
+        lost_ptr = counts_to_ptr(torch.bincount(batch[lost], minlength=len(size)))
+        middle = (cell[lost].double() + 0.5) / stride - 0.5
+        with use_backend(None):  # single precision cannot tell the cells of large grids apart
+            near = knn(coarse.double(), coarse_ptr, middle, lost_ptr, 1)
+        index = index.index_copy(0, lost, near.expand(-1, index.shape[1]))
+        first = torch.arange(index.shape[1], device=index.device) == 0
+        weight = weight.index_copy(0, lost, first.to(dtype).expand(len(lost), -1).contiguous())
+    return IndexLift(index, weight)
+
+
+def point_lift(
+    pos: Float[Tensor, "N D"],
+    ptr: Int[Tensor, "B1"],
+    coarse_pos: Float[Tensor, "Q D"],
+    coarse_ptr: Int[Tensor, "B1"],
+    mode: LiftMode,
+) -> IndexLift:
+    """From coarse points to any points of the same sets: by the inverse squared distance to the three nearest ones, see
+    `pointmix.ops.neighbors.interpolate`; mode "nearest" takes the nearest one."""
+    return IndexLift(*interpolation_weights(coarse_pos, coarse_ptr, pos, ptr, 1 if mode == "nearest" else 3))

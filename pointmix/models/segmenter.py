@@ -1,0 +1,247 @@
+"""Segmenters: any backbone with a Semantic FPN, for images, partial images and clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, cast, runtime_checkable
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from pointmix.layouts.cloud import Cloud
+from pointmix.layouts.grid import Grid
+from pointmix.layouts.lift import Lift
+from pointmix.models import create_model, list_models
+from pointmix.models.inputs import as_points
+from pointmix.nn.heads.segment import SemanticFPN
+from pointmix.pointset import PointSet
+from pointmix.profile.macs import Macs, Part, Size, count_layers, parameters
+
+FIRST_STRIDE = 4  # of the finest stage that is taken from a network of timm, as of our networks of images
+
+
+@runtime_checkable
+class Pyramid(Protocol):
+    """A backbone that gives the points of all of its stages, each half as fine as the one before."""
+
+    feature_info: list[dict[str, Any]]
+
+    def forward_intermediates(
+        self, x: PointSet, *, norm: bool = False, intermediates_only: bool = False
+    ) -> list[PointSet]: ...
+    def as_points(self, x: PointSet) -> PointSet: ...
+    def parts(self, points: PointSet) -> Iterator[Part]: ...
+    def set_grad_checkpointing(self, enable: bool = True) -> None: ...
+    def no_weight_decay(self) -> set[str]: ...
+
+
+class TimmPyramid(nn.Module):
+    """The maps of a network of timm as grids. Images are padded with zeros to a multiple of the total stride.
+
+    Args:
+        name: of the network.
+        in_chans: channels of the input.
+        **kwargs: arguments of the network.
+
+    Raises:
+        ValueError: if it gives no maps of strides 4, 8, and so on.
+    """
+
+    def __init__(self, name: str, *, in_chans: int, **kwargs: Any) -> None:
+        super().__init__()
+        self.body: Any = timm.create_model(name, features_only=True, in_chans=in_chans, **kwargs)
+        info: Any = self.body.feature_info
+        strides, channels = info.reduction(), info.channels()
+        self.taken = [i for i, stride in enumerate(strides) if stride >= FIRST_STRIDE]
+        expected = [FIRST_STRIDE * 2**i for i in range(len(self.taken))]
+        if len(self.taken) < 2 or [strides[i] for i in self.taken] != expected:
+            raise ValueError(f"{name} gives maps of strides {strides}; Semantic FPN needs strides 4, 8, and so on")
+        self.feature_info: list[dict[str, Any]] = [dict(num_chs=channels[i], reduction=strides[i]) for i in self.taken]
+
+    def as_points(self, x: PointSet) -> PointSet:
+        return x
+
+    def forward_intermediates(
+        self, x: PointSet, *, norm: bool = False, intermediates_only: bool = False
+    ) -> list[PointSet]:
+        """The maps of all stages; the keyword arguments are those of our networks and have no effect.
+
+        Raises:
+            ValueError: for anything but whole images of one size.
+        """
+        if not isinstance(x.layout, Grid):
+            raise ValueError(f"a network of timm takes whole images of one size, got {x.layout!r}")
+        image, total = cast(Tensor, x.to_image()), self.feature_info[-1]["reduction"]
+        image = F.pad(image, (0, -image.shape[3] % total, 0, -image.shape[2] % total))
+        maps, stages = self.body(image), []
+        for i, info in zip(self.taken, self.feature_info, strict=True):
+            height, width = self._size(x.layout, info["reduction"])
+            stages.append(PointSet.from_batch(maps[i][:, :, :height, :width]))
+        return stages
+
+    def _size(self, grid: Grid, stride: int) -> tuple[int, int]:
+        return -(-grid.size[0] // stride), -(-grid.size[1] // stride)
+
+    def parts(self, points: PointSet) -> Iterator[Part]:
+        """The whole network's parameters and multiply-adds at the first stage, and the sizes of all."""
+        assert isinstance(points.layout, Grid)
+        macs, number = count_layers(self.body, cast(Tensor, points.to_image())), parameters(self.body)
+        for i, info in enumerate(self.feature_info):
+            side = self._size(points.layout, info["reduction"])
+            size = Size(len(points.pos), side[0] * side[1], slots=0, windows=0, centers=0, side=side)
+            yield Part(f"maps {i + 1}", info["num_chs"], 0 if i else number, Macs() if i else macs, size)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.body.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
+
+class Segmenter(nn.Module):
+    """Logits for every pixel or point.
+
+    Args:
+        backbone: gives the points of its stages; its input is a `PointSet`.
+        head: what makes logits of them.
+        in_chans: feature channels of the input.
+        coord_dims: coordinates of a position; None for any.
+        coord_mode: coordinates of the pixels of an image batch, see `PointSet.from_image`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: SemanticFPN,
+        *,
+        in_chans: int,
+        coord_dims: int | None = 2,
+        coord_mode: str = "inclusive",
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.in_chans, self.coord_dims, self.coord_mode = in_chans, coord_dims, coord_mode
+
+    @property
+    def num_classes(self) -> int:
+        return self.head.num_classes
+
+    def as_points(self, x: Tensor | PointSet) -> PointSet:
+        """The input as points in the precision of the weights.
+
+        Raises:
+            ValueError: if it has other channels or dimensions than the network takes.
+        """
+        dtype = next(self.head.parameters()).dtype
+        return as_points(x, dtype=dtype, in_chans=self.in_chans, coord_dims=self.coord_dims, coord_mode=self.coord_mode)
+
+    def forward(
+        self, x: Tensor | PointSet, category: Int[Tensor, "B"] | None = None, *, lift: bool = True
+    ) -> Tensor | tuple[PointSet, Lift]:
+        """Logits (N, K) of a PointSet, in the order of its points; (B, K, H, W) of images (B, C, H, W), (B, N, K) of
+        clouds (B, N, D).
+
+        Args:
+            category: (B,) the category of each object, if the network has categories.
+            lift: whether to lift the logits to the input's points. If not, the result is the points of the finest stage
+                with their logits, and the lift, which a loss can apply to some of the points at a time.
+
+        Raises:
+            ValueError: if the input does not suit the network.
+        """
+        points = self.as_points(x)
+        coarse, way_up = self.coarse(points, category)
+        if not lift:
+            return coarse, way_up
+        logits = way_up(coarse.feat)
+        if isinstance(x, PointSet):
+            return logits
+        if x.ndim == 3:
+            return logits.view(*x.shape[:2], -1)
+        image = points.with_feat(logits).to_image()
+        assert isinstance(image, Tensor)
+        return image
+
+    def coarse(self, points: PointSet, category: Int[Tensor, "B"] | None = None) -> tuple[PointSet, Lift]:
+        """Logits at the points of the finest stage, and the lift to `points`, which are of the network's precision."""
+        backbone = cast(Pyramid, self.backbone)
+        stages = backbone.forward_intermediates(points, norm=True, intermediates_only=True)
+        coarse = self.head(stages, category)
+        if isinstance(coarse.layout, Cloud):
+            points = points.as_cloud()
+        return coarse, points.layout.lift(points, coarse, backbone.feature_info[0]["reduction"])
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new classifier for other classes."""
+        self.head.reset_classifier(num_classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's blocks in the backward pass instead of storing their activations."""
+        cast(Pyramid, self.backbone).set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay, beyond the vectors, which optimizers exclude anyway."""
+        return {f"backbone.{name}" for name in cast(Pyramid, self.backbone).no_weight_decay()}
+
+    @torch.no_grad()
+    def parts(self, points: PointSet) -> Iterator[Part]:
+        """Parameters and multiply-adds of the backbone's stages and the head for one set; only reducers run."""
+        backbone = cast(Pyramid, self.backbone)
+        found = list(backbone.parts(backbone.as_points(points)))
+        yield from found
+        head = self.head.macs([part.size.points for part in found if part.size is not None])
+        yield Part("semantic FPN", self.head.head_dim, parameters(self.head), head)
+
+
+def create_segmenter(
+    name: str,
+    num_classes: int,
+    *,
+    in_chans: int = 3,
+    neck_dim: int = 256,
+    head_dim: int = 128,
+    head_drop_rate: float = 0.1,
+    categories: int = 0,
+    global_context: bool = False,
+    **kwargs: Any,
+) -> Segmenter:
+    """A backbone with a Semantic FPN: logits for every pixel or point.
+
+    `create_segmenter("coc_tiny", 150)` takes images and partial images; with `coord_dims=3` and `in_chans` features it
+    takes clouds. A backbone of timm takes whole images.
+
+    Args:
+        name: one of our models or of timm's.
+        num_classes: K.
+        in_chans: channels of the input, besides coordinates.
+        neck_dim, head_dim: channels of the head, see `SemanticFPN`.
+        head_drop_rate: dropout before the classifier.
+        categories, global_context: for parts of objects, see `SemanticFPN`.
+        **kwargs: arguments of the backbone, such as `centers_per_side`.
+
+    Raises:
+        ValueError: if there is no such model, it does not take these arguments, or gives no maps of strides 4, 8 ...
+    """
+    coord_dims, coord_mode = None, "inclusive"
+    backbone: Any
+    if name in list_models():
+        backbone = create_model(name, in_chans=in_chans, pyramid=True, **kwargs)
+        coord_dims, coord_mode = backbone.coord_dims, getattr(backbone, "coord_mode", coord_mode)
+    elif timm.is_model(name):
+        backbone = TimmPyramid(name, in_chans=in_chans, **kwargs)
+    else:
+        raise ValueError(f"no model {name!r}; ours are {', '.join(list_models())}; timm's are in timm.list_models()")
+    head = SemanticFPN(
+        [info["num_chs"] for info in backbone.feature_info],
+        num_classes,
+        neck_dim=neck_dim,
+        head_dim=head_dim,
+        drop_rate=head_drop_rate,
+        absent=kwargs.get("absent", "zero"),
+        categories=categories,
+        global_context=global_context,
+    )
+    return Segmenter(backbone, head, in_chans=in_chans, coord_dims=coord_dims, coord_mode=coord_mode)
