@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -41,14 +42,9 @@ def resolve(cfg: DataConfig) -> DataConfig:
     cfg = dataclasses.replace(cfg, **changes)
     if cfg.in_chans not in MODES:
         raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (grayscale) or 3 (RGB)")
-    channels: dict[str, Any] = {}
-    for key in ("mean", "std"):
-        values = tuple(float(value) for value in getattr(cfg, key))
-        if cfg.in_chans == 1 and values == defaults[key]:
-            values = (sum(values) / len(values),)  # a color default for grayscale images
-        if len(values) not in (1, cfg.in_chans):
-            raise ValueError(f"data.{key} has {len(values)} values for {cfg.in_chans} channels")
-        channels[key] = values * (filled(cfg.in_chans) // len(values))
+    channels: dict[str, Any] = {
+        key: per_channel(key, getattr(cfg, key), defaults[key], filled(cfg.in_chans)) for key in ("mean", "std")
+    }
     for key, expected in CHOICES.items():
         if getattr(cfg, key) not in expected:
             raise ValueError(f"data.{key} {getattr(cfg, key)!r}: expected one of {', '.join(expected)}")
@@ -74,3 +70,22 @@ def resolve(cfg: DataConfig) -> DataConfig:
             f"data.auto_augment {policy!r} moves pixels but not the masks of data.mask_root; expected null or 3a"
         )
     return dataclasses.replace(cfg, **channels)
+
+
+def per_channel(key: str, given: Sequence[float], default: object, in_chans: int) -> tuple[float, ...]:
+    """The values of a setting for all channels.
+
+    Args:
+        key: name of the setting.
+        given: a value for each channel, or one for all.
+        default: of images in color; grayscale images get its mean.
+
+    Raises:
+        ValueError: there are values for another number of channels.
+    """
+    values = tuple(float(value) for value in given)
+    if in_chans == 1 and values == default:
+        values = (sum(values) / len(values),)
+    if len(values) not in (1, in_chans):
+        raise ValueError(f"data.{key} has {len(values)} values for {in_chans} channels")
+    return values * (in_chans // len(values))

@@ -1,0 +1,149 @@
+"""Loaders of labeled images and clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from pointmix.data.dataset import SampleDataset, join_samples
+from pointmix.data.loader import BatchLoader
+from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.resolve import is_cloud
+from pointmix.data.segment.sample import IGNORE, LabeledCloud, LabeledImage, SegmentBatch
+from pointmix.data.segment.source import Color, SegmentSource
+from pointmix.io.errors import BadMask, UnreadableSample
+
+Raw = TypeVar("Raw", bound=LabeledImage | LabeledCloud)
+
+
+class SegmentDataset(SampleDataset[Raw, SegmentBatch]):
+    """Samples of a part of a source, each a batch of one set; see `SampleDataset`.
+
+    Args:
+        num_classes: K; labels are 0 to K - 1, or `IGNORE`.
+        transform: what the source reads -> a batch of one set.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: SegmentSource[Raw],
+        indices: Int[np.ndarray, " n"],
+        num_classes: int,
+        transform: Callable[[Raw], SegmentBatch],
+        seed: int | None,
+    ) -> None:
+        super().__init__(source=source, indices=indices, seed=seed)
+        self.num_classes, self.transform = num_classes, transform
+
+    def make(self, raw: Raw, index: int) -> SegmentBatch:
+        check_labels(raw.label, self.num_classes, name=self.source.name(index))
+        return self.transform(raw)
+
+
+def check_labels(label: Int[np.ndarray, "..."], num_classes: int, *, name: str) -> None:
+    """Refuse labels that are neither classes nor `IGNORE`.
+
+    Raises:
+        BadMask: naming the file, the value and its place.
+    """
+    if not label.size or (label.min() >= IGNORE and label.max() < num_classes):
+        return
+    place = tuple(int(i[0]) for i in np.nonzero((label < IGNORE) | (label >= num_classes)))
+    where = f"pixel row {place[0]}, column {place[1]}" if len(place) == 2 else f"point {place[0]}"
+    raise BadMask(f"{name}: label {label[place]} at {where}, expected classes 0 to {num_classes - 1} or {IGNORE}")
+
+
+class Repeated(Generic[Raw]):
+    """A source with every sample several times, so that each time has its own random numbers: sample i of the r-th
+    time has the number r * len(source) + i."""
+
+    def __init__(self, source: SegmentSource[Raw]) -> None:
+        self.source = source
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.source.classes
+
+    @property
+    def palette(self) -> Sequence[Color] | None:
+        return self.source.palette
+
+    @property
+    def categories(self) -> Mapping[str, Sequence[int]] | None:
+        return self.source.categories
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Raw:
+        return self.source.read(index % len(self.source))
+
+    def name(self, index: int) -> str:
+        return self.source.name(index % len(self.source))
+
+
+class Cached(Repeated[Raw]):
+    """A source whose chosen samples are read once, now; forked workers share them."""
+
+    def __init__(self, source: SegmentSource[Raw], indices: Iterable[int]) -> None:
+        super().__init__(source)
+        self.kept: dict[int, Raw | UnreadableSample] = {}
+        for index in indices:
+            try:
+                self.kept[index] = source.read(index)
+            except UnreadableSample as error:
+                self.kept[index] = error
+
+    def read(self, index: int) -> Raw:
+        found = self.kept[index % len(self.source)]
+        if isinstance(found, UnreadableSample):
+            raise found
+        return found
+
+
+def segment_loader(
+    cfg: SegmentDataConfig,
+    source: SegmentSource[Any],
+    indices: Int[np.ndarray, " n"],
+    batches: EpochBatches | PartBatches,
+    seed: int | None = None,
+) -> BatchLoader[SegmentBatch]:
+    """A loader over a part of a source: with a seed for training, crops, `cfg.repeat` of each sample; else whole
+    samples.
+
+    Args:
+        cfg: resolved.
+        batches: over len(indices) samples, times `cfg.repeat` in training.
+    """
+    if cfg.cache:
+        source = Cached(source, indices.tolist())
+    if seed is not None and (times := cfg.repeat or 1) > 1:
+        source = Repeated(source)
+        indices = (np.arange(times)[:, None] * len(source) + indices).reshape(-1)
+    dataset = SegmentDataset(
+        source=source,
+        indices=indices,
+        num_classes=len(source.classes),
+        transform=transform_of(cfg, training=seed is not None),
+        seed=seed,
+    )
+    return BatchLoader(
+        dataset=dataset,
+        batches=batches,
+        workers=cfg.workers,
+        strict=cfg.strict,
+        collate=partial(join_samples, join=import_module("pointmix.data.segment.join").join_batches),
+    )
+
+
+def transform_of(cfg: SegmentDataConfig, *, training: bool) -> Callable[[Any], SegmentBatch]:
+    """The transform of training or of evaluation: what the source reads -> a batch of one set."""
+    transforms = import_module(f"pointmix.data.segment.{'clouds' if is_cloud(cfg) else 'images'}.transforms")
+    return transforms.train_transform(cfg) if training else transforms.eval_transform(cfg)

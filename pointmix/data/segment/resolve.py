@@ -1,0 +1,122 @@
+"""Defaults and checks of the settings of labeled pixels and points before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from pointmix.data.images.resolve import per_channel
+from pointmix.data.segment import sources  # noqa: F401  registers the sources of this package
+from pointmix.data.segment.clouds.config import CloudSettings
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.config import ImageSettings
+from pointmix.data.segment.sample import IGNORE
+from pointmix.data.segment.source import SEGMENT_SOURCES
+from pointmix.io.image_files import MODES
+from pointmix.utils.limits import check_limit
+from pointmix.utils.ranges import POSITIVE
+
+# For settings that are None, unless the source has its own.
+COMMON: Mapping[str, object] = {"reduce_zero_label": False, "ignore_index": 255, "repeat": 1}
+IMAGES: Mapping[str, object] = {
+    "in_chans": 3,
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "crop_size": (512, 512),
+    "hflip": 0.5,
+    "photometric": True,
+}
+CLOUDS: Mapping[str, object] = {"features": (), "normalize": "center", "up": "z", "crop": "none", "rotate": 180.0}
+
+
+def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
+    """Fill in settings that are None, and check those that depend on each other. val_fraction stays as it is: what
+    None means depends on the data.
+
+    Raises:
+        ValueError: naming the setting, its value and what was expected.
+    """
+    cfg, entry = _as_given(cfg), SEGMENT_SOURCES.find(cfg.source)
+    _refuse_others(cfg, entry.kind)
+    entry.check(cfg)
+    defaults = {**COMMON, **(CLOUDS if is_cloud(cfg) else IMAGES), **entry.defaults}
+    if entry.kind == "rgbd" and is_cloud(cfg):
+        defaults = {**IMAGES, **defaults}
+    changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
+    cfg = dataclasses.replace(cfg, **changes)
+    if entry.kind != "cloud":
+        cfg = _resolve_image(cfg, defaults)
+    for key in ("scale_range", "scale"):
+        low, high = getattr(cfg, key) or (1.0, 1.0)
+        if low > high:
+            raise ValueError(f"data.{key} {low}, {high}: expected two positive numbers, the smaller first")
+    if cfg.classes is not None and not cfg.classes:
+        raise ValueError("data.classes is empty, expected the names of the classes in the order of their labels")
+    _check_label_map(cfg)
+    for name, scale in (cfg.feature_scale or {}).items():
+        POSITIVE.check("data.feature_scale.", **{name: scale})
+    return cfg
+
+
+def is_cloud(cfg: SegmentDataConfig) -> bool:
+    """Whether the samples of these settings are clouds, and else images."""
+    kind = SEGMENT_SOURCES.find(cfg.source).kind
+    return kind == "cloud" or (kind == "rgbd" and cfg.rgbd == "cloud")
+
+
+def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
+    """The settings as they were before JSON turned tuples into lists and the labels of a map into texts."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if isinstance(value, list):
+            changes[field.name] = tuple(value)
+    if cfg.label_map is not None:
+        try:
+            changes["label_map"] = {int(label): value for label, value in cfg.label_map.items()}
+        except (TypeError, ValueError, AttributeError) as e:
+            raise ValueError(f"data.label_map {cfg.label_map!r}: expected a class for each label") from e
+    return dataclasses.replace(cfg, **changes)
+
+
+def _refuse_others(cfg: SegmentDataConfig, kind: str) -> None:
+    """Refuse settings that the source would ignore."""
+    image, cloud = ({field.name for field in dataclasses.fields(part)} for part in (ImageSettings, CloudSettings))
+    unused = {"image": cloud | {"rgbd"}, "rgbd": set() if is_cloud(cfg) else cloud, "cloud": image}[kind]
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if field.name in unused and value != field.default:
+            of = "depth images" if field.name == "rgbd" else "clouds" if field.name in cloud else "images"
+            what = f"a setting of labeled {of}, which data.source {cfg.source} does not read"
+            if kind == "rgbd":
+                what = f"a setting of labeled clouds, and data.rgbd is {cfg.rgbd}"
+            raise ValueError(f"data.{field.name} {value!r} is {what}; leave it out")
+
+
+def _resolve_image(cfg: SegmentDataConfig, defaults: Mapping[str, Any]) -> SegmentDataConfig:
+    if (in_chans := cfg.in_chans) is None or in_chans not in MODES:
+        raise ValueError(f"data.in_chans {in_chans}: expected 1 (grayscale) or 3 (RGB)")
+    channels = {key: per_channel(key, getattr(cfg, key), defaults[key], in_chans) for key in ("mean", "std")}
+    keep = (cfg.keep_ratio,) * 2 if isinstance(cfg.keep_ratio, int | float) else cfg.keep_ratio
+    if keep[0] > keep[1]:
+        what = "a fraction above 0, up to 1, or two, the smaller first"
+        raise ValueError(f"data.keep_ratio {cfg.keep_ratio}: expected {what}")
+    rows, columns = cfg.crop_size or (1, 1)
+    check_limit("IMAGE_PIXELS", rows * columns, f"data.crop_size {rows}, {columns}: such an image")
+    return dataclasses.replace(cfg, mean=channels["mean"], std=channels["std"])
+
+
+def _check_label_map(cfg: SegmentDataConfig) -> None:
+    if cfg.label_map is None:
+        return
+    if cfg.reduce_zero_label:
+        raise ValueError("data.label_map with data.reduce_zero_label: expected one of the two")
+    most = None if cfg.classes is None else len(cfg.classes) - 1
+    for label, value in cfg.label_map.items():
+        is_class = isinstance(value, int) and not isinstance(value, bool) and value >= IGNORE
+        if not is_class or (most is not None and value > most):
+            expected = f"a class from 0{'' if most is None else f' to {most}'}, or {IGNORE} to ignore it"
+            raise ValueError(f"data.label_map gives label {label} the class {value!r}, expected {expected}")

@@ -1,0 +1,171 @@
+"""Data with a label for every pixel or point: one configuration in, loaders for train, validation and test out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from pointmix.data.loader import BatchLoader
+from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.loaders import segment_loader
+from pointmix.data.segment.resolve import resolve
+from pointmix.data.segment.sample import SegmentBatch
+from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
+from pointmix.data.splits import LoaderSplits, check_same_classes
+from pointmix.io.errors import UnreadableSample
+
+VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
+
+
+@dataclass(frozen=True)
+class SegmentSplits(LoaderSplits[SegmentBatch]):
+    """Loaders, and what a model and a report need to know.
+
+    Args:
+        train: crops, shuffled and augmented, without a last incomplete batch; state_dict() and load_state_dict()
+            resume it within an epoch.
+        val: whole samples, one a batch: the data's own validation split or what is held out from train; None if there
+            are none.
+        test: whole samples, one a batch. Of val and test every process gets its own part, and no sample twice.
+        classes: names, in the order of the labels.
+        palette: color of each class, 0 to 255; None for default colors.
+        categories: name of each category of objects, in the order of their numbers, and the labels of its parts.
+        in_chans: feature channels of a point.
+        coord_dims: coordinates of a point, 2 in images.
+        config: the configuration with every setting filled in.
+    """
+
+    train: BatchLoader[SegmentBatch]
+    val: BatchLoader[SegmentBatch] | None
+    test: BatchLoader[SegmentBatch]
+    classes: list[str]
+    palette: list[Color] | None
+    categories: dict[str, list[int]] | None
+    in_chans: int
+    coord_dims: int
+    config: SegmentDataConfig
+
+
+def build_segments(
+    cfg: SegmentDataConfig, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> SegmentSplits:
+    """Open the data and make the loaders.
+
+    Args:
+        cfg: what to load.
+        batch_size: training crops per step and process; the global batch is world_size times as large.
+        seed: of the order and the augmentation, not negative.
+        rank, world_size: this process and how many there are.
+
+    Raises:
+        FileNotFoundError: the data are missing.
+        ValueError: a setting is out of range, splits have different classes, train does not fill a batch, or none of
+            its samples can be read.
+    """
+    cfg = resolve(cfg)
+    train, test = open_split(cfg, "train"), open_split(cfg, "test")
+    check_same_classes(list(train.classes), list(test.classes), "test")
+    val = open_split(cfg, "val", optional=True) if cfg.val_fraction is None else None
+    if val is None:
+        fraction = VAL_FRACTION if cfg.val_fraction is None else cfg.val_fraction
+        chosen, held_out = random_split(len(train), fraction=fraction, seed=cfg.split_seed)
+        val = train
+    else:
+        check_same_classes(list(train.classes), list(val.classes), "val")
+        chosen, held_out = np.arange(len(train)), np.arange(len(val))
+    if cfg.limit:
+        chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
+    cfg = with_feature_scale(cfg, train)
+    place = {"rank": rank, "world_size": world_size}
+    order = EpochBatches(size=len(chosen) * (cfg.repeat or 1), batch_size=batch_size, seed=seed, **place)
+
+    def part(source: SegmentSource[Any], indices: Int[np.ndarray, " n"]) -> BatchLoader[SegmentBatch]:
+        return segment_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=1, **place))
+
+    loader = segment_loader(cfg, train, chosen, order, seed=seed)
+    example = first_sample(loader)
+    return SegmentSplits(
+        train=loader,
+        val=part(val, held_out) if len(held_out) else None,
+        test=part(test, np.arange(len(test))),
+        classes=list(train.classes),
+        palette=plain_palette(train.palette),
+        categories=plain_categories(train.categories),
+        in_chans=example.points.feat.shape[1],
+        coord_dims=example.points.pos.shape[1],
+        config=cfg,
+    )
+
+
+def build_segments_test(cfg: SegmentDataConfig) -> tuple[BatchLoader[SegmentBatch], SegmentSource[Any]]:
+    """The loader of the test split, whole samples, one a batch, and its source, without opening train.
+
+    Raises:
+        FileNotFoundError: the data are missing.
+        ValueError: a setting is out of range, or a cloud's feature has no scale, which depends on train.
+    """
+    cfg = resolve(cfg)
+    test = open_split(cfg, "test")
+    return segment_loader(cfg, test, np.arange(len(test)), PartBatches(size=len(test), batch_size=1)), test
+
+
+def with_feature_scale(cfg: SegmentDataConfig, train: SegmentSource[Any]) -> SegmentDataConfig:
+    """The configuration with what each feature of a cloud is divided by, from the training data."""
+    if SEGMENT_SOURCES.find(cfg.source).kind != "cloud":
+        return cfg
+    return import_module("pointmix.data.segment.clouds.features").fill_feature_scale(cfg, train)
+
+
+def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) -> Any:
+    """A `SegmentSource`; None for an optional split that the data do not have.
+
+    Raises:
+        ValueError: the split is missing, or has no samples or no classes.
+    """
+    source = SEGMENT_SOURCES.find(cfg.source).open(cfg, split)
+    if source is None and optional:
+        return None
+    if source is None:
+        raise ValueError(f"data.source {cfg.source} has no split {split}, expected train and test")
+    if not len(source):
+        raise ValueError(f"the {split} split of data.source {cfg.source} has no samples, expected at least one")
+    if not source.classes:
+        raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
+    return source
+
+
+def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Two sorted lists of indices, the second with `fraction` of all: at least one, but never all."""
+    count = min(max(round(fraction * number), 1), number - 1) if fraction else 0
+    order = np.random.default_rng(seed).permutation(number)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def first_sample(loader: BatchLoader[SegmentBatch]) -> SegmentBatch:
+    """A training sample, for the number of its channels.
+
+    Raises:
+        UnreadableSample: there is none that can be read.
+    """
+    dataset = loader.samples
+    item, failed = dataset[0, 0]
+    if item is None:
+        name, why, _ = failed[-1]
+        raise UnreadableSample(f"{len(failed)} {dataset.what} in a row are damaged; {name}: {why}")
+    return item
+
+
+def plain_palette(palette: Sequence[Color] | None) -> list[Color] | None:
+    """A palette of Python's whole numbers."""
+    return None if palette is None else [(int(red), int(green), int(blue)) for red, green, blue in palette]
+
+
+def plain_categories(categories: Mapping[str, Sequence[int]] | None) -> dict[str, list[int]] | None:
+    """Categories with lists of Python's whole numbers."""
+    return None if categories is None else {name: [int(p) for p in parts] for name, parts in categories.items()}

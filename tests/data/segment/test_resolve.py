@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.resolve import is_cloud, resolve
+from pointmix.data.segment.source import SEGMENT_SOURCES, register_segment_source
+from pointmix.tasks.config import as_plain
+from tests.data.segment import toy
+
+if "toy_depth" not in SEGMENT_SOURCES:
+    register_segment_source("toy_depth", kind="rgbd")(lambda config, split: toy.Toy(config, split))
+
+
+def config(source="toy_images", **settings):
+    return SegmentDataConfig(source=source, **settings)
+
+
+def test_defaults_of_the_source_come_before_general_ones():
+    cfg = resolve(config())
+    assert (cfg.crop_size, cfg.photometric) == ((8, 8), False)  # the source's
+    assert (cfg.in_chans, cfg.hflip, cfg.repeat, cfg.ignore_index) == (3, 0.5, 1, 255)
+    assert resolve(config(crop_size=(4, 6))).crop_size == (4, 6)
+    cloud = resolve(config("toy_clouds"))
+    assert (cloud.features, cloud.up, cloud.normalize, cloud.crop) == (("value",), "y", "center", "none")
+    assert cloud.crop_size is cloud.mean is None and cfg.features is cfg.up is None
+    assert resolve(config("toy_clouds", features=())).features == ()
+
+
+@pytest.mark.parametrize("source", ["toy_images", "toy_clouds"])
+def test_resolved_settings_resolve_to_themselves_also_when_read_back_from_json(source):
+    cfg = resolve(config(source, label_map={7: 0, 9: 1, 3: -1}))
+    assert resolve(cfg) == cfg
+    assert resolve(SegmentDataConfig(**as_plain(cfg))) == cfg
+
+
+def test_channels():
+    cfg = resolve(config(in_chans=1))
+    assert len(cfg.mean) == len(cfg.std) == 1 and cfg.mean[0] == pytest.approx(0.449, abs=1e-3)
+    assert resolve(config(mean=[0.5])).mean == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match=r"data.std has 2 values for 3 channels"):
+        resolve(config(std=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    "source, settings, message",
+    [
+        ("toy_clouds", {"crop_size": (4, 4)}, r"data.crop_size \(4, 4\) is a setting of labeled images, .* toy_clouds"),
+        ("toy_clouds", {"keep_ratio": 0.5}, "data.keep_ratio 0.5 is a setting of labeled images"),
+        ("toy_images", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds"),
+        ("toy_images", {"rgbd": "lattice"}, "data.rgbd 'lattice' is a setting of labeled depth images"),
+        ("toy_depth", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds, and data.rgbd is image"),
+        ("nowhere", {}, "data.source 'nowhere': expected one of "),
+        ("toy_images", {"scale_range": (2.0, 0.5)}, "data.scale_range 2.0, 0.5"),
+        ("toy_images", {"keep_ratio": (0.5, 0.2)}, "data.keep_ratio"),
+        ("toy_clouds", {"scale": (2.0, 0.5)}, "data.scale 2.0, 0.5"),
+        ("toy_images", {"in_chans": 2}, "data.in_chans 2: expected 1"),
+        ("toy_images", {"classes": ()}, "data.classes is empty"),
+        ("toy_images", {"label_map": {1: -2}}, "label 1 the class -2, expected a class from 0, or -1"),
+        ("toy_images", {"label_map": {1: 2}, "classes": ("a", "b")}, "label 1 the class 2, .* from 0 to 1"),
+        ("toy_images", {"label_map": {"one": 2}}, "data.label_map .*expected a class for each label"),
+        ("toy_images", {"label_map": {1: True}}, "label 1 the class True"),
+        ("toy_images", {"label_map": {1: 0}, "reduce_zero_label": True}, "expected one of the two"),
+        ("toy_clouds", {"feature_scale": {"rgb": 0.0}}, "data.feature_scale.rgb must be above 0, got 0.0"),
+        ("toy_images", {"crop_size": (40000, 40000)}, "data.crop_size 40000, 40000"),
+    ],
+)
+def test_wrong_settings_are_named(source, settings, message):
+    with pytest.raises(ValueError, match=message) as e:
+        resolve(config(source, **settings))
+    assert "\n" not in str(e.value)
+
+
+def test_depth_images_run_as_images_or_as_clouds():
+    assert not is_cloud(config("toy_depth")) and is_cloud(config("toy_depth", rgbd="cloud"))
+    cfg = resolve(config("toy_depth", rgbd="cloud", grid_size=0.01))
+    assert (cfg.grid_size, cfg.in_chans, cfg.rotate) == (0.01, 3, 180.0)
+    assert dataclasses.replace(resolve(config("toy_depth")), rgbd="image").rotate is None

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pointmix.data.segment import loaders, splits
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.loaders import Cached, Repeated, check_labels
+from pointmix.data.segment.splits import build_segments, build_segments_test, random_split
+from pointmix.io.errors import BadMask, UnreadableSample
+from tests.data.segment import toy
+
+CALL = {"batch_size": 2, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def plain_transforms(monkeypatch):
+    def transform_of(cfg, *, training):
+        return toy.flipped_or_not if training else toy.prepared
+
+    monkeypatch.setattr(loaders, "transform_of", transform_of)
+    monkeypatch.setitem(sys.modules, "pointmix.data.segment.join", SimpleNamespace(join_batches=toy.join))
+    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source: cfg)
+
+
+def build(source="toy_images", **settings):
+    call = CALL | {key: settings.pop(key) for key in (*CALL, "rank", "world_size") if key in settings}
+    return build_segments(SegmentDataConfig(source=source, **settings), **call)
+
+
+def read(loader):
+    """(first row of labels, factor of the features) of every sample."""
+    return [(one.labels.tolist(), one.points.feat.sum().item()) for one in loader]
+
+
+def test_an_epoch_of_training_and_whole_samples_of_test():
+    data = build(val_fraction=0.2)
+    batches = list(data.train)
+    assert len(batches) == len(data.train) == 4
+    assert all(batch.points.num_sets == 2 and len(batch.labels) == 128 for batch in batches)
+    assert [len(data.train.samples), len(data.val.samples), len(data.test.samples)] == [8, 2, 4]
+    assert [batch.points.num_sets for batch in data.test] == [1] * 4
+    expected = [toy.Toy(data.config, "test").read(i).label.reshape(-1).tolist() for i in range(4)]
+    assert [batch.labels.tolist() for batch in data.test] == expected
+    assert (data.classes, data.in_chans, data.coord_dims, data.categories) == (list(toy.CLASSES), 3, 2, None)
+    assert data.palette == [(1, 2, 3), (4, 5, 6), (7, 8, 9)] and data.config.crop_size == (8, 8)
+
+
+def test_what_is_held_out_is_not_trained_on_and_depends_on_split_seed_alone():
+    data, other = build(val_fraction=0.3, seed=1), build(val_fraction=0.3, seed=2)
+    train, val = set(data.train.samples.indices.tolist()), set(data.val.samples.indices.tolist())
+    assert len(train) == 7 and len(val) == 3 and not train & val
+    assert val == set(other.val.samples.indices.tolist())
+    assert val != set(build(val_fraction=0.3, split_seed=5).val.samples.indices.tolist())
+
+
+def test_the_validation_split_of_the_data_is_used_unless_a_fraction_is_asked_for():
+    assert [len(s.samples) for s in (build("toy_own_val").train, build("toy_own_val").val)] == [10, 2]
+    held = build("toy_own_val", val_fraction=0.5)
+    assert [len(held.train.samples), len(held.val.samples)] == [5, 5]
+    assert build("toy_own_val", val_fraction=0.0).val is None
+    assert len(build().val.samples) == 1  # a tenth, where the data have none
+
+
+@pytest.mark.parametrize("number, fraction, count", [(10, 0.25, 2), (1, 0.5, 0), (2, 0.01, 1), (3, 0.99, 2), (5, 0, 0)])
+def test_random_split(number, fraction, count):
+    first, second = random_split(number, fraction=fraction, seed=3)
+    assert len(second) == count and sorted([*first, *second]) == list(range(number))
+    assert (np.diff(first) > 0).all()
+
+
+def test_each_repetition_of_a_sample_has_its_own_augmentation():
+    data = build(val_fraction=0.0, limit=2, repeat=3)
+    assert len(data.train) == 3 and len(data.train.samples) == 6
+    data.set_epoch(0)
+    seen = [(one.labels[:64].tolist(), one.points.feat[:64].sum().item()) for one in data.train]
+    assert len({factor for _, factor in read(data.train)}) == 3
+    assert len({tuple(labels) for labels, _ in seen}) <= 2
+    names = [data.train.samples.source.name(int(i)) for i in data.train.samples.indices]
+    assert names[:2] == names[2:4] == names[4:] and len(set(names)) == 2
+    data.set_epoch(0)
+    assert read(data.train) == read(build(val_fraction=0.0, limit=2, repeat=3).train)
+
+
+def test_the_same_samples_for_any_number_of_processes_and_after_a_resumption():
+    whole = build(val_fraction=0.0, batch_size=4)
+    parts = [build(val_fraction=0.0, rank=rank, world_size=2) for rank in range(2)]
+    first = next(iter(whole.train))
+    halves = [next(iter(part.train)) for part in parts]
+    torch.testing.assert_close(first.points.feat, torch.cat([half.points.feat for half in halves]), rtol=0, atol=0)
+    assert sum(len(read(part.test)) for part in parts) == 4
+
+    data = build(val_fraction=0.0)
+    data.set_epoch(3)
+    batches = iter(data.train)
+    next(batches), next(batches)
+    state, rest = data.train.state_dict(), [batch.points.feat for batch in batches]
+    again = build(val_fraction=0.0)
+    again.train.load_state_dict(state)
+    for one, other in zip(rest, again.train, strict=True):
+        assert torch.equal(one, other.points.feat)
+
+
+def test_clouds_have_categories_and_the_channels_of_their_features():
+    data = build("toy_clouds")
+    assert (data.in_chans, data.coord_dims) == (1, 3)
+    assert data.categories == {"even": [0, 1], "odd": [1, 2]} and data.palette is None
+    assert [batch.category.tolist() for batch in data.test] == [[0], [1], [0], [1]]
+
+
+def test_test_data_alone():
+    loader, source = build_segments_test(SegmentDataConfig(source="toy_images"))
+    assert len(list(loader)) == 4 and source.split == "test"
+
+
+def test_damaged_samples_are_skipped_and_counted(monkeypatch):
+    monkeypatch.setattr(toy.Toy, "read", damaged := _damaged(toy.Toy.read, {0, 1}))
+    data = build(val_fraction=0.0)
+    assert sum(batch.points.num_sets for batch in data.train) == 10 and len(list(data.test)) == 2
+    assert {name for name, _ in data.skipped()} == {"train/0.png", "train/1.png", "test/0.png", "test/1.png"}
+    with pytest.raises(UnreadableSample, match="data.strict"):
+        list(build(val_fraction=0.0, strict=True).test)
+    monkeypatch.setattr(toy.Toy, "read", _damaged(damaged, set(range(10))))
+    with pytest.raises(UnreadableSample, match=r"10 samples in a row are damaged; train/9.png: torn"):
+        build(val_fraction=0.0)
+
+
+def _damaged(read, indices):
+    def reading(self, index):
+        if index in indices:
+            raise UnreadableSample("torn")
+        return read(self, index)
+
+    return reading
+
+
+def test_a_label_beyond_the_classes_ends_the_epoch(monkeypatch):
+    data = build(val_fraction=0.0)
+    data.test.samples.source.labels = {2: 3}
+    with pytest.raises(BadMask, match=r"test/2.png: label 3 at pixel row 0, column 1, expected classes 0 to 2 or -1"):
+        list(data.test)
+    data.test.samples.source.labels = {2: -1}
+    assert len(list(data.test)) == 4
+
+
+def test_labels_of_points():
+    with pytest.raises(BadMask, match="a.las: label -2 at point 1, expected classes 0 to 4"):
+        check_labels(np.array([4, -2, 9]), 5, name="a.las")
+    check_labels(np.array([4, -1, 0]), 5, name="a.las")
+    check_labels(np.zeros(0, int), 5, name="a.las")
+
+
+def test_a_cache_reads_every_sample_once():
+    source = toy.Toy(SegmentDataConfig(), "train")
+    source.damaged = (1,)
+    cached = Cached(source, [0, 1, 3])
+    repeated = Repeated(cached)
+    assert source.reads == 3
+    for _ in range(2):
+        assert repeated.read(13) is cached.read(3)
+        with pytest.raises(UnreadableSample, match="torn"):
+            repeated.read(11)
+    assert source.reads == 3
+    data = build(val_fraction=0.5, cache=True, repeat=2)
+    assert len(list(data.train)) == 5 and len(list(data.val)) == 5
+
+
+def test_what_a_source_lacks(monkeypatch):
+    with pytest.raises(ValueError, match="11 training samples do not fill|10 training samples do not fill"):
+        build(val_fraction=0.0, batch_size=11)
+    monkeypatch.setitem(toy.COUNTS, "test", 0)
+    with pytest.raises(ValueError, match="the test split of data.source toy_images has no samples"):
+        build()
+    monkeypatch.setitem(toy.COUNTS, "test", 4)
+    entry = splits.SEGMENT_SOURCES.find("toy_images")
+    none = dataclasses.replace(entry, open=lambda config, split: None)
+    monkeypatch.setitem(splits.SEGMENT_SOURCES._entries, "toy_images", none)
+    with pytest.raises(ValueError, match="data.source toy_images has no split train"):
+        build()
+
+
+def test_splits_of_other_classes_are_refused(monkeypatch):
+    entry = splits.SEGMENT_SOURCES.find("toy_images")
+
+    def opened(config, split):
+        return None if split == "val" else toy.Toy(dataclasses.replace(config, classes=("a", split)), split)
+
+    monkeypatch.setitem(splits.SEGMENT_SOURCES._entries, "toy_images", dataclasses.replace(entry, open=opened))
+    with pytest.raises(ValueError, match="train and test have different classes: train only in train; test only in"):
+        build()
+
+
+def test_workers_read_the_same():
+    data, other = build(val_fraction=0.0), build(val_fraction=0.0, workers=1)
+    assert read(data.train) == read(other.train)
