@@ -12,6 +12,18 @@ from pointmix.utils.ranges import COUNT, FRACTION, FRACTION_BELOW_1, NONNEGATIVE
 class CloudSettings:
     """Settings of labeled clouds."""
 
+    train_files: tuple[str, ...] | None = None
+    """Source files: patterns of the training files below root, such as 0382*.npz, or names of .txt files there with a
+    path a line; null: everything in the folder train."""
+    val_files: tuple[str, ...] | None = None
+    """The same for validation; null: the folder val, if there is one."""
+    test_files: tuple[str, ...] | None = None
+    """The same for test; null: the folder test."""
+    label_name: str | None = None
+    """Source files: name of the labels in the files; null: label, segment, class, classification, scalar_Label and
+    the like, the first that is found."""
+    test_area: Annotated[int, Range(1, 6, whole=True)] | None = None
+    """Source s3dis: the area that is tested on, the others are trained on; null: 5."""
     features: tuple[str, ...] | None = None
     """Features of the points beside their positions, by name, such as rgb, normal, intensity; null: the source's."""
     feature_scale: dict[str, float] | None = None
@@ -30,7 +42,11 @@ class CloudSettings:
     crop_extent: Annotated[float, POSITIVE] | None = None
     """Radius of spheres, or side of boxes (columns along the up axis), in the unit of the positions."""
     max_points: Annotated[int, COUNT] | None = None
-    """At most this many points of a crop or an object, the ones nearest to its middle (objects: random ones) ."""
+    """At most this many points of a training sample: of a crop the ones nearest to its middle, of a whole cloud random
+    ones. In evaluation all points get a label."""
+    min_points: Annotated[int, COUNT] = 16
+    """Training crops of fewer points, or without a label, are drawn again, ten times at most; then the sample is
+    skipped and counted."""
     rotate: Annotated[float, Range(0, 180)] | None = None
     """Largest random rotation about the up axis in training, in degrees either way; null: the source's or 180."""
     flip: Annotated[float, FRACTION] = 0.5
@@ -38,7 +54,8 @@ class CloudSettings:
     scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (0.9, 1.1)
     """Range of the random scaling factor in training."""
     jitter: Annotated[float, NONNEGATIVE] = 0.0
-    """Standard deviation of the random displacement of each point in training, in the unit of the positions."""
+    """Standard deviation of the random displacement of each point in training, in the unit of the normalized
+    positions."""
     dropout_ratio: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Largest fraction of points dropped in training, drawn anew for each sample."""
     feature_dropout: Annotated[float, FRACTION] = 0.0

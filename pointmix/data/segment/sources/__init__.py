@@ -1,1 +1,5 @@
 """Sources with a label for every pixel or point, a module a source. Importing this registers them."""
+
+from pointmix.utils.lazy import import_submodules
+
+import_submodules(__name__, __path__)
