@@ -1,0 +1,165 @@
+"""The loss of segmentation: cross-entropy, Dice and Lovasz-softmax over the labeled points.
+
+The network gives its logits before the last lift. Cross-entropy and Dice lift a part of the points at a time and
+recompute the part in the backward pass, so that logits at full resolution are never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pointmix.data.segment.sample import IGNORE, SegmentBatch
+from pointmix.layouts.lift import Lift
+from pointmix.tasks.segment.metrics import ROWS
+from pointmix.utils.ranges import FRACTION_BELOW_1, NONNEGATIVE, check_fields
+
+SMOOTH = 1e-5  # in Dice
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss: a weighted sum of cross-entropy, Dice and Lovasz-softmax over the points that have a label."""
+
+    cross_entropy: Annotated[float, NONNEGATIVE] = 1.0
+    """Weight of the cross-entropy, the mean over the labeled points."""
+    class_weights: tuple[Annotated[float, NONNEGATIVE], ...] | Literal["balanced"] | None = None
+    """Weight of each class in the cross-entropy, in the order of the labels; balanced: inversely proportional to its
+    share of the labeled training points, for which all training samples are read once at the start, and 0 for classes
+    without any. null: 1."""
+    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
+    """Label smoothing of the cross-entropy."""
+    dice: Annotated[float, NONNEGATIVE] = 0.0
+    """Weight of the Dice loss, over the classes that occur in a batch."""
+    lovasz: Annotated[float, NONNEGATIVE] = 0.0
+    """Weight of the Lovasz-softmax loss (Berman et al., CVPR 2018), over the classes that occur in a batch. It sorts
+    all labeled points of a batch, so the logits of all of them are stored, unlike with the other two."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss.")
+        if not self.cross_entropy + self.dice + self.lovasz:
+            raise ValueError("loss.cross_entropy, loss.dice and loss.lovasz are all 0, expected one above 0")
+
+
+class SegmentationLoss:
+    """The loss of a batch, a float32 scalar (float64 in float64). A batch without a labeled point has the loss 0, with
+    gradients of 0.
+
+    Args:
+        num_classes: K.
+        config: which losses.
+        weights: (K,) of the classes in the cross-entropy; None: 1.
+        rows: about so many points are lifted at a time.
+    """
+
+    def __init__(
+        self, num_classes: int, config: LossConfig, *, weights: Sequence[float] | None = None, rows: int = ROWS
+    ) -> None:
+        if weights is not None and len(weights) != num_classes:
+            raise ValueError(f"loss.class_weights has {len(weights)} values for {num_classes} classes")
+        self.num_classes, self.config, self.rows = num_classes, config, rows
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+
+    def __call__(self, model: nn.Module, batch: SegmentBatch) -> Float[Tensor, ""]:
+        coarse, lift = model(batch.points, batch.category, lift=False)
+        feat = coarse.feat if coarse.feat.dtype == torch.float64 else coarse.feat.float()  # (Q, K)
+        config, loss = self.config, feat.sum() * 0
+        if config.cross_entropy or config.dice:
+            cross_entropy, common, probability, count = self._sums(feat, lift, batch.labels)
+            loss = loss + config.cross_entropy * cross_entropy
+            if config.dice:
+                loss = loss + config.dice * dice_loss(common, probability, count)
+        if config.lovasz:
+            labeled = batch.labels != IGNORE
+            loss = loss + config.lovasz * lovasz_softmax(lift(feat)[labeled].softmax(1), batch.labels[labeled])
+        return loss
+
+    def _sums(
+        self, feat: Float[Tensor, "Q K"], lift: Lift, labels: Int64[Tensor, " N"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The mean cross-entropy of the labeled points; for each class, sums of its probability at its own and at all
+        labeled points, and the number of its points."""
+        weights = None if self.weights is None else self.weights.to(feat)
+        count = torch.bincount(labels - IGNORE, minlength=self.num_classes + 1)[1:].to(feat)  # (K,)
+        parts = [
+            checkpoint(self._part, feat, own, labels[part], weights, use_reentrant=False, preserve_rng_state=False)
+            for part, own in lift.split(self.rows)
+        ]
+        cross_entropy, common, probability = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
+        divisor = (count if weights is None else count * weights).sum()
+        return cross_entropy / torch.where(divisor > 0, divisor, 1), common, probability, count
+
+    def _part(
+        self, feat: Float[Tensor, "Q K"], lift: Lift, labels: Int64[Tensor, " n"], weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some points: the sum of cross-entropies; sums of probabilities of their own class, and of all classes."""
+        logits = lift(feat)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        loss = F.cross_entropy(
+            logits,
+            labels,
+            weights,
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.config.smoothing,
+        )
+        if not self.config.dice:
+            return loss, feat.new_zeros(()), feat.new_zeros(())
+        chance = logits.softmax(1) * (labels != IGNORE)[:, None]
+        own = F.one_hot(labels.clamp(min=0), self.num_classes)
+        return loss, (chance * own).sum(0), chance.sum(0)
+
+
+def dice_loss(
+    common: Float[Tensor, " K"], probability: Float[Tensor, " K"], count: Float[Tensor, " K"]
+) -> Float[Tensor, ""]:
+    """1 - 2 |A B| / (|A| + |B|), the mean over the classes that occur; 0 if none does.
+
+    Args:
+        common, probability: sums of the probability of each class at its own points, and at all points.
+        count: points of each class.
+    """
+    loss = 1 - (2 * common + SMOOTH) / (probability + count + SMOOTH)  # (K,)
+    occurs = count > 0
+    return (loss * occurs).sum() / occurs.sum().clamp(min=1)
+
+
+def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int64[Tensor, " N"]) -> Float[Tensor, ""]:
+    """The Lovasz-softmax loss (Berman et al., "The Lovász-Softmax loss", CVPR 2018, equations 9 and 11): the mean over
+    the classes that occur of the Lovász extension of 1 - IoU; 0 without points.
+
+    Args:
+        probabilities: of the labeled points of a batch.
+        labels: classes.
+    """
+    losses = []
+    for label in labels.unique().tolist():
+        own = (labels == label).to(probabilities.dtype)  # (N,)
+        errors, order = (own - probabilities[:, label]).abs().sort(descending=True)
+        losses.append(errors @ _jaccard_steps(own[order]))
+    return torch.stack(losses).mean() if losses else probabilities.sum() * 0
+
+
+def _jaccard_steps(own: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """By how much 1 - IoU grows with each point that is wrong, in this order (their algorithm 1).
+
+    Args:
+        own: 1 for points of the class, else 0.
+    """
+    total = own.sum()
+    jaccard = 1 - (total - own.cumsum(0)) / (total + (1 - own).cumsum(0))
+    return jaccard.diff(prepend=jaccard.new_zeros(1))
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """Weights inversely proportional to the number of points, scaled so that the mean weight of a labeled point is 1
+    (scikit-learn's "balanced", over the classes that occur); 0 for classes without points."""
+    occur = sum(count > 0 for count in counts)
+    return [sum(counts) / (occur * count) if count else 0.0 for count in counts]
