@@ -65,6 +65,10 @@ class Infer(ABC):
         best = [scores.max(1) for _, scores in self.parts(model, points, category)]
         return Labels(torch.cat([b.indices for b in best]), torch.cat([b.values for b in best]))
 
+    def most_likely(self, model: nn.Module, points: PointSet, category: Category = None) -> Int[Tensor, "N"]:
+        """The labels alone, for `SegmentationMetric`. Arguments: `parts`."""
+        return self.labels(model, points, category).label
+
 
 def logits_in_parts(
     model: nn.Module, points: PointSet, category: Category = None
