@@ -20,7 +20,7 @@ from pointmix.utils.limits import check_limit
 from pointmix.utils.ranges import POSITIVE
 
 # For settings that are None, unless the source has its own.
-COMMON: Mapping[str, object] = {"reduce_zero_label": False, "ignore_index": 255, "repeat": 1}
+COMMON: Mapping[str, object] = {"repeat": 1}
 IMAGES: Mapping[str, object] = {
     "in_chans": 3,
     "mean": IMAGENET_DEFAULT_MEAN,
@@ -41,7 +41,7 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
     """
     cfg, entry = _as_given(cfg), SEGMENT_SOURCES.find(cfg.source)
     _refuse_others(cfg, entry.kind)
-    entry.check(cfg)
+    entry.check(_without_defaults(cfg, entry.defaults))
     defaults = {**COMMON, **(CLOUDS if is_cloud(cfg) else IMAGES), **entry.defaults}
     if entry.kind == "rgbd" and is_cloud(cfg):
         defaults = {**IMAGES, **defaults}
@@ -67,6 +67,12 @@ def is_cloud(cfg: SegmentDataConfig) -> bool:
     return kind == "cloud" or (kind == "rgbd" and cfg.rgbd == "cloud")
 
 
+def is_sparse(cfg: SegmentDataConfig) -> bool:
+    """Whether pixels of the images of these settings are left out."""
+    keep = cfg.keep_ratio
+    return (keep if isinstance(keep, int | float) else min(keep)) < 1 or cfg.rgbd == "lattice"
+
+
 def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
     """The settings as they were before JSON turned tuples into lists and the labels of a map into texts."""
     changes: dict[str, Any] = {}
@@ -79,6 +85,12 @@ def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
             changes["label_map"] = {int(label): value for label, value in cfg.label_map.items()}
         except (TypeError, ValueError, AttributeError) as e:
             raise ValueError(f"data.label_map {cfg.label_map!r}: expected a class for each label") from e
+    return dataclasses.replace(cfg, **changes)
+
+
+def _without_defaults(cfg: SegmentDataConfig, defaults: Mapping[str, object]) -> SegmentDataConfig:
+    """The settings as they were before these defaults were filled in, if they were."""
+    changes: dict[str, Any] = {key: None for key, value in defaults.items() if getattr(cfg, key) == value}
     return dataclasses.replace(cfg, **changes)
 
 

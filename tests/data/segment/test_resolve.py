@@ -21,7 +21,7 @@ def config(source="toy_images", **settings):
 def test_defaults_of_the_source_come_before_general_ones():
     cfg = resolve(config())
     assert (cfg.crop_size, cfg.photometric) == ((8, 8), False)  # the source's
-    assert (cfg.in_chans, cfg.hflip, cfg.repeat, cfg.ignore_index) == (3, 0.5, 1, 255)
+    assert (cfg.in_chans, cfg.hflip, cfg.repeat, cfg.ignore_index) == (3, 0.5, 1, None)
     assert resolve(config(crop_size=(4, 6))).crop_size == (4, 6)
     cloud = resolve(config("toy_clouds"))
     assert (cloud.features, cloud.up, cloud.normalize, cloud.crop) == (("value",), "y", "center", "none")
@@ -34,6 +34,18 @@ def test_resolved_settings_resolve_to_themselves_also_when_read_back_from_json(s
     cfg = resolve(config(source, label_map={7: 0, 9: 1, 3: -1}))
     assert resolve(cfg) == cfg
     assert resolve(SegmentDataConfig(**as_plain(cfg))) == cfg
+
+
+def test_a_check_of_the_source_sees_what_was_set_not_what_was_filled_in(monkeypatch):
+    def check(cfg):
+        if cfg.crop_size is not None or cfg.ignore_index is not None:
+            raise ValueError("set")
+
+    entry = dataclasses.replace(SEGMENT_SOURCES.find("toy_images"), check=check)
+    monkeypatch.setitem(SEGMENT_SOURCES._entries, "toy_images", entry)
+    assert resolve(resolve(config())).crop_size == (8, 8)
+    with pytest.raises(ValueError, match="set"):
+        resolve(config(crop_size=(4, 4)))
 
 
 def test_channels():

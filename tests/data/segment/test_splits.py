@@ -155,6 +155,14 @@ def test_labels_of_points():
     check_labels(np.zeros(0, int), 5, name="a.las")
 
 
+def test_the_labels_of_the_training_samples_are_counted_once_each(monkeypatch):
+    monkeypatch.setattr(toy.Toy, "read", _damaged(toy.Toy.read, {3}))
+    data = build(val_fraction=0.2, repeat=2)
+    own = [i for i in data.train.samples.indices.tolist() if i < 10 and i != 3]
+    labels = np.concatenate([toy.Toy(data.config, "train").read(i).label.ravel() for i in own])
+    assert data.label_counts() == np.bincount(labels, minlength=3).tolist()
+
+
 def test_a_cache_reads_every_sample_once():
     source = toy.Toy(SegmentDataConfig(), "train")
     source.damaged = (1,)

@@ -75,7 +75,7 @@ def prepared(raw):
 
 def flipped_or_not(raw):
     item = prepared(raw)
-    return item._replace(points=item.points.with_feat(item.points.feat * torch.rand(())))
+    return item._replace(points=item.points.with_feat(item.points.feat * (0.9 + 0.2 * torch.rand(()))))
 
 
 def join(items):

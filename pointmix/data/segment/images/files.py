@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pointmix.data.paths import is_junk
+from pointmix.data.paths import is_junk, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import MaskReader, mask_reader
 from pointmix.data.segment.images.palettes import read_palette
@@ -101,6 +101,12 @@ def label_rules(
         raise ValueError(f"data.label_map has classes up to {last}, expected 0 to {len(names) - 1}: {shortened(names)}")
     own = palette is not None and len(palette) == len(names) and (config.classes is None or not relabeled)
     return names, mask_reader(config, len(names), file), palette if own else None
+
+
+def listed_classes(config: SegmentDataConfig, root: Path) -> list[str] | None:
+    """The lines of ROOT/classes.txt if there is one and no setting names the classes."""
+    path = root / "classes.txt"
+    return read_lines(path) if config.classes is None and config.palette_file is None and path.exists() else None
 
 
 def find_images(folder: Path) -> Mapping[str, Path]:

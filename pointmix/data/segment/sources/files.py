@@ -18,16 +18,16 @@ SPLITS = ("train", "val", "test")
 
 
 def split_paths(config: SegmentDataConfig, split: str) -> list[Path] | None:
-    """The files of a split in order of their names; None if it has neither patterns nor a folder.
+    """The files of a split in order of their names; None if it has neither a pattern nor a folder.
 
     Raises:
         FileNotFoundError: if a pattern or the folder matches no file that has a reader.
     """
     root, patterns = Path(config.root or ""), getattr(config, f"{split}_files")
     if patterns is None:
-        if not (root / split).is_dir():
-            return None
-        patterns = (f"{split}/**/*",)
+        patterns = (f"{split}/**/*",) if (root / split).is_dir() else ()
+    if not patterns:
+        return None
     paths: set[Path] = set()
     for pattern in patterns:
         if pattern.endswith(".txt"):

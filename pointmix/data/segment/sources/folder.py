@@ -7,7 +7,15 @@ from pathlib import Path
 
 from pointmix.data.paths import is_junk, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import ImageFiles, Pair, existing, find_images, labeled_files, paired
+from pointmix.data.segment.images.files import (
+    ImageFiles,
+    Pair,
+    existing,
+    find_images,
+    labeled_files,
+    listed_classes,
+    paired,
+)
 from pointmix.data.segment.source import register_segment_source
 from pointmix.data.splits import shortened
 
@@ -40,9 +48,7 @@ def open_folder(config: SegmentDataConfig, split: str) -> ImageFiles | None:
             return None
         there = shortened(sorted(entry.name for entry in os.scandir(root) if not is_junk(entry.name))) or "nothing"
         raise FileNotFoundError(f"data.root {root} has no {split} split: it has {there}; expected {LAYOUT}")
-    names = root / "classes.txt"
-    own = read_lines(names) if config.classes is None and config.palette_file is None and names.exists() else None
-    return labeled_files(config, opened, classes=own)
+    return labeled_files(config, opened, classes=listed_classes(config, root))
 
 
 def _pairs(root: Path, split: str) -> list[Pair] | None:

@@ -142,7 +142,11 @@ def _text_files(root: Path, split: str) -> TextFiles:
     words = [line.split() for line in read_lines(folders)]
     category = {line[1]: list(CATEGORIES).index(line[0]) for line in words if len(line) == 2 and line[0] in CATEGORIES}
     paths = []
-    for entry in json.loads(listed.read_text()):
+    try:
+        names = json.loads(listed.read_text())
+    except ValueError as e:
+        raise ValueError(f"{listed} is not a list of names: {one_line(e)}") from e
+    for entry in names:
         folder, name = str(entry).split("/")[-2:] if "/" in str(entry) else ("", str(entry))
         if folder not in category:
             raise ValueError(f"{listed}: {entry!r}, expected shape_data/FOLDER/NAME with a folder of {folders}")
