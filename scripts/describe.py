@@ -4,6 +4,7 @@ python scripts/describe.py coc_tiny
 python scripts/describe.py coc_small --img-size 512 --kwargs '{"pyramid": true}'
 python scripts/describe.py pointmlp_elite --points 2048 --num-classes 15
 python scripts/describe.py coc_tiny --in-chans 0 --kwargs.coord_dims 3       # on clouds
+python scripts/describe.py coc_small --task segment                          # with Semantic FPN, 512 pixels
 python scripts/describe.py deit_tiny_patch16_224                             # any model of timm
 
 Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either. Multiply-adds are
@@ -14,7 +15,7 @@ pointmix/profile/macs.py.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pointmix.utils.cli import exit_code
 
@@ -37,9 +38,12 @@ def parse(argv: list[str]) -> Any:
     also = "--import MODULE imports a module of yours first, which may register models."
     parser = ArgumentParser(prog="describe.py", description=what, epilog=also, exit_on_error=False)
     parser.add_argument("model", type=str, help="one of our models or of timm's")
-    parser.add_argument("--img-size", type=int | None, help="pixels a side (default: the model's own, mostly 224)")
+    tasks = "classify, or segment: the model as backbone of a Semantic FPN, with the settings of its paper"
+    parser.add_argument("--task", type=Literal["classify", "segment"], default="classify", help=tasks)
+    size = "pixels a side (default: the model's own, mostly 224; 512 to segment)"
+    parser.add_argument("--img-size", type=int | None, help=size)
     parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
-    parser.add_argument("--num-classes", type=int | None, help="classes (default: the model's own)")
+    parser.add_argument("--num-classes", type=int | None, help="classes (default: the model's own; 150 to segment)")
     parser.add_argument("--in-chans", type=int | None, help="channels of the input, besides coordinates")
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help='other arguments, as {"depths": [1, 1, 1, 1]}')
     try:
@@ -58,6 +62,8 @@ def build(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
 
     import pointmix
 
+    if args.task == "segment":
+        return build_segmenter(args)
     given = {"num_classes": args.num_classes, "in_chans": args.in_chans}
     kwargs = {k: v for k, v in given.items() if v is not None} | dict(args.kwargs or {})
     if args.img_size is not None and _fixed_size(args.model):
@@ -69,12 +75,42 @@ def build(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
     size = model.pretrained_cfg.get("input_size")
     dims = getattr(model, "coord_dims", 2)
     if size is None or dims != 2:
-        pos = torch.rand(args.points, dims, generator=torch.Generator().manual_seed(0))
-        points = pointmix.PointSet(pos, pos.new_zeros(args.points, model.in_chans), torch.tensor([0, args.points]))
-        return model, points, f"{args.points} points"
+        return model, random_cloud(args.points, dims, model.in_chans), f"{args.points} points"
     side = args.img_size or size[-1]
     channels = kwargs.get("in_chans", size[0])
     return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels"
+
+
+def build_segmenter(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
+    """The segmenter, an input for it, and what that is."""
+    import torch
+
+    import pointmix
+    from pointmix.profile.published import SEGMENTERS
+
+    paper = dict(SEGMENTERS[args.model].kwargs) if args.model in SEGMENTERS else {}
+    kwargs = paper | dict(args.kwargs or {})
+    channels = 3 if args.in_chans is None else args.in_chans
+    try:
+        model = pointmix.create_segmenter(args.model, args.num_classes or 150, in_chans=channels, **kwargs).eval()
+    except (RuntimeError, TypeError, AssertionError) as e:
+        raise ValueError(f"cannot create segmenter {args.model} with {kwargs}: {e}") from e
+    settings = "".join(f", {key} {value}" for key, value in paper.items() if kwargs[key] == value)
+    if model.coord_dims not in (None, 2):
+        points = random_cloud(args.points, model.coord_dims, channels)
+        return model, points, f"{args.points} points{settings}"
+    side = args.img_size or 512
+    return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels{settings}"
+
+
+def random_cloud(points: int, dims: int, channels: int) -> PointSet:
+    """Points drawn evenly in a cube, with features of zero."""
+    import torch
+
+    from pointmix import PointSet
+
+    pos = torch.rand(points, dims, generator=torch.Generator().manual_seed(0))
+    return PointSet(pos, pos.new_zeros(points, channels), torch.tensor([0, points]))
 
 
 def _fixed_size(name: str) -> bool:
@@ -90,7 +126,7 @@ def show(args: Any) -> None:
     from rich.text import Text
 
     from pointmix.profile.macs import count, count_layers, has_parts, parameters, total
-    from pointmix.profile.published import PUBLISHED
+    from pointmix.profile.published import PUBLISHED, SEGMENTERS
 
     model, x, what = build(args)
     parts, macs = [], None
@@ -105,8 +141,11 @@ def show(args: Any) -> None:
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
     console.print(Text(f"{args.model} on {what}, {getattr(model, 'num_classes', 0)} classes"))
-    usual = {"img_size": (None, 224), "points": (1024,), "num_classes": (None,), "in_chans": (None,), "kwargs": (None,)}
-    known = PUBLISHED.get(args.model) if all(args[key] in values for key, values in usual.items()) else None
+    segment = args.task == "segment"
+    usual = {"points": (1024,), "in_chans": (None,), "kwargs": (None,)}
+    usual |= {"img_size": (None, 512 if segment else 224), "num_classes": (None, *([150] if segment else []))}
+    published = SEGMENTERS if segment else PUBLISHED
+    known = published.get(args.model) if all(args[key] in values for key, values in usual.items()) else None
     console.print(sums(parameters(model), macs, known, whole=bool(parts)))
     if parts:
         console.print(by_stage(parts))

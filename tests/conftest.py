@@ -80,12 +80,12 @@ def sizes() -> type[Sizes]:
 
 @pytest.fixture
 def shuffle() -> Callable[[PointSet], tuple[PointSet, torch.Tensor]]:
-    """The points of a sparse grid in another order within each set, and the order."""
+    """The points of a sparse grid or cloud in another order within each set, and the order."""
 
     def shuffled(points: PointSet) -> tuple[PointSet, torch.Tensor]:
         layout = points.layout
         order = torch.cat([lo + torch.randperm(hi - lo) for lo, hi in zip(points.ptr, points.ptr[1:], strict=False)])
-        moved = type(layout)(layout.cell[order], layout.size)
+        moved = layout.take(order, slice(None))
         return PointSet(points.pos[order], points.feat[order], points.ptr, moved), order
 
     return shuffled

@@ -150,9 +150,11 @@ def cell_lift(
     keys = ravel_cells(coarse, ptr_to_batch(coarse_ptr, len(coarse)), coarse_size)
     query = ravel_cells(corner, batch[:, None], coarse_size)
     index = lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(coarse_size))
-    weight = weight.masked_fill(index == len(coarse), 0)
+    present = index < len(coarse)
+    weight = weight * present
     total = weight.sum(1, keepdim=True)
-    index = index.clamp(max=len(coarse) - 1)
+    first = index.gather(1, present.to(torch.uint8).argmax(1, keepdim=True))  # a NaN of another set times 0 is NaN
+    index = torch.where(present, index, first)
     lost = (total == 0).squeeze(1).nonzero().squeeze(1)
     weight = weight / torch.where(total > 0, total, 1)
     if len(lost):
@@ -161,8 +163,8 @@ def cell_lift(
         with use_backend(None):  # single precision cannot tell the cells of large grids apart
             near = knn(coarse.double(), coarse_ptr, middle, lost_ptr, 1)
         index = index.index_copy(0, lost, near.expand(-1, index.shape[1]))
-        first = torch.arange(index.shape[1], device=index.device) == 0
-        weight = weight.index_copy(0, lost, first.to(dtype).expand(len(lost), -1).contiguous())
+        one = torch.arange(index.shape[1], device=index.device) == 0
+        weight = weight.index_copy(0, lost, one.to(dtype).repeat(len(lost), 1))
     return IndexLift(index, weight)
 
 

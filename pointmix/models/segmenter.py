@@ -193,7 +193,7 @@ class Segmenter(nn.Module):
         found = list(backbone.parts(backbone.as_points(points)))
         yield from found
         head = self.head.macs([part.size.points for part in found if part.size is not None])
-        yield Part("semantic FPN", self.head.head_dim, parameters(self.head), head)
+        yield Part("semantic FPN", self.head.decoder_dim, parameters(self.head), head)
 
 
 def create_segmenter(
@@ -202,8 +202,8 @@ def create_segmenter(
     *,
     in_chans: int = 3,
     neck_dim: int = 256,
-    head_dim: int = 128,
-    head_drop_rate: float = 0.1,
+    decoder_dim: int = 128,
+    decoder_drop_rate: float = 0.1,
     categories: int = 0,
     global_context: bool = False,
     **kwargs: Any,
@@ -217,8 +217,8 @@ def create_segmenter(
         name: one of our models or of timm's.
         num_classes: K.
         in_chans: channels of the input, besides coordinates.
-        neck_dim, head_dim: channels of the head, see `SemanticFPN`.
-        head_drop_rate: dropout before the classifier.
+        neck_dim, decoder_dim: channels of the head, see `SemanticFPN`.
+        decoder_drop_rate: dropout before the classifier.
         categories, global_context: for parts of objects, see `SemanticFPN`.
         **kwargs: arguments of the backbone, such as `centers_per_side`.
 
@@ -238,8 +238,8 @@ def create_segmenter(
         [info["num_chs"] for info in backbone.feature_info],
         num_classes,
         neck_dim=neck_dim,
-        head_dim=head_dim,
-        drop_rate=head_drop_rate,
+        decoder_dim=decoder_dim,
+        drop_rate=decoder_drop_rate,
         absent=kwargs.get("absent", "zero"),
         categories=categories,
         global_context=global_context,

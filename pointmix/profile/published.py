@@ -2,12 +2,13 @@
 
 "M" and "G" are 10^6 and 10^9 in some columns of the papers and 2^20 and 2^30 in others, and their multiply-adds exclude
 different operations. The units here are those in which the networks of the authors' code give the printed digits, for
-images of 224 pixels and 1000 classes, or 1024 points and 40 classes.
+images of 224 pixels and 1000 classes, or 1024 points and 40 classes; segmenters for 512 pixels and 150 classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 M, G, MI, GI = 10**6, 10**9, 2**20, 2**30
@@ -21,6 +22,7 @@ class Published:
         parameters, per: as printed, and the unit.
         macs, macs_per: the same for multiply-adds; None if the paper gives none.
         counted: which sum of `pointmix.profile.macs.Macs` is printed.
+        kwargs: arguments of the model, where the papers' dense networks differ from their classifiers.
     """
 
     parameters: str
@@ -28,6 +30,7 @@ class Published:
     macs: str | None = None
     macs_per: int = G
     counted: Literal["linear", "total"] = "total"
+    kwargs: Mapping[str, object] = field(default_factory=dict)
 
 
 PUBLISHED = {
@@ -45,4 +48,19 @@ PUBLISHED = {
     "hcformer_medium": Published("33.7", M, "6.4", G, "linear"),  # the authors' code gives 33.65
     "pointmlp": Published("12.6", MI),
     "pointmlp_elite": Published("0.68", MI),
+}
+
+_COC = dict(centers_per_side=(2, 2, 2, 2))  # "/4"; /25 and /49 have 5 and 7 a side and the same parameters
+_FEC = dict(centers_per_side=(10, 10, 5, 5))
+_HCFORMER = dict(pad="always")
+SEGMENTERS = {  # with Semantic FPN; the authors' code gives 31.51 Mi for coc_medium, and no choice gives 25.2
+    "coc_small": Published("17.6", MI, "33.5", GI, "linear", _COC),
+    "coc_medium": Published("25.2", MI, "48.6", GI, "linear", _COC),
+    "fec_small": Published("9.1", MI, "25.3", GI, "linear", _FEC),
+    "fec_base": Published("18.0", MI, "34.3", GI, "linear", _FEC),
+    "fec_large": Published("31.9", MI, "49.5", GI, "linear", _FEC),
+    "hcformer_nano": Published("8.8", MI, "24.0", GI, "linear", _HCFORMER),
+    "hcformer_tiny": Published("10.3", MI, "24.8", GI, "linear", _HCFORMER),
+    "hcformer_small": Published("18.9", MI, "34.5", GI, "linear", _HCFORMER),
+    "hcformer_medium": Published("35.7", MI, "51.7", GI, "linear", _HCFORMER),
 }

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pointmix
 from pointmix.profile.macs import Macs, count, count_layers, linear_macs, parameters, total
-from pointmix.profile.published import PUBLISHED
+from pointmix.profile.published import PUBLISHED, SEGMENTERS
 
 # 10^9: convolutions and linear maps, matrix products too, and fvcore's total, as measured on the reference networks
 KNOWN = {
@@ -66,6 +66,36 @@ def test_published_digits(name):
         assert f"{parameters(model) / known.per:.{digits}f}" == known.parameters
     if known.macs:
         assert f"{getattr(total(parts), known.counted) / known.macs_per:.1f}" == known.macs
+
+
+@pytest.mark.parametrize("name", list(SEGMENTERS))
+def test_published_digits_of_segmenters(name):
+    known = SEGMENTERS[name]
+    with torch.device("meta"):
+        model = pointmix.create_segmenter(name, 150, **known.kwargs)
+    if name == "coc_medium":  # printed as 25.2, which no choice of layers gives
+        assert f"{parameters(model) / known.per:.2f}" == "31.51"
+    else:
+        assert f"{parameters(model) / known.per:.1f}" == known.parameters
+
+
+@pytest.mark.parametrize("name", ["hcformer_nano", "fec_small", "coc_small"])
+def test_published_multiply_adds_of_segmenters(name):
+    known = SEGMENTERS[name]
+    macs = total(count(pointmix.create_segmenter(name, 150, **known.kwargs), torch.zeros(1, 3, 512, 512)))
+    assert macs.linear / known.macs_per == pytest.approx(float(known.macs), rel=0.003)
+
+
+@pytest.mark.parametrize("name", ["coc_tiny", "resnet18"])
+def test_multiply_adds_of_the_head_are_those_that_run(name):
+    network = pointmix.create_segmenter(name, 5, neck_dim=16, decoder_dim=8).eval()
+    points = network.as_points(torch.randn(1, 3, 64, 96))
+    stages = network.backbone.forward_intermediates(points, norm=True, intermediates_only=True)
+    parts = count(network, torch.randn(1, 3, 64, 96))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.head(stages)
+    assert parts[-1].macs.linear == counter.get_total_flops() // 2
+    assert sum(part.parameters for part in parts) == parameters(network)
 
 
 class Reference(nn.Module):

@@ -36,6 +36,20 @@ def test_counts_beside_the_published_figures(main, capsys):
     assert rows["all"][-2:] == ["1102.7", "5,570,584"]
 
 
+def test_segmenters_beside_the_published_figures(main, capsys):
+    title, rows = told(main, capsys, "hcformer_nano", "--task=segment")
+    assert title == "hcformer_nano on 512 x 512 pixels, pad always, 150 classes"
+    assert rows["parameters"] == ["9,237,832", "9.238 M", "8.810 Mi", "8.8 M: 8.810 x 2^20"]
+    assert rows["MACs conv + linear"][2:] == ["24.017 Gi", "24.0 G: 24.017 x 2^30"]
+    assert rows["semantic FPN"][-1] == "4,136,598"
+    title, rows = told(main, capsys, "fec_small", "--task=segment", "--kwargs.centers_per_side=[4,4,2,2]")
+    assert title == "fec_small on 512 x 512 pixels, 150 classes" and len(rows["parameters"]) == 3
+    title, rows = told(main, capsys, "resnet18", "--task=segment", "--img-size=64", "--num-classes=7")
+    assert title == "resnet18 on 64 x 64 pixels, 7 classes" and rows["maps 1"][0] == "16 x 16"
+    title, _ = told(main, capsys, "coc_tiny", "--task=segment", "--in-chans=0", "--kwargs.coord_dims=3", "--points=800")
+    assert title == "coc_tiny on 800 points, 150 classes"
+
+
 def test_published_figures_are_of_their_own_settings(main, capsys):
     for argv in (["--num-classes=10"], ["--img-size=32"], ['--kwargs={"heads": 2}']):
         _, rows = told(main, capsys, "coc_tiny", *argv)
@@ -72,6 +86,9 @@ def test_a_column_for_centers_over_all_windows(main, capsys):
     "argv, names",
     [
         (["coc_huge"], "no model 'coc_huge'"),
+        (["coc_huge", "--task=segment"], "no model 'coc_huge'"),
+        (["deit_tiny_patch16_224", "--task=segment"], "needs strides 4, 8"),
+        (["coc_tiny", "--task=detect"], "task"),
         (["coc_tiny", '--kwargs={"nonsense": 1}'], "nonsense"),
         (["coc_tiny", "--kwargs=3"], "kwargs"),
         (["coc_tiny", "--img-size=0"], "img_size must be at least 1, got 0"),

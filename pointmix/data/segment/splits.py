@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
@@ -12,8 +11,9 @@ from jaxtyping import Int
 
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.segment.clouds.features import fill_feature_scale
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.loaders import check_labels, segment_loader
+from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
@@ -132,7 +132,7 @@ def with_feature_scale(cfg: SegmentDataConfig, train: SegmentSource[Any]) -> Seg
     """The configuration with what each feature of a cloud is divided by, from the training data."""
     if not is_cloud(cfg):
         return cfg
-    return import_module("pointmix.data.segment.clouds.features").fill_feature_scale(cfg, train)
+    return fill_feature_scale(cfg, train)
 
 
 def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) -> Any:
@@ -141,7 +141,8 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
     Raises:
         ValueError: the split is missing, or has no samples or no classes.
     """
-    source = SEGMENT_SOURCES.find(cfg.source).open(cfg, split)
+    entry = SEGMENT_SOURCES.find(cfg.source)
+    source: Any = entry.open(cfg, split)
     if source is None and optional:
         return None
     if source is None:
@@ -150,7 +151,7 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
         raise ValueError(f"the {split} split of data.source {cfg.source} has no samples, expected at least one")
     if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
-    return source
+    return AsClouds(source) if entry.kind == "rgbd" and is_cloud(cfg) else source
 
 
 def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:

@@ -69,7 +69,7 @@ class SemanticFPN(nn.Module):
         dims: channels of each stage.
         num_classes: K.
         neck_dim: channels of the pyramid.
-        head_dim: channels after it.
+        decoder_dim: channels after it.
         drop_rate: dropout before the classifier.
         absent: what the 3x3 maps read where a partial image has no point, see `Reducer`.
         categories: number of categories of objects, whose parts are labeled; 0 for none.
@@ -82,24 +82,24 @@ class SemanticFPN(nn.Module):
         num_classes: int,
         *,
         neck_dim: int = 256,
-        head_dim: int = 128,
+        decoder_dim: int = 128,
         drop_rate: float = 0.1,
         absent: str = "zero",
         categories: int = 0,
         global_context: bool = False,
     ) -> None:
         super().__init__()
-        COUNT.check(dims=dims, num_classes=num_classes, neck_dim=neck_dim, head_dim=head_dim)
+        COUNT.check(dims=dims, num_classes=num_classes, neck_dim=neck_dim, decoder_dim=decoder_dim)
         NATURAL.check(categories=categories)
         FRACTION_BELOW_1.check(drop_rate=drop_rate)
-        self.categories, self.global_context, self.head_dim = categories, global_context, head_dim
+        self.categories, self.global_context, self.decoder_dim = categories, global_context, decoder_dim
         self.lateral = nn.ModuleList(nn.Linear(dim, neck_dim) for dim in dims)
         self.smooth = nn.ModuleList(
             Reducer(neck_dim, neck_dim, kernel=3, stride=1, padding=1, absent=absent) for _ in dims
         )
         self.levels = nn.ModuleList(
             nn.ModuleList(
-                ConvNormAct(neck_dim if j == 0 else head_dim, head_dim, absent=absent) for j in range(max(i, 1))
+                ConvNormAct(neck_dim if j == 0 else decoder_dim, decoder_dim, absent=absent) for j in range(max(i, 1))
             )
             for i in range(len(dims))
         )
@@ -110,7 +110,7 @@ class SemanticFPN(nn.Module):
             nn.init.zeros_(layer.bias)
         more = (CATEGORY_DIM if categories else 0) + (2 * neck_dim if global_context else 0)
         self.embedding = nn.Embedding(categories, CATEGORY_DIM) if categories else None
-        self.fuse = nn.Sequential(nn.Linear(head_dim + more, head_dim), nn.ReLU()) if more else None
+        self.fuse = nn.Sequential(nn.Linear(decoder_dim + more, decoder_dim), nn.ReLU()) if more else None
         self.drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
 
@@ -119,7 +119,7 @@ class SemanticFPN(nn.Module):
         COUNT.check(num_classes=num_classes)
         like = next(self.parameters())
         self.num_classes = num_classes
-        self.classifier = nn.Linear(self.head_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.classifier = nn.Linear(self.decoder_dim, num_classes, device=like.device, dtype=like.dtype)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
@@ -196,7 +196,7 @@ class SemanticFPN(nn.Module):
         for i, level in enumerate(self.levels):
             for j, layer in enumerate(cast(Iterable[ConvNormAct], level)):
                 macs += layer.macs(points[i - j])
-                macs += Macs(other=4 * points[i - j - 1] * self.head_dim if i else 0)
+                macs += Macs(other=4 * points[i - j - 1] * self.decoder_dim if i else 0)
         if self.fuse is not None:
             macs += linear_macs(points[0], cast(nn.Linear, self.fuse[0]))
         return macs + linear_macs(points[0], self.classifier)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.resolve import is_cloud, resolve
+from pointmix.data.segment.resolve import is_cloud, is_sparse, resolve
 from pointmix.data.segment.source import SEGMENT_SOURCES, register_segment_source
 from pointmix.tasks.config import as_plain
 from tests.data.segment import toy
@@ -63,7 +63,7 @@ def test_channels():
         ("toy_clouds", {"keep_ratio": 0.5}, "data.keep_ratio 0.5 is a setting of labeled images"),
         ("toy_images", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds"),
         ("toy_images", {"rgbd": "lattice"}, "data.rgbd 'lattice' is a setting of labeled depth images"),
-        ("toy_depth", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds, and data.rgbd is image"),
+        ("toy_images", {"intrinsics": (1.0, 1.0, 1.0, 1.0)}, "data.intrinsics .* is a setting of labeled depth images"),
         ("nowhere", {}, "data.source 'nowhere': expected one of "),
         ("toy_images", {"scale_range": (2.0, 0.5)}, "data.scale_range 2.0, 0.5"),
         ("toy_images", {"keep_ratio": (0.5, 0.2)}, "data.keep_ratio"),
@@ -85,8 +85,15 @@ def test_wrong_settings_are_named(source, settings, message):
     assert "\n" not in str(e.value)
 
 
-def test_depth_images_run_as_images_or_as_clouds():
-    assert not is_cloud(config("toy_depth")) and is_cloud(config("toy_depth", rgbd="cloud"))
-    cfg = resolve(config("toy_depth", rgbd="cloud", grid_size=0.01))
-    assert (cfg.grid_size, cfg.in_chans, cfg.rotate) == (0.01, 3, 180.0)
-    assert dataclasses.replace(resolve(config("toy_depth")), rgbd="image").rotate is None
+def test_depth_images_run_as_images_or_as_clouds_by_one_flag():
+    both = {"grid_size": 0.01, "crop_size": (4, 4), "intrinsics": (1.0, 1.0, 0.0, 0.0)}
+    for rgbd in ("image", "lattice", "cloud"):
+        cfg = resolve(config("toy_depth", rgbd=rgbd, **both))
+        assert is_cloud(cfg) == (rgbd == "cloud") and is_sparse(cfg) == (rgbd == "lattice")
+        assert (cfg.grid_size, cfg.crop_size, cfg.in_chans, cfg.features) == (0.01, (4, 4), 3, ("rgb",))
+        assert resolve(SegmentDataConfig(**as_plain(cfg))) == cfg
+
+
+@pytest.mark.parametrize("keep, sparse", [(1.0, False), (0.5, True), ((0.5, 1.0), True), ((1.0, 1.0), False)])
+def test_images_with_hidden_pixels_are_sparse(keep, sparse):
+    assert is_sparse(config(keep_ratio=keep)) == sparse

@@ -78,12 +78,6 @@ def flipped_or_not(raw):
     return item._replace(points=item.points.with_feat(item.points.feat * (0.9 + 0.2 * torch.rand(()))))
 
 
-def join(items):
-    category = None if items[0].category is None else torch.cat([item.category for item in items])
-    points = PointSet.cat([item.points for item in items])
-    return SegmentBatch(points, torch.cat([item.labels for item in items]), category)
-
-
 if "toy_images" not in SEGMENT_SOURCES:
     defaults = {"crop_size": (8, 8), "photometric": False}
     register_segment_source("toy_images", kind="image", defaults=defaults)(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +35,6 @@ def plain_transforms(monkeypatch, no_pictures):
         return toy.flipped_or_not if training else toy.prepared
 
     monkeypatch.setattr(loaders, "transform_of", transform_of)
-    monkeypatch.setitem(sys.modules, "pointmix.data.segment.join", SimpleNamespace(join_batches=toy.join))
     monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source: cfg)
 
 
