@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The flags of evaluate.py for segmenters."""
     choose.add_arguments(parser)
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    kind = f"what hides pixels with --keep: {', '.join([*MASK_KINDS, 'any'])} (default data.mask)"
+    kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
     parser.add_argument("--mask", metavar="KIND", help=kind)
 
 
@@ -57,7 +57,7 @@ def measurements(
     if args.mask is not None:
         if args.keep is None or is_cloud(data):
             raise ValueError(f"--mask {args.mask} is for --keep on images; clouds lose random points")
-        check_choice("--", known=[*MASK_KINDS, "any"], mask=args.mask)
+        check_choice("--", known=MASK_KINDS, mask=args.mask)
     if args.keep is not None:
         FRACTION_ABOVE_0.check("--", keep=args.keep)
         data = dataclasses.replace(data, keep_ratio=1.0)
