@@ -26,6 +26,7 @@ from pointmix.layouts.cells import cell_count, floor_divide, lookup, ravel_cells
 from pointmix.ops.dispatch import use_backend
 from pointmix.ops.neighbors import interpolation_weights, knn
 from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch
+from pointmix.ops.upsample import upsample
 
 LiftMode = Literal["bilinear", "nearest"]
 
@@ -65,16 +66,17 @@ class GridLift:
 
     def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
         height, width = (-(-side // self.stride) for side in self.size)
-        x = feat.view(self.num_sets, height, width, -1).permute(0, 3, 1, 2)  # (B, C, H', W'), channels last in memory
+        x = feat.view(self.num_sets, height, width, -1)
         x = x if self.image is None else x[self.image, None]
         low, high = self.rows or (0, self.size[0])
         first = max(low // self.stride - 1, 0)  # one more row on either side, for bilinear weights
-        x = x[:, :, first : -(-high // self.stride) + 1]
-        align = False if self.mode == "bilinear" else None
-        y = F.interpolate(x, scale_factor=float(self.stride), mode=self.mode, align_corners=align)
+        x = x[:, first : -(-high // self.stride) + 1]
+        if self.mode == "bilinear":
+            y = upsample(x, self.stride)
+        else:
+            y = x.repeat_interleave(self.stride, 1).repeat_interleave(self.stride, 2)
         skip = low - first * self.stride
-        y = y[:, :, skip : skip + high - low, : self.size[1]]
-        return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+        return y[:, skip : skip + high - low, : self.size[1]].flatten(0, 2)
 
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
         per_set = self.size[0] * self.size[1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,20 +17,24 @@ from pointmix.data.segment.sample import SegmentBatch
 from pointmix.data.segment.splits import SegmentSplits, build_segments
 from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
-from pointmix.tasks.base import Task, register_task
+from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.classification.task import MAX_CHANNELS, check_key, is_whole
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Info, Metrics
+from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+from pointmix.tasks.segment import evaluation
 from pointmix.tasks.segment.config import SegmentConfig
+from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.loss import SegmentationLoss, balanced_weights
-from pointmix.tasks.segment.metrics import Infer, PartMetric, SegmentationMetric, logits, most_likely
+from pointmix.tasks.segment.metrics import SegmentationMetric
+from pointmix.tasks.segment.pictures import draw_predictions
 from pointmix.tasks.segment.tables import category_table, class_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MAX_DIMS = 8
+PREDICTIONS = "predictions.png"
 EXAMPLE_POINTS = 4096  # of a cloud, where data.max_points does not say how many
 
 
@@ -93,13 +100,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         return SegmentationLoss(len(info["classes"]), cfg.loss, weights=info["class_weights"])
 
     def build_metric(self, info: Info) -> SegmentationMetric:
-        if info["categories"] is None:
-            return SegmentationMetric(len(info["classes"]), infer=self.infer(info))
-        return PartMetric(len(info["classes"]), categories=info["categories"], infer=self.infer(info))
-
-    def infer(self, info: Info) -> Infer:
-        """How validation and test get labels (for parts: scores) of whole samples from the network."""
-        return most_likely if info["categories"] is None else logits
+        return evaluation.build_metric(info, choose_infer(self.data_config(info)))
 
     def num_samples(self, batch: SegmentBatch) -> int:
         return batch.points.num_sets
@@ -113,6 +114,10 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
             console.print(class_table(test, metrics["info"]["classes"]))
         if "per_category" in test:
             console.print(category_table(test))
+
+    def pictures(self, model: nn.Module, splits: SegmentSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+        cfg = splits.config
+        return {PREDICTIONS: lambda path: draw_predictions(path, model, choose_infer(cfg), splits.test, cfg, info)}
 
     # ---- trained networks -------------------------------------------------------------------------------------------
 
@@ -136,6 +141,21 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
 
     def data_config(self, info: Info) -> SegmentDataConfig:
         return resolve(super().data_config(info))
+
+    def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
+        if command == "evaluate":
+            evaluation.add_arguments(parser)
+
+    def measurements(
+        self, model: nn.Module, info: Info, data: SegmentDataConfig, args: Namespace
+    ) -> Iterator[Measurement[SegmentBatch]]:
+        return evaluation.measurements(model, info, data, args)
+
+    def show_evaluation(self, results: list[Metrics], args: Namespace, console: Console) -> None:
+        evaluation.show_evaluation(results, self.scores, self.unit, args, console)
+
+    def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
+        return evaluation.save_evaluation(results, self.scores, self.unit, args)
 
 
 def _within(value: object, low: int, high: int) -> bool:

@@ -31,7 +31,7 @@ def flags(*argv, out=None):
 
 @pytest.fixture
 def images():
-    cfg = resolve(SegmentDataConfig(source="toy_images", depth_mean=0.0, depth_std=1.0))
+    cfg = resolve(SegmentDataConfig(source="toy_images"))
     return cfg, {"classes": list(toy.CLASSES), "categories": None, "path": "run"}
 
 

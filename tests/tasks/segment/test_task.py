@@ -22,9 +22,9 @@ from pointmix.tasks.segment.metrics import PartMetric
 from tests.data.segment import toy
 
 COC = dict(
-    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2,
+    stem=[3, 2, 1], depths=[1, 1], dims=[16, 24], mlp_ratios=[2, 2], heads=2, head_dim=8,
     windows_per_side=[2, 1], centers_per_side=[2, 2], layer_scale=1.0, drop_path_rate=0.2,
-    neck_dim=16, head_dim=8,
+    neck_dim=16, decoder_dim=8,
 )  # fmt: skip
 TASK = get_task("segment")
 
