@@ -158,7 +158,7 @@ def existing(config: SegmentDataConfig, *needed: str) -> Path:
         FileNotFoundError: naming what is missing.
     """
     if not config.root:
-        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed)}")
+        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'images and masks'}")
     root = Path(config.root)
     missing = [name for name in needed if not (root / name).exists()]
     if missing:

@@ -16,17 +16,14 @@ from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
-from PIL import UnidentifiedImageError
 
+from pointmix.data.segment.images.mask_values import read_values
 from pointmix.data.segment.images.palettes import Palette
 from pointmix.data.segment.sample import IGNORE
 from pointmix.io.errors import BadMask, UnreadableSample
-from pointmix.io.formats.pillow import open_image
-from pointmix.utils.messages import one_line
 
 VALUES = 1 << 16  # masks have 16 bits at most
 UNKNOWN = -2  # in tables: a value without a class
-LOSSY = ("JPEG", "WEBP")  # formats that change values
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class MaskReader:
                 has no class.
             UnreadableSample: if it cannot be decoded, or every pixel is ignored.
         """
-        values = _read_values(Path(path), size, colors=self.palette is not None)
+        values = read_values(Path(path), size, colors=self.palette is not None)
         label = self._of_colors(path, values) if values.ndim == 3 else self._of_values(path, values)
         if (label == IGNORE).all():
             raise UnreadableSample(f"mask {path}: every pixel is ignored ({self.rule})")
@@ -92,31 +89,6 @@ class MaskReader:
         raise BadMask(
             f"mask {path}: {what} at row {row}, column {col} (and {more - 1} more pixels) has no class: {self.rule}"
         )
-
-
-def _read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarray:
-    """The values (H, W) of a mask, or with `colors` its RGB colors (H, W, 3)."""
-    try:
-        with open_image(path) as image:
-            mode, kind = image.mode, image.format
-            values = np.array(image.convert("RGB") if colors else image)  # decodes; mode P gives indices
-    except UnidentifiedImageError as e:
-        raise UnreadableSample(f"mask {path} is not an image in a format that Pillow knows") from e
-    except Exception as e:  # Pillow's decoders raise many kinds of errors on damaged bytes
-        raise UnreadableSample(f"cannot read mask {path}: {one_line(e)}") from e
-    if kind in LOSSY:
-        raise BadMask(f"mask {path} is a {kind} file, which may change labels; expected PNG")
-    if values.shape[:2] != size:
-        shape = "x".join(map(str, values.shape[:2]))
-        raise BadMask(f"mask {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
-    if not colors and values.ndim != 2:
-        raise BadMask(
-            f"mask {path} is {mode}, expected one channel of labels; for a mask in color, name its colors in a file "
-            "with a line `R G B name` a class: --data.palette_file FILE"
-        )
-    if values.dtype.kind == "f":
-        raise BadMask(f"mask {path} holds floats, expected whole numbers")
-    return values.astype(np.int64) if not colors and values.dtype == bool else values
 
 
 def mask_reader(

@@ -185,8 +185,8 @@ def _points_settings(cfg: ImageSettings) -> PointsSettings:
     return PointsSettings(
         mean=tuple(filled(cfg.mean)),
         std=tuple(filled(cfg.std)),
-        depth_mean=filled(cfg.depth_mean),
-        depth_std=filled(cfg.depth_std),
+        depth_mean=cfg.depth_mean,
+        depth_std=cfg.depth_std,
         lattice=cfg.rgbd == "lattice",
         keep_ratio=(keep, keep) if isinstance(keep, int | float) else _pair(keep),
         mask=cfg.mask,

@@ -40,6 +40,7 @@ PALETTE: tuple[Color, ...] = (
     (210, 245, 60),
     (250, 190, 212),
 )
+OF_FILES = ("classes", "label_map", "label_starts", "palette_file", "reduce_zero_label", "ignore_index")  # settings
 DEFAULTS = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.25, 0.25, 0.25),
@@ -131,8 +132,11 @@ def _check(config: SegmentDataConfig) -> None:
             f"data.root {config.root}: data.source is scenes, which are generated; name a source of files, such as "
             "--data.source folder"
         )
-    if config.classes is not None or config.label_map is not None:
-        raise ValueError("data.classes and data.label_map are for files; the scenes have the classes 0 to 9")
+    for key in OF_FILES:
+        if getattr(config, key) is not None:
+            raise ValueError(
+                f"data.{key} is for files; data.source is scenes, which has the classes background, 0 to 9"
+            )
 
 
 @register_segment_source("scenes", kind="image", check=_check, defaults=DEFAULTS)
