@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -15,16 +14,7 @@ from pointmix.io.validate import check_numbers, check_read
 from pointmix.utils.limits import check_limit, regular_file
 from pointmix.utils.messages import one_line
 
-
-class PartFiles(Protocol):
-    """Objects in files, each with its category."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str: ...
-
-    def read(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, int]:
-        """Positions, features, labels and category."""
+Found = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, int]  # positions, features, labels, category
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class TextFiles:
     def name(self, index: int) -> str:
         return str(self.paths[index][0])
 
-    def read(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, int]:
+    def read(self, index: int) -> Found:
         path, category = self.paths[index]
         check_limit("ARRAY_BYTES", regular_file(path).stat().st_size, "it")
         table = np.loadtxt(path, dtype=np.float32, ndmin=2)
@@ -76,7 +66,7 @@ class H5Files:
     def name(self, index: int) -> str:
         return f"{self.rows[index][0]}[{self.rows[index][1]}]"
 
-    def read(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, int]:
+    def read(self, index: int) -> Found:
         path, row, category = self.rows[index]
         with open_hdf5(path) as file:
             arrays = {key: file[key] for key in ("data", "pid", "normal") if key in file}

@@ -1,7 +1,8 @@
 """Procedural 3D scenes: objects on a floor, some with walls, a label for every point; nothing to download.
 
 Objects of six kinds in random sizes and directions stand apart from each other on a square floor with up to two walls.
-Surfaces are sampled evenly, seen from one side (points that face away are missing, wholly or in part) and noisy.
+Surfaces are sampled evenly, the floor half as densely, seen from one side (points that face away are missing, wholly or
+in part) and noisy.
 Positions are in meters, z up. A scene depends on the split and its index alone, and is made when it is first read.
 """
 
@@ -36,7 +37,7 @@ def _plane(rng: Generator, many: int, corner: list[float], sides: list[list[floa
     """A rectangle from a corner along two sides."""
     along = np.array(sides)
     points = np.array(corner) + rng.random((many, 2)) @ along
-    return points, np.tile(normal, (many, 1)), float(np.linalg.norm(np.cross(*along)))
+    return points, np.tile(np.array(normal, float), (many, 1)), float(np.linalg.norm(np.cross(*along)))
 
 
 def _room(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
@@ -78,6 +79,7 @@ def make_scene(rng: Generator) -> LabeledCloud:
     points, half = int(rng.integers(*POINTS)), rng.uniform(1.6, 2.1)
     parts = _room(rng, 2 * points, half) + _objects(rng, points // 2, half)
     area = np.array([part[2] for _, part in parts])
+    area[0] /= 2
     counts = rng.multinomial(2 * points, area / area.sum())
     chosen = [(label, p[:n], normals[:n]) for n, (label, (p, normals, _)) in zip(counts, parts, strict=True)]
     pos, normal = (np.concatenate([entry[i] for entry in chosen]) for i in (1, 2))

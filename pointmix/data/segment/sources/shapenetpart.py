@@ -10,7 +10,7 @@ import numpy as np
 
 from pointmix.data.segment.clouds.files import as_positions
 from pointmix.data.segment.clouds.labels import LabelRule
-from pointmix.data.segment.clouds.part_files import H5Files, PartFiles, list_text_files
+from pointmix.data.segment.clouds.part_files import H5Files, TextFiles, list_text_files
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sample import LabeledCloud
 from pointmix.data.segment.settings import check_own_labels, check_root, check_unused
@@ -32,7 +32,7 @@ RULE = LabelRule(len(CLASSES))
 class Objects:
     """The objects of a split."""
 
-    files: PartFiles
+    files: TextFiles | H5Files
     classes: tuple[str, ...] = CLASSES
     palette: tuple[Color, ...] | None = None
     categories: dict[str, tuple[int, ...]] = field(default_factory=lambda: CATEGORIES)
@@ -83,7 +83,7 @@ def open_shapenetpart(config: SegmentDataConfig, split: str) -> Objects:
         ValueError: if a list or an HDF5 file is damaged.
     """
     root = Path(config.root or "")
-    files: PartFiles
+    files: TextFiles | H5Files
     if (root / "synsetoffset2category.txt").is_file():
         files = list_text_files(root, split, list(CATEGORIES))
     elif paths := sorted(root.glob(f"ply_data_{split}*.h5")):
