@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.explain.class_colors import class_colors
-from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
 from pointmix.tasks.protocols import Info
 from pointmix.tasks.segment import files
 from pointmix.tasks.segment.inference import choose
 from pointmix.tasks.segment.inference.base import Labels
 from pointmix.tasks.segment.outputs import OutputNames, write_image, write_npy, write_ply
+from pointmix.tasks.segment.pictures import label_map
 from pointmix.utils.atomic import check_place
 from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import COUNT, check_choice
@@ -111,12 +110,10 @@ class SegmentPredictor:
             else:
                 write_ply(found.pos, label.numpy(), confidence.numpy(), self.colors, file)
             return
-        size = found.image.height, found.image.width
-        shown = _on_lattice(found.points, label, size, fill=-1)
-        sure = _on_lattice(found.points, confidence, size, fill=0) if self.args.confidence else None
+        sure = found.points.with_feat(confidence[:, None]).to_image()[0][0].numpy() if self.args.confidence else None
         endings = ["_labels.png", "_overlay.png", *(["_confidence.png"] if self.args.confidence else [])]
         out = self.names(path, endings)
-        write_image(shown, sure, found.image, self.classes, self.colors, out)
+        write_image(label_map(found.points, label), sure, found.image, self.classes, self.colors, out)
 
 
 def parts_of(categories: dict[str, list[int]] | None, name: str | None) -> tuple[int, list[int]] | None:
@@ -133,11 +130,3 @@ def parts_of(categories: dict[str, list[int]] | None, name: str | None) -> tuple
         given = "no --category" if name is None else f"--category {name!r}"
         raise ValueError(f"{given}: expected one of {', '.join(categories)}")
     return list(categories).index(name), categories[name]
-
-
-def _on_lattice(points: PointSet, values: Tensor, size: tuple[int, int], *, fill: float) -> np.ndarray:
-    """Values of pixels as (H, W), `fill` where a pixel is absent."""
-    if not isinstance(points.layout, SparseGrid):
-        return values.view(size).numpy()
-    index = points.layout.cell[:, 0] * size[1] + points.layout.cell[:, 1]
-    return values.new_full((size[0] * size[1],), fill).index_copy(0, index, values).view(size).numpy()
