@@ -6,6 +6,7 @@ python scripts/evaluate.py --model coc_tiny --checkpoint FILE --data.source fold
 python scripts/evaluate.py RUN OTHER_RUN --keep 1 .75 .5 .25 .1 --mask pixels --out curve.png
 python scripts/evaluate.py RUN_ON_CLOUDS --votes 10                      # the mean over ten scalings
 python scripts/evaluate.py RUN_ON_CLOUDS --keep 1 .5 .25 --out curve.png # random points left out
+python scripts/evaluate.py RUN_OF_LABELS --sliding 512 512 --flip --scales 0.75 1 1.25
 python scripts/evaluate.py RUN --import my_package.my_task               # of a task of yours
 
 The flags --data.* are those of the training.
@@ -17,6 +18,7 @@ import dataclasses
 import sys
 import warnings
 from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from pointmix.engine.command import TaskParser
     from pointmix.tasks.base import AnyTask
-    from pointmix.tasks.protocols import Info
+    from pointmix.tasks.protocols import Info, Loader
 
 
 def make_parser() -> TaskParser:
@@ -39,7 +41,9 @@ def make_parser() -> TaskParser:
     add_model_arguments(parser)
     kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'
     parser.add_argument("--kwargs", type=model_arguments, metavar="JSON", help=kwargs)
-    parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="samples a step (default 64)")
+    parser.add_argument(
+        "--batch_size", type=int, default=64, metavar="N", help="samples a step (default 64; labels a point: always 1)"
+    )
     parser.add_argument("--out", metavar="FILE", help="JSON file for the results; with --keep a PNG, CSV and JSON")
     return parser
 
@@ -119,7 +123,7 @@ def evaluate(argv: list[str]) -> None:
     for name, info, measurements in rows:
         for row in measurements:
             options = {"device": device, "to_device": task.to_device}
-            metrics = evaluated(row.model, row.loader, metric=row.metric, **options)
+            metrics = evaluated(row.model, progress(row.loader, task, name), metric=row.metric, **options)
             about = {"name": name, "model": info["name"], "weights": info["path"], **row.settings}
             count = len(row.loader.samples) - len(row.loader.failed)
             skipped = [list(failure) for failure in sorted(row.loader.failed.items())]
@@ -129,6 +133,18 @@ def evaluate(argv: list[str]) -> None:
         print("skipped", one_line(f"{file}: {reason}", 4000), file=sys.stderr)
     if args.out:
         print("result in", *task.save_evaluation(results, args))
+
+
+def progress(loader: Loader[Any], task: AnyTask, name: str) -> Iterator[Any]:
+    """The batches of a loader, with a bar on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        job = bar.add_task(name, total=len(loader.samples))
+        for batch in loader:
+            yield batch
+            bar.advance(job, task.num_samples(batch))
 
 
 def open_named(args: Namespace, data_flags: list[str], device: Any) -> tuple[nn.Module, Info, Any]:

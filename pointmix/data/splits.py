@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -61,7 +62,7 @@ def check_same_classes(train: list[str], other: list[str], split: str) -> None:
     raise ValueError(f"train and {split} have different classes: {'; '.join(parts) or 'in another order'}")
 
 
-def shortened(names: list[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """A list of names for a message, five at most."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -148,6 +148,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=cooldown,
+        decay_rate=optim.power if optim.sched == "poly" else 0.1,  # timm's name for the exponent; else its default
         step_on_epochs=cfg.steps is None and not optim.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
     )

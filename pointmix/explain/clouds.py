@@ -97,27 +97,27 @@ def _row(
     points = len(cloud.pos)
     subset = torch.randperm(points, generator=torch.Generator().manual_seed(0))[:MAX_POINTS]
     cloud = cloud.to("cpu").subset(subset)
-    pos = _upright(cloud.pos.double().numpy(), up)  # (n, 3)
+    pos = upright(cloud.pos.double().numpy(), up)  # (n, 3)
     near = knn(cloud.pos, cloud.ptr, cloud.pos, cloud.ptr, 16)  # (n, 16)
-    light = _light(pos, near.numpy())[:, None]  # (n, 1)
+    shade = light(pos, near.numpy())[:, None]  # (n, 1)
     own, none = _colors(cloud, pos, mean, std), np.zeros((0, 3))
     note = counted(points, "point") + ("" if stages else ", no block clusters")
-    panels = [Panel("input", note, pos, own * light, none, none)]
+    panels = [Panel("input", note, pos, own * shade, none, none)]
     for title, stage in stages:
         if isinstance(stage, PointSet):
             anchors = stage.unbind()[row].pos.double().cpu().numpy()
             gray, red = np.full((len(pos), 3), 0.75), np.tile([0.85, 0.1, 0.15], (len(anchors), 1))
             note = counted(len(anchors), "anchor")
-            panels.append(Panel(title, note, pos, gray * light, _upright(anchors, up), red))
+            panels.append(Panel(title, note, pos, gray * shade, upright(anchors, up), red))
             continue
         center, window = (labels.numpy() for labels in center_and_window(stage, row, cloud.pos))
         colors = _region_colors(center, window, near.numpy())
         paint = np.stack([colors[label] for label in center.tolist()])
         labels = np.array(list(colors))
-        marks = _upright(stage.center_pos.double().cpu().numpy()[labels], up)
+        marks = upright(stage.center_pos.double().cpu().numpy()[labels], up)
         stage_points = int(stage.points.ptr[row : row + 2].diff())
         note = f"{counted(stage_points, 'point')}, {counted(len(np.unique(window)), 'window')}"
-        panels.append(Panel(title, note, pos, paint * light, marks, np.stack(list(colors.values()))))
+        panels.append(Panel(title, note, pos, paint * shade, marks, np.stack(list(colors.values()))))
     return panels
 
 
@@ -134,7 +134,7 @@ def _region_colors(
     return color_regions(labels, groups)
 
 
-def _upright(pos: Float[np.ndarray, "n 3"], up: str) -> Float[np.ndarray, "n 3"]:
+def upright(pos: Float[np.ndarray, "n 3"], up: str) -> Float[np.ndarray, "n 3"]:
     """Positions in a right-handed frame whose third axis is up."""
     axes, signs = UP[up]
     return pos[:, axes] * signs
@@ -156,7 +156,7 @@ def _colors(
     return colormaps["viridis"](height / max(height.max(), 1e-12))[:, :3]
 
 
-def _light(pos: Float[np.ndarray, "n 3"], near: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+def light(pos: Float[np.ndarray, "n 3"], near: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
     """Brightness by the slope of the plane through the neighbors of a point (Lambertian shading)."""
     around = pos[near] - pos[near].mean(1, keepdims=True)  # (n, k, 3)
     normal = np.linalg.eigh(around.swapaxes(1, 2) @ around)[1][..., 0]  # (n, 3) direction of least variance

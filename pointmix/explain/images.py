@@ -67,7 +67,7 @@ def draw_clusters(
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.55), dpi=130, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False)
     for row, (picture, pixels) in enumerate(zip(pictures, points.unbind(), strict=True)):
-        axes[row, 0].imshow(_hatched(enlarge(picture)), interpolation="nearest")
+        axes[row, 0].imshow(hatched(enlarge(picture)), interpolation="nearest")
         if classes is not None and probabilities is not None:
             best = int(probabilities[row].argmax())
             name = classes[best] if best < len(classes) else f"class {best}"
@@ -132,7 +132,7 @@ def draw_panel(
     for label, color in colors.items():
         paint[center == label] = color
     gray = picture.mean(axis=2, keepdims=True)  # keeps the image visible under the color
-    overlay = _hatched(enlarge(0.62 * paint + 0.38 * gray))
+    overlay = hatched(enlarge(0.62 * paint + 0.38 * gray))
     overlay[_edges(enlarge(center))] *= 0.35
     overlay[_edges(enlarge(window))] = 1.0
     ax.imshow(overlay, interpolation="nearest")
@@ -154,7 +154,7 @@ def enlarge(image: np.ndarray) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _hatched(image: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+def hatched(image: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
     """The image with diagonal gray stripes in place of NaN pixels."""
     rows, columns = np.indices(image.shape[:2])
     width = max(1, max(image.shape[:2]) // 40)

@@ -210,6 +210,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
 _BUILT_IN = {  # name -> module, imported on first use
     "classify_images": "pointmix.tasks.classify_images",
     "classify_points": "pointmix.tasks.classify_points",
+    "segment": "pointmix.tasks.segment",
 }
 DEFAULT_TASK = "classify_images"  # of networks by name, such as timm's
 AnyTask = Task[RunConfig, object, Splits[object], object]

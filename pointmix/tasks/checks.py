@@ -14,7 +14,15 @@ from pointmix.utils.messages import is_out_of_memory
 
 @torch.no_grad()
 def try_input(
-    model: nn.Module, name: str, blank: Any, *, what: str, classes: int | None = None, single: bool = False
+    model: nn.Module,
+    name: str,
+    blank: Any,
+    *,
+    what: str,
+    classes: int | None = None,
+    rows: int = 1,
+    more: tuple[Any, ...] = (),
+    single: bool = False,
 ) -> None:
     """Run a network on a blank input of one sample.
 
@@ -23,16 +31,17 @@ def try_input(
         name: what to call it.
         blank: the input; has `to(device)`.
         what: what to call the input, such as "images of 3x224x224".
-        classes: the expected output is (1, classes); None accepts any.
+        classes: the expected output is (rows, classes); None accepts any.
+        more: other inputs, tensors on the CPU.
         single: try it in training mode too, as the whole batch.
 
     Raises:
         ValueError: the network cannot take the input, gives another shape, or needs batches of at least two.
     """
     was_training, device = model.training, next(model.parameters()).device
-    blank = blank.to(device)
+    inputs = [value.to(device) for value in (blank, *more)]
     try:
-        output = model.eval()(blank)
+        output = model.eval()(*inputs)
     except Exception as e:  # a network of any library can fail in any way
         why = (str(e).splitlines() or [type(e).__name__])[0]
         if is_out_of_memory(e):
@@ -41,12 +50,12 @@ def try_input(
     finally:
         model.train(was_training)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if classes is not None and shape != (1, classes):
-        expected = f"expected {(1, classes)}, a value for each class; leave out global_pool in model.kwargs"
+    if classes is not None and shape != (rows, classes):
+        expected = f"expected {(rows, classes)}, a value for each class; leave out global_pool in model.kwargs"
         raise ValueError(f"{name} gives {shape} for one of {what}, {expected}")
     if single and any(isinstance(module, _BatchNorm) for module in model.modules()):
         try:
-            copy.deepcopy(model).train()(blank)  # a copy: its running means move
+            copy.deepcopy(model).train()(*inputs)  # a copy: its running means move
         except ValueError as e:
             if "more than 1 value per channel" not in str(e):  # torch's words
                 raise

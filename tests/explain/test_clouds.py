@@ -15,7 +15,7 @@ import pointmix
 from pointmix import PointSet
 from pointmix.explain import clouds, draw_clouds
 from pointmix.explain.blocks import center_and_window
-from pointmix.explain.clouds import UP, _region_colors, _upright
+from pointmix.explain.clouds import UP, _region_colors, upright
 from pointmix.explain.scatter import Panel
 from pointmix.nn.stage import Assignment
 
@@ -105,9 +105,9 @@ def test_clusters_that_touch_or_share_a_window_differ():
                 assert not np.allclose(colors[a], colors[b])
 
 
-def test_frames_are_upright_and_right_handed():
+def test_frames_areupright_and_right_handed():
     for up in UP:
-        axes = _upright(np.eye(3), up)  # where x, y and z point
+        axes = upright(np.eye(3), up)  # where x, y and z point
         assert np.linalg.det(axes) == pytest.approx(1)
         sign = -1 if up[0] == "-" else 1
         assert (axes["xyz".index(up[-1])] == [0, 0, sign]).all()
@@ -139,7 +139,7 @@ def test_a_model_without_clusters_shows_its_anchors(panels):
     assert model.training
     assert [[len(p.marks) for p in row] for row in panels] == [[0, 32, 16, 8, 4], [0, 10, 5, 2, 1]]
     for row, cloud in zip(panels, points.unbind(), strict=True):
-        places = {tuple(p) for p in _upright(cloud.pos.double().numpy(), "y")}
+        places = {tuple(p) for p in upright(cloud.pos.double().numpy(), "y")}
         assert all(tuple(mark) in places for panel in row for mark in panel.marks)
 
 

@@ -193,7 +193,7 @@ def test_a_compiled_network_takes_weights(weights):
 INFO = {"task": "classify_images", "name": "coc_tiny", "kwargs": SMALL, "classes": ["a", "b"], "in_chans": 3}
 INFO |= {"img_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "data": {}}
 METADATA: dict[str, dict[str, object]] = {
-    "name of no task": {"task": "segment"},
+    "name of no task": {"task": "detect"},
     "a task in a list": {"task": ["classify_images"]},
     "a module for a task": {"task": "os.system"},
     "no name of a task": {"task": ""},

@@ -13,6 +13,7 @@ from pointmix.tasks.classify_images import ClassifyImagesConfig
 from pointmix.tasks.classify_points import ClassifyPointsConfig
 from pointmix.tasks.config import RunConfig
 from pointmix.tasks.protocols import Score, to_device
+from pointmix.tasks.segment import SegmentConfig
 
 
 def other_task(**attributes):
@@ -28,8 +29,10 @@ def registry(monkeypatch):
 
 
 def test_built_in_tasks_are_found_by_name_and_by_configuration():
-    assert list_tasks()[:2] == ["classify_images", "classify_points"]
-    for name, config in (("classify_images", ClassifyImagesConfig), ("classify_points", ClassifyPointsConfig)):
+    configs = {"classify_images": ClassifyImagesConfig, "classify_points": ClassifyPointsConfig}
+    configs["segment"] = SegmentConfig
+    assert list_tasks()[:3] == list(configs)
+    for name, config in configs.items():
         assert get_task(name).name == name and task_of(config()) is get_task(name)
 
 
@@ -58,13 +61,13 @@ def test_a_name_is_taken_once():
     register_task("other")(first)  # a module that is imported again
     with pytest.raises(ValueError, match="the task 'other' is registered already, by tests"):
         register_task("other")(other_task(__qualname__="Another"))
-    for name in ("classify_images", "classify_points"):
+    for name in ("classify_images", "classify_points", "segment"):
         base._TASKS.pop(name, None)  # as before its first use
         with pytest.raises(ValueError, match=f"the task '{name}' is registered already, by pointmix.tasks.{name}"):
             register_task(name)(other_task())
 
 
-@pytest.mark.parametrize("name", ["segment", "", "\x1b[31m", "os.system", "x" * 1000])
+@pytest.mark.parametrize("name", ["detect", "", "\x1b[31m", "os.system", "x" * 1000])
 def test_an_unknown_name_is_one_line_that_says_what_to_do(name):
     with pytest.raises(ValueError, match="is registered, expected one of classify_images, .*; --import MODULE") as e:
         get_task(name)

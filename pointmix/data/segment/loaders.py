@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,7 +12,11 @@ from jaxtyping import Int
 from pointmix.data.dataset import SampleDataset, join_samples
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.segment.clouds import transforms as of_clouds
 from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images import transforms as of_images
+from pointmix.data.segment.images.rgbd import as_labeled_cloud
+from pointmix.data.segment.join import join_batches
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, LabeledImage, SegmentBatch
 from pointmix.data.segment.source import Color, SegmentSource
@@ -108,6 +111,13 @@ class Cached(Repeated[Raw]):
         return found
 
 
+class AsClouds(Repeated[Any]):
+    """The depth images of a source as clouds."""
+
+    def read(self, index: int) -> LabeledCloud:
+        return as_labeled_cloud(self.source.read(index))
+
+
 def segment_loader(
     cfg: SegmentDataConfig,
     source: SegmentSource[Any],
@@ -139,11 +149,12 @@ def segment_loader(
         batches=batches,
         workers=cfg.workers,
         strict=cfg.strict,
-        collate=partial(join_samples, join=import_module("pointmix.data.segment.join").join_batches),
+        collate=partial(join_samples, join=join_batches),
     )
 
 
 def transform_of(cfg: SegmentDataConfig, *, training: bool) -> Callable[[Any], SegmentBatch]:
     """The transform of training or of evaluation: what the source reads -> a batch of one set."""
-    transforms = import_module(f"pointmix.data.segment.{'clouds' if is_cloud(cfg) else 'images'}.transforms")
-    return transforms.train_transform(cfg) if training else transforms.eval_transform(cfg)
+    if is_cloud(cfg):
+        return of_clouds.train_transform(cfg) if training else of_clouds.eval_transform(cfg)
+    return of_images.train_transform(cfg) if training else of_images.eval_transform(cfg)

@@ -6,30 +6,31 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from pointmix.data.images.resolve import per_channel
 from pointmix.data.segment import sources  # noqa: F401  registers the sources of this package
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.config import ImageSettings
+from pointmix.data.segment.images.config import IMAGE_DEFAULTS, ImageSettings
 from pointmix.data.segment.sample import IGNORE
-from pointmix.data.segment.source import SEGMENT_SOURCES
+from pointmix.data.segment.source import SEGMENT_SOURCES, Kind
 from pointmix.io.image_files import MODES
 from pointmix.utils.limits import check_limit
 from pointmix.utils.ranges import POSITIVE
 
 # For settings that are None, unless the source has its own.
-COMMON: Mapping[str, object] = {"reduce_zero_label": False, "ignore_index": 255, "repeat": 1}
-IMAGES: Mapping[str, object] = {
-    "in_chans": 3,
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
-    "crop_size": (512, 512),
-    "hflip": 0.5,
-    "photometric": True,
+CLOUD_DEFAULTS: Mapping[str, object] = {
+    "features": (),
+    "normalize": "center",
+    "up": "z",
+    "crop": "none",
+    "rotate": 180.0,
 }
-CLOUDS: Mapping[str, object] = {"features": (), "normalize": "center", "up": "z", "crop": "none", "rotate": 180.0}
+DEFAULTS: Mapping[Kind, Mapping[str, object]] = {
+    "image": IMAGE_DEFAULTS,
+    "cloud": CLOUD_DEFAULTS,
+    "rgbd": {**IMAGE_DEFAULTS, **CLOUD_DEFAULTS, "features": ("rgb",), "up": "y"},
+}
+OF_DEPTH = {"rgbd", "intrinsics", "depth_scale", "depth_mean", "depth_std"}
 
 
 def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
@@ -41,10 +42,8 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
     """
     cfg, entry = _as_given(cfg), SEGMENT_SOURCES.find(cfg.source)
     _refuse_others(cfg, entry.kind)
-    entry.check(cfg)
-    defaults = {**COMMON, **(CLOUDS if is_cloud(cfg) else IMAGES), **entry.defaults}
-    if entry.kind == "rgbd" and is_cloud(cfg):
-        defaults = {**IMAGES, **defaults}
+    entry.check(_without_defaults(cfg, entry.defaults))
+    defaults = {"repeat": 1, **DEFAULTS[entry.kind], **entry.defaults}
     changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
     cfg = dataclasses.replace(cfg, **changes)
     if entry.kind != "cloud":
@@ -67,6 +66,12 @@ def is_cloud(cfg: SegmentDataConfig) -> bool:
     return kind == "cloud" or (kind == "rgbd" and cfg.rgbd == "cloud")
 
 
+def is_sparse(cfg: SegmentDataConfig) -> bool:
+    """Whether pixels of the images of these settings are left out."""
+    keep = cfg.keep_ratio
+    return (keep if isinstance(keep, int | float) else min(keep)) < 1 or cfg.rgbd == "lattice"
+
+
 def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
     """The settings as they were before JSON turned tuples into lists and the labels of a map into texts."""
     changes: dict[str, Any] = {}
@@ -82,18 +87,23 @@ def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
     return dataclasses.replace(cfg, **changes)
 
 
-def _refuse_others(cfg: SegmentDataConfig, kind: str) -> None:
-    """Refuse settings that the source would ignore."""
+def _without_defaults(cfg: SegmentDataConfig, defaults: Mapping[str, object]) -> SegmentDataConfig:
+    """The settings as they were before these defaults were filled in, if they were."""
+    changes: dict[str, Any] = {key: None for key, value in defaults.items() if getattr(cfg, key) == value}
+    return dataclasses.replace(cfg, **changes)
+
+
+def _refuse_others(cfg: SegmentDataConfig, kind: Kind) -> None:
+    """Refuse settings that the source would ignore. Depth images take those of images and of clouds, as data.rgbd says
+    what they become."""
     image, cloud = ({field.name for field in dataclasses.fields(part)} for part in (ImageSettings, CloudSettings))
-    unused = {"image": cloud | {"rgbd"}, "rgbd": set() if is_cloud(cfg) else cloud, "cloud": image}[kind]
+    unused = {"image": cloud | OF_DEPTH, "cloud": image, "rgbd": set()}[kind]
     for field in dataclasses.fields(cfg):
-        value = getattr(cfg, field.name)
-        if field.name in unused and value != field.default:
-            of = "depth images" if field.name == "rgbd" else "clouds" if field.name in cloud else "images"
+        value, name = getattr(cfg, field.name), field.name
+        if name in unused and value not in (field.default, DEFAULTS[kind].get(name)):
+            of = "depth images" if name in OF_DEPTH else "clouds" if name in cloud else "images"
             what = f"a setting of labeled {of}, which data.source {cfg.source} does not read"
-            if kind == "rgbd":
-                what = f"a setting of labeled clouds, and data.rgbd is {cfg.rgbd}"
-            raise ValueError(f"data.{field.name} {value!r} is {what}; leave it out")
+            raise ValueError(f"data.{name} {value!r} is {what}; leave it out")
 
 
 def _resolve_image(cfg: SegmentDataConfig, defaults: Mapping[str, Any]) -> SegmentDataConfig:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int
 
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.segment.clouds.features import fill_feature_scale
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.loaders import segment_loader
-from pointmix.data.segment.resolve import resolve
-from pointmix.data.segment.sample import SegmentBatch
+from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
+from pointmix.data.segment.resolve import is_cloud, resolve
+from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
 from pointmix.data.splits import LoaderSplits, check_same_classes
 from pointmix.io.errors import UnreadableSample
@@ -50,6 +50,19 @@ class SegmentSplits(LoaderSplits[SegmentBatch]):
     in_chans: int
     coord_dims: int
     config: SegmentDataConfig
+
+    def label_counts(self) -> list[int]:
+        """Labeled points of each class in the training samples, which are all read; damaged ones are left out."""
+        source = cast(SegmentSource[Any], self.train.samples.source)
+        counts = np.zeros(len(self.classes), dtype=np.int64)
+        for index in np.unique(self.train.samples.indices % len(source)).tolist():
+            try:
+                label = source.read(index).label
+            except UnreadableSample:
+                continue
+            check_labels(label, len(self.classes), name=source.name(index))
+            counts += np.bincount(label[label != IGNORE].ravel(), minlength=len(self.classes))
+        return counts.tolist()
 
 
 def build_segments(
@@ -117,9 +130,9 @@ def build_segments_test(cfg: SegmentDataConfig) -> tuple[BatchLoader[SegmentBatc
 
 def with_feature_scale(cfg: SegmentDataConfig, train: SegmentSource[Any]) -> SegmentDataConfig:
     """The configuration with what each feature of a cloud is divided by, from the training data."""
-    if SEGMENT_SOURCES.find(cfg.source).kind != "cloud":
+    if not is_cloud(cfg):
         return cfg
-    return import_module("pointmix.data.segment.clouds.features").fill_feature_scale(cfg, train)
+    return fill_feature_scale(cfg, train)
 
 
 def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) -> Any:
@@ -128,7 +141,8 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
     Raises:
         ValueError: the split is missing, or has no samples or no classes.
     """
-    source = SEGMENT_SOURCES.find(cfg.source).open(cfg, split)
+    entry = SEGMENT_SOURCES.find(cfg.source)
+    source: Any = entry.open(cfg, split)
     if source is None and optional:
         return None
     if source is None:
@@ -137,7 +151,7 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
         raise ValueError(f"the {split} split of data.source {cfg.source} has no samples, expected at least one")
     if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
-    return source
+    return AsClouds(source) if entry.kind == "rgbd" and is_cloud(cfg) else source
 
 
 def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:

@@ -51,9 +51,19 @@ def curve_table(results: list[dict[str, Any]], scores: Mapping[str, Score], *, t
 
 
 def write_curve(
-    results: list[dict[str, Any]], out: Path, *, score: tuple[str, Score], columns: Sequence[str], title: str
+    results: list[dict[str, Any]],
+    out: Path,
+    *,
+    score: tuple[str, Score],
+    columns: Sequence[str],
+    title: str,
+    with_chance: bool = True,
 ) -> list[Path]:
-    """The curve of a score over the shares of points as PNG, CSV (these columns) and JSON, named alike."""
+    """The curve of a score over the shares of points as PNG, CSV (these columns) and JSON, named alike.
+
+    Args:
+        with_chance: whether to draw the accuracy of guessing, from "num_classes" of the results.
+    """
     from pointmix.explain.keep_curve import draw_keep_curve
 
     key, shown = score
@@ -61,7 +71,8 @@ def write_curve(
     curves: dict[str, list[tuple[float, float]]] = {}
     for r in results:
         curves.setdefault(r["name"], []).append((r["keep"], r[key]))
-    draw_keep_curve(png, curves, title=title, score=shown.label, chance=1 / results[0]["num_classes"])
+    chance = 1 / results[0]["num_classes"] if with_chance else None
+    draw_keep_curve(png, curves, title=title, score=shown.label, chance=chance)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.resolve import is_cloud, resolve
+from pointmix.data.segment.resolve import is_cloud, is_sparse, resolve
 from pointmix.data.segment.source import SEGMENT_SOURCES, register_segment_source
 from pointmix.tasks.config import as_plain
 from tests.data.segment import toy
@@ -21,7 +21,7 @@ def config(source="toy_images", **settings):
 def test_defaults_of_the_source_come_before_general_ones():
     cfg = resolve(config())
     assert (cfg.crop_size, cfg.photometric) == ((8, 8), False)  # the source's
-    assert (cfg.in_chans, cfg.hflip, cfg.repeat, cfg.ignore_index) == (3, 0.5, 1, 255)
+    assert (cfg.in_chans, cfg.hflip, cfg.repeat, cfg.ignore_index) == (3, 0.5, 1, None)
     assert resolve(config(crop_size=(4, 6))).crop_size == (4, 6)
     cloud = resolve(config("toy_clouds"))
     assert (cloud.features, cloud.up, cloud.normalize, cloud.crop) == (("value",), "y", "center", "none")
@@ -34,6 +34,18 @@ def test_resolved_settings_resolve_to_themselves_also_when_read_back_from_json(s
     cfg = resolve(config(source, label_map={7: 0, 9: 1, 3: -1}))
     assert resolve(cfg) == cfg
     assert resolve(SegmentDataConfig(**as_plain(cfg))) == cfg
+
+
+def test_a_check_of_the_source_sees_what_was_set_not_what_was_filled_in(monkeypatch):
+    def check(cfg):
+        if cfg.crop_size is not None or cfg.ignore_index is not None:
+            raise ValueError("set")
+
+    entry = dataclasses.replace(SEGMENT_SOURCES.find("toy_images"), check=check)
+    monkeypatch.setitem(SEGMENT_SOURCES._entries, "toy_images", entry)
+    assert resolve(resolve(config())).crop_size == (8, 8)
+    with pytest.raises(ValueError, match="set"):
+        resolve(config(crop_size=(4, 4)))
 
 
 def test_channels():
@@ -51,7 +63,7 @@ def test_channels():
         ("toy_clouds", {"keep_ratio": 0.5}, "data.keep_ratio 0.5 is a setting of labeled images"),
         ("toy_images", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds"),
         ("toy_images", {"rgbd": "lattice"}, "data.rgbd 'lattice' is a setting of labeled depth images"),
-        ("toy_depth", {"grid_size": 0.1}, "data.grid_size 0.1 is a setting of labeled clouds, and data.rgbd is image"),
+        ("toy_images", {"intrinsics": (1.0, 1.0, 1.0, 1.0)}, "data.intrinsics .* is a setting of labeled depth images"),
         ("nowhere", {}, "data.source 'nowhere': expected one of "),
         ("toy_images", {"scale_range": (2.0, 0.5)}, "data.scale_range 2.0, 0.5"),
         ("toy_images", {"keep_ratio": (0.5, 0.2)}, "data.keep_ratio"),
@@ -73,8 +85,15 @@ def test_wrong_settings_are_named(source, settings, message):
     assert "\n" not in str(e.value)
 
 
-def test_depth_images_run_as_images_or_as_clouds():
-    assert not is_cloud(config("toy_depth")) and is_cloud(config("toy_depth", rgbd="cloud"))
-    cfg = resolve(config("toy_depth", rgbd="cloud", grid_size=0.01))
-    assert (cfg.grid_size, cfg.in_chans, cfg.rotate) == (0.01, 3, 180.0)
-    assert dataclasses.replace(resolve(config("toy_depth")), rgbd="image").rotate is None
+def test_depth_images_run_as_images_or_as_clouds_by_one_flag():
+    both = {"grid_size": 0.01, "crop_size": (4, 4), "intrinsics": (1.0, 1.0, 0.0, 0.0)}
+    for rgbd in ("image", "lattice", "cloud"):
+        cfg = resolve(config("toy_depth", rgbd=rgbd, **both))
+        assert is_cloud(cfg) == (rgbd == "cloud") and is_sparse(cfg) == (rgbd == "lattice")
+        assert (cfg.grid_size, cfg.crop_size, cfg.in_chans, cfg.features) == (0.01, (4, 4), 3, ("rgb",))
+        assert resolve(SegmentDataConfig(**as_plain(cfg))) == cfg
+
+
+@pytest.mark.parametrize("keep, sparse", [(1.0, False), (0.5, True), ((0.5, 1.0), True), ((1.0, 1.0), False)])
+def test_images_with_hidden_pixels_are_sparse(keep, sparse):
+    assert is_sparse(config(keep_ratio=keep)) == sparse

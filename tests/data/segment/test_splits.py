@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pointmix.data.segment import loaders, splits
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.loaders import Cached, Repeated, check_labels
+from pointmix.data.segment.sample import LabeledImage
+from pointmix.data.segment.source import SegmentEntry
 from pointmix.data.segment.splits import build_segments, build_segments_test, random_split
 from pointmix.io.errors import BadMask, UnreadableSample
 from tests.data.segment import toy
@@ -24,7 +25,6 @@ def plain_transforms(monkeypatch):
         return toy.flipped_or_not if training else toy.prepared
 
     monkeypatch.setattr(loaders, "transform_of", transform_of)
-    monkeypatch.setitem(sys.modules, "pointmix.data.segment.join", SimpleNamespace(join_batches=toy.join))
     monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source: cfg)
 
 
@@ -155,6 +155,14 @@ def test_labels_of_points():
     check_labels(np.zeros(0, int), 5, name="a.las")
 
 
+def test_the_labels_of_the_training_samples_are_counted_once_each(monkeypatch):
+    monkeypatch.setattr(toy.Toy, "read", _damaged(toy.Toy.read, {3}))
+    data = build(val_fraction=0.2, repeat=2)
+    own = [i for i in data.train.samples.indices.tolist() if i < 10 and i != 3]
+    labels = np.concatenate([toy.Toy(data.config, "train").read(i).label.ravel() for i in own])
+    assert data.label_counts() == np.bincount(labels, minlength=3).tolist()
+
+
 def test_a_cache_reads_every_sample_once():
     source = toy.Toy(SegmentDataConfig(), "train")
     source.damaged = (1,)
@@ -198,3 +206,25 @@ def test_splits_of_other_classes_are_refused(monkeypatch):
 def test_workers_read_the_same():
     data, other = build(val_fraction=0.0), build(val_fraction=0.0, workers=1)
     assert read(data.train) == read(other.train)
+
+
+def test_depth_images_as_clouds(monkeypatch):
+    labels = np.array([[0, 1], [2, -1]])
+
+    class Depth(toy.Toy):
+        def read(self, index):
+            depth = np.array([[1.0, 0.0], [2.0, 1.0]], np.float32)
+            image = Image.new("RGB", (2, 2), (255, 0, 51))
+            return LabeledImage(image, labels, depth=depth, intrinsics=(1.0, 1.0, 0.5, 0.5))
+
+    monkeypatch.undo()
+    entry = SegmentEntry(lambda config, split: None if split == "val" else Depth(config, split), "rgbd")
+    monkeypatch.setitem(splits.SEGMENT_SOURCES._entries, "toy_rgbd", entry)
+    data = build("toy_rgbd", rgbd="cloud", min_points=2, val_fraction=0.0)
+    assert (data.in_chans, data.coord_dims, data.config.feature_scale) == (3, 3, {"rgb": 255.0})
+    whole = next(iter(data.test))
+    assert whole.labels.tolist() == [0, 2, -1] and whole.points.feat[0].tolist() == pytest.approx([1, 0, 0.2])
+    data = build("toy_rgbd", crop_size=(2, 2), val_fraction=0.0)
+    assert (data.in_chans, data.coord_dims) == (4, 2) and len(next(iter(data.test)).labels) == 4
+    data = build("toy_rgbd", rgbd="lattice", crop_size=(2, 2), val_fraction=0.0)
+    assert next(iter(data.test)).labels.tolist() == [0, 2, -1]

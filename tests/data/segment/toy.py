@@ -75,13 +75,7 @@ def prepared(raw):
 
 def flipped_or_not(raw):
     item = prepared(raw)
-    return item._replace(points=item.points.with_feat(item.points.feat * torch.rand(())))
-
-
-def join(items):
-    category = None if items[0].category is None else torch.cat([item.category for item in items])
-    points = PointSet.cat([item.points for item in items])
-    return SegmentBatch(points, torch.cat([item.labels for item in items]), category)
+    return item._replace(points=item.points.with_feat(item.points.feat * (0.9 + 0.2 * torch.rand(()))))
 
 
 if "toy_images" not in SEGMENT_SOURCES:

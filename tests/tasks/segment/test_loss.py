@@ -72,9 +72,8 @@ def test_dice_and_lovasz_in_parts_are_the_plain_ones(batch, model, rows):
 
 def test_the_networks_of_the_package(batch):
     kwargs = dict(depths=[1, 1], dims=[8, 8], mlp_ratios=[2, 2], heads=2, head_dim=4)
-    kwargs |= dict(windows_per_side=[1, 1], centers_per_side=[2, 2], neck_dim=8, head_dim=8)
-    kwargs.pop("head_dim")
-    model = create_segmenter("coc_tiny", 3, head_drop_rate=0.0, **kwargs).double()
+    kwargs |= dict(windows_per_side=[1, 1], centers_per_side=[2, 2], neck_dim=8, decoder_dim=8, decoder_drop_rate=0.0)
+    model = create_segmenter("coc_tiny", 3, **kwargs).double()
     images = PointSet.from_images(torch.rand(2, 3, 13, 18, dtype=torch.float64))
     labels = torch.randint(-1, 3, (2 * 13 * 18,))
     plain = F.cross_entropy(model(images), labels, ignore_index=IGNORE)

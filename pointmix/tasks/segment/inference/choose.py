@@ -1,0 +1,97 @@
+"""The inference that data settings and flags ask for: that of validation, evaluate.py and predict.py."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from functools import partial
+
+import torch
+
+from pointmix.data.segment.clouds.crops import box_cover, grid_fragments, normalize_crop, sphere_cover
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.resolve import is_cloud
+from pointmix.pointset import PointSet
+from pointmix.tasks.segment.inference.base import Infer
+from pointmix.tasks.segment.inference.clouds import CloudInfer, Index
+from pointmix.tasks.segment.inference.images import ImageInfer
+from pointmix.tasks.segment.inference.votes import vote_views
+
+IMAGE_FLAGS = {"sliding": None, "stride": None, "flip": False, "scales": None}  # and their defaults
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of `choose_infer`."""
+    pair = ("ROWS", "COLS")
+    sliding, stride = "images: mean over overlapping windows of this size", "from one window to the next (default 2/3)"
+    parser.add_argument("--sliding", type=int, nargs=2, metavar=pair, help=sliding)
+    parser.add_argument("--stride", type=int, nargs=2, metavar=pair, help=stride)
+    parser.add_argument("--flip", action="store_true", help="images: mean over the image and its mirror image")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", metavar="S", help="images: mean over these sizes, as 0.5 1 2"
+    )
+    parser.add_argument("--votes", type=int, default=1, metavar="N", help="clouds: sum over N views, turned and scaled")
+
+
+def choose_infer(cfg: SegmentDataConfig, args: Namespace | None = None) -> Infer:
+    """How a network trained on these data is applied to whole images, scenes or objects.
+
+    Args:
+        cfg: resolved.
+        args: has the flags of `add_arguments`; None: their defaults.
+
+    Raises:
+        ValueError: a flag is out of range, or of the other kind of data; or partial images are to be resized.
+    """
+    args = args or Namespace(**IMAGE_FLAGS, votes=1)
+    if is_cloud(cfg):
+        if changed := [key for key, default in IMAGE_FLAGS.items() if getattr(args, key) != default]:
+            raise ValueError(f"--{changed[0]} is for images; data.source {cfg.source} has clouds")
+        return cloud_infer(cfg, args.votes)
+    if args.votes != 1:
+        raise ValueError(
+            f"--votes {args.votes} is for clouds; data.source {cfg.source} has images, see --flip, --scales"
+        )
+    infer = ImageInfer(
+        short_side=cfg.short_side,
+        size_multiple=cfg.size_multiple,
+        window=None if args.sliding is None else tuple(args.sliding),
+        stride=None if args.stride is None else tuple(args.stride),
+        flip=args.flip,
+        scales=(1.0,) if args.scales is None else tuple(args.scales),
+    )
+    if infer.resizes and (cfg.keep_ratio != 1.0 or cfg.rgbd == "lattice"):
+        raise ValueError(
+            f"{what_resizes(cfg)} resizes or divides images; partial ones are taken whole, in their own size"
+        )
+    return infer
+
+
+def what_resizes(cfg: SegmentDataConfig) -> str:
+    """The setting or flag because of which an inference resizes images."""
+    changed = [key for key in ("short_side", "size_multiple") if getattr(cfg, key) not in (None, 1)]
+    return f"data.{changed[0]}" if changed else "--sliding or --scales"
+
+
+def cloud_infer(cfg: SegmentDataConfig, votes: int) -> CloudInfer:
+    """That of clouds, with crops and grid cells as in training."""
+    cover = {"none": None, "sphere": partial(_spheres, radius=cfg.crop_extent), "box": partial(_boxes, cfg=cfg)}
+    return CloudInfer(
+        normalize=partial(normalize_crop, cfg=cfg),
+        fragments=None if cfg.grid_size is None else partial(grid_fragments, grid_size=cfg.grid_size),
+        cover=cover[cfg.crop or "none"],
+        max_points=cfg.max_points,
+        views=vote_views(cfg, votes),
+    )
+
+
+def _spheres(points: PointSet, *, radius: float | None) -> list[Index]:
+    return _everything(points) if radius is None else sphere_cover(points.pos, radius)
+
+
+def _boxes(points: PointSet, *, cfg: SegmentDataConfig) -> list[Index]:
+    return _everything(points) if cfg.crop_extent is None else box_cover(points.pos, cfg.crop_extent, up=cfg.up)
+
+
+def _everything(points: PointSet) -> list[Index]:
+    """A crop of all points, where only `max_points` bounds crops."""
+    return [torch.arange(len(points.feat), device=points.feat.device)]
