@@ -163,12 +163,12 @@ class TestRuns:
     @pytest.fixture
     def first(self, tiny_config, tmp_path):
         """A finished run."""
-        train(tiny_config(output_dir=str(tmp_path / "first"), epochs=1))
+        train(tiny_config(output_dir=str(tmp_path / "first"), epochs=1, optim={"warmup_epochs": 0}))
         return tmp_path / "first"
 
     def test_the_average_starts_there_too(self, tiny_config, first):
         model, _ = load_run(first)
-        cfg = tiny_config()
+        cfg = tiny_config(optim={"ema_decay": 0.5})
         cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, init=str(first)))
         run = build_run(cfg, first, build_accelerator(cfg))
         for network in (run.model, run.ema.module):
@@ -204,7 +204,7 @@ class TestRuns:
         assert (tmp_path / "again" / "model.safetensors").read_bytes() == expected
 
     def test_several_processes_start_from_the_same_weights(self, tiny_config, first, forks):
-        cfg = tiny_config(epochs=1, data={"limit": 64}, batch_size=8)
+        cfg = tiny_config(epochs=1, data={"limit": 64}, batch_size=8, optim={"warmup_epochs": 0})
         cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, init=str(first)), max_steps=1)
         answer = forks.run(cfg, ranks=2)
         assert answer["codes"] == [0, 0], answer["out"]
