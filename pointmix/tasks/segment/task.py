@@ -22,7 +22,7 @@ from pointmix.tasks.checks import try_input
 from pointmix.tasks.classification.task import MAX_CHANNELS, check_key, is_whole
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
-from pointmix.tasks.segment import evaluation
+from pointmix.tasks.segment import evaluation, predictor
 from pointmix.tasks.segment.config import SegmentConfig
 from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.loss import SegmentationLoss, balanced_weights
@@ -145,6 +145,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         if command == "evaluate":
             evaluation.add_arguments(parser)
+        if command == "predict":
+            predictor.add_arguments(parser)
 
     def measurements(
         self, model: nn.Module, info: Info, data: SegmentDataConfig, args: Namespace
@@ -156,6 +158,9 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
 
     def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         return evaluation.save_evaluation(results, self.scores, self.unit, args)
+
+    def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> predictor.SegmentPredictor:
+        return predictor.SegmentPredictor(model, info, self.data_config(info), args)
 
 
 def _within(value: object, low: int, high: int) -> bool:

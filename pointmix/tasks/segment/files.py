@@ -1,0 +1,158 @@
+"""Files of images and clouds as inputs of a segmenter, prepared as in evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from pointmix.data.images.config import filled
+from pointmix.data.segment.clouds.files import read_file
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.rgbd import as_labeled_cloud
+from pointmix.data.segment.loaders import transform_of
+from pointmix.data.segment.resolve import is_cloud
+from pointmix.data.segment.sample import LabeledCloud, LabeledImage
+from pointmix.data.segment.source import SEGMENT_SOURCES
+from pointmix.io import is_image, read_depth, read_image, read_mask
+from pointmix.io.errors import UnreadableSample
+from pointmix.io.rgbd import as_meters
+from pointmix.layouts.sparse import SparseGrid
+from pointmix.pointset import PointSet
+
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+
+
+class Input(NamedTuple):
+    """A file.
+
+    Args:
+        points: what the inference takes.
+        image: of images.
+        pos: of clouds, as in the file.
+    """
+
+    points: PointSet
+    image: Image.Image | None = None
+    pos: Float[np.ndarray, "N 3"] | None = None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of `FileReader`."""
+    parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
+    parser.add_argument("--depth", metavar="PATH", help="depth image, or a folder with one of the same name for each")
+    scale = "units of depth files a meter (default: as in training)"
+    parser.add_argument("--depth-scale", type=float, metavar="S", help=scale)
+    camera = "of the depth camera (default: as in training)"
+    parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help=camera)
+
+
+class FileReader:
+    """Reads files as a network takes them.
+
+    Args:
+        cfg: data settings of the network.
+        run: what messages call it.
+        args: has the flags of `add_arguments`.
+
+    Raises:
+        ValueError: flags do not suit the data.
+        FileNotFoundError: there is no such mask.
+    """
+
+    def __init__(self, cfg: SegmentDataConfig, run: str, args: Namespace) -> None:
+        kind = SEGMENT_SOURCES.find(cfg.source).kind
+        self.clouds, self.has_depth = kind == "cloud", kind == "rgbd"
+        if self.has_depth and not args.depth:
+            raise ValueError(f"{run} takes images with depth; give the depth image with --depth")
+        for flag in ("depth", "depth_scale", "intrinsics"):
+            if not self.has_depth and getattr(args, flag) is not None:
+                raise ValueError(f"--{flag.replace('_', '-')} is for images with depth, {run} takes none")
+        if args.mask and is_cloud(cfg):
+            raise ValueError(f"--mask is for images, {run} takes clouds")
+        if args.mask and not Path(args.mask).is_file():
+            raise FileNotFoundError(f"no mask file {args.mask}")
+        self.cfg, self.run, self.args = cfg, run, args
+        whole = dataclasses.replace(cfg, keep_ratio=1.0)
+        self.transform = transform_of(whole, training=False)
+
+    def __call__(self, path: str) -> Input:
+        """Read a file.
+
+        Raises:
+            FileNotFoundError, ValueError: it cannot be read, is of another kind, or lacks features; one line.
+        """
+        if self.clouds:
+            return self._cloud(path)
+        if not is_image(path):
+            raise ValueError(f"{path} is no image, {self.run} takes images")
+        image = read_image(path, filled(self.cfg.in_chans))
+        unlabeled = np.zeros((image.height, image.width), dtype=np.int64)
+        sample = LabeledImage(image, unlabeled)
+        if self.has_depth:
+            sample = self._with_depth(sample, path)
+        try:
+            if is_cloud(self.cfg):
+                cloud = as_labeled_cloud(sample)
+                return Input(self.transform(cloud).points, pos=cloud.pos)
+            points = self.transform(sample).points
+        except UnreadableSample as e:
+            raise ValueError(f"{path}: {e}") from e
+        if self.args.mask:
+            visible = read_mask(self.args.mask, (image.height, image.width)).flatten()  # (H * W,)
+            layout = points.as_sparse().layout
+            assert isinstance(layout, SparseGrid)
+            kept = visible[layout.cell[:, 0] * image.width + layout.cell[:, 1]]
+            if not kept.any():
+                raise ValueError(f"{path}: no pixel is left under mask {self.args.mask}")
+            points = points.subset(kept)
+        return Input(points, image=image)
+
+    def _cloud(self, path: str) -> Input:
+        if is_image(path):
+            raise ValueError(f"{path} is an image, {self.run} takes clouds")
+        try:
+            found = read_file(path)
+            unlabeled = np.zeros(len(found.pos), dtype=np.int64)
+            cloud = LabeledCloud(found.pos, found.features, unlabeled)
+            return Input(self.transform(cloud).points, pos=found.pos)
+        except UnreadableSample as e:
+            raise ValueError(f"{path}: {e}") from e
+
+    def _with_depth(self, sample: LabeledImage, path: str) -> LabeledImage:
+        file = depth_file(path, self.args.depth)
+        scale = self.args.depth_scale or self.cfg.depth_scale or 1000.0
+        depth = as_meters(read_depth(file), scale).numpy()
+        if depth.shape != sample.label.shape:
+            shapes = ["x".join(map(str, shape)) for shape in (depth.shape, sample.label.shape)]
+            raise ValueError(f"depth {file} is {shapes[0]}, {path} is {shapes[1]} (rows x columns)")
+        depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+        given = self.args.intrinsics
+        camera = self.cfg.intrinsics if given is None else (given[0], given[1], given[2], given[3])
+        return dataclasses.replace(sample, depth=depth, intrinsics=camera)
+
+
+def depth_file(path: str, depth: str) -> Path:
+    """The depth image of an image: `depth`, or in a folder the file of the same name, or with depth in place of rgb or
+    color in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not Path(depth).is_dir():
+        return Path(depth)
+    stem = Path(path).stem
+    names = dict.fromkeys([stem, stem.replace("rgb", "depth"), stem.replace("color", "depth")])
+    for name in names:
+        for suffix in DEPTH_SUFFIXES:
+            file = Path(depth, name + suffix)
+            if file.is_file() and file.resolve() != Path(path).resolve():
+                return file
+    raise FileNotFoundError(
+        f"no depth image for {path}: {depth} has no file {' or '.join(names)} in .png, .tif or .npy"
+    )

@@ -1,0 +1,132 @@
+"""Labels for files."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.resolve import is_cloud
+from pointmix.explain.class_colors import class_colors
+from pointmix.pointset import PointSet
+from pointmix.tasks.protocols import Info
+from pointmix.tasks.segment import files
+from pointmix.tasks.segment.inference import choose
+from pointmix.tasks.segment.inference.base import Labels
+from pointmix.tasks.segment.outputs import OutputNames, write_image, write_npy, write_ply
+from pointmix.tasks.segment.pictures import label_map
+from pointmix.utils.atomic import check_place
+from pointmix.utils.messages import one_line
+from pointmix.utils.ranges import COUNT, check_choice
+
+FORMATS = ("ply", "npy")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of predict.py for segmenters."""
+    choose.add_arguments(parser)
+    files.add_arguments(parser)
+    out = "folder for NAME_labels.png and NAME_overlay.png, of clouds NAME.ply; without it only the table is shown"
+    parser.add_argument("--out", metavar="DIR", help=out)
+    parser.add_argument("--confidence", action="store_true", help="write NAME_confidence.png, too")
+    parser.add_argument("--format", default="ply", metavar="KIND", help="of clouds: ply (default) or npy")
+    parser.add_argument(
+        "--category", metavar="NAME", help="of the objects, for networks of parts of several categories"
+    )
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to show for each file (default 5)")
+
+
+class SegmentPredictor:
+    """The share of the most frequent classes of each file, and with args.out files of labels.
+
+    Args:
+        model: a segmenter in evaluation mode.
+        cfg: settings of the data it was trained on.
+        args: has the flags of `add_arguments`, and files, the inputs.
+
+    Raises:
+        ValueError: a flag is wrong, or does not suit the network.
+        OSError: nothing can be written to args.out.
+    """
+
+    columns: Sequence[str] = ("class", "share")
+
+    def __init__(self, model: nn.Module, info: Info, cfg: SegmentDataConfig, args: Namespace) -> None:
+        COUNT.check("--", topk=args.topk)
+        check_choice("--", known=FORMATS, format=args.format)
+        self.clouds = is_cloud(cfg)
+        if args.confidence and (self.clouds or not args.out):
+            raise ValueError("--confidence is for images with --out; files of clouds have it anyway")
+        if args.out:
+            check_place(Path(args.out, "labels"))
+        self.infer = choose.choose_infer(cfg, args)
+        self.read = files.FileReader(cfg, info["path"], args)
+        if args.mask and getattr(self.infer, "resizes", False):
+            raise ValueError(
+                "--mask with resized images, windows or scales: partial images are taken whole, in their size"
+            )
+        self.parts = parts_of(info["categories"], args.category)
+        self.model, self.classes, self.args = model, info["classes"], args
+        self.colors = class_colors(len(self.classes), info["palette"] and [tuple(color) for color in info["palette"]])
+        self.names = OutputNames(Path(args.out or "."), args.files)
+        self.written = 0
+
+    def predict(self, path: str) -> list[tuple[str, ...]]:
+        found = self.read(path)
+        label, confidence = self._labels(found.points)
+        if not torch.isfinite(confidence).all():
+            raise ValueError(f"the output for {path} is not finite; are the weights whole?")
+        if self.args.out:
+            self._write(path, found, label.cpu(), confidence.cpu())
+            self.written += 1
+        counts = torch.bincount(label, minlength=len(self.classes))
+        best = counts.topk(min(self.args.topk, len(counts)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [(one_line(self.classes[k]), f"{count / len(label):.1%}") for count, k in pairs if count]
+
+    def finish(self) -> list[str]:
+        return [f"labels of {self.written} files in {self.args.out}"] if self.args.out else []
+
+    def _labels(self, points: PointSet) -> Labels:
+        points = points.to(next(self.model.parameters()).device)
+        if self.parts is None:
+            return self.infer.labels(self.model, points)
+        number, parts = self.parts
+        scores = self.infer(self.model, points, torch.tensor([number], device=points.feat.device))[:, parts]
+        best = scores.max(1)
+        return Labels(torch.tensor(parts, device=scores.device)[best.indices], best.values / scores.sum(1))
+
+    def _write(self, path: str, found: files.Input, label: Int[Tensor, "N"], confidence: Tensor) -> None:
+        if found.image is None:
+            assert found.pos is not None
+            (file,) = self.names(path, [f".{self.args.format}"])
+            if self.args.format == "npy":
+                write_npy(label.numpy(), confidence.numpy(), file)
+            else:
+                write_ply(found.pos, label.numpy(), confidence.numpy(), self.colors, file)
+            return
+        sure = found.points.with_feat(confidence[:, None]).to_image()[0][0].numpy() if self.args.confidence else None
+        endings = ["_labels.png", "_overlay.png", *(["_confidence.png"] if self.args.confidence else [])]
+        out = self.names(path, endings)
+        write_image(label_map(found.points, label), sure, found.image, self.classes, self.colors, out)
+
+
+def parts_of(categories: dict[str, list[int]] | None, name: str | None) -> tuple[int, list[int]] | None:
+    """Number and parts of the category of this name; None for networks without categories.
+
+    Raises:
+        ValueError: there is no such category, or a name is missing.
+    """
+    if categories is None:
+        if name is not None:
+            raise ValueError(f"--category {name}: the network has no categories")
+        return None
+    if name not in categories:
+        given = "no --category" if name is None else f"--category {name!r}"
+        raise ValueError(f"{given}: expected one of {', '.join(categories)}")
+    return list(categories).index(name), categories[name]
