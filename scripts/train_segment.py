@@ -1,5 +1,5 @@
-"""Train a network to label every pixel of images or every point of clouds. Without arguments: handwritten digits scattered
-over a canvas, about two minutes.
+"""Train a network to label every pixel of images or every point of clouds. Without arguments: handwritten digits
+scattered over a canvas, about two minutes.
 
 python scripts/train_segment.py
 python scripts/train_segment.py --config configs/segment/scenes3d.yaml

@@ -23,6 +23,9 @@ class ModelConfig:
     """Model name, see pointmix.list_models() and, for images, timm.list_models()."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, such as {"drop_path_rate": 0.1}; classes and channels follow from the data."""
+    init: str | None = None
+    """Weights to start from: a run folder or model.safetensors, of any task and classes, or a checkpoint of the
+    authors. All tensors that fit are taken, a table names them. Read when a run starts, not when it resumes."""
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -141,20 +141,20 @@ def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int64[Tensor, " 
     """
     losses = []
     for label in labels.unique().tolist():
-        own = (labels == label).to(probabilities.dtype)  # (N,)
-        errors, order = (own - probabilities[:, label]).abs().sort(descending=True)
-        losses.append(errors @ _jaccard_steps(own[order]))
+        own = labels == label  # (N,)
+        errors, order = (own.to(probabilities.dtype) - probabilities[:, label]).abs().sort(descending=True)
+        losses.append(errors @ _jaccard_steps(own[order]).to(errors.dtype))
     return torch.stack(losses).mean() if losses else probabilities.sum() * 0
 
 
-def _jaccard_steps(own: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+def _jaccard_steps(own: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
     """By how much 1 - IoU grows with each point that is wrong, in this order (their algorithm 1).
 
     Args:
-        own: 1 for points of the class, else 0.
+        own: whether each point is of the class.
     """
-    total = own.sum()
-    jaccard = 1 - (total - own.cumsum(0)) / (total + (1 - own).cumsum(0))
+    total, right, wrong = own.sum(), own.long().cumsum(0), (~own).long().cumsum(0)  # whole numbers: exact
+    jaccard = 1 - (total - right).double() / (total + wrong).double()
     return jaccard.diff(prepend=jaccard.new_zeros(1))
 
 

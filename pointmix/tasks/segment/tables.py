@@ -21,6 +21,8 @@ def class_table(test: Metrics, classes: Sequence[str], *, title: str = "test dat
     """
     if test["absent"]:
         title += f", {test['absent']} of {len(classes)} classes do not occur and do not count"
+    if test.get("unlabeled"):
+        title += f"; {test['unlabeled']} samples have no label"
     table = Table(title=Text(title), title_justify="left")
     for column in ("class", "points", "IoU", "accuracy", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")

@@ -19,7 +19,7 @@ from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
-from pointmix.tasks.classification.task import MAX_CHANNELS, check_key, is_whole
+from pointmix.tasks.classification.task import MAX_CHANNELS, are_numbers, check_key, is_whole
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 from pointmix.tasks.segment import evaluation, predictor
@@ -89,7 +89,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
             what = f"clouds of {len(blank.pos)} points with {info['in_chans']} features"
         else:
             what = "images of {}x{}x{}".format(info["in_chans"], *filled(data.crop_size))
-        if is_sparse(data):
+        if is_sparse(data) and not is_cloud(data):
             what += " with hidden pixels (data.keep_ratio, data.rgbd)"
             blank = blank.subset(torch.arange(0, len(blank.pos), 2))
         category = () if info["categories"] is None else (torch.zeros(1, dtype=torch.int64),)
@@ -135,8 +135,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         expected = f"names, and lists of labels below {number}, or null"
         check_key(info, "categories", _are_categories(info["categories"], number), expected)
         weights = info["class_weights"]
-        right = weights is None or (isinstance(weights, list) and len(weights) == number)
-        check_key(info, "class_weights", right, f"{number} numbers or null")
+        right = weights is None or (are_numbers(weights) and len(weights) == number and min(weights) >= 0)
+        check_key(info, "class_weights", right, f"{number} numbers from 0 on, or null")
         check_key(info, "data", bool(info["data"]), "the settings of the data it was trained on")
 
     def data_config(self, info: Info) -> SegmentDataConfig:

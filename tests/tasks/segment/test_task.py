@@ -162,6 +162,8 @@ INFO |= {"class_weights": None, "data": {"source": "toy_images"}}
         ({"categories": {}}, "categories in its metadata"),
         ({"categories": {"x": []}}, "categories in its metadata"),
         ({"class_weights": [1.0]}, "class_weights in its metadata"),
+        ({"class_weights": [1.0, "x"]}, "class_weights in its metadata"),
+        ({"class_weights": [1.0, -1.0]}, "class_weights in its metadata"),
         ({"data": {}}, "data in its metadata"),
         ({"palette": ...}, "its metadata has no 'palette'"),
     ],
@@ -184,11 +186,12 @@ def test_data_settings_are_read_back_from_json(config):
 
 
 def test_the_report_names_what_is_absent():
-    test = {"iou": [0.5, None], "acc": [1.0, None], "absent": 1, "confusion": [[3, 1], [0, 0]]}
+    test = {"iou": [0.5, None], "acc": [1.0, None], "absent": 1, "unlabeled": 2, "confusion": [[3, 1], [0, 0]]}
     console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     TASK.report({"test": test, "info": {"classes": ["sky", "[b]"]}}, console)
     text = console.export_text()
-    assert "1 of 2 classes do not occur" in text and "[b] (25.0 %)" in text and "50.0 %" in text
+    assert "1 of 2 classes do not occur" in text and "2 samples have no label" in text.replace("\n", " ")
+    assert "[b] (25.0 %)" in text and "50.0 %" in text
     TASK.report({"test": {"miou": 1.0}, "info": {"classes": []}}, console)
 
 
