@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -136,7 +137,8 @@ class SourceDataset(SampleDataset[Raw, tuple[Input, Target]], Generic[Raw, Input
         return self.transform(raw), np.asarray(self.source.targets[index]).item()
 
 
-class Collated(NamedTuple, Generic[Item]):
+@dataclass(frozen=True)
+class Collated(Generic[Item]):
     """The samples of a batch joined (None if none was readable), how many there are, and the failures."""
 
     batch: Item | None

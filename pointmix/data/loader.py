@@ -121,7 +121,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a private class there
         training = isinstance(self.batches, EpochBatches)
         self.batches_yielded = self.batches.start if isinstance(self.batches, EpochBatches) else 0
-        for batch, count, failed in self._batches():
+        for collated in self._batches():
+            batch, count, failed = collated.batch, collated.num_samples, collated.failures
             self.failed.update((file, reason) for file, reason, _ in failed)
             if fatal := [reason for _, reason, fatal in failed if fatal]:
                 raise BadMask(fatal[0])

@@ -90,20 +90,12 @@ def check_digest(weights: dict[str, Tensor], metadata: dict[str, str], *, source
         raise ValueError(f"{source} is damaged: its digest differs from that of its content")
 
 
-def load_run(
-    path: str | Path, *, device: str | torch.device = "cpu", kwargs: dict[str, Any] | None = None
-) -> tuple[nn.Module, Info]:
-    """The model of a run folder, or of a model.safetensors file, in evaluation mode, and its info.
-
-    The info has task, name, kwargs, data, the file's path, and what the task adds; for classification these
-    are classes (list of names) and in_chans, for images also mean, std (lists) and img_size.
-
-    Args:
-        kwargs: arguments of the model in place of the run's own, where its weights allow that.
+def read_weights(path: str | Path) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    """The model.safetensors of a run folder, or such a file: its path, its tensors, and its metadata.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder has no model.safetensors yet.
-        ValueError: the file was not written by a run, is damaged, or does not fit the model it names.
+        ValueError: the file is damaged.
     """
     path = Path(path)
     file = path / FINAL if path.is_dir() else path
@@ -120,6 +112,25 @@ def load_run(
     except Exception as e:  # SafetensorError, and others for an invalid header
         raise ValueError(f"{file} is not a safetensors file: {one_line(e)}") from e
     check_digest(weights, metadata, source=file)
+    return file, weights, metadata
+
+
+def load_run(
+    path: str | Path, *, device: str | torch.device = "cpu", kwargs: dict[str, Any] | None = None
+) -> tuple[nn.Module, Info]:
+    """The model of a run folder, or of a model.safetensors file, in evaluation mode, and its info.
+
+    The info has task, name, kwargs, data, the file's path, and what the task adds; for classification these
+    are classes (list of names) and in_chans, for images also mean, std (lists) and img_size.
+
+    Args:
+        kwargs: arguments of the model in place of the run's own, where its weights allow that.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder has no model.safetensors yet.
+        ValueError: the file was not written by a run, is damaged, or does not fit the model it names.
+    """
+    file, weights, metadata = read_weights(path)
     size = sum(weight.numel() for weight in weights.values())
     try:
         info = read_info({k: v for k, v in metadata.items() if k != DIGEST}) | {"path": str(file)}

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, set_seed
+from rich.console import Console
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from pointmix.engine import states
 from pointmix.engine.evaluate import evaluate
+from pointmix.engine.init import start_from
 from pointmix.engine.lock import RunLock
 from pointmix.engine.versions import version
 from pointmix.models import list_models
@@ -102,8 +104,11 @@ class AllProcesses:
         return gather_object(items)
 
 
-def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
+def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: bool = True) -> Run:
     """All parts of a run before its first step.
+
+    Args:
+        fresh: whether the network starts from `cfg.model.init`; not if a state will be restored.
 
     Raises:
         FileNotFoundError, ValueError: data or model do not fit the configuration; one line.
@@ -112,7 +117,12 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
     task = task_of(cfg)
     splits = task.build_splits(cfg, rank=accelerator.process_index, world_size=accelerator.num_processes)
     info = run_info(task, cfg, splits)
-    model = create_run_model(task, cfg, info).to(accelerator.device)
+    model = create_run_model(task, cfg, info)
+    if fresh and cfg.model.init is not None:
+        taken = start_from(model, cfg.model.init, name=cfg.model.name)
+        if accelerator.is_main_process:
+            Console(highlight=False).print(taken.table())
+    model = model.to(accelerator.device)
     task.check_model(model, cfg, info)
     optim = cfg.optim
     options: dict[str, Any] = {} if optim.betas is None else {"betas": tuple(optim.betas)}
@@ -148,6 +158,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator) -> Run:
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=cooldown,
+        decay_rate=optim.power if optim.sched == "poly" else 0.1,  # timm's name for the exponent; else its default
         step_on_epochs=cfg.steps is None and not optim.sched_on_updates,
         updates_per_epoch=updates_per_epoch,
     )

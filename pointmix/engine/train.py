@@ -72,7 +72,7 @@ def _train(
     if previous is not None and metrics is not None:
         _show_finished(cfg, folder, accelerator, run_lock, previous, metrics)
         return metrics
-    run = build_run(cfg, folder, accelerator)
+    run = build_run(cfg, folder, accelerator, fresh=previous is None)
     run.lock = run_lock
     if previous is not None:
         restore_run(run, *previous)
@@ -93,6 +93,8 @@ def _train(
     if previous is not None:
         parts = previous[0]["processes"]
         log.note(f"resuming from step {run.state.step} of {max(run.state.step, run.last_step)} in {folder}")
+        if cfg.model.init is not None:
+            log.note(f"model.init {cfg.model.init} is not read: the run goes on with its own weights")
         before = *(previous[0]["config"][key] for key in ("batch_size", "grad_accum_steps")), len(parts)
         if before != (now := (cfg.batch_size, cfg.grad_accum_steps, accelerator.num_processes)):
             shapes = " and is now ".join("{} x {} x {}".format(*shape) for shape in (before, now))
@@ -119,7 +121,7 @@ def _show_finished(
 ) -> None:
     """Show the results of a run that has nothing left to do, and draw the pictures that are missing."""
     if missing_pictures(metrics, folder):
-        run = build_run(cfg, folder, accelerator)
+        run = build_run(cfg, folder, accelerator, fresh=False)
         run.lock = run_lock
         restore_run(run, *previous)
         load_best(run)

@@ -110,9 +110,11 @@ class IndexLift:
     def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
         if self.index.shape[1] == 1:
             return F.embedding(self.index[:, 0], feat)
-        weight = self.weight.to(feat.dtype)
-        columns = zip(self.index.t(), weight.t(), strict=True)
-        return torch.stack([F.embedding(i, feat) * w[:, None] for i, w in columns]).sum(0)
+        index, weight = self.index.t(), self.weight.to(feat.dtype).t()[..., None]  # (K, N), (K, N, 1)
+        y = F.embedding(index[0], feat) * weight[0]
+        for i, w in zip(index[1:], weight[1:], strict=True):
+            y = torch.addcmul(y, F.embedding(i, feat), w)
+        return y
 
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
         places = [slice(low, min(low + points, len(self.index))) for low in range(0, len(self.index), max(points, 1))]

@@ -23,6 +23,9 @@ class ModelConfig:
     """Model name, see pointmix.list_models() and, for images, timm.list_models()."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, such as {"drop_path_rate": 0.1}; classes and channels follow from the data."""
+    init: str | None = None
+    """Weights to start from: a run folder or model.safetensors, of any task and classes, or a checkpoint of the
+    authors. All tensors that fit are taken, a table names them. Read when a run starts, not when it resumes."""
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
@@ -52,6 +55,8 @@ class OptimConfig:
     sched: str = "cosine"
     """Schedule: cosine, tanh, step, multistep, poly (timm's) or none, a constant rate without warm-up. timm's plateau
     is left out because its state cannot be saved."""
+    power: Annotated[float, POSITIVE] = 0.9
+    """Exponent of the schedule poly; 1 is a straight line."""
     warmup_epochs: Annotated[float, NONNEGATIVE] | None = None
     """Epochs of linear warm-up, counted inside `epochs`; null: 5, but at most a fifth of the run."""
     warmup_lr: Annotated[float, NONNEGATIVE] = 1e-6
@@ -84,6 +89,8 @@ class OptimConfig:
             lines.append(f"optim.cooldown_epochs {self.cooldown_epochs} is not used: {self.sched} has no cool-down")
         if self.sched == "none" and self.warmup_epochs:
             lines.append(f"optim.warmup_epochs {self.warmup_epochs:g} is not used: optim.sched none has no warm-up")
+        if self.sched != "poly" and self.power != type(self).power:
+            lines.append(f"optim.power {self.power:g} is not used: it is of optim.sched poly")
         return lines
 
     def warmup(self, epochs: float) -> float:

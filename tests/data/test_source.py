@@ -133,7 +133,8 @@ def test_targets_keep_their_type():
 
     for targets, dtype in ((np.array([0.25, 0.5]), torch.float32), (np.array([3, 4], np.uint8), torch.int64)):
         dataset = SourceDataset(source=Numbers(targets), indices=np.arange(2), transform=lambda x: x, seed=None)
-        (inputs, found), _, failures = collate(dataset.__getitems__([(0, 0), (0, 1)]), join=list)
+        collated = collate(dataset.__getitems__([(0, 0), (0, 1)]), join=list)
+        (inputs, found), failures = collated.batch, collated.failures
         assert found.dtype == dtype and found.tolist() == targets.tolist() and (inputs, failures) == ([0, 1], [])
 
 

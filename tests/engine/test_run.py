@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from pointmix.engine.run import build_run
 from pointmix.engine.states import FOLDER, load_state
-from pointmix.engine.train import train
+from pointmix.engine.train import build_accelerator, train
 from pointmix.tasks.config import OptimConfig, as_plain, changed_key
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -21,6 +24,15 @@ def test_the_schedule_ends_with_the_steps(tiny_config):
     assert rates[:6] == sorted(rates[:6])  # warm-up is one epoch of 7 steps, then comes the cosine
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_poly_falls_by_its_power(tiny_config):
+    optim = {"sched": "poly", "power": 0.5, "warmup_epochs": 0, "min_lr": 0.0, "lr": 1.0, "lr_scale": "none"}
+    cfg = tiny_config(optim=optim, steps=20)
+    run = build_run(cfg, Path(cfg.output_dir), build_accelerator(cfg))
+    for step in (0, 5, 16, 19):
+        run.scheduler.step_update(step)
+        assert run.lr == pytest.approx((1 - step / 20) ** 0.5)
 
 
 def test_cool_down_is_inside_the_steps(tiny_config):

@@ -119,3 +119,5 @@ def test_settings_that_a_schedule_ignores_are_named(sched):
     warmup = "optim.warmup_epochs 2 is not used: optim.sched none has no warm-up"
     assert OptimConfig(sched=sched, **given).unused() == [cooldown] + [warmup] * (sched == "none")
     assert OptimConfig(sched=sched).unused() == OptimConfig(sched="tanh", **given).unused() == []
+    power = "optim.power 2 is not used: it is of optim.sched poly"
+    assert OptimConfig(sched=sched, power=2.0).unused() == [power] and not OptimConfig(sched="poly", power=2.0).unused()

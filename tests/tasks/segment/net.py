@@ -15,6 +15,10 @@ class Repeat:
     def __init__(self, start, stop):
         self.start, self.stop = start, stop
 
+    @property
+    def num_points(self):
+        return self.stop - self.start
+
     def __call__(self, feat):
         return feat[torch.arange(self.start, self.stop) // 4]
 

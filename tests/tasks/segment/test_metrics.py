@@ -3,12 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pointmix import PointSet
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.tasks.segment import metrics
 from pointmix.tasks.segment.metrics import PartMetric, SegmentationMetric, from_confusion, object_ious
 from tests.tasks.segment.net import Net
+
+NO_MODEL = nn.Identity()
 
 
 class Others:
@@ -20,6 +23,9 @@ class Others:
     def sum(self, x):
         return x + self.tensors.pop(0)
 
+    def gather(self, items):
+        return items
+
 
 def batch(labels, sizes=None, category=None):
     labels = torch.tensor(labels)
@@ -30,7 +36,7 @@ def batch(labels, sizes=None, category=None):
 
 def measured(truth, predicted, classes, **kwargs):
     metric = SegmentationMetric(classes, infer=lambda model, points, category: torch.tensor(predicted))
-    metric.update(None, batch(truth, **kwargs))
+    metric.update(NO_MODEL, batch(truth, **kwargs))
     return metric
 
 
@@ -52,7 +58,7 @@ def test_against_sets_of_points():
     for start in range(0, 5000, 999):  # several batches of scores
         rows = torch.arange(start, min(start + 999, 5000))
         points = PointSet(rows[:, None].double(), torch.zeros(len(rows), 1).double(), torch.tensor([0, len(rows)]))
-        metric.update(None, SegmentBatch(points, torch.tensor(truth)[rows]))
+        metric.update(NO_MODEL, SegmentBatch(points, torch.tensor(truth)[rows]))
     found, known = metric.compute(), truth != IGNORE
     ious = []
     for label in range(7):
@@ -67,7 +73,7 @@ def test_against_sets_of_points():
 def test_counts_stay_exact_beyond_float64():
     metric = SegmentationMetric(2, infer=lambda model, points, category: torch.tensor([0, 1]))
     metric.counts += 2**53
-    metric.update(None, batch([0, 1]))
+    metric.update(NO_MODEL, batch([0, 1]))
     assert metric.counts.tolist() == [2**53 + 1, 2**53, 2**53, 2**53 + 1, 2**53]
     assert metric.counts.dtype == torch.int64
 
@@ -124,7 +130,7 @@ def test_instance_and_class_means():
     labels = [0, 1, 0, 1, 2, 3, IGNORE]
     scores = torch.nn.functional.one_hot(torch.tensor([0, 1, 0, 0, 3, 3, 0]), 5).float()
     metric = PartMetric(5, categories=categories, infer=lambda model, points, category: scores)
-    metric.update(None, batch(labels, sizes=[2, 2, 2, 1], category=[0, 0, 1, 2]))
+    metric.update(NO_MODEL, batch(labels, sizes=[2, 2, 2, 1], category=[0, 0, 1, 2]))
     found = metric.compute()
     cap, mug = (1 + 1 / 4) / 2, 1 / 4
     assert found["instance_miou"] == pytest.approx((1 + 1 / 4 + 1 / 4) / 3)
@@ -139,7 +145,7 @@ def test_instance_and_class_means():
     with pytest.raises(ValueError, match="no object has a label"):
         other.compute()
     with pytest.raises(ValueError, match="expected a category for each"):
-        other.update(None, batch(labels))
+        other.update(NO_MODEL, batch(labels))
 
 
 def test_a_perfect_prediction_has_one_everywhere():

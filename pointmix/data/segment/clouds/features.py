@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ OWN_NAMES = {name: "rgb" for name in FEATURES[1]} | {name: "normal" for name in 
 Settings = TypeVar("Settings", bound=CloudSettings)
 
 
+@runtime_checkable
 class Clouds(Readable[LabeledCloud], Protocol):
     """Labeled clouds of a known number."""
 

@@ -18,9 +18,6 @@ IMAGE_DEFAULTS: dict[str, object] = {  # for settings that are None, unless the 
     "cat_max_ratio": 0.75,
     "hflip": 0.5,
     "photometric": True,
-    "depth_scale": 1000.0,
-    "depth_mean": 2.0,
-    "depth_std": 1.0,
 }
 
 
@@ -72,9 +69,9 @@ class ImageSettings:
     no depth; cloud, the pixels with depth as a metric cloud."""
     intrinsics: tuple[float, float, float, float] | None = None
     """fx, fy, cx, cy of the depth camera in pixels, with the center of the first pixel at 0; needed for rgbd cloud."""
-    depth_scale: Annotated[float, POSITIVE] | None = None
-    """Units of depth files per meter; null: the source's or 1000, millimeters."""
-    depth_mean: Annotated[float, FINITE] | None = None
-    """Subtracted from the depth channel, in meters; pixels without depth are 0 afterwards. null: the source's or 2."""
-    depth_std: Annotated[float, POSITIVE] | None = None
-    """The depth channel is divided by this, in meters; null: the source's or 1."""
+    depth_scale: Annotated[float, POSITIVE] = 1000.0
+    """Units of depth files of integers per meter, 1000 for millimeters; floats are meters."""
+    depth_mean: Annotated[float, FINITE] = 2.0
+    """Subtracted from the depth channel, in meters; pixels without depth are 0 afterwards."""
+    depth_std: Annotated[float, POSITIVE] = 1.0
+    """The depth channel is divided by this, in meters."""

@@ -8,6 +8,7 @@ without a class. A missing one is an error when the source is opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +16,14 @@ from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
-from PIL import UnidentifiedImageError
 
-from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.mask_values import read_values
 from pointmix.data.segment.images.palettes import Palette
 from pointmix.data.segment.sample import IGNORE
 from pointmix.io.errors import BadMask, UnreadableSample
-from pointmix.io.formats.pillow import open_image
-from pointmix.utils.messages import one_line
 
 VALUES = 1 << 16  # masks have 16 bits at most
 UNKNOWN = -2  # in tables: a value without a class
-LOSSY = ("JPEG", "WEBP")  # formats that change values
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class MaskReader:
                 has no class.
             UnreadableSample: if it cannot be decoded, or every pixel is ignored.
         """
-        values = _read_values(Path(path), size, colors=self.palette is not None)
+        values = read_values(Path(path), size, colors=self.palette is not None)
         label = self._of_colors(path, values) if values.ndim == 3 else self._of_values(path, values)
         if (label == IGNORE).all():
             raise UnreadableSample(f"mask {path}: every pixel is ignored ({self.rule})")
@@ -94,33 +91,16 @@ class MaskReader:
         )
 
 
-def _read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarray:
-    """The values (H, W) of a mask, or with `colors` its RGB colors (H, W, 3)."""
-    try:
-        with open_image(path) as image:
-            mode, kind = image.mode, image.format
-            values = np.array(image.convert("RGB") if colors else image)  # decodes; mode P gives indices
-    except UnidentifiedImageError as e:
-        raise UnreadableSample(f"mask {path} is not an image in a format that Pillow knows") from e
-    except Exception as e:  # Pillow's decoders raise many kinds of errors on damaged bytes
-        raise UnreadableSample(f"cannot read mask {path}: {one_line(e)}") from e
-    if kind in LOSSY:
-        raise BadMask(f"mask {path} is a {kind} file, which may change labels; expected PNG")
-    if values.shape[:2] != size:
-        shape = "x".join(map(str, values.shape[:2]))
-        raise BadMask(f"mask {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
-    if not colors and values.ndim != 2:
-        raise BadMask(
-            f"mask {path} is {mode}, expected one channel of labels; for a mask in color, name its colors in a file "
-            "with a line `R G B name` a class: --data.palette_file FILE"
-        )
-    if values.dtype.kind == "f":
-        raise BadMask(f"mask {path} holds floats, expected whole numbers")
-    return values.astype(np.int64) if not colors and values.dtype == bool else values
-
-
-def mask_reader(config: SegmentDataConfig, num_classes: int, palette: Palette | None = None) -> MaskReader:
-    """The reader for these settings.
+def mask_reader(
+    num_classes: int,
+    *,
+    label_map: Mapping[int, int] | None = None,
+    label_starts: Sequence[int] | None = None,
+    reduce_zero_label: bool | None = None,
+    ignore_index: int | None = None,
+    palette: Palette | None = None,
+) -> MaskReader:
+    """The reader for these settings, see `pointmix.data.segment.config.SegmentDataConfig`.
 
     Args:
         num_classes: K, classes are 0 to K - 1.
@@ -129,23 +109,23 @@ def mask_reader(config: SegmentDataConfig, num_classes: int, palette: Palette | 
     Raises:
         ValueError: if settings contradict each other, or name a class beyond K.
     """
-    ignored = 255 if config.ignore_index is None else config.ignore_index
+    ignored = 255 if ignore_index is None else ignore_index
     chosen = {
         "data.palette_file": palette is not None,
-        "data.label_map": config.label_map is not None,
-        "data.label_starts": config.label_starts is not None,
-        "data.reduce_zero_label": bool(config.reduce_zero_label),
+        "data.label_map": label_map is not None,
+        "data.label_starts": label_starts is not None,
+        "data.reduce_zero_label": bool(reduce_zero_label),
     }
     if sum(chosen.values()) > 1:
         raise ValueError(f"{' and '.join(name for name in chosen if chosen[name])} are set; expected one of them")
     if palette is not None:
         return MaskReader(np.empty(0, dtype=np.int64), f"data.palette_file has {num_classes} classes", palette)
-    if config.label_map is not None:
-        table, rule = _mapped(config.label_map, num_classes), "no label of data.label_map occurs"
-    elif config.label_starts is not None:
-        table, rule = _ranges(config.label_starts, num_classes), "no label reaches data.label_starts"
+    if label_map is not None:
+        table, rule = _mapped(label_map, num_classes), "no label of data.label_map occurs"
+    elif label_starts is not None:
+        table, rule = _ranges(label_starts, num_classes), "no label reaches data.label_starts"
     else:
-        first = int(bool(config.reduce_zero_label))
+        first = int(bool(reduce_zero_label))
         table = np.full(VALUES, UNKNOWN)
         table[first : first + num_classes] = np.arange(num_classes)
         table[:first] = IGNORE
@@ -155,7 +135,7 @@ def mask_reader(config: SegmentDataConfig, num_classes: int, palette: Palette | 
     return MaskReader(table, rule)
 
 
-def _mapped(label_map: dict[int, int], num_classes: int) -> Int64[np.ndarray, " V"]:
+def _mapped(label_map: Mapping[int, int], num_classes: int) -> Int64[np.ndarray, " V"]:
     table = np.full(VALUES, IGNORE)
     for value, label in label_map.items():
         if not 0 <= int(value) < VALUES or not IGNORE <= int(label) < num_classes:
@@ -167,7 +147,9 @@ def _mapped(label_map: dict[int, int], num_classes: int) -> Int64[np.ndarray, " 
     return table
 
 
-def _ranges(starts: tuple[int, ...], num_classes: int) -> Int64[np.ndarray, " V"]:
+def _ranges(starts: Sequence[int], num_classes: int) -> Int64[np.ndarray, " V"]:
     if len(starts) != num_classes or list(starts) != sorted(set(starts)):
-        raise ValueError(f"data.label_starts {starts}: expected {num_classes} rising numbers, one for each class")
+        raise ValueError(
+            f"data.label_starts {tuple(starts)}: expected {num_classes} rising numbers, one for each class"
+        )
     return np.searchsorted(starts, np.arange(VALUES), side="right") - 1

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pointmix.data.paths import read_lines
-from pointmix.data.segment.source import Color
+
+Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 
 class Palette(NamedTuple):

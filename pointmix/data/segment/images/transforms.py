@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pointmix.data.images.config import filled
 from pointmix.data.images.partial import random_mask
-from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.config import ImageSettings
 from pointmix.data.segment.images.crops import Maps, cut, varied_crop
 from pointmix.data.segment.images.photometric import PhotometricDistortion
 from pointmix.data.segment.sample import IGNORE, LabeledImage, SegmentBatch
@@ -28,7 +27,7 @@ from pointmix.pointset import PointSet
 Number = TypeVar("Number", int, float)
 
 
-def train_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentBatch]:
+def train_transform(cfg: ImageSettings) -> Callable[[LabeledImage], SegmentBatch]:
     """Random scale, crop, flip and colors; all settings must be filled in.
 
     The transform makes one set of every image: a `Grid` of `crop_size`, or a `SparseGrid` of its visible pixels, with
@@ -47,14 +46,14 @@ def train_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentB
     )
 
 
-def eval_transform(cfg: SegmentDataConfig) -> Callable[[LabeledImage], SegmentBatch]:
+def eval_transform(cfg: ImageSettings) -> Callable[[LabeledImage], SegmentBatch]:
     """The whole image at its own size, as `train_transform` makes points of it; resizing is the inference's task."""
     return EvalTransform(in_chans=filled(cfg.in_chans), points=_points_settings(cfg))
 
 
 @dataclass(frozen=True)
 class PointsSettings:
-    """How an image becomes points; see `SegmentDataConfig`."""
+    """How an image becomes points; see `ImageSettings`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -88,11 +87,14 @@ class TrainTransform:
             scale *= self.short_side / min(label.shape)
         needed = depth > 0 if self.points.lattice and depth is not None and (depth > 0).any() else None
         crop = varied_crop(label, self.crop_size, scale, cat_max_ratio=self.cat_max_ratio, needed=needed)
-        maps = v2.RandomHorizontalFlip(self.hflip)(*cut(maps, crop))
-        image = as_floats(maps[0])
+        image, label, depth = cut(maps, crop)
+        if float(torch.rand(())) < self.hflip:
+            image, label = F.horizontal_flip(image), F.horizontal_flip(label)
+            depth = None if depth is None else F.horizontal_flip(depth)
+        image = as_floats(image)
         if self.photometric:
             image = PhotometricDistortion()(image)
-        return as_points(image, *maps[1:], size=self.crop_size, settings=self.points)
+        return as_points(image, label, depth, size=self.crop_size, settings=self.points)
 
 
 @dataclass(frozen=True)
@@ -178,13 +180,13 @@ def _kept(visible: Bool[Tensor, "h w"] | None, size: tuple[int, int], settings: 
     return both if both.any() else visible
 
 
-def _points_settings(cfg: SegmentDataConfig) -> PointsSettings:
+def _points_settings(cfg: ImageSettings) -> PointsSettings:
     keep = cfg.keep_ratio
     return PointsSettings(
         mean=tuple(filled(cfg.mean)),
         std=tuple(filled(cfg.std)),
-        depth_mean=filled(cfg.depth_mean),
-        depth_std=filled(cfg.depth_std),
+        depth_mean=cfg.depth_mean,
+        depth_std=cfg.depth_std,
         lattice=cfg.rgbd == "lattice",
         keep_ratio=(keep, keep) if isinstance(keep, int | float) else _pair(keep),
         mask=cfg.mask,

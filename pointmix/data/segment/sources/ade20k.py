@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import ImageFiles, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, existing, find_images, labeled_files, paired
 from pointmix.data.segment.source import register_segment_source
 
 FOLDERS = {"train": "training", "test": "validation"}  # the labels of the test images are not public

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pointmix.data.paths import read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import ImageFiles, Pair, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, Pair, existing, find_images, labeled_files, paired
 from pointmix.data.segment.source import Color, register_segment_source
 
 CLASSES: dict[str, Color] = {

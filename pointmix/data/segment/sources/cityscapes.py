@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import ImageFiles, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, existing, find_images, labeled_files, paired
 from pointmix.data.segment.source import Color, register_segment_source
 
 FOLDERS = {"train": "train", "test": "val"}  # the labels of the test images are not public

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pointmix.data.paths import is_junk, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import (
+from pointmix.data.segment.image_files import (
     ImageFiles,
     Pair,
     existing,

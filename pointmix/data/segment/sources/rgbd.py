@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from pointmix.data.paths import is_junk
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import existing, label_rules, listed_classes
+from pointmix.data.segment.image_files import existing, label_rules, listed_classes
 from pointmix.data.segment.images.masks import MaskReader
 from pointmix.data.segment.sample import LabeledImage
 from pointmix.data.segment.source import Color, register_segment_source
@@ -103,9 +103,8 @@ def open_rgbd(config: SegmentDataConfig, split: str) -> RGBDFiles | None:
             return None
         raise FileNotFoundError(f"data.root {root}: no folder {' or '.join(FOLDERS[split])}")
     classes, masks, palette = label_rules(config, classes=listed_classes(config, root))
-    scale = 1000.0 if config.depth_scale is None else config.depth_scale
     mode = MODES[config.in_chans or 3]
-    return RGBDFiles(_triples(folder), masks, mode, scale, config.intrinsics, classes, palette)
+    return RGBDFiles(_triples(folder), masks, mode, config.depth_scale, config.intrinsics, classes, palette)
 
 
 def _triples(folder: Path) -> list[tuple[Path, Path, Path]]:

@@ -40,6 +40,7 @@ PALETTE: tuple[Color, ...] = (
     (210, 245, 60),
     (250, 190, 212),
 )
+OF_FILES = ("classes", "label_map", "label_starts", "palette_file", "reduce_zero_label", "ignore_index")  # settings
 DEFAULTS = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.25, 0.25, 0.25),
@@ -86,8 +87,8 @@ class Scenes:
         rng = np.random.default_rng([*self.split.encode(), index])
         canvas = _background(rng)  # (SIDE, SIDE, 3) in [0, 1]
         label, instance = np.zeros((2, SIDE, SIDE), dtype=np.int64)
-        brightness, centers = canvas.mean(), np.empty((0, 2))
-        for number in range(1, rng.integers(*DIGITS) + 1):
+        brightness, centers = float(canvas.mean()), np.empty((0, 2))
+        for _ in range(rng.integers(*DIGITS)):
             side = int(rng.choice(DIGIT_SIDES))
             places = rng.integers(0, SIDE - side + 1, (20, 2))  # the first one that is far enough from other digits
             apart = np.linalg.norm(places[:, None] + side / 2 - centers, axis=2).min(1, initial=np.inf) >= APART * side
@@ -100,7 +101,7 @@ class Scenes:
             ink = ((up @ self.digits[which] @ up.T - INK) * 3 + 0.5).clip(0, 1)  # edges of about a pixel
             canvas[box] += ink[..., None] * (color - canvas[box])
             label[box][ink > 0.5] = self.targets[which] + 1
-            instance[box][ink > 0.5] = number
+            instance[box][ink > 0.5] = len(centers)
         canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * 0.03
         return LabeledImage(
             Image.fromarray((canvas.clip(0, 1) * 255).round().astype(np.uint8)), label, instance=instance
@@ -131,8 +132,11 @@ def _check(config: SegmentDataConfig) -> None:
             f"data.root {config.root}: data.source is scenes, which are generated; name a source of files, such as "
             "--data.source folder"
         )
-    if config.classes is not None or config.label_map is not None:
-        raise ValueError("data.classes and data.label_map are for files; the scenes have the classes 0 to 9")
+    for key in OF_FILES:
+        if getattr(config, key) is not None:
+            raise ValueError(
+                f"data.{key} is for files; data.source is scenes, which has the classes background, 0 to 9"
+            )
 
 
 @register_segment_source("scenes", kind="image", check=_check, defaults=DEFAULTS)

@@ -1,7 +1,8 @@
 """Procedural 3D scenes: objects on a floor, some with walls, a label for every point; nothing to download.
 
 Objects of six kinds in random sizes and directions stand apart from each other on a square floor with up to two walls.
-Surfaces are sampled evenly, seen from one side (points that face away are missing, wholly or in part) and noisy.
+Surfaces are sampled evenly, the floor half as densely, seen from one side (points that face away are missing, wholly or
+in part) and noisy.
 Positions are in meters, z up. A scene depends on the split and its index alone, and is made when it is first read.
 """
 
@@ -36,7 +37,7 @@ def _plane(rng: Generator, many: int, corner: list[float], sides: list[list[floa
     """A rectangle from a corner along two sides."""
     along = np.array(sides)
     points = np.array(corner) + rng.random((many, 2)) @ along
-    return points, np.tile(normal, (many, 1)), float(np.linalg.norm(np.cross(*along)))
+    return points, np.tile(np.array(normal, float), (many, 1)), float(np.linalg.norm(np.cross(*along)))
 
 
 def _room(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
@@ -50,7 +51,7 @@ def _room(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
 
 def _object(rng: Generator, many: int, kind: str) -> list[Part]:
     """The surfaces of an object of random size and direction that stands at the origin."""
-    size, angle = rng.uniform(0.35, 0.55), rng.uniform(0, 2 * np.pi, (1, 1))
+    size, angle = rng.uniform(0.4, 0.6), rng.uniform(0, 2 * np.pi, (1, 1))
     found = OBJECTS[kind](rng, many, 1)
     parts = [(turned(p * size, angle)[0], turned(n, angle)[0], float(a[0]) * size**2) for p, n, a in found]
     lowest = min(points[:, 1].min() for points, _, _ in parts)
@@ -75,9 +76,10 @@ def _objects(rng: Generator, many: int, half: float) -> list[tuple[int, Part]]:
 
 def make_scene(rng: Generator) -> LabeledCloud:
     """One scene; points are in random order."""
-    points, half = int(rng.integers(*POINTS)), rng.uniform(1.4, 2.0)
+    points, half = int(rng.integers(*POINTS)), rng.uniform(1.6, 2.1)
     parts = _room(rng, 2 * points, half) + _objects(rng, points // 2, half)
     area = np.array([part[2] for _, part in parts])
+    area[0] /= 2
     counts = rng.multinomial(2 * points, area / area.sum())
     chosen = [(label, p[:n], normals[:n]) for n, (label, (p, normals, _)) in zip(counts, parts, strict=True)]
     pos, normal = (np.concatenate([entry[i] for entry in chosen]) for i in (1, 2))

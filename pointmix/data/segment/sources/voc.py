@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pointmix.data.paths import read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.files import ImageFiles, existing, labeled_files
+from pointmix.data.segment.image_files import ImageFiles, existing, labeled_files
 from pointmix.data.segment.source import Color, register_segment_source
 
 CLASSES = (

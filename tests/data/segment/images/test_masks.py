@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import mask_reader
 from pointmix.data.segment.images.palettes import read_palette
 from pointmix.io.errors import BadMask, UnreadableSample
@@ -16,7 +18,7 @@ VALUES = stripes(3)
 
 
 def read(path, classes=3, palette=None, **settings):
-    return mask_reader(SegmentDataConfig(**settings), classes, palette).read(path, SIZE)
+    return mask_reader(classes, palette=palette, **settings).read(path, SIZE)
 
 
 def refused(path, *words, **settings):
@@ -47,6 +49,32 @@ def test_a_palette_image_gives_indices_not_colors(tmp_path):
 def test_black_and_white(tmp_path):
     Image.fromarray(VALUES > 0).save(tmp_path / "m.png")
     assert (read(tmp_path / "m.png", classes=2) == (VALUES > 0)).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_masks_of_less_than_a_byte(tmp_path, bits):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    values = stripes(2**bits)
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, 0, 0, 0, 0)  # gray
+    digits = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    rows = np.packbits(digits.reshape(SIZE[0], -1), axis=1)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    assert (read(tmp_path / "m.png", classes=256) == values).all()  # not stretched to the range of a byte
+
+
+def test_white_as_zero(tmp_path):
+    Image.fromarray(VALUES).save(tmp_path / "m.tif")
+    written = (tmp_path / "m.tif").read_bytes()
+    photometric = [struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0)]  # black is 0, white is 0
+    assert written.count(photometric[0]) == 1
+    (tmp_path / "m.tif").write_bytes(written.replace(*photometric))
+    with Image.open(tmp_path / "m.tif") as image:
+        assert (np.array(image) != VALUES).any()  # inverted by Pillow
+    refused(tmp_path / "m.tif", "white")
 
 
 def test_255_is_ignored(tmp_path):
@@ -190,4 +218,4 @@ def test_bad_palette_files(tmp_path, text, words):
 )
 def test_bad_settings(settings, words):
     with pytest.raises(ValueError, match=words):
-        mask_reader(SegmentDataConfig(**settings), 3)
+        mask_reader(3, **settings)

@@ -50,7 +50,7 @@ def test_test_scenes_show_other_digits(train):
     assert open_scenes(SegmentDataConfig(), "val") is None
 
 
-@pytest.mark.parametrize("settings", [{"root": "x"}, {"classes": ("a",)}])
+@pytest.mark.parametrize("settings", [{"root": "x"}, {"classes": ("a",)}, {"ignore_index": 0}])
 def test_settings_of_files_are_refused(settings):
     with pytest.raises(ValueError, match="data."):
         SEGMENT_SOURCES.find("scenes").check(SegmentDataConfig(**settings))

@@ -100,7 +100,15 @@ def label_rules(
         last = max(config.label_map.values(), default=-1)
         raise ValueError(f"data.label_map has classes up to {last}, expected 0 to {len(names) - 1}: {shortened(names)}")
     own = palette is not None and len(palette) == len(names) and (config.classes is None or not relabeled)
-    return names, mask_reader(config, len(names), file), palette if own else None
+    masks = mask_reader(
+        len(names),
+        label_map=config.label_map,
+        label_starts=config.label_starts,
+        reduce_zero_label=config.reduce_zero_label,
+        ignore_index=config.ignore_index,
+        palette=file,
+    )
+    return names, masks, palette if own else None
 
 
 def listed_classes(config: SegmentDataConfig, root: Path) -> list[str] | None:
@@ -150,7 +158,7 @@ def existing(config: SegmentDataConfig, *needed: str) -> Path:
         FileNotFoundError: naming what is missing.
     """
     if not config.root:
-        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed)}")
+        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'images and masks'}")
     root = Path(config.root)
     missing = [name for name in needed if not (root / name).exists()]
     if missing:

@@ -1,0 +1,165 @@
+"""Starting from the weights of another network: of another task, with other classes, or from another program."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+
+from pointmix.engine.checkpoint import read_weights
+from pointmix.models.weights import read_tensors, reference_name
+from pointmix.utils.messages import one_line
+
+BACKBONES = ("backbone.body.", "backbone.")  # of segmenters; a network of timm is the body
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Which tensors of a file a network took.
+
+    Args:
+        source: the file.
+        sizes: name -> numbers in the tensor, of the file's tensors under our names, and of the network's.
+        places: the name in the file -> that in the network.
+        other_shape: names in the file of tensors whose place has another shape.
+    """
+
+    source: Path
+    sizes: tuple[dict[str, int], dict[str, int]]
+    places: dict[str, str]
+    other_shape: set[str]
+
+    def table(self) -> Table:
+        """A row for each group of tensors: taken, adapted (taken under another name), left out, or as initialized."""
+        rows: Counter[tuple[str, str, str]] = Counter()
+        numbers: Counter[tuple[str, str, str]] = Counter()
+
+        def add(fate: str, name: str, place: str, size: int) -> None:
+            rows[row := (fate, _group(name), _group(place))] += 1
+            numbers[row] += size
+
+        theirs, ours = self.sizes
+        for name, place in self.places.items():
+            add("taken" if name == place else "adapted", name, place, ours[place])
+        for name in theirs.keys() - self.places.keys():
+            add("left out, other shape" if name in self.other_shape else "left out", name, "", theirs[name])
+        for place in ours.keys() - set(self.places.values()):
+            add("as initialized", "", place, ours[place])
+        share = sum(ours[place] for place in self.places.values()) / sum(ours.values())
+        table = Table(title=Text(f"{100 * share:.1f} % of the network's numbers are from {self.source}"))
+        for column in ("", "in the file", "in the network", "tensors", "numbers"):
+            table.add_column(column, justify="right" if column in ("tensors", "numbers") else "left")
+        fates = ("taken", "adapted", "left out, other shape", "left out", "as initialized")
+        for row in sorted(rows, key=lambda row: (fates.index(row[0]), row[1:])):
+            table.add_row(*map(Text, row), f"{rows[row]:,}", f"{numbers[row]:,}")
+        return table
+
+
+def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
+    """Copy every tensor of a file that fits into a network, in place.
+
+    The final norm and the stages of a classifier fit the backbone of a segmenter, and the reverse.
+
+    Args:
+        path: a run folder or its model.safetensors, or an authors' checkpoint, see `load_reference`.
+        name: of the network, in messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or nothing in it fits; one line. The network is then unchanged.
+    """
+    file, weights = _read(Path(path))
+    own = model.state_dict()
+    places: dict[str, str] = {}
+    found: dict[str, Tensor] = {}
+    other_shape = set()
+    for key, value in weights.items():
+        for place in _places(key, weights.keys(), own.keys()):
+            if place in found:
+                continue
+            if (fitted := _fit(value, own[place])) is None:
+                other_shape.add(key)
+                continue
+            places[key], found[place] = place, fitted
+            break
+    if not any(value.numel() > 1 for value in found.values()):
+        first, shape = next(((key, tuple(value.shape)) for key, value in weights.items()), ("nothing", ()))
+        what = f"none of its {len(weights)} tensors fits, the first is {one_line(first, 100)} {shape}"
+        raise ValueError(f"model.init {file} is of another network than {name}: {what}")
+    for key in places:
+        if weights[key].is_floating_point() and not weights[key].isfinite().all():
+            raise ValueError(f"model.init {file}: {one_line(key, 100)} is not finite")
+    model.load_state_dict(found, strict=False)
+    sizes = tuple({key: value.numel() for key, value in tensors.items()} for tensors in (weights, own))
+    return Taken(file, (sizes[0], sizes[1]), places, other_shape - places.keys())
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The tensors of a file under our names."""
+    if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
+        file, weights, metadata = read_weights(path)
+        if "task" in metadata:
+            return file, weights
+    return path, _renamed(read_tensors(path))
+
+
+def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the authors' networks under our names; others keep theirs."""
+    found: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for key, value in tensors.items():
+        name, part = reference_name(key)
+        if part is None:
+            found[name] = value
+            continue
+        parts.setdefault(name, {})[part[0]] = value
+        if len(parts[name]) == part[1]:
+            found[name] = torch.cat([parts[name][i] for i in range(part[1])])
+    return found
+
+
+def _places(name: str, theirs: Collection[str], ours: Collection[str]) -> list[str]:
+    """Where a tensor may belong in a network, the likeliest place first.
+
+    Args:
+        theirs, ours: the names of all tensors of the file, and of the network.
+    """
+    names = [name, *(f"{prefix}{name}" for prefix in BACKBONES)]
+    names += [name.removeprefix(prefix) for prefix in BACKBONES if name.startswith(prefix)]
+    if re.match(r"norm\.\D", name):
+        names.append(f"backbone.norm.{_last_norm(ours)}.{name.removeprefix('norm.')}")
+    if name.startswith(last := f"backbone.norm.{_last_norm(theirs)}."):
+        names.append(f"norm.{name.removeprefix(last)}")
+    return [place for place in dict.fromkeys(names) if place in ours]
+
+
+def _last_norm(names: Collection[str]) -> int:
+    """The last norm of a segmenter's backbone: of the coarsest stage, as the final norm of a classifier."""
+    return max((int(found[1]) for name in names if (found := re.match(r"backbone\.norm\.(\d+)\.", name))), default=0)
+
+
+def _fit(value: Tensor, place: Tensor) -> Tensor | None:
+    """The value in the shape of its place; a 1x1 convolution is a linear map. None if it does not fit."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        return None
+    if value.is_floating_point() != place.is_floating_point():
+        return None
+    sides = [[side for side in tensor.shape if side != 1] for tensor in (value, place)]
+    if value.shape != place.shape and not (value.ndim > place.ndim and sides[0] == sides[1]):
+        return None
+    return value.reshape(place.shape)
+
+
+def _group(name: str) -> str:
+    """The group of a tensor in the table: stages, a norm of the pyramid, a part of the head."""
+    parts = name.split(".")
+    deep = 1 + (parts[0] == "backbone" and len(parts) > 2)
+    deep += parts[:deep][-1] == "norm" and len(parts) > deep + 1 and parts[deep].isdigit()
+    return name if len(parts) <= deep else ".".join([*parts[:deep], "*"])
