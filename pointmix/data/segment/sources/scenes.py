@@ -19,10 +19,10 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sample import LabeledImage
 from pointmix.data.segment.source import Color, register_segment_source
 
-COUNTS = {"train": 3000, "test": 300}
+COUNTS = {"train": 5000, "test": 300}
 SIDE = 64  # of the canvas, in pixels
-DIGIT_SIDES = range(28, 41, 2)  # of the enlarged digits
-DIGITS = (2, 5)  # at least, and fewer than
+DIGIT_SIDES = range(24, 35, 2)  # of the enlarged digits
+DIGITS = (3, 6)  # at least, and fewer than
 APART = 0.9  # smallest distance of two centers, in sides of the larger digit
 CONTRAST = 0.35  # smallest difference of a digit's brightness from the background's mean
 INK = 0.3  # a pixel with more ink has the digit's label
