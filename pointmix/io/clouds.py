@@ -44,6 +44,7 @@ def read_cloud(
 
     .ply: vertices with x, y, z; the features are colors (red, green, blue; r, g, b; or diffuse_red and so on), then
     normals (nx, ny, nz or normal_x and so on), if any.
+    .las, .laz: points in double precision; the features are colors, if any.
     .npy: (N, 2) or (N, 3) positions; of wider rows the first three columns, the rest are features.
     .npz, .h5: positions under pos or xyz, or, as in a .npy, under points or data; features under feat, colors (or rgb)
     and normals, in this order. Arrays with one more leading axis hold many clouds, and `index` selects one.

@@ -198,7 +198,7 @@ def npz(path: Path, **arrays) -> Path:
         (lambda d: npz(d / "a.npz", pos=np.array([None, XYZ], dtype=object)), "holds Python objects"),
         (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.full(6, np.inf)), "the features holds? NaN or infinite"),
         (lambda d: d / "none.ply", "no file .*none.ply"),
-        (lambda d: d / "a.obj", "unknown kind of file, expected one of .h5, .hdf5, .npy, .npz, .ply, .png"),
+        (lambda d: d / "a.obj", "unknown kind of file, expected one of .h5, .hdf5, .las, .laz, .npy, .npz, .ply, .png"),
         (lambda d: d / "none.png", "no image file .*none.png"),
     ],
 )

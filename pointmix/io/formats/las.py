@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pointmix.io.registry import Columns, register_reader, require
 from pointmix.utils.limits import check_array, regular_file
 
 COLORS = {"red", "green", "blue"}
+RECORD = 54  # bytes of the header of a variable length record, ASPRS LAS 1.4
 OWN = {"X", "Y", "Z", *COLORS}  # dimensions that become columns under other names
 FLAGS = {"synthetic", "key_point", "withheld", "overlap", "scan_direction_flag", "edge_of_flight_line"}
 
@@ -24,7 +26,8 @@ def read_las(path: Path) -> Columns:
         ValueError: if the file is cut off, or its points take more bytes than the limit ARRAY_BYTES.
     """
     laspy = require("laspy", path)
-    with laspy.open(regular_file(path), read_evlrs=False) as reader:
+    _check_records(regular_file(path))
+    with laspy.open(path, read_evlrs=False) as reader:
         header = reader.header
         points, size = header.point_count, header.point_format.size
         check_array((points, 3), 8, "the points")
@@ -32,13 +35,45 @@ def read_las(path: Path) -> Columns:
         left = max(path.stat().st_size - header.offset_to_point_data, 0)
         if header.are_points_compressed:
             require("lazrs", path)
+            _check_chunks(path, header.offset_to_point_data)
         elif points * size > left:
-            raise ValueError(
-                f"the file is cut off: its header names {points} points of {size} bytes, {max(left, 0)} follow"
-            )
+            raise ValueError(f"the file is cut off: its header names {points} points of {size} bytes, {left} follow")
         las = reader.read()
     names = set(las.point_format.dimension_names)
     columns = {"xyz": np.stack([las.x, las.y, las.z], axis=1)}
     if names >= COLORS:
         columns["rgb"] = np.stack([las.red, las.green, las.blue], axis=1)
     return columns | {name: np.asarray(las[name]) for name in sorted(names - OWN - FLAGS)}
+
+
+def _check_records(path: Path) -> None:
+    """Refuse a header that names more records than the file has bytes for; laspy would go on past its end."""
+    with open(path, "rb") as file:
+        file.seek(100)
+        records = int.from_bytes(file.read(4), "little")
+    if records * RECORD > path.stat().st_size:
+        raise ValueError(f"the file is cut off or damaged: its header names {records} records")
+
+
+def _check_chunks(path: Path, start: int) -> None:
+    """Refuse compressed points with more chunks than the file has bytes; lazrs would end the process for want of
+    memory.
+
+    Args:
+        start: of the points, which begin with the place of the table of chunks, or -1 if it is at the end of the file.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        table = _int64(file, start)
+        if table == -1:
+            table = _int64(file, size - 8)
+        if not 0 < table <= size - 8:
+            raise ValueError("the file is cut off or damaged: its points have no table of chunks")
+        chunks = _int64(file, table) >> 32  # after a version
+    if not 0 <= chunks <= size:
+        raise ValueError(f"the file is cut off or damaged: its points are in {chunks} chunks")
+
+
+def _int64(file: BinaryIO, at: int) -> int:
+    file.seek(max(at, 0))
+    return int.from_bytes(file.read(8), "little", signed=True)

@@ -75,7 +75,7 @@ def _measurement(
     check_classes(info, list(source.classes))
     kind = None if is_cloud(data) or args.keep is None else args.mask or data.mask
     loader = test if args.keep is None else Kept(test, keep, kind=kind or data.mask, patch=data.mask_patch)
-    flags = {name: getattr(args, name) for name in (*choose.IMAGE_FLAGS, "votes")}
+    flags = {name: getattr(args, name) for name in (*choose.IMAGE_FLAGS, "votes", "fast")}
     settings = {"keep": keep, "mask": kind, **flags, "classes": info["classes"]}
     return Measurement(model, loader, build_metric(info, infer), settings)
 
@@ -129,4 +129,5 @@ def described(args: Namespace) -> str:
         texts.append(f"scales {', '.join(f'{scale:g}' for scale in args.scales)}")
     texts += ["flip"] if args.flip else []
     texts += [f"{args.votes} votes"] if args.votes > 1 else []
+    texts += ["one point a grid cell"] if args.fast else []
     return "".join(f", {text}" for text in texts)

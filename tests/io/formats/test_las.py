@@ -70,6 +70,25 @@ def test_the_size_is_checked_before_anything_is_read(tmp_path, suffix, monkeypat
         read_cloud(path)
 
 
+def test_a_header_of_too_many_records_is_refused(tmp_path):
+    content = bytearray(write(tmp_path / "a.las").read_bytes())
+    content[103] = 255
+    (tmp_path / "a.las").write_bytes(content)
+    with pytest.raises(ValueError, match="cut off or damaged: its header names 42[0-9]* records"):
+        read_las(tmp_path / "a.las")
+
+
+def test_too_many_chunks_are_refused(tmp_path):
+    """lazrs would ask for their memory and end the process."""
+    content = bytearray(write(tmp_path / "a.laz").read_bytes())
+    start = int.from_bytes(content[96:100], "little")
+    table = int.from_bytes(content[start : start + 8], "little")
+    content[table + 7] = 127
+    (tmp_path / "a.laz").write_bytes(content)
+    with pytest.raises(ValueError, match="cut off or damaged: its points are in 213[0-9]* chunks"):
+        read_las(tmp_path / "a.laz")
+
+
 def test_damaged_bytes_of_a_laz_file_are_an_error_or_points(tmp_path):
     content = write(tmp_path / "a.laz").read_bytes()
     rng = np.random.default_rng(0)

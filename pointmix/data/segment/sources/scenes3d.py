@@ -1,9 +1,9 @@
 """Procedural 3D scenes: objects on a floor, some with walls, a label for every point; nothing to download.
 
 Objects of six kinds in random sizes and directions stand apart from each other on a square floor with up to two walls.
-Surfaces are sampled evenly, the floor half as densely, seen from one side (points that face away are missing, wholly or
-in part) and noisy.
-Positions are in meters, z up. A scene depends on the split and its index alone, and is made when it is first read.
+Surfaces are sampled evenly, the floor half as densely, and seen from one side: points that face away are missing,
+wholly or in part. Positions are in meters, z up, with noise of 1 cm; the normals have noise of 0.1 along each axis. A
+scene depends on the split and its index alone, and is made when it is first read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pointmix.data.segment.settings import check_own_labels
 from pointmix.data.segment.source import Color, register_segment_source
 
 VERSION = 1  # of the scenes: raise it whenever they change
-COUNTS = {"train": 400, "val": 50, "test": 100}
+COUNTS = {"train": 800, "val": 50, "test": 100}
 POINTS = (1536, 2560)  # of a scene, at most
 KINDS = ("ball", "box", "cone", "lamp", "table", "chair")
 CLASSES = ("floor", "wall", *KINDS)
@@ -90,13 +90,16 @@ def make_scene(rng: Generator) -> LabeledCloud:
     visible = normal @ view > -rng.uniform(0, 1)
     visible &= (label < 2) | (normal[:, 1] > -0.5) | (pos[:, 1] > 0.05)  # not the faces that objects stand on
     index = rng.permutation(np.flatnonzero(visible | (label == 1)))[:points]
-    pos = turned(pos[None, index], rng.uniform(0, 2 * np.pi, (1, 1)))[0] + rng.normal(0, 0.01, (len(index), 3))
-    pos = pos[:, [0, 2, 1]] * [1, -1, 1]  # z up
-    return LabeledCloud(pos.astype(np.float32), {}, label[index])
+    angle, noise = rng.uniform(0, 2 * np.pi, (1, 1)), rng.standard_normal((2, len(index), 3))
+    pos = turned(pos[None, index], angle)[0] + 0.01 * noise[0]
+    normal = turned(normal[None, index], angle)[0] + 0.1 * noise[1]
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    pos, normal = ((i[:, [0, 2, 1]] * [1, -1, 1]).astype(np.float32) for i in (pos, normal))  # z up
+    return LabeledCloud(pos, {"normal": normal}, label[index])
 
 
 class Scenes3D:
-    """The scenes of a split, each made when it is first read and then kept, 40 KB a scene."""
+    """The scenes of a split, each made when it is first read and then kept, 64 KB a scene."""
 
     classes, palette, categories = CLASSES, PALETTE, None
 
@@ -116,7 +119,9 @@ class Scenes3D:
         return self._made[index]
 
 
-@register_segment_source("scenes3d", kind="cloud", check=check_own_labels, defaults={"features": (), "up": "z"})
+@register_segment_source(
+    "scenes3d", kind="cloud", check=check_own_labels, defaults={"features": ("normal",), "up": "z"}
+)
 def open_scenes3d(config: SegmentDataConfig, split: str) -> Scenes3D:
     """The scenes of a split."""
     return Scenes3D(split)

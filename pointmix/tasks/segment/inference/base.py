@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pointmix.pointset import PointSet
 
-PART = 1 << 17  # points whose class scores are held at a time
+PART = 1 << 16  # points whose class scores are held at a time
 Category = Int[Tensor, "B"] | None
 
 

@@ -12,7 +12,7 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.pointset import PointSet
 from pointmix.tasks.segment.inference.base import Infer
-from pointmix.tasks.segment.inference.clouds import CloudInfer, Index
+from pointmix.tasks.segment.inference.clouds import CloudInfer, Index, OnePerCell
 from pointmix.tasks.segment.inference.images import ImageInfer
 from pointmix.tasks.segment.inference.votes import vote_views
 
@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scales", type=float, nargs="+", metavar="S", help="images: mean over these sizes, as 0.5 1 2"
     )
+    fast = "clouds: one point a grid cell stands for all of it, crops overlap as little as they can"
+    parser.add_argument("--fast", action="store_true", help=fast)
     parser.add_argument("--votes", type=int, default=1, metavar="N", help="clouds: sum over N views, turned and scaled")
 
 
@@ -42,15 +44,17 @@ def choose_infer(cfg: SegmentDataConfig, args: Namespace | None = None) -> Infer
     Raises:
         ValueError: a flag is out of range, or of the other kind of data; or partial images are to be resized.
     """
-    args = args or Namespace(**IMAGE_FLAGS, votes=1)
+    args = args or Namespace(**IMAGE_FLAGS, votes=1, fast=False)
     if is_cloud(cfg):
         if changed := [key for key, default in IMAGE_FLAGS.items() if getattr(args, key) != default]:
             raise ValueError(f"--{changed[0]} is for images; data.source {cfg.source} has clouds")
-        return cloud_infer(cfg, args.votes)
+        return cloud_infer(cfg, votes=args.votes, fast=args.fast)
     if args.votes != 1:
         raise ValueError(
             f"--votes {args.votes} is for clouds; data.source {cfg.source} has images, see --flip, --scales"
         )
+    if args.fast:
+        raise ValueError(f"--fast is for clouds; data.source {cfg.source} has images")
     infer = ImageInfer(
         short_side=cfg.short_side,
         size_multiple=cfg.size_multiple,
@@ -72,24 +76,28 @@ def what_resizes(cfg: SegmentDataConfig) -> str:
     return f"data.{changed[0]}" if changed else "--sliding or --scales"
 
 
-def cloud_infer(cfg: SegmentDataConfig, votes: int) -> CloudInfer:
-    """That of clouds, with crops and grid cells as in training."""
-    cover = {"none": None, "sphere": partial(_spheres, radius=cfg.crop_extent), "box": partial(_boxes, cfg=cfg)}
-    return CloudInfer(
+def cloud_infer(cfg: SegmentDataConfig, *, votes: int = 1, fast: bool = False) -> Infer:
+    """That of clouds, with crops and grid cells as in training; arguments are the flags of `add_arguments`."""
+    spheres = partial(_spheres, radius=cfg.crop_extent, spacing=1.15 if fast else 1.0)
+    boxes = partial(_boxes, cfg=cfg, spacing=1.0 if fast else 0.5)
+    cells = cfg.grid_size
+    infer = CloudInfer(
         normalize=partial(normalize_crop, cfg=cfg),
-        fragments=None if cfg.grid_size is None else partial(grid_fragments, grid_size=cfg.grid_size),
-        cover=cover[cfg.crop or "none"],
+        fragments=None if fast or cells is None else partial(grid_fragments, grid_size=cells),
+        cover={"none": None, "sphere": spheres, "box": boxes}[cfg.crop or "none"],
         max_points=cfg.max_points,
         views=vote_views(cfg, votes),
     )
+    return OnePerCell(infer, cells) if fast and cells is not None else infer
 
 
-def _spheres(points: PointSet, *, radius: float | None) -> list[Index]:
-    return _everything(points) if radius is None else sphere_cover(points.pos, radius)
+def _spheres(points: PointSet, *, radius: float | None, spacing: float) -> list[Index]:
+    return _everything(points) if radius is None else sphere_cover(points.pos, radius, spacing=spacing)
 
 
-def _boxes(points: PointSet, *, cfg: SegmentDataConfig) -> list[Index]:
-    return _everything(points) if cfg.crop_extent is None else box_cover(points.pos, cfg.crop_extent, up=cfg.up)
+def _boxes(points: PointSet, *, cfg: SegmentDataConfig, spacing: float) -> list[Index]:
+    side = cfg.crop_extent
+    return _everything(points) if side is None else box_cover(points.pos, side, up=cfg.up, spacing=spacing)
 
 
 def _everything(points: PointSet) -> list[Index]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pointmix.data.segment.clouds.crops import cell_keys
 from pointmix.layouts.cloud import Cloud
 from pointmix.ops.ragged import counts_to_ptr
 from pointmix.pointset import PointSet
@@ -40,7 +41,7 @@ class CloudInfer(Infer):
     cover: Callable[[PointSet], Sequence[Index]] | None = None
     max_points: int | None = None
     views: tuple[Callable[[PointSet], PointSet], ...] = (same,)
-    batch_points: int = PART
+    batch_points: int = 1 << 17
 
     def __post_init__(self) -> None:
         COUNT.check(max_points=1 if self.max_points is None else self.max_points, batch_points=self.batch_points)
@@ -95,6 +96,30 @@ class CloudInfer(Infer):
             batch.append(piece)
             held += len(piece)
         yield batch
+
+
+@dataclass(frozen=True)
+class OnePerCell(Infer):
+    """One point of each grid cell stands for all of the cell, so that the cost is that of the cells.
+
+    Args:
+        infer: of the points that are left.
+        grid_size: side of the cells, in the unit of the positions.
+    """
+
+    infer: CloudInfer
+    grid_size: float
+
+    def set_parts(
+        self, model: nn.Module, points: PointSet, category: Category
+    ) -> Iterator[tuple[slice, Float[Tensor, "n K"]]]:
+        cells, cell = cell_keys(points.pos, self.grid_size)[0].unique(return_inverse=True)
+        order = torch.arange(len(cell), device=cell.device)
+        first = torch.full_like(cells, len(cell)).scatter_reduce(0, cell, order, "amin")
+        scores = torch.cat([part for _, part in self.infer.set_parts(model, _piece(points, first), category)])
+        for start in range(0, len(cell), PART):
+            chosen = cell[start : start + PART]
+            yield slice(start, start + len(chosen)), scores[chosen]
 
 
 def nearest_cover(pos: Float[Tensor, "N D"], number: int) -> list[Index]:

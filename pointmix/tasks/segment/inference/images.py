@@ -102,7 +102,9 @@ class ImageInfer(Infer):
         else:
             seen = points.with_feat(image.permute(0, 2, 3, 1).flatten(0, 2)) if mirrored else points
             rows = whole(model, seen, size[1], category)
-        for part in resized(rows, size, original, block=max(1, PART // original[1])):
+        if size != original or self.flip or len(self.scales) > 1:  # several views are added up in the same blocks
+            rows = resized(rows, size, original, block=max(1, PART // original[1]))
+        for part in rows:
             yield part.softmax(-1).flip(1) if mirrored else part.softmax(-1)
 
     def input_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:

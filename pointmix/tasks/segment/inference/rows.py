@@ -72,6 +72,7 @@ def resized(rows: Rows, old: tuple[int, int], new: tuple[int, int], *, block: in
     """A map of size `old` (H, W) in size `new`, `block` rows at a time: `interpolate` with mode bilinear and
     align_corners=False. Of the same size, the values are the same."""
     low, high, weight = _taps(old[0], new[0])
+    high = low if old[0] == new[0] else high
     left, right, across = _taps(old[1], new[1])
     held, first = next(rows), 0  # rows of the old map, and the index of the first
     weight, left, right, across = (t.to(held.device) for t in (weight, left, right, across))
@@ -82,8 +83,10 @@ def resized(rows: Rows, old: tuple[int, int], new: tuple[int, int], *, block: in
             done = min(max(top - first, 0), len(held))
             held, first = torch.cat([held[done:], next(rows)]), first + done
         held, first = held[top - first :], top
-        above, under = (held[(taps[start:stop] - first).to(held.device)] for taps in (low, high))
-        part = above.lerp(under, weight[start:stop, None, None].to(held.dtype)) if old[0] != new[0] else above
+        part = held[: bottom - top]
+        if old[0] != new[0]:
+            above, under = (held[(taps[start:stop] - first).to(held.device)] for taps in (low, high))
+            part = above.lerp(under, weight[start:stop, None, None].to(held.dtype))
         if old[1] != new[1]:
             part = part[:, left].lerp(part[:, right], across[:, None].to(held.dtype))
         yield part

@@ -93,6 +93,19 @@ def test_sides_of_objects_are_missing():
     assert len(gap) > 10 and min(gap) < 0.2 and max(gap) > 0.35
 
 
+def test_normals_stand_on_the_surfaces():
+    for scene in SCENES:
+        normal, label = scene.features["normal"], scene.label
+        assert normal.dtype == np.float32 and np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+        assert np.allclose(normal[label == 0].mean(0), [0, 0, 1], atol=0.03)
+        if (label == 1).any():
+            middle = scene.pos[label == 0].mean(0)
+            inwards = ((middle - scene.pos) * normal)[label == 1].sum(1)
+            assert (inwards > 0).all() and np.abs(normal[label == 1][:, 2]).max() < 0.5
+        angle = ((normal[label == 0] @ [0, 0, 1]).clip(-1, 1)).mean()
+        assert 0.98 < angle < 0.995  # noise of 0.1 along two axes
+
+
 def test_points_are_in_random_order():
     labels = SCENES[0].label
     first, second = (np.bincount(part, minlength=len(CLASSES)) / len(part) for part in np.array_split(labels, 2))

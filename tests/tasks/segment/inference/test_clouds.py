@@ -10,7 +10,7 @@ import torch
 
 from pointmix import PointSet
 from pointmix.tasks.segment.inference import clouds as module
-from pointmix.tasks.segment.inference.clouds import CloudInfer, nearest_cover
+from pointmix.tasks.segment.inference.clouds import CloudInfer, OnePerCell, nearest_cover
 from pointmix.tasks.segment.inference.votes import same
 from tests.tasks.segment.standin import StandIn
 
@@ -142,3 +142,15 @@ def test_a_cloud_of_one_point():
 def test_images_are_refused():
     with pytest.raises(ValueError, match="expected a cloud, got an image"):
         CloudInfer()(StandIn(), PointSet.from_images(torch.randn(1, 3, 4, 4)))
+
+
+def test_one_point_stands_for_its_grid_cell(monkeypatch):
+    monkeypatch.setattr(module, "PART", 13)
+    points, model = a_cloud(), StandIn(dims=3, place=1.0)
+    scores = OnePerCell(CloudInfer(float32), 5.0)(model, points)
+    cell = ((points.pos - points.pos.amin(0)) / 5.0).floor().long() @ torch.tensor([4, 2, 1])
+    assert len(model.calls[0].feat) == cell.unique().numel() == 8
+    own = CloudInfer(float32)(model, points)
+    for one in cell.unique():
+        members = (cell == one).nonzero()[:, 0]
+        torch.testing.assert_close(scores[members], own[members[:1]].expand(len(members), -1))
