@@ -48,7 +48,7 @@ class GridLift:
 
     Args:
         size: rows and columns of the fine grid.
-        image: the set whose points are computed, None for all sets.
+        sets: the first set whose points are computed, and the one after the last; None for all.
         rows: the rows of the fine grid that are computed, from a multiple of the stride.
     """
 
@@ -56,18 +56,18 @@ class GridLift:
     size: tuple[int, int]
     stride: int
     mode: LiftMode
-    image: int | None = None
+    sets: tuple[int, int] | None = None
     rows: tuple[int, int] | None = None
 
     @property
     def num_points(self) -> int:
-        low, high = self.rows or (0, self.size[0])
-        return (self.num_sets if self.image is None else 1) * (high - low) * self.size[1]
+        (begin, end), (low, high) = self.sets or (0, self.num_sets), self.rows or (0, self.size[0])
+        return (end - begin) * (high - low) * self.size[1]
 
     def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
         height, width = (-(-side // self.stride) for side in self.size)
         x = feat.view(self.num_sets, height, width, -1)
-        x = x if self.image is None else x[self.image, None]
+        x = x if self.sets is None else x[slice(*self.sets)]
         low, high = self.rows or (0, self.size[0])
         first = max(low // self.stride - 1, 0)  # one more row on either side, for bilinear weights
         x = x[:, first : -(-high // self.stride) + 1]
@@ -79,15 +79,17 @@ class GridLift:
         return y[:, skip : skip + high - low, : self.size[1]].flatten(0, 2)
 
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
-        per_set = self.size[0] * self.size[1]
-        step = max(points // self.size[1] // self.stride, 1) * self.stride
+        per_set, width, stride = self.size[0] * self.size[1], self.size[1], self.stride
+        step = self.size[0] if per_set <= points else max(points // width // stride, 1) * stride  # rows
+        together = max(points // per_set, 1)  # sets
         parts: list[tuple[Slice, Lift]] = []
-        for image in range(self.num_sets):
+        for begin in range(0, self.num_sets, together):
+            sets = (begin, min(begin + together, self.num_sets))
             for low in range(0, self.size[0], step):
                 high = min(low + step, self.size[0])
-                begin = image * per_set
-                place = slice(begin + low * self.size[1], begin + high * self.size[1])
-                parts.append((place, GridLift(self.num_sets, self.size, self.stride, self.mode, image, (low, high))))
+                first = begin * per_set + low * width
+                part = GridLift(self.num_sets, self.size, stride, self.mode, sets, (low, high))
+                parts.append((slice(first, first + part.num_points), part))
         return parts
 
 

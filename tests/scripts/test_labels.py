@@ -20,7 +20,7 @@ from pointmix.tasks.config import as_plain
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CLASSES = ["left", "right"]
 SMALL = dict(
-    stem=[3, 2, 1], depths=[1, 1], dims=[8, 8], mlp_ratios=[2, 2], heads=1, windows_per_side=[2, 1],
+    depths=[1, 1], dims=[8, 8], mlp_ratios=[2, 2], heads=1, windows_per_side=[2, 1],
     centers_per_side=[2, 2], neck_dim=8, head_dim=8,
 )  # fmt: skip
 

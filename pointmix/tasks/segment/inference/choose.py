@@ -9,7 +9,7 @@ import torch
 
 from pointmix.data.segment.clouds.crops import box_cover, grid_fragments, normalize_crop, sphere_cover
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.resolve import is_cloud
+from pointmix.data.segment.resolve import is_cloud, is_sparse
 from pointmix.pointset import PointSet
 from pointmix.tasks.segment.inference.base import Infer
 from pointmix.tasks.segment.inference.clouds import CloudInfer, Index, OnePerCell
@@ -63,7 +63,7 @@ def choose_infer(cfg: SegmentDataConfig, args: Namespace | None = None) -> Infer
         flip=args.flip,
         scales=(1.0,) if args.scales is None else tuple(args.scales),
     )
-    if infer.resizes and (cfg.keep_ratio != 1.0 or cfg.rgbd == "lattice"):
+    if infer.resizes and is_sparse(cfg):
         raise ValueError(
             f"{what_resizes(cfg)} resizes or divides images; partial ones are taken whole, in their own size"
         )

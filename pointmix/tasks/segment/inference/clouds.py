@@ -17,7 +17,7 @@ from pointmix.tasks.segment.inference.base import PART, Category, Infer, logits_
 from pointmix.tasks.segment.inference.votes import same
 from pointmix.utils.ranges import COUNT
 
-Index = Int[Tensor, "n"]
+Index = Int[Tensor, "_"]  # of any number of points
 
 
 @dataclass(frozen=True)
