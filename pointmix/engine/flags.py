@@ -94,7 +94,7 @@ def _source(cfg: RunConfig) -> str | None:
 
 def _in_words(error: Exception) -> str:
     """An error of jsonargparse in one line, without Python's names for types."""
-    text = " ".join(str(error).split())
+    text = re.sub(r"typing\.Annotated\[(\w+), Range\([^)]*\)\]", r"\1", " ".join(str(error).split()))
     several = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
     text = re.sub(several, r"expected one of \1, got \2", text)
     text = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", text)

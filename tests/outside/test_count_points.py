@@ -24,7 +24,7 @@ TRAIN = ["--import", MODULE, "--task", "count_points", f"--model.kwargs={json.du
 TRAIN += ["--epochs=3", "--optim.lr=0.03", "--optim.lr_scale=none", "--log_every=2"]
 
 
-BUILT_IN = {name: base.get_task(name) for name in ("classify_images", "classify_points")}
+BUILT_IN = {name: base.get_task(name) for name in base._BUILT_IN}
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.images.config import ImageSettings
-from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, SEED, check_fields
+from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, SEED, check_fields, hints
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,7 @@ class SegmentDataConfig(CommonSettings, ImageSettings, CloudSettings):
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
+
+
+# The types of flags are read from __init__, whose annotations are looked up here, where the bases' names are unknown.
+SegmentDataConfig.__init__.__annotations__.update(hints(SegmentDataConfig))

@@ -12,21 +12,9 @@ from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.pointset import PointSet
 from pointmix.tasks.protocols import Metrics, Processes, Score
 
-ROWS = 1 << 17  # points whose logits are held at a time
 Category = Int[Tensor, "B"] | None
-# (network, points, category) -> scores (N, K), or labels int64 (N,)
-Infer = Callable[[nn.Module, PointSet, Category], Tensor]
-
-
-def most_likely(model: nn.Module, points: PointSet, category: Category = None) -> Int64[Tensor, " N"]:
-    """The class with the largest logit of every point, a part of the points at a time."""
-    coarse, lift = model(points, category, lift=False)
-    return torch.cat([part(coarse.feat).argmax(1) for _, part in lift.split(ROWS)])
-
-
-def logits(model: nn.Module, points: PointSet, category: Category = None) -> Float[Tensor, "N K"]:
-    """The logits of every point."""
-    return model(points, category)
+# (network, points, category) -> scores (N, K), or labels int64 (N,); see `pointmix.tasks.segment.inference`
+InferFn = Callable[[nn.Module, PointSet, Category], Tensor]
 
 
 class SegmentationMetric:
@@ -52,7 +40,7 @@ class SegmentationMetric:
         "aacc": Score("aAcc", percent=True),
     }
 
-    def __init__(self, num_classes: int, *, infer: Infer = most_likely) -> None:
+    def __init__(self, num_classes: int, *, infer: InferFn) -> None:
         self.num_classes, self.infer = num_classes, infer
         self.reset()
 
@@ -133,7 +121,7 @@ class PartMetric(SegmentationMetric):
         "class_miou_present": Score("class mIoU, parts present", percent=True),
     }
 
-    def __init__(self, num_classes: int, *, categories: Mapping[str, Sequence[int]], infer: Infer = logits) -> None:
+    def __init__(self, num_classes: int, *, categories: Mapping[str, Sequence[int]], infer: InferFn) -> None:
         self.categories = {name: list(parts) for name, parts in categories.items()}
         super().__init__(num_classes, infer=infer)
 
