@@ -6,7 +6,9 @@ python benchmarks/segment.py --models coc_tiny --batch 4 --rows memory
 Rows: "memory", MiB that a training step of --batch images of --size pixels adds, with "ours" and "literal", the network
 and its loss in convolutions and interpolation with logits at full resolution; "step", their times in turns, at a
 quarter of the batch; "quarter", a random quarter of the 16x16 patches visible, in inference and in training, against
-whole images. Every memory is of a process of its own.
+whole images; "cloud", labels of a ground of a quarter, half and a whole million points, in overlapping boxes of about
+16,000, and the exponent of the time; "image", labels of 4000 x 3000 pixels, whole and in windows of 512.
+Every memory is of a process of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from collections.abc import Callable
 
 from common import added, apart, in_turns, partly, save, show, started
 
-ROWS = ("memory", "step", "quarter")
+ROWS = ("memory", "step", "quarter", "cloud", "image")
+CLOUDS = (250_000, 500_000, 1_000_000)
 
 
 def step(name: str, kind: str, batch: int, args: argparse.Namespace, *, infer: bool = False) -> Callable[[], None]:
@@ -54,6 +57,71 @@ def step(name: str, kind: str, batch: int, args: argparse.Namespace, *, infer: b
     return run
 
 
+def labels(name: str, kind: str, args: argparse.Namespace) -> Callable[[], None]:
+    """Labels of a large input: "whole" or "windows" of an image, or a number of points."""
+    from functools import partial
+
+    import torch
+
+    import pointmix
+    from pointmix.data.segment.clouds.crops import box_cover
+    from pointmix.tasks.segment.inference.clouds import CloudInfer
+    from pointmix.tasks.segment.inference.images import ImageInfer
+
+    torch.manual_seed(0)
+    if kind.isdigit():
+        number = int(kind)
+        side = (number / 20) ** 0.5  # 20 points a square meter
+        pos = torch.rand(number, 3, dtype=torch.float64) * torch.tensor([side, side, 2.0])
+        points = pointmix.PointSet.from_points(pos, torch.rand(number, 3))
+        network = pointmix.create_segmenter(name, 13, coord_dims=3, stem=(4, 2, 0))
+        cover = partial(box_cover, side=28.0, up="z", spacing=0.5)
+        infer = CloudInfer(normalize=centered, cover=lambda p: cover(p.pos))
+    else:
+        points = pointmix.PointSet.from_images(torch.rand(1, 3, 3000, 4000))
+        network = pointmix.create_segmenter(name, 150)
+        infer = ImageInfer(window=(512, 512)) if kind == "windows" else ImageInfer()
+    network, points = network.to(args.device).eval(), points.to(args.device)
+
+    def run() -> None:
+        with torch.inference_mode():
+            infer.labels(network, points)
+
+    return run
+
+
+def centered(points):
+    """One crop in single precision around its middle."""
+    from dataclasses import replace
+
+    return replace(points, pos=(points.pos - points.pos.mean(0)).float())
+
+
+def seconds(task: Callable[[], None], device: str) -> float:
+    begin = time.perf_counter()
+    task()
+    finish(device)
+    return time.perf_counter() - begin
+
+
+def large(name: str, kinds: list[str], args: argparse.Namespace) -> list[dict[str, object]]:
+    """Seconds and peak memory of labels, and for clouds the exponent of the time between neighboring sizes."""
+    rows: list[dict[str, object]] = []
+    before = 0.0
+    for kind in kinds:
+        task = labels(name, kind, args)
+        if kind == kinds[0]:
+            task()  # numba compiles
+        took, peak = seconds(task, args.device), apart(*sys.argv, "--memory-of", name, kind)
+        what = f"labels of {int(kind):,} points" if kind.isdigit() else f"labels of 4000 x 3000 pixels, {kind}"
+        row = {"model": name, "row": what, "ours": f"{took:.1f} s", "other": f"{peak:.0f} MiB"}
+        if kind.isdigit() and before:
+            row["ratio"] = f"exponent {math.log2(took / before):.2f}"
+        rows.append(row)
+        before = took
+    return rows
+
+
 def memory(name: str, args: argparse.Namespace) -> dict[str, object]:
     ours, literal = (apart(*sys.argv, "--memory-of", name, kind) for kind in ("ours", "literal"))
     return {"ours": f"{ours:.0f} MiB", "other": f"{literal:.0f} MiB", "ratio": round(ours / literal, 3)}
@@ -74,7 +142,9 @@ def main() -> int:
     parser.set_defaults(batch=8)
     args = started(parser, "segment")
     if args.memory_of:
-        print(json.dumps(added(step(*args.memory_of, args.batch, args), args.device)))
+        name, kind = args.memory_of
+        task = step(name, kind, args.batch, args) if kind in ("ours", "literal") else labels(name, kind, args)
+        print(json.dumps(added(task, args.device)))
         return 0
     rows = []
     for name in args.models:
@@ -88,6 +158,10 @@ def main() -> int:
                 what = "inference" if infer else "training"
                 found = times(name, ("quarter", "ours"), args, infer=infer)
                 rows.append({"model": name, "row": f"quarter of the patches, {what}"} | found)
+        if "cloud" in args.rows:
+            rows += large(name, [str(number) for number in CLOUDS], args)
+        if "image" in args.rows:
+            rows += large(name, ["whole", "windows"], args)
     show(f"{args.size} pixels, batch {args.batch}, {args.device}", rows, left=("model", "row"))
     save(args, rows, size=args.size, batch=args.batch)
     return 0
