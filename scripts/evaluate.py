@@ -41,9 +41,8 @@ def make_parser() -> TaskParser:
     add_model_arguments(parser)
     kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'
     parser.add_argument("--kwargs", type=model_arguments, metavar="JSON", help=kwargs)
-    parser.add_argument(
-        "--batch_size", type=int, default=64, metavar="N", help="samples a step (default 64; segmentation always takes 1)"
-    )
+    batch_size = "samples a step (default 64; segmentation always takes 1)"
+    parser.add_argument("--batch_size", type=int, default=64, metavar="N", help=batch_size)
     parser.add_argument("--out", metavar="FILE", help="JSON file for the results; with --keep a PNG, CSV and JSON")
     return parser
 
