@@ -91,15 +91,17 @@ def build_segmenter(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
     paper = dict(SEGMENTERS[args.model].kwargs) if args.model in SEGMENTERS else {}
     kwargs = paper | dict(args.kwargs or {})
     channels = 3 if args.in_chans is None else args.in_chans
+    classes, side = 150 if args.num_classes is None else args.num_classes, args.img_size or 512
+    if _fixed_size(args.model):
+        kwargs.setdefault("img_size", side)
     try:
-        model = pointmix.create_segmenter(args.model, args.num_classes or 150, in_chans=channels, **kwargs).eval()
+        model = pointmix.create_segmenter(args.model, classes, in_chans=channels, **kwargs).eval()
     except (RuntimeError, TypeError, AssertionError) as e:
         raise ValueError(f"cannot create segmenter {args.model} with {kwargs}: {e}") from e
     settings = "".join(f", {key} {value}" for key, value in paper.items() if kwargs[key] == value)
     if model.coord_dims not in (None, 2):
         points = random_cloud(args.points, model.coord_dims, channels)
         return model, points, f"{args.points} points{settings}"
-    side = args.img_size or 512
     return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels{settings}"
 
 

@@ -4,8 +4,8 @@ python scripts/predict.py --run RUN cat.jpg dog.png
 python scripts/predict.py --run RUN cat.jpg --mask cat_mask.png --clusters clusters.png
 python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
 python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
-python scripts/predict.py --run RUN_OF_LABELS photos/ street.jpg --out labels/ --confidence
-python scripts/predict.py --run RUN_OF_LABELS_ON_CLOUDS scans/ --out labels/ --votes 3
+python scripts/predict.py --run SEGMENTER_RUN photos/ street.jpg --out labels/ --confidence
+python scripts/predict.py --run SEGMENTER_RUN_ON_CLOUDS scans/ --out labels/ --votes 3
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
 Of a folder, every image and cloud below it is predicted. A file that cannot be used is named on stderr and the others

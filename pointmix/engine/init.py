@@ -17,7 +17,7 @@ from pointmix.engine.checkpoint import read_weights
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
-BACKBONES = ("backbone.body.", "backbone.")  # of segmenters; a network of timm is the body
+BACKBONES = ("backbone.body.model.", "backbone.body.", "backbone.")  # of segmenters; a network of timm is the body
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or nothing in it fits; one line. The network is then unchanged.
     """
-    file, weights = _read(Path(path))
     own = model.state_dict()
+    file, weights = _read(Path(path), own.keys())
     places: dict[str, str] = {}
     found: dict[str, Tensor] = {}
     other_shape = set()
@@ -101,21 +101,26 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
     return Taken(file, (sizes[0], sizes[1]), places, other_shape - places.keys())
 
 
-def _read(path: Path) -> tuple[Path, dict[str, Tensor]]:
-    """The tensors of a file under our names."""
+def _read(path: Path, ours: Collection[str]) -> tuple[Path, dict[str, Tensor]]:
+    """The tensors of a file under our names.
+
+    Args:
+        ours: the names of the network's tensors.
+    """
     if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
         file, weights, metadata = read_weights(path)
         if "task" in metadata:
             return file, weights
-    return path, _renamed(read_tensors(path))
+    return path, _renamed(read_tensors(path), ours)
 
 
-def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the authors' networks under our names; others keep theirs."""
+def _renamed(tensors: dict[str, Tensor], ours: Collection[str]) -> dict[str, Tensor]:
+    """Tensors of the authors' networks under our names; others, and those that have a place as they are, keep theirs:
+    networks of timm have a patch_embed.proj, too."""
     found: dict[str, Tensor] = {}
     parts: dict[str, dict[int, Tensor]] = {}
     for key, value in tensors.items():
-        name, part = reference_name(key)
+        name, part = (key, None) if _places(key, tensors, ours) else reference_name(key)
         if part is None:
             found[name] = value
             continue
@@ -131,7 +136,8 @@ def _places(name: str, theirs: Collection[str], ours: Collection[str]) -> list[s
     Args:
         theirs, ours: the names of all tensors of the file, and of the network.
     """
-    names = [name, *(f"{prefix}{name}" for prefix in BACKBONES)]
+    flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)  # timm's name in a network of features: stages.0. is stages_0.
+    names = [name, *(f"{prefix}{name}" for prefix in BACKBONES), f"backbone.body.{flat}"]
     names += [name.removeprefix(prefix) for prefix in BACKBONES if name.startswith(prefix)]
     if re.match(r"norm\.\D", name):
         names.append(f"backbone.norm.{_last_norm(ours)}.{name.removeprefix('norm.')}")

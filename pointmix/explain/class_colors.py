@@ -88,6 +88,7 @@ def add_legend(
 
     Args:
         more: other entries, name and color.
+
     Returns:
         Number of its lines.
     """

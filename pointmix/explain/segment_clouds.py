@@ -43,6 +43,7 @@ def draw_cloud_predictions(
         palette: K colors, 0 to 255; None for default colors.
         up: the up axis: x, -x, y, -y, z or -z.
         names: of the clouds.
+
     Raises:
         ValueError: there is no cloud, sizes differ, or the up axis is unknown.
     """

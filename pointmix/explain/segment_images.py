@@ -38,6 +38,7 @@ def draw_image_predictions(
         classes: K names.
         palette: K colors, 0 to 255; None for default colors.
         names: of the images.
+
     Raises:
         ValueError: there is no image, or sizes differ.
     """

@@ -34,7 +34,8 @@ def coarse_cells(
     """
     coarse = -(-size // stride)  # (B, 2)
     cells = cell_count(coarse)
-    whole = math.lcm(*range(1, stride + 1)) ** 2 if keep_cells == "area" else 0  # fill ratios as exact integers
+    factors = list(range(1, stride + 1))  # a list: torch.compile passes the ends of an unpacked range alone
+    whole = math.lcm(*factors) ** 2 if keep_cells == "area" else 0  # fill ratios as exact integers
     if cells <= TABLE * len(cell) and (fast := choose("coarse_cells", cell)):
         return fast(cell, ptr, size, stride, whole)
     batch = ptr_to_batch(ptr, len(cell))

@@ -119,7 +119,8 @@ class IndexLift:
         return y
 
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
-        places = [slice(low, min(low + points, len(self.index))) for low in range(0, len(self.index), max(points, 1))]
+        total, step = len(self.index), max(points, 1)
+        places = [slice(low, min(low + step, total)) for low in range(0, total, step)]
         return [(place, IndexLift(self.index[place], self.weight[place])) for place in places]
 
 

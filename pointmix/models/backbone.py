@@ -90,7 +90,7 @@ class PointBackbone(ClassifierBase):
         windows_per_side: Sequence[int],
         centers_per_side: Sequence[int],
         stage_options: Callable[[int], StageOptions] = lambda stage: StageOptions(),
-        stem: tuple[int, int, int] = (4, 4, 0),
+        stem: Sequence[int] = (4, 4, 0),
         reducer: ReducerFactory = Reducer,
         coords: bool = True,
         coord_dims: int = 2,

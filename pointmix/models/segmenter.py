@@ -53,6 +53,7 @@ class TimmPyramid(nn.Module):
     def __init__(self, name: str, *, in_chans: int, **kwargs: Any) -> None:
         super().__init__()
         self.body: Any = timm.create_model(name, features_only=True, in_chans=in_chans, **kwargs)
+        self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"  # as of Swin
         info: Any = self.body.feature_info
         strides, channels = info.reduction(), info.channels()
         self.taken = [i for i, stride in enumerate(strides) if stride >= FIRST_STRIDE]
@@ -79,7 +80,8 @@ class TimmPyramid(nn.Module):
         maps, stages = self.body(image), []
         for i, info in zip(self.taken, self.feature_info, strict=True):
             height, width = self._size(x.layout, info["reduction"])
-            stages.append(PointSet.from_batch(maps[i][:, :, :height, :width]))
+            y = maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i]  # (B, C, H', W')
+            stages.append(PointSet.from_batch(y[:, :, :height, :width]))
         return stages
 
     def _size(self, grid: Grid, stride: int) -> tuple[int, int]:
@@ -223,7 +225,8 @@ def create_segmenter(
         **kwargs: arguments of the backbone, such as `centers_per_side`.
 
     Raises:
-        ValueError: if there is no such model, it does not take these arguments, or gives no maps of strides 4, 8 ...
+        ValueError: there is no such model, a setting is out of range, or its maps are not of strides 4, 8, and so on.
+        TypeError: the backbone does not take one of the arguments.
     """
     coord_dims, coord_mode = None, "inclusive"
     backbone: Any

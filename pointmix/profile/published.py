@@ -53,7 +53,7 @@ PUBLISHED = {
 _COC = dict(centers_per_side=(2, 2, 2, 2))  # "/4"; /25 and /49 have 5 and 7 a side and the same parameters
 _FEC = dict(centers_per_side=(10, 10, 5, 5))
 _HCFORMER = dict(pad="always")
-SEGMENTERS = {  # with Semantic FPN; the authors' code gives 31.51 Mi for coc_medium, and no choice gives 25.2
+SEGMENTERS = {  # with Semantic FPN; coc_medium has 31.51 Mi in the authors' code, and 25.2 could not be reproduced
     "coc_small": Published("17.6", MI, "33.5", GI, "linear", _COC),
     "coc_medium": Published("25.2", MI, "48.6", GI, "linear", _COC),
     "fec_small": Published("9.1", MI, "25.3", GI, "linear", _FEC),

@@ -144,8 +144,9 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         known = [field.name for field in dataclasses.fields(kind)]
         if unknown := sorted(set(info["data"]) - set(known)):
             raise ValueError(f"{path}: unknown data setting {unknown[0]!r}; expected one of {', '.join(known)}")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in info["data"].items()}
         try:
-            return kind(**info["data"])
+            return kind(**values)  # JSON has lists for tuples
         except ValueError:
             raise
         except Exception as e:  # values of any type may be there

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import timm
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -103,13 +104,23 @@ def test_clouds_take_from_images_what_does_not_depend_on_coordinates(tmp_path):
     assert equal(model.state_dict(), "backbone.stages.1.reducer.weight", given.state_dict(), "stages.1.reducer.weight")
 
 
-def test_a_network_of_timm(tmp_path):
-    given = create_model("resnet18", num_classes=4)
+@pytest.mark.parametrize(
+    "name, pairs",
+    [
+        ("resnet18", {"layer4.1.bn2.running_var": "layer4.1.bn2.running_var"}),
+        ("convnext_atto", {"stages.3.blocks.1.mlp.fc1.weight": "stages_3.blocks.1.mlp.fc1.weight"}),
+        ("mvitv2_tiny", {"stages.3.blocks.0.norm1.weight": "model.stages.3.blocks.0.norm1.weight"}),
+    ],
+)
+def test_a_network_of_timm(tmp_path, name, pairs):
+    given = timm.create_model(name, num_classes=4)
     save_file(given.state_dict(), tmp_path / "timm.safetensors")
-    model = create_segmenter("resnet18", 3, neck_dim=8, decoder_dim=8)
-    start_from(model, tmp_path / "timm.safetensors", name="resnet18")
-    for key in ("conv1.weight", "layer4.1.bn2.running_var"):
-        assert equal(model.state_dict(), f"backbone.body.{key}", given.state_dict(), key)
+    model = create_segmenter(name, 3, neck_dim=8, decoder_dim=8)
+    taken = start_from(model, tmp_path / "timm.safetensors", name=name)
+    for key, place in pairs.items():
+        assert equal(model.state_dict(), f"backbone.body.{place}", given.state_dict(), key)
+    body = {place for place in model.state_dict() if place.startswith("backbone.body.")}
+    assert body <= set(taken.places.values())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

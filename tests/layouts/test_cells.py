@@ -166,3 +166,15 @@ def test_traces_hold_tensors_alone():
     cell, ptr, size = lattices(0.5)
     trace = torch.fx.experimental.proxy_tensor.make_fx(lambda c: cells.window_order(c, ptr, size, 2, 2)[0])(cell)
     assert torch.equal(trace(cell), cells.window_order(cell, ptr, size, 2, 2)[0])
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_compiled_it_keeps_the_same_cells(stride):
+    torch.compiler.reset()
+    args = lattices(0.5)
+    with use_backend("torch"):
+        expected = cells.coarse_cells(*args, stride, keep_cells="area")
+        found = torch.compile(cells.coarse_cells, backend="eager")(*args, stride, keep_cells="area")
+    torch.compiler.reset()
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)

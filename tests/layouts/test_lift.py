@@ -45,7 +45,7 @@ def test_a_full_grid_is_interpolated_in_both_layouts(size, stride, mode):
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize("points", [1, 7, 20, 117, 250, 1000])
+@pytest.mark.parametrize("points", [0, 1, 7, 20, 117, 250, 1000])
 def test_parts_are_the_whole(points, mode):
     grid = PointSet.from_images(torch.randn(3, 2, 13, 9, **F64))
     cloud = PointSet.from_points(torch.rand(50, 3, **F64), torch.rand(50, 2, **F64))

@@ -73,7 +73,7 @@ def test_published_digits_of_segmenters(name):
     known = SEGMENTERS[name]
     with torch.device("meta"):
         model = pointmix.create_segmenter(name, 150, **known.kwargs)
-    if name == "coc_medium":  # printed as 25.2, which no choice of layers gives
+    if name == "coc_medium":  # printed as 25.2, which could not be reproduced
         assert f"{parameters(model) / known.per:.2f}" == "31.51"
     else:
         assert f"{parameters(model) / known.per:.1f}" == known.parameters

@@ -46,6 +46,8 @@ def test_segmenters_beside_the_published_figures(main, capsys):
     assert title == "fec_small on 512 x 512 pixels, 150 classes" and len(rows["parameters"]) == 3
     title, rows = told(main, capsys, "resnet18", "--task=segment", "--img-size=64", "--num-classes=7")
     assert title == "resnet18 on 64 x 64 pixels, 7 classes" and rows["maps 1"][0] == "16 x 16"
+    title, rows = told(main, capsys, "swin_tiny_patch4_window7_224", "--task=segment", "--img-size=64")
+    assert title == "swin_tiny_patch4_window7_224 on 64 x 64 pixels, 150 classes" and rows["maps 4"][0] == "2 x 2"
     title, _ = told(main, capsys, "coc_tiny", "--task=segment", "--in-chans=0", "--kwargs.coord_dims=3", "--points=800")
     assert title == "coc_tiny on 800 points, 150 classes"
 
@@ -88,6 +90,7 @@ def test_a_column_for_centers_over_all_windows(main, capsys):
         (["coc_huge"], "no model 'coc_huge'"),
         (["coc_huge", "--task=segment"], "no model 'coc_huge'"),
         (["deit_tiny_patch16_224", "--task=segment"], "needs strides 4, 8"),
+        (["coc_tiny", "--task=segment", "--num-classes=0"], "num_classes must be at least 1, got 0"),
         (["coc_tiny", "--task=detect"], "task"),
         (["coc_tiny", '--kwargs={"nonsense": 1}'], "nonsense"),
         (["coc_tiny", "--kwargs=3"], "kwargs"),

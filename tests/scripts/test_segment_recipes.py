@@ -100,7 +100,9 @@ def test_every_row_of_the_papers_is_one_command(path, flags, size_in_mi, request
         assert [stage.centers_per_side for stage in network(cfg).backbone.stages] == [2] * 4  # the default
     else:
         assert cfg.model.kwargs.get("centers_per_side") == centers[family]
+    assert cfg.model.kwargs.get("pad") == ("always" if family == "hcformer" else None)  # as SEGMENTERS have it
     optim, data = cfg.optim, resolve(cfg.data)
+    assert optim.decay_all  # their AdamW has no paramwise_cfg
     lr = 2e-4 if family == "hcformer" else 1e-4
     assert (optim.opt, optim.scaled_lr(16), optim.weight_decay, optim.betas) == ("adamw", lr, 1e-4, None)
     assert (optim.sched, optim.power, optim.min_lr, optim.warmup_epochs, optim.clip_grad) == ("poly", 0.9, 0, 0, None)

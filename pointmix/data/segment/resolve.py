@@ -40,7 +40,7 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
     Raises:
         ValueError: naming the setting, its value and what was expected.
     """
-    cfg, entry = _as_given(cfg), SEGMENT_SOURCES.find(cfg.source)
+    entry = SEGMENT_SOURCES.find(cfg.source)
     _refuse_others(cfg, entry.kind)
     entry.check(_without_defaults(cfg, entry.defaults))
     defaults = {"repeat": 1, **DEFAULTS[entry.kind], **entry.defaults}
@@ -70,21 +70,6 @@ def is_sparse(cfg: SegmentDataConfig) -> bool:
     """Whether pixels of the images of these settings are left out."""
     keep = cfg.keep_ratio
     return (keep if isinstance(keep, int | float) else min(keep)) < 1 or cfg.rgbd == "lattice"
-
-
-def _as_given(cfg: SegmentDataConfig) -> SegmentDataConfig:
-    """The settings as they were before JSON turned tuples into lists and the labels of a map into texts."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(cfg):
-        value = getattr(cfg, field.name)
-        if isinstance(value, list):
-            changes[field.name] = tuple(value)
-    if cfg.label_map is not None:
-        try:
-            changes["label_map"] = {int(label): value for label, value in cfg.label_map.items()}
-        except (TypeError, ValueError, AttributeError) as e:
-            raise ValueError(f"data.label_map {cfg.label_map!r}: expected a class for each label") from e
-    return dataclasses.replace(cfg, **changes)
 
 
 def _without_defaults(cfg: SegmentDataConfig, defaults: Mapping[str, object]) -> SegmentDataConfig:
@@ -124,6 +109,8 @@ def _check_label_map(cfg: SegmentDataConfig) -> None:
         return
     if cfg.reduce_zero_label:
         raise ValueError("data.label_map with data.reduce_zero_label: expected one of the two")
+    if not isinstance(cfg.label_map, Mapping) or any(type(label) is not int for label in cfg.label_map):
+        raise ValueError(f"data.label_map {cfg.label_map!r}: expected a class for each label")
     most = None if cfg.classes is None else len(cfg.classes) - 1
     for label, value in cfg.label_map.items():
         is_class = isinstance(value, int) and not isinstance(value, bool) and value >= IGNORE

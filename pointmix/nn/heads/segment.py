@@ -175,7 +175,7 @@ class SemanticFPN(nn.Module):
             raise ValueError(f"the network has {self.categories} categories, and {given}")
         if category is None:
             return
-        if category.shape != (points.num_sets,) or category.is_floating_point():
+        if category.shape != (points.num_sets,) or category.dtype not in (torch.int64, torch.int32):
             raise ValueError(
                 f"category must hold an integer for each of {points.num_sets} sets, got {tuple(category.shape)} "
                 f"{category.dtype}"

@@ -98,8 +98,8 @@ class SegmentPredictor:
             return self.infer.labels(self.model, points)
         number, parts = self.parts
         scores = self.infer(self.model, points, torch.tensor([number], device=points.feat.device))[:, parts]
-        best = scores.max(1)
-        return Labels(torch.tensor(parts, device=scores.device)[best.indices], best.values / scores.sum(1))
+        best, total = scores.max(1), scores.sum(1).clamp(min=torch.finfo(scores.dtype).tiny)  # all may round to 0
+        return Labels(torch.tensor(parts, device=scores.device)[best.indices], best.values / total)
 
     def _write(self, path: str, found: files.Input, label: Int[Tensor, "N"], confidence: Tensor) -> None:
         if found.image is None:

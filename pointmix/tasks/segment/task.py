@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,10 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         check_key(info, "data", bool(info["data"]), "the settings of the data it was trained on")
 
     def data_config(self, info: Info) -> SegmentDataConfig:
-        return resolve(super().data_config(info))
+        data = dict(info["data"])
+        if isinstance(labels := data.get("label_map"), dict):  # JSON has texts for numbers
+            data["label_map"] = {int(k) if re.fullmatch(r"-?\d{1,18}", str(k)) else k: v for k, v in labels.items()}
+        return resolve(super().data_config(info | {"data": data}))
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         if command == "evaluate":

@@ -126,6 +126,7 @@ def test_categories_and_context_reach_every_point_of_their_set_only():
         (0, torch.tensor([0, 1]), "has 0 categories, and some were given"),
         (3, torch.tensor([0]), r"an integer for each of 2 sets, got \(1,\)"),
         (3, torch.tensor([0.0, 1.0]), "an integer for each of 2 sets"),
+        (3, torch.tensor([True, False]), "an integer for each of 2 sets"),
         (3, torch.tensor([0, 3]), r"from 0 to 2, got \[0, 3\]"),
         (3, torch.tensor([-1, 0]), "from 0 to 2"),
     ],

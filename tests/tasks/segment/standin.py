@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -9,33 +11,42 @@ from pointmix import PointSet
 from pointmix.ops.segments import segment_mean
 
 
-class Upsample:
-    """The lift of the stand-in: every value is kept."""
+@dataclass(frozen=True)
+class Repeat:
+    """The lift of the stand-in: fine point i has the features of coarse point i // every."""
 
-    def __init__(self, points: slice) -> None:
-        self.points = points
+    start: int
+    stop: int
+    every: int = 1
+    rows: int | None = None
+
+    @property
+    def num_points(self):
+        return self.stop - self.start
 
     def __call__(self, feat):
-        return feat[self.points]
+        return feat[torch.arange(self.start, self.stop) // self.every]
 
     def split(self, rows):
-        ends = range(self.points.start, self.points.stop, rows)
-        parts = [slice(start, min(start + rows, self.points.stop)) for start in ends]
-        return [(part, Upsample(part)) for part in parts]
+        rows = self.rows or rows
+        starts = range(self.start, self.stop, rows)
+        ends = [min(start + rows, self.stop) for start in starts]
+        return [(slice(a, b), Repeat(a, b, self.every)) for a, b in zip(starts, ends, strict=True)]
 
 
 class StandIn(nn.Module):
     """Logits that are a linear map of features and positions, plus `context` times the mean features of the set.
 
     Args:
-        rows: parts have this many points, whatever is asked for.
+        rows: parts of the lift have this many points, whatever is asked for.
         categories: logits 0 are raised by the category of the set.
+        every: one in so many points is coarse; sets hold a multiple of this many.
     """
 
-    def __init__(self, in_chans=3, num_classes=4, *, dims=2, context=0.0, place=0.0, rows=None, categories=0):
+    def __init__(self, in_chans=3, num_classes=4, *, dims=2, context=0.0, place=0.0, rows=None, categories=0, every=1):
         super().__init__()
         self.in_chans, self.num_classes, self.coord_dims = in_chans, num_classes, dims
-        self.context, self.place, self.rows, self.categories = context, place, rows, categories
+        self.context, self.place, self.rows, self.categories, self.every = context, place, rows, categories, every
         generator = torch.Generator().manual_seed(7)
         self.weight = nn.Parameter(torch.randn(num_classes, in_chans, generator=generator))
         self.where = nn.Parameter(torch.randn(num_classes, dims, generator=generator))
@@ -44,14 +55,14 @@ class StandIn(nn.Module):
     def forward(self, x, category=None, lift=True):
         points = x if isinstance(x, PointSet) else PointSet.from_batch(x)
         self.calls.append(points)
-        mean = segment_mean(points.feat, points.batch, points.num_sets)[points.batch]
-        feat = points.feat + self.context * mean
-        logits = feat @ self.weight.T + self.place * points.pos.to(feat.dtype) @ self.where.T
+        up = Repeat(0, len(points.feat), self.every, self.rows)
+        chosen = slice(None, None, self.every)
+        pos, feat, batch = points.pos[chosen], points.feat[chosen], points.batch[chosen]
+        feat = feat + self.context * segment_mean(feat, batch, points.num_sets)[batch]
+        logits = feat @ self.weight.T + self.place * pos.to(feat.dtype) @ self.where.T
         if self.categories:
-            logits[:, 0] += category[points.batch]
+            logits[:, 0] += category[batch]
         if not lift:
-            full = Upsample(slice(0, len(logits)))
-            if self.rows is not None:
-                full.split = lambda rows: Upsample.split(full, self.rows)
-            return points.with_feat(logits), full
+            return PointSet(pos, logits, points.ptr // self.every), up
+        logits = up(logits)
         return points.with_feat(logits).to_image() if isinstance(x, torch.Tensor) else logits

@@ -9,7 +9,7 @@ from pointmix import PointSet
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.tasks.segment.inference.images import ImageInfer
 from pointmix.tasks.segment.metrics import PartMetric, SegmentationMetric, from_confusion, object_ious
-from tests.tasks.segment.net import Net
+from tests.tasks.segment.standin import StandIn
 
 NO_MODEL = nn.Identity()
 
@@ -95,7 +95,7 @@ def test_processes_are_added_up():
 
 
 def test_of_a_network_by_an_inference():
-    model, points = Net(), PointSet.from_images(torch.rand(2, 3, 6, 8))
+    model, points = StandIn(num_classes=3, every=4), PointSet.from_images(torch.rand(2, 3, 6, 8))
     coarse, lift = model(points, lift=False)
     labels = lift(coarse.feat).argmax(1)
     assert len(labels.unique()) > 1

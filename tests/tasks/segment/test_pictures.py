@@ -12,7 +12,7 @@ from pointmix.data.segment.splits import build_segments_test
 from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.pictures import color_image, draw_predictions, label_map
 from tests.data.segment import toy
-from tests.tasks.segment.net import Net
+from tests.tasks.segment.standin import StandIn
 
 CFG = resolve(SegmentDataConfig(source="toy_images", mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.3)))
 
@@ -46,8 +46,8 @@ def test_a_picture_is_drawn(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(type(source), "read", _damaged(type(source).read))
     info = {"classes": list(toy.CLASSES), "palette": None, "categories": None}
     is_cloud = settings["source"] == "toy_clouds"
-    model = Net(1 if is_cloud else 3, 3, 3 if is_cloud else 2).eval()
-    draw_predictions(tmp_path / "p.png", _without_category(model), choose_infer(cfg), test, cfg, info)
+    model = StandIn(1 if is_cloud else 3, 3, dims=3 if is_cloud else 2)
+    draw_predictions(tmp_path / "p.png", model, choose_infer(cfg), test, cfg, info)
     assert min(Image.open(tmp_path / "p.png").size) > 200
 
 
@@ -58,9 +58,3 @@ def _damaged(read):
         return read(self, index)
 
     return reading
-
-
-def _without_category(model):
-    forward = model.forward
-    model.forward = lambda points, category=None, lift=True: forward(points, None, lift)
-    return model

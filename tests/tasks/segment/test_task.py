@@ -176,11 +176,14 @@ def test_metadata_of_any_file_is_checked(change, message):
     assert "\n" not in str(e.value)
 
 
-def test_data_settings_are_read_back_from_json(config):
-    cfg = config(data={"label_map": {3: 0, 7: 1, 9: 2}})
+@pytest.mark.parametrize("source", ["toy_images", "toy_clouds"])
+def test_data_settings_are_read_back_from_json(config, source):
+    cfg = config(source, data={"label_map": {3: 0, 7: 1, 9: 2}})
     run = build_run(cfg, None, build_accelerator(cfg))
     info = json.loads(json.dumps(run.info))
     assert TASK.data_config(info) == run.splits.config and TASK.data_config(info).label_map[7] == 1
+    with pytest.raises(ValueError, match="expected a class for each label"):
+        TASK.data_config(info | {"data": info["data"] | {"label_map": {"one": 1}}})
     with pytest.raises(ValueError, match="unknown data setting 'nothing'"):
         TASK.data_config(info | {"data": {"nothing": 1}})
 
