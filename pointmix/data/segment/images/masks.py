@@ -126,6 +126,10 @@ def mask_reader(
         table, rule = _ranges(label_starts, num_classes), "no label reaches data.label_starts"
     else:
         first = int(bool(reduce_zero_label))
+        if ignore_index is None and first + num_classes > ignored:
+            raise ValueError(
+                f"label {ignored} is one of {num_classes} classes, and ignored by default; set data.ignore_index"
+            )
         table = np.full(VALUES, UNKNOWN)
         table[first : first + num_classes] = np.arange(num_classes)
         table[:first] = IGNORE
