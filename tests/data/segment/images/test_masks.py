@@ -41,7 +41,7 @@ def test_more_classes_than_a_byte_counts(tmp_path):
     path = write_mask(tmp_path / "m.png", values)
     assert (read(path, classes=500, ignore_index=65535) == values).all()
     for settings in ({"classes": 256}, {"classes": 255, "reduce_zero_label": True}):
-        with pytest.raises(ValueError, match="label 255 is one of 25. classes .* set data.ignore_index"):
+        with pytest.raises(ValueError, match="label 255 is one of 25[56] classes, .* set data.ignore_index"):
             read(path, **settings)
 
 
