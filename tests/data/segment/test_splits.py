@@ -228,6 +228,17 @@ def test_workers_read_the_same():
     assert read(data.train) == read(other.train)
 
 
+def test_scales_of_features_follow_from_what_is_trained_on(monkeypatch):
+    monkeypatch.undo()
+    data = build("toy_clouds", val_fraction=0.5, min_points=1)
+    source = toy.ToyClouds(data.config, "train")
+    trained, every = (
+        np.concatenate([source.read(int(i)).features["value"] for i in indices])
+        for indices in (data.train.samples.indices, range(10))
+    )
+    assert data.config.feature_scale == {"value": pytest.approx(trained.std())} and trained.std() != every.std()
+
+
 def test_depth_images_as_clouds(monkeypatch):
     labels = np.array([[0, 1], [2, -1]])
 
