@@ -118,7 +118,7 @@ def fill_feature_scale(cfg: Settings, source: Clouds, indices: Int[np.ndarray, "
     return dataclasses.replace(cfg, feature_scale=scale)
 
 
-def _scale(name: str, values: list[Shaped[np.ndarray, " M"]]) -> float:
+def _scale(name: str, values: list[Shaped[np.ndarray, "..."]]) -> float:
     """The scale of a feature with these values, an array a cloud."""
     if name == "normal":
         return 1.0

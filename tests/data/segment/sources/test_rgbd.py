@@ -90,6 +90,11 @@ def test_bad_files(root):
     Image.fromarray(DEPTH.T.copy()).save(root / "learn/00_depth.png")
     with pytest.raises(BadMask, match="00_depth.png is 8x6, its image is 6x8"):
         read()
+    (root / "learn/00_depth.png").unlink()
+    np.save(root / "learn/00_depth.npy", DEPTH > 0)
+    with pytest.raises(UnreadableSample, match="cannot use depth .*00_depth.npy: .*integers or floats, got bool"):
+        read()
+    (root / "learn/00_depth.npy").unlink()
     write_image(root / "learn/00_depth.png")
     with pytest.raises(UnreadableSample, match="00_depth.png: expected a depth image of one channel"):
         read()
