@@ -12,6 +12,7 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import MaskReader, mask_reader
 from pointmix.data.segment.images.palettes import read_palette
 from pointmix.data.segment.sample import LabeledImage
+from pointmix.data.segment.settings import check_class_names
 from pointmix.data.segment.source import Color
 from pointmix.data.splits import shortened
 from pointmix.io.formats.pillow import open_image
@@ -88,10 +89,7 @@ def label_rules(
     if not names:
         what = "data.classes is empty" if config.classes is not None else "the class names are not known"
         raise ValueError(f"{what}; expected a file classes.txt in data.root with a name a line, or --data.classes")
-    if "" in names:
-        raise ValueError(f"class {names.index('')} has an empty name, expected a name for each class")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"class {shortened(twice)} is named twice, expected different names")
+    check_class_names(names)
     relabeled = config.label_map is not None or config.label_starts is not None
     if classes and tuple(classes) != names and sorted(classes) == sorted(names) and not relabeled:
         raise ValueError(

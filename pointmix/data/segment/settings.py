@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pointmix.data.segment.clouds.labels import LabelRule
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sample import ignored_label
+from pointmix.data.splits import shortened
 
 LABELS = (  # settings for files whose labels mean anything
     *("classes", "label_map", "reduce_zero_label", "ignore_index"),
@@ -17,6 +20,14 @@ def check_root(config: SegmentDataConfig) -> None:
     """Raise ValueError if data.root is not set."""
     if not config.root:
         raise ValueError(f"data.root is not set; expected the folder of {config.source}")
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Raise ValueError for names that are empty or occur twice."""
+    if "" in names:
+        raise ValueError(f"class {list(names).index('')} has an empty name, expected a name for each class")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"class {shortened(twice)} is named twice, expected different names")
 
 
 def check_own_labels(config: SegmentDataConfig) -> None:

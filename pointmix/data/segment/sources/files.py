@@ -12,7 +12,7 @@ from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.clouds.labeled import LabeledClouds
 from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.settings import check_root, check_unused, label_rule
+from pointmix.data.segment.settings import check_class_names, check_root, check_unused, label_rule
 from pointmix.data.segment.source import register_segment_source
 from pointmix.io.registry import CLOUD_READERS
 
@@ -67,6 +67,7 @@ def _check(config: SegmentDataConfig) -> None:
     check_unused(config, "test_area")
     if not config.classes:
         raise ValueError("data.classes is not set; expected the names of the classes in the order of their labels")
+    check_class_names(config.classes)
     label_rule(config, len(config.classes))
 
 

@@ -107,6 +107,8 @@ def test_no_validation_split(root):
         ({"root": None}, "train", "data.root is not set; expected the folder of files"),
         ({"classes": None}, "train", "data.classes is not set"),
         ({"classes": ()}, "train", "data.classes is not set; expected the names of the classes"),
+        ({"classes": ("a", "", "c")}, "train", "class 1 has an empty name"),
+        ({"classes": ("a", "b", "a")}, "train", "class a is named twice"),
         ({"label_map": {1: 3}}, "train", "data.label_map 1: 3; expected a class from 0 to 2 or -1"),
         ({"test_area": 2}, "train", "data.test_area is set, but data.source is files, which does not use it"),
     ],
