@@ -195,7 +195,10 @@ def test_a_cache_reads_every_sample_once():
             repeated.read(11)
     assert source.reads == 3
     data = build(val_fraction=0.5, cache=True, repeat=2)
+    source = data.train.samples.source.source.source  # below the repetitions and the cache
+    reads = source.reads
     assert len(list(data.train)) == 5 and len(list(data.val)) == 5
+    assert source.reads == reads == 10
 
 
 def test_what_a_source_lacks(monkeypatch):

@@ -203,6 +203,7 @@ def test_the_form_with_the_name_first(tmp_path):
     ("text", "words"),
     [
         ("1 2 3 a\n1 2 3 b", "line 2: color \\(1, 2, 3\\) occurs twice"),
+        ("1 2 3\n1 2 3 b", "line 2: color .* occurs twice"),
         ("1 2 3 a\n1 2 4 a", "line 2: class 'a' occurs twice"),
         ("1 2 300 a", "line 1"),
         ("1 2 3\n", "names no class"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pointmix.data.dataset import seed_all
-from pointmix.data.segment.images.crops import resized, varied_crop
+from pointmix.data.segment.images.crops import is_varied, resized, varied_crop
 from pointmix.data.segment.images.photometric import PhotometricDistortion
 from pointmix.data.segment.images.transforms import eval_transform, train_transform
 from pointmix.data.segment.join import join_batches
@@ -141,6 +141,22 @@ def test_one_class_does_not_cover_a_crop():
         return np.mean(np.array(shares) >= 0.75)
 
     assert covered(1.0) > 0.6 and covered(0.75) < 0.4
+
+
+def test_ignored_pixels_are_no_class_of_a_crop():
+    one, two = (torch.tensor([-1] * 60 + [1] * 30 + [last] * 10).view(10, 10) for last in (1, 2))
+    assert not is_varied(one, 0.9)
+    assert is_varied(two, 0.8) and not is_varied(two, 0.75)  # 30 of 40 labeled pixels
+
+
+def test_a_lattice_of_one_pixel_is_not_hidden():
+    sample = painted()
+    depth = np.zeros((40, 60), np.float32)
+    depth[3, 4] = 2
+    for seed in range(20):
+        settings = {"rgbd": "lattice", "keep_ratio": 0.1, "mask": "pixels", "crop_size": (40, 60)}
+        batch = transformed(LabeledImage(sample.image, sample.label, depth=depth), seed, eval_transform, **settings)
+        assert batch.labels.tolist() == [sample.label[3, 4]]
 
 
 def test_a_crop_of_ignored_pixels_is_drawn_again():
