@@ -1,7 +1,8 @@
-"""Hidden and system files to skip in data folders, and lists of names in text files."""
+"""Files below data folders without hidden and system files, and lists of names in text files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 
 from pointmix.utils.limits import check_limit, regular_file
@@ -14,6 +15,20 @@ def is_junk(path: str | PurePath) -> bool:
     """Whether any part of a relative path is hidden (begins with a dot) or one of `JUNK`, ignoring case."""
     parts = str(path).replace("\\", "/").split("/")
     return any(part.lower() in JUNK or (part.startswith(".") and part not in (".", "..")) for part in parts)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, sorted, no junk. Links to folders are followed, to each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()  # a link may lead back to a folder that it is in
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        known = (real := os.path.realpath(place)) in seen
+        seen.add(real)
+        subfolders[:] = [] if known else sorted(name for name in subfolders if not is_junk(name))
+        found += (
+            [] if known else [path for name in names if not is_junk(name) and (path := Path(place, name)).is_file()]
+        )
+    return sorted(found)
 
 
 def read_lines(path: str | Path) -> list[str]:

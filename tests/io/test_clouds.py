@@ -195,7 +195,7 @@ def npz(path: Path, **arrays) -> Path:
         (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.array(["a"] * 6)), "feat are <U1, expected numbers"),
         (lambda d: npz(d / "a.npz", pos=XYZ.astype(complex)), "positions are complex128, expected numbers"),
         (lambda d: npz(d / "a.npz", pos=np.ones(3)), r"expected pos as \(N, D\), or \(n, N, D\)"),
-        (lambda d: npz(d / "a.npz", pos=np.array([None, XYZ], dtype=object)), "holds Python objects"),
+        (lambda d: npz(d / "a.npz", pos=np.array([None, XYZ], dtype=object)), "pos holds Python objects"),
         (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.full(6, np.inf)), "the features holds? NaN or infinite"),
         (lambda d: d / "none.ply", "no file .*none.ply"),
         (lambda d: d / "a.obj", "unknown kind of file, expected one of .h5, .hdf5, .las, .laz, .npy, .npz, .ply, .png"),

@@ -25,7 +25,8 @@ class CommonSettings:
     reduce_zero_label: bool | None = None
     """Ignore label 0 of the files and count classes from label 1; null: as the source says, else false."""
     ignore_index: Annotated[int, NATURAL] | None = None
-    """Label of the files that is ignored; null: the source's or 255."""
+    """Label of the files that is ignored, where no label map, label_starts or palette file says it; null: the source's
+    or 255."""
     label_map: dict[int, int] | None = None
     """Label of the files -> class, -1 to ignore it; labels that are not named are ignored. null: labels are classes."""
     val_fraction: Annotated[float, FRACTION_BELOW_1] | None = None

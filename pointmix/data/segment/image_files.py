@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pointmix.data.paths import is_junk, read_lines
+from pointmix.data.paths import files_below, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import MaskReader, mask_reader
 from pointmix.data.segment.images.palettes import read_palette
 from pointmix.data.segment.sample import LabeledImage
+from pointmix.data.segment.settings import check_class_names
 from pointmix.data.segment.source import Color
 from pointmix.data.splits import shortened
 from pointmix.io.formats.pillow import open_image
@@ -88,9 +89,13 @@ def label_rules(
     if not names:
         what = "data.classes is empty" if config.classes is not None else "the class names are not known"
         raise ValueError(f"{what}; expected a file classes.txt in data.root with a name a line, or --data.classes")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"class {shortened(twice)} is named twice, expected different names")
+    check_class_names(names)
     relabeled = config.label_map is not None or config.label_starts is not None
+    if classes and tuple(classes) != names and sorted(classes) == sorted(names) and not relabeled:
+        raise ValueError(
+            f"data.classes has the classes of the data in another order, expected {', '.join(classes)}; to renumber "
+            "classes set data.label_map too"
+        )
     if classes and len(classes) != len(names) and not relabeled:
         raise ValueError(
             f"data.classes has {len(names)} names, the data have {len(classes)} classes; to merge or leave out classes "
@@ -124,11 +129,8 @@ def find_images(folder: Path) -> Mapping[str, Path]:
         ValueError: if two files differ only in their suffix.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not is_image(path) or is_junk(relative) or not path.is_file():
-            continue
-        key = relative.with_suffix("").as_posix()
+    for path in filter(is_image, files_below(folder)):
+        key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise ValueError(f"{found[key]} and {path} differ only in their suffix, expected one of them")
         found[key] = path

@@ -46,16 +46,22 @@ class SegmentDataset(SampleDataset[Raw, SegmentBatch]):
         self.num_classes, self.transform = num_classes, transform
 
     def make(self, raw: Raw, index: int) -> SegmentBatch:
-        check_labels(raw.label, self.num_classes, name=self.source.name(index))
-        return self.transform(raw)
+        name = self.source.name(index)
+        check_labels(raw.label, self.num_classes, name=name)
+        try:
+            return self.transform(raw)
+        except BadMask as error:
+            raise BadMask(f"{name}: {error}") from error
 
 
 def check_labels(label: Int[np.ndarray, "..."], num_classes: int, *, name: str) -> None:
-    """Refuse labels that are neither classes nor `IGNORE`.
+    """Refuse labels that are neither classes nor `IGNORE`, or no integers.
 
     Raises:
         BadMask: naming the file, the value and its place.
     """
+    if label.dtype.kind not in "iu":
+        raise BadMask(f"{name}: labels are {label.dtype}, expected integers")
     if not label.size or (label.min() >= IGNORE and label.max() < num_classes):
         return
     place = tuple(int(i[0]) for i in np.nonzero((label < IGNORE) | (label >= num_classes)))

@@ -42,7 +42,8 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
     """
     entry = SEGMENT_SOURCES.find(cfg.source)
     _refuse_others(cfg, entry.kind)
-    entry.check(_without_defaults(cfg, entry.defaults))
+    given = _without_defaults(cfg, entry.defaults)
+    entry.check(given)
     defaults = {"repeat": 1, **DEFAULTS[entry.kind], **entry.defaults}
     changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
     cfg = dataclasses.replace(cfg, **changes)
@@ -55,6 +56,11 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
     if cfg.classes is not None and not cfg.classes:
         raise ValueError("data.classes is empty, expected the names of the classes in the order of their labels")
     _check_label_map(cfg)
+    for key in ("label_map", "label_starts", "palette_file"):
+        if given.ignore_index is not None and getattr(cfg, key) is not None:
+            raise ValueError(
+                f"data.ignore_index with data.{key}, which says itself what is ignored: expected one of them"
+            )
     for name, scale in (cfg.feature_scale or {}).items():
         POSITIVE.check("data.feature_scale.", **{name: scale})
     return cfg

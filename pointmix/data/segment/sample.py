@@ -16,6 +16,19 @@ from pointmix.pointset import PointSet
 IGNORE = -1  # label of pixels and points that are neither trained on nor counted
 
 
+def ignored_label(given: int | None, num_classes: int, *, first: int) -> int:
+    """The label of files that is ignored: the one of data.ignore_index, else 255.
+
+    Args:
+        first: label of the first class.
+    Raises:
+        ValueError: if none is given and 255 is a class.
+    """
+    if given is None and first + num_classes > 255:
+        raise ValueError(f"label 255 is one of {num_classes} classes, and ignored by default; set data.ignore_index")
+    return 255 if given is None else given
+
+
 @dataclass(frozen=True)
 class LabeledImage:
     """An image with a label for every pixel.

@@ -18,7 +18,7 @@ from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
 from pointmix.data.splits import LoaderSplits, check_same_classes
-from pointmix.io.errors import UnreadableSample
+from pointmix.io.errors import BadMask, UnreadableSample
 
 VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
 
@@ -94,7 +94,7 @@ def build_segments(
         chosen, held_out = np.arange(len(train)), np.arange(len(val))
     if cfg.limit:
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
-    cfg = with_feature_scale(cfg, train)
+    cfg = with_feature_scale(cfg, train, chosen)
     place = {"rank": rank, "world_size": world_size}
     order = EpochBatches(size=len(chosen) * (cfg.repeat or 1), batch_size=batch_size, seed=seed, **place)
 
@@ -128,11 +128,11 @@ def build_segments_test(cfg: SegmentDataConfig) -> tuple[BatchLoader[SegmentBatc
     return segment_loader(cfg, test, np.arange(len(test)), PartBatches(size=len(test), batch_size=1)), test
 
 
-def with_feature_scale(cfg: SegmentDataConfig, train: SegmentSource[Any]) -> SegmentDataConfig:
-    """The configuration with what each feature of a cloud is divided by, from the training data."""
-    if not is_cloud(cfg):
-        return cfg
-    return fill_feature_scale(cfg, train)
+def with_feature_scale(
+    cfg: SegmentDataConfig, train: SegmentSource[Any], chosen: Int[np.ndarray, " n"]
+) -> SegmentDataConfig:
+    """The configuration with what each feature of a cloud is divided by, from the chosen training data."""
+    return fill_feature_scale(cfg, train, chosen) if is_cloud(cfg) else cfg
 
 
 def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) -> Any:
@@ -166,9 +166,12 @@ def first_sample(loader: BatchLoader[SegmentBatch]) -> SegmentBatch:
 
     Raises:
         UnreadableSample: there is none that can be read.
+        BadMask: the first one has labels that do not fit.
     """
     dataset = loader.samples
     item, failed = dataset[0, 0]
+    if fatal := [failure for failure in failed if failure.fatal]:
+        raise BadMask(fatal[0].reason)
     if item is None:
         name, why, _ = failed[-1]
         raise UnreadableSample(f"{len(failed)} {dataset.what} in a row are damaged; {name}: {why}")

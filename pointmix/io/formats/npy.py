@@ -38,7 +38,7 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 def _read_array(file: IO[bytes] | BufferedIOBase, *, left: int, what: str) -> np.ndarray:
     start = file.tell()
-    shape, dtype = _header(file)
+    shape, dtype = _header(file, what)
     asked = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if min(shape, default=0) < 0 or asked > left:
         raise ValueError(f"{what} is cut off: it should have shape {shape} of {dtype}")
@@ -47,7 +47,7 @@ def _read_array(file: IO[bytes] | BufferedIOBase, *, left: int, what: str) -> np
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _header(file: IO[bytes] | BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: IO[bytes] | BufferedIOBase, what: str) -> tuple[tuple[int, ...], np.dtype]:
     version, start = np.lib.format.read_magic(file), file.tell()
     length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
     check_limit("METADATA_BYTES", length, "the header")  # NumPy would read all of it before it complains
@@ -55,7 +55,7 @@ def _header(file: IO[bytes] | BufferedIOBase) -> tuple[tuple[int, ...], np.dtype
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError("holds Python objects, expected numbers")
+        raise ValueError(f"{what} holds Python objects, expected numbers")
     return shape, dtype
 
 

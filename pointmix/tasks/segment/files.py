@@ -14,14 +14,13 @@ from PIL import Image
 from pointmix.data.images.config import filled
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.images.rgbd import as_labeled_cloud
+from pointmix.data.segment.images.rgbd import as_labeled_cloud, read_meters
 from pointmix.data.segment.loaders import transform_of
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.data.segment.sample import LabeledCloud, LabeledImage
 from pointmix.data.segment.source import SEGMENT_SOURCES
-from pointmix.io import is_image, read_depth, read_image, read_mask
+from pointmix.io import is_image, read_image, read_mask
 from pointmix.io.errors import UnreadableSample
-from pointmix.io.rgbd import as_meters
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
 
@@ -127,11 +126,7 @@ class FileReader:
     def _with_depth(self, sample: LabeledImage, path: str) -> LabeledImage:
         file = depth_file(path, self.args.depth)
         scale = self.args.depth_scale or self.cfg.depth_scale or 1000.0
-        depth = as_meters(read_depth(file), scale).numpy()
-        if depth.shape != sample.label.shape:
-            shapes = ["x".join(map(str, shape)) for shape in (depth.shape, sample.label.shape)]
-            raise ValueError(f"depth {file} is {shapes[0]}, {path} is {shapes[1]} (rows x columns)")
-        depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+        depth = read_meters(file, scale, (sample.image.height, sample.image.width))
         given = self.args.intrinsics
         camera = self.cfg.intrinsics if given is None else (given[0], given[1], given[2], given[3])
         return dataclasses.replace(sample, depth=depth, intrinsics=camera)

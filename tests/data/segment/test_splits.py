@@ -25,7 +25,7 @@ def plain_transforms(monkeypatch):
         return toy.flipped_or_not if training else toy.prepared
 
     monkeypatch.setattr(loaders, "transform_of", transform_of)
-    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source: cfg)
+    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source, chosen: cfg)
 
 
 def build(source="toy_images", **settings):
@@ -144,13 +144,33 @@ def test_a_label_beyond_the_classes_ends_the_epoch(monkeypatch):
     data.test.samples.source.labels = {2: 3}
     with pytest.raises(BadMask, match=r"test/2.png: label 3 at pixel row 0, column 1, expected classes 0 to 2 or -1"):
         list(data.test)
+    monkeypatch.setattr(data.test.samples, "transform", _misfit)
+    with pytest.raises(BadMask, match="test/0.png: labels are 1x1"):
+        list(data.test)
+    monkeypatch.undo()
+    first = toy.Toy(data.config, "train")
+    first.labels = dict.fromkeys(range(10), 3)
+    entry = dataclasses.replace(splits.SEGMENT_SOURCES.find("toy_images"), open=lambda config, split: first)
+    monkeypatch.setitem(splits.SEGMENT_SOURCES._entries, "toy_images", entry)
+    with pytest.raises(BadMask, match=r"^train/\d.png: label 3 at pixel row 0"):
+        build()
+
+
+def test_an_ignored_label_is_no_error():
+    data = build(val_fraction=0.0)
     data.test.samples.source.labels = {2: -1}
     assert len(list(data.test)) == 4
+
+
+def _misfit(raw):
+    raise BadMask("labels are 1x1")
 
 
 def test_labels_of_points():
     with pytest.raises(BadMask, match="a.las: label -2 at point 1, expected classes 0 to 4"):
         check_labels(np.array([4, -2, 9]), 5, name="a.las")
+    with pytest.raises(BadMask, match="a.las: labels are float64, expected integers"):
+        check_labels(np.array([0.5]), 5, name="a.las")
     check_labels(np.array([4, -1, 0]), 5, name="a.las")
     check_labels(np.zeros(0, int), 5, name="a.las")
 
@@ -175,7 +195,10 @@ def test_a_cache_reads_every_sample_once():
             repeated.read(11)
     assert source.reads == 3
     data = build(val_fraction=0.5, cache=True, repeat=2)
+    source = data.train.samples.source.source.source  # below the repetitions and the cache
+    reads = source.reads
     assert len(list(data.train)) == 5 and len(list(data.val)) == 5
+    assert source.reads == reads == 10
 
 
 def test_what_a_source_lacks(monkeypatch):
@@ -206,6 +229,17 @@ def test_splits_of_other_classes_are_refused(monkeypatch):
 def test_workers_read_the_same():
     data, other = build(val_fraction=0.0), build(val_fraction=0.0, workers=1)
     assert read(data.train) == read(other.train)
+
+
+def test_scales_of_features_follow_from_what_is_trained_on(monkeypatch):
+    monkeypatch.undo()
+    data = build("toy_clouds", val_fraction=0.5, min_points=1)
+    source = toy.ToyClouds(data.config, "train")
+    trained, every = (
+        np.concatenate([source.read(int(i)).features["value"] for i in indices])
+        for indices in (data.train.samples.indices, range(10))
+    )
+    assert data.config.feature_scale == {"value": pytest.approx(trained.std())} and trained.std() != every.std()
 
 
 def test_depth_images_as_clouds(monkeypatch):

@@ -13,8 +13,8 @@ class CloudSettings:
     """Settings of labeled clouds."""
 
     train_files: tuple[str, ...] | None = None
-    """Source files: patterns of the training files below root, such as 0382*.npz, or names of .txt files there with a
-    path a line; null: everything in the folder train."""
+    """Source files: patterns of the training files below root, such as 0382*.npz, folders there, or names of .txt files
+    there with a path a line; null: the folder train."""
     val_files: tuple[str, ...] | None = None
     """The same for validation; null: the folder val, if there is one."""
     test_files: tuple[str, ...] | None = None

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.data.segment.clouds.config import CloudSettings
+from pointmix.io.errors import UnreadableSample
 from pointmix.layouts.cloud import Cloud
 from pointmix.pointset import PointSet
 
@@ -34,12 +35,13 @@ def cell_keys(pos: Float[Tensor, "N D"], size: float) -> tuple[Int[Tensor, "N"],
     Returns:
         keys, and the stride of each axis.
     Raises:
-        ValueError: if the grid has too many cells to count.
+        UnreadableSample: if the grid has too many cells to count.
     """
     cell = ((pos.double() - pos.double().amin(0)) / size).floor() + 1  # with an empty cell on every side
     extent = cell.amax(0) + 2
     if not extent.prod() < 2**62:
-        raise ValueError(f"cells of {size:g} are too small for points that span {(extent * size).tolist()}")
+        span = ", ".join(f"{side:g}" for side in (extent * size).tolist())
+        raise UnreadableSample(f"cells of {size:g} are too small for points that span {span}")
     sides = extent.long()
     stride = torch.cat([sides[1:].flip(0).cumprod(0).flip(0), sides.new_ones(1)])
     return (cell.long() * stride).sum(1), stride

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -35,6 +35,12 @@ def feature_name(name: str) -> str:
     return OWN_NAMES.get(name.lower(), name)
 
 
+def missing_feature(name: str, has: Iterable[str]) -> UnreadableSample:
+    """The error about a cloud without a feature of this name."""
+    there = ", ".join(has) or "none"
+    return UnreadableSample(f"it has no feature {name} with a row for each point (data.features); it has: {there}")
+
+
 def named_feature(cloud: LabeledCloud, name: str) -> Shaped[np.ndarray, "N C"]:
     """A feature as in the file.
 
@@ -42,8 +48,7 @@ def named_feature(cloud: LabeledCloud, name: str) -> Shaped[np.ndarray, "N C"]:
         UnreadableSample: if the cloud has none of this name, or it is not (N,) or (N, C) numbers.
     """
     if name not in cloud.features:
-        has = ", ".join(cloud.features) or "none"
-        raise UnreadableSample(f"it has no feature {name} (data.features); the features it has: {has}")
+        raise missing_feature(name, cloud.features)
     value, points = cloud.features[name], len(cloud.pos)
     if value.dtype.kind not in "uifb" or value.ndim not in (1, 2) or len(value) != points:
         raise UnreadableSample(f"{name} is {value.shape} {value.dtype}, expected numbers ({points},) or ({points}, C)")
@@ -77,16 +82,18 @@ def feature_channels(cloud: LabeledCloud, names: tuple[str, ...]) -> dict[str, t
     return dict(zip(names, zip(ends[:-1], ends[1:], strict=True), strict=True))
 
 
-def fill_feature_scale(cfg: Settings, source: Clouds) -> Settings:
+def fill_feature_scale(cfg: Settings, source: Clouds, indices: Int[np.ndarray, " n"] | None = None) -> Settings:
     """The same settings with a scale for each feature that has none yet, to be kept with a run.
 
     Colors (rgb): 1 for floats in [0, 1], else 255, or 65535 if a value is above 255. Normals: 1. Others: the standard
     deviation over up to 64 clouds of the training data, or 1 if all values are equal.
 
     Args:
-        source: the training data; clouds that cannot be read are left out.
+        source: clouds; those that cannot be read are left out.
+        indices: (n,) the ones to train on; None: all.
     Raises:
-        ValueError: if a feature is missing in all of them, or a scale is given for a feature that is not used.
+        ValueError: if a feature is missing in all of them, colors are floats to 1 in some clouds only, or a scale is
+            given for a feature that is not used.
     """
     names, given = cfg.features or (), cfg.feature_scale or {}
     if extra := [name for name in given if name not in names]:
@@ -94,25 +101,37 @@ def fill_feature_scale(cfg: Settings, source: Clouds) -> Settings:
     wanted = [name for name in names if name not in given]
     found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     reason = "there is no cloud"
-    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)) if wanted and len(source) else ():
+    indices = np.arange(len(source)) if indices is None else indices
+    chosen = np.unique(np.linspace(0, len(indices) - 1, SAMPLE).astype(int)) if wanted and len(indices) else ()
+    for index in indices[list(chosen)].tolist():
         try:
-            cloud = source.read(int(index))
+            cloud = source.read(index)
             values = [named_feature(cloud, name) for name in wanted]
         except UnreadableSample as error:
-            reason = f"{source.name(int(index))}: {error}"
+            reason = f"{source.name(index)}: {error}"
             continue
         for name, value in zip(wanted, values, strict=True):
             found[name].append(value[np.isfinite(value)])
     if wanted and not found[wanted[0]]:
         raise ValueError(f"data.features {', '.join(wanted)}: no training cloud has them; {reason}")
-    scale = {name: given[name] if name in given else _scale(name, np.concatenate(found[name])) for name in names}
+    scale = {name: given[name] if name in given else _scale(name, found[name]) for name in names}
     return dataclasses.replace(cfg, feature_scale=scale)
 
 
-def _scale(name: str, values: Shaped[np.ndarray, " M"]) -> float:
+def _scale(name: str, values: list[Shaped[np.ndarray, "..."]]) -> float:
+    """The scale of a feature with these values, an array a cloud."""
     if name == "normal":
         return 1.0
-    if name == "rgb":
-        floats, largest = values.dtype.kind == "f", values.max(initial=0)
-        return 1.0 if floats and largest <= 1 + 1e-3 else 255.0 if largest <= 255 else 65535.0
-    return float(values.std(dtype=np.float64)) or 1.0
+    if name != "rgb":
+        return float(np.concatenate(values).std(dtype=np.float64)) or 1.0
+    scales = {_color_scale(value) for value in values if value.any()}
+    if len(scales) > 1 and 1.0 in scales:
+        raise ValueError(
+            "rgb is from 0 to 1 in some clouds and beyond in others, expected one range; see data.features"
+        )
+    return max(scales, default=_color_scale(values[0]))
+
+
+def _color_scale(values: Shaped[np.ndarray, " M"]) -> float:
+    largest = values.max(initial=0)
+    return 1.0 if values.dtype.kind == "f" and largest <= 1 + 1e-3 else 255.0 if largest <= 255 else 65535.0

@@ -58,7 +58,8 @@ class LabelRule:
             what = f"labels are {found.shape} {found.dtype}"
             raise BadMask(f"{where}: {what}, expected a whole number for each of {points} points")
         found = found.reshape(-1)
-        raw = np.where(np.isfinite(found), found, np.iinfo(np.int32).min).astype(np.int64)
+        with np.errstate(invalid="ignore"):  # floats beyond int64 become other numbers, which the next line finds
+            raw = np.where(np.isfinite(found), found, np.iinfo(np.int32).min).astype(np.int64)
         if (wrong := raw != found).any():
             point = int(wrong.argmax())
             raise BadMask(f"{where}: label {found[point]} at point {point}, expected whole numbers")

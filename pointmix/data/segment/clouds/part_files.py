@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,11 @@ class TextFiles:
     def read(self, index: int) -> Found:
         path, category = self.paths[index]
         check_limit("ARRAY_BYTES", regular_file(path).stat().st_size, "it")
-        table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a file without numbers
+            table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+        if not table.size:
+            raise ValueError("it has no point")
         if table.shape[1] != 7:
             raise ValueError(f"lines have {table.shape[1]} numbers, expected x y z nx ny nz label")
         return table[:, :3], {"normal": table[:, 3:6]}, table[:, 6], category

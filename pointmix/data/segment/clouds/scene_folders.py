@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pointmix.data.segment.clouds.features import feature_name
+from pointmix.data.paths import is_junk
+from pointmix.data.segment.clouds.features import feature_name, missing_feature
 from pointmix.data.segment.clouds.files import FoundCloud, as_positions
 from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.npy import read_npy
 from pointmix.utils.messages import one_line
-
-
-class LazyArrays(Mapping[str, np.ndarray]):
-    """Arrays by name, each read when it is looked up."""
-
-    def __init__(self, read: Mapping[str, Callable[[], np.ndarray]]) -> None:
-        self._read = read
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._read[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read)
-
-    def __len__(self) -> int:
-        return len(self._read)
 
 
 def scene_folders(folder: Path, label_files: tuple[str, ...]) -> list[Path]:
@@ -42,7 +25,7 @@ def scene_folders(folder: Path, label_files: tuple[str, ...]) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}, expected {folder}/SCENE/coord.npy")
-    scenes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    scenes = sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
     if not scenes:
         raise FileNotFoundError(f"{folder} has no scenes, expected {folder}/SCENE/coord.npy")
     for scene in scenes:
@@ -54,20 +37,25 @@ def scene_folders(folder: Path, label_files: tuple[str, ...]) -> list[Path]:
     return scenes
 
 
-def read_scene(folder: str | Path, label_files: tuple[str, ...]) -> FoundCloud:
+def read_scene(folder: str | Path, label_files: tuple[str, ...], features: tuple[str, ...] | None = None) -> FoundCloud:
     """The scene in a folder with coord.npy, color.npy, normal.npy and the like (Pointcept's form).
 
     Args:
         label_files: names of files with labels without .npy; the first that is there counts, the others are not read.
+        features: names of the features to read; None: all.
     Raises:
-        UnreadableSample: if the positions or labels cannot be read; on access, if features cannot.
+        UnreadableSample: if the positions, the labels or a feature cannot be read.
     """
     files = {path.stem: path for path in sorted(Path(folder).glob("*.npy"))}
     pos = as_positions(_read_array(files.pop("coord", Path(folder, "coord.npy"))))
     label = next((name for name in label_files if name in files), None)
-    rest = [name for name in files if name not in (*LABEL_NAMES, *label_files, "instance")]
-    features = LazyArrays({feature_name(name): partial(_read_array, files[name]) for name in rest})
-    return FoundCloud(pos, features, None if label is None else _read_array(files[label]))
+    others = (*LABEL_NAMES, *label_files, "instance")
+    there = {feature_name(name): path for name, path in files.items() if name not in others}
+    wanted = tuple(there) if features is None else features
+    if lacking := [name for name in wanted if name not in there]:
+        raise missing_feature(lacking[0], there)
+    arrays = {name: _read_array(there[name]) for name in wanted}
+    return FoundCloud(pos, arrays, None if label is None else _read_array(files[label]))
 
 
 def _read_array(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.clouds.crops import horizontal, normalize_crop, one_per_cell
 from pointmix.data.segment.clouds.features import feature_channels, scaled_features
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, SegmentBatch
-from pointmix.io.errors import UnreadableSample
+from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.pointset import PointSet
 
 TRIES = 10  # crops drawn in search of one with enough points and a label
@@ -145,6 +145,8 @@ def _positions(cloud: LabeledCloud) -> Float[Tensor, "N 3"]:
 
 
 def _labels(cloud: LabeledCloud) -> Int[Tensor, "N"]:
+    if cloud.label.shape != cloud.pos.shape[:1]:
+        raise BadMask(f"labels are {cloud.label.shape}, expected one for each of {len(cloud.pos)} points")
     label = torch.from_numpy(cloud.label.astype(np.int64))
     if not (label != IGNORE).any():
         raise UnreadableSample(f"all {len(label)} points are ignored, none has a label")

@@ -68,7 +68,7 @@ def varied_crop(
         crop = random_crop(size, crop_size, scale)
         if needed is not None and not crop.of(needed).any():
             continue
-        if cat_max_ratio == 1 or _is_varied(crop.of(label), cat_max_ratio):
+        if cat_max_ratio == 1 or is_varied(crop.of(label), cat_max_ratio):
             return crop
     if needed is not None and not crop.of(needed).any():
         pixels = needed.nonzero()
@@ -79,7 +79,8 @@ def varied_crop(
     return crop
 
 
-def _is_varied(label: Tensor, cat_max_ratio: float) -> bool:
+def is_varied(label: Int64[Tensor, "H W"], cat_max_ratio: float) -> bool:
+    """Whether there are two classes, and each covers less than a fraction of the labeled pixels."""
     counts = torch.bincount(label[label >= 0])
     return int((counts > 0).sum()) > 1 and int(counts.max()) < cat_max_ratio * int(counts.sum())
 

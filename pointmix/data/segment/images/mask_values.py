@@ -1,4 +1,4 @@
-"""The values of mask files, exactly as they are stored."""
+"""The values of mask files, as they are stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.io.formats.pillow import open_image
+from pointmix.io.images import upright
 from pointmix.utils.messages import one_line
 
 FACTORS = {"L;2": 85, "L;4": 17}  # Pillow's layouts of 2 and 4 bits a pixel
@@ -16,8 +17,9 @@ LOSSY = ("JPEG", "WEBP")  # formats that change values
 
 
 def read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarray:
-    """The values of a mask file for an image of `size` (rows, columns), exactly as stored: int64 (H, W), the indices of
-    an image with palette; or with `colors` its RGB colors, uint8 (H, W, 3).
+    """The values of a mask file for an image of `size` (rows, columns), turned upright by its EXIF orientation as the
+    image is: int64 (H, W) as stored, indices of an image with palette; or with `colors` its RGB colors, uint8
+    (H, W, 3).
 
     Raises:
         UnreadableSample: if it cannot be decoded.
@@ -26,6 +28,7 @@ def read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarra
     try:
         with open_image(path) as image:
             mode, kind, factor = image.mode, image.format, _factor(image)
+            image = upright(image)
             values = np.array(image.convert("RGB") if colors else image)  # decodes; mode P gives indices
     except UnidentifiedImageError as e:
         raise UnreadableSample(f"mask {path} is not an image in a format that Pillow knows") from e

@@ -19,7 +19,7 @@ from jaxtyping import Int, Int64, Integer, UInt8
 
 from pointmix.data.segment.images.mask_values import read_values
 from pointmix.data.segment.images.palettes import Palette
-from pointmix.data.segment.sample import IGNORE
+from pointmix.data.segment.sample import IGNORE, ignored_label
 from pointmix.io.errors import BadMask, UnreadableSample
 
 VALUES = 1 << 16  # masks have 16 bits at most
@@ -109,7 +109,6 @@ def mask_reader(
     Raises:
         ValueError: if settings contradict each other, or name a class beyond K.
     """
-    ignored = 255 if ignore_index is None else ignore_index
     chosen = {
         "data.palette_file": palette is not None,
         "data.label_map": label_map is not None,
@@ -126,6 +125,7 @@ def mask_reader(
         table, rule = _ranges(label_starts, num_classes), "no label reaches data.label_starts"
     else:
         first = int(bool(reduce_zero_label))
+        ignored = ignored_label(ignore_index, num_classes, first=first)
         table = np.full(VALUES, UNKNOWN)
         table[first : first + num_classes] = np.arange(num_classes)
         table[:first] = IGNORE

@@ -1,12 +1,37 @@
-"""Labeled images with depth as labeled clouds."""
+"""Depth of labeled images, and the labeled clouds that it makes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from jaxtyping import Float32
 
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, LabeledImage
-from pointmix.io.errors import UnreadableSample
-from pointmix.io.rgbd import rgbd_points
+from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.io.image_files import read_depth
+from pointmix.io.rgbd import as_meters, rgbd_points
+from pointmix.utils.messages import one_line
+
+
+def read_meters(path: str | Path, depth_scale: float, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
+    """The depth in a file in meters, 0 where it has none that is finite and above 0.
+
+    Args:
+        depth_scale: units per meter of a file of integers; floats are meters.
+        size: rows and columns of its image.
+    Raises:
+        UnreadableSample: if it is damaged or no depth image.
+        BadMask: if it has another size.
+    """
+    try:
+        meters = as_meters(read_depth(path), depth_scale).numpy()
+    except (ValueError, OSError) as e:
+        raise UnreadableSample(f"cannot use depth {path}: {one_line(e)}") from e
+    if meters.shape != size:
+        shape = "x".join(map(str, meters.shape))
+        raise BadMask(f"depth {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
+    return np.where(np.isfinite(meters) & (meters > 0), meters, 0).astype(np.float32)
 
 
 def as_labeled_cloud(sample: LabeledImage) -> LabeledCloud:

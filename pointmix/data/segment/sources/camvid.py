@@ -52,5 +52,7 @@ def _listed(pairs: list[Pair], path: Path) -> list[Pair]:
         pair = by_name[names[0]]
         if len(names) > 2 or (len(names) == 2 and names[1] != pair[1].name):
             raise ValueError(f"{path}, line {number}: {line[:80]!r}; expected an image and the mask of its name")
+        if pair in listed:
+            raise ValueError(f"{path}, line {number}: {names[0]} occurs twice, expected each image once")
         listed.append(pair)
     return listed

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from glob import glob
 from pathlib import Path
 
-from pointmix.data.paths import is_junk, read_lines
+from pointmix.data.paths import files_below, is_junk, read_lines
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.clouds.labeled import LabeledClouds
 from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.settings import check_root, check_unused, label_rule
+from pointmix.data.segment.settings import check_class_names, check_root, check_unused, label_rule
 from pointmix.data.segment.source import register_segment_source
 from pointmix.io.registry import CLOUD_READERS
 
@@ -21,24 +23,43 @@ def split_paths(config: SegmentDataConfig, split: str) -> list[Path] | None:
     """The files of a split in order of their names; None if it has neither a pattern nor a folder.
 
     Raises:
-        FileNotFoundError: if a pattern or the folder matches no file that has a reader.
+        FileNotFoundError: if a pattern or the folder matches no file that has a reader, or a listed file is missing.
+        ValueError: if a pattern is not one of files below the root.
     """
     root, patterns = Path(config.root or ""), getattr(config, f"{split}_files")
     if patterns is None:
-        patterns = (f"{split}/**/*",) if (root / split).is_dir() else ()
+        patterns = (split,) if (root / split).is_dir() else ()
     if not patterns:
         return None
-    paths: set[Path] = set()
+    paths: dict[str, Path] = {}  # each file once, by whatever name
     for pattern in patterns:
-        if pattern.endswith(".txt"):
-            found = [root / line for line in read_lines(root / pattern)]
-        else:
-            found = [path for path in root.glob(pattern) if not is_junk(str(path.relative_to(root)))]
-            found = [path for path in found if path.suffix.lower() in CLOUD_READERS and path.is_file()]
+        found = _listed(root, root / pattern) if pattern.endswith(".txt") else _matching(root, pattern)
         if not found:
-            raise FileNotFoundError(f"no file {root}/{pattern}, expected {', '.join(CLOUD_READERS)} for {split}")
-        paths.update(found)
-    return sorted(paths)
+            raise FileNotFoundError(f"no file {root / pattern}, expected {', '.join(CLOUD_READERS)} for {split}")
+        paths |= {os.path.realpath(path): path for path in found}
+    return sorted(paths.values())
+
+
+def _listed(root: Path, path: Path) -> list[Path]:
+    """The files that a list names, one a line."""
+    if not (lines := read_lines(path)):
+        raise ValueError(f"{path} is empty, expected a file a line")
+    for number, line in enumerate(lines, start=1):
+        if not (root / line).is_file():
+            raise FileNotFoundError(f"{path}, line {number}: no file {root / line}")
+    return [root / line for line in lines]
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """The clouds that a pattern matches, or those in a folder and its subfolders."""
+    if not pattern or Path(pattern).is_absolute():
+        raise ValueError(f"data.root {root}: pattern {pattern!r}, expected one of files below this folder")
+    if (root / pattern).is_dir():
+        found = files_below(root / pattern)
+    else:
+        names = glob(pattern, root_dir=root, recursive=True)
+        found = [root / name for name in names if not is_junk(name) and (root / name).is_file()]
+    return [path for path in found if path.suffix.lower() in CLOUD_READERS]
 
 
 def _check(config: SegmentDataConfig) -> None:
@@ -46,6 +67,7 @@ def _check(config: SegmentDataConfig) -> None:
     check_unused(config, "test_area")
     if not config.classes:
         raise ValueError("data.classes is not set; expected the names of the classes in the order of their labels")
+    check_class_names(config.classes)
     label_rule(config, len(config.classes))
 
 
@@ -65,8 +87,9 @@ def open_files(config: SegmentDataConfig, split: str) -> LabeledClouds | None:
     if paths is None:
         raise FileNotFoundError(f"no folder {config.root}/{split}; name files with data.{split}_files")
     for other in SPLITS:
-        if other != split and (shared := set(paths) & set(split_paths(config, other) or ())):
-            raise ValueError(f"{min(shared)} is in both {split} and {other} (and {len(shared) - 1} more)")
+        theirs = {os.path.realpath(path) for path in (split_paths(config, other) or ()) if other != split}
+        if shared := [path for path in paths if os.path.realpath(path) in theirs]:
+            raise ValueError(f"{shared[0]} is in both {split} and {other} (and {len(shared) - 1} more)")
     classes = config.classes or ()
     wanted = f"an array {config.label_name or ' or '.join(LABEL_NAMES)} (data.label_name)"
     return LabeledClouds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import combinations
 from pathlib import Path
 
 from pointmix.data.paths import is_junk, read_lines
@@ -27,13 +28,15 @@ LAYOUT = "images/train with masks/train and so on, or lists such as train.txt wi
 @register_segment_source("folder", kind="image")
 def open_folder(config: SegmentDataConfig, split: str) -> ImageFiles | None:
     """ROOT/images/SPLIT/**/NAME.jpg and ROOT/masks/SPLIT/**/NAME.png ("annotations" and "labels" are other names for
-    "masks"), or ROOT/SPLIT.txt with an image and a mask a line, relative to ROOT. Class names are the lines of
+    "masks"), or ROOT/SPLIT.txt with an image and a mask a line, relative to ROOT, with a tab or a comma between them
+    where names have spaces. Class names are the lines of
     ROOT/classes.txt, unless `data.classes` or `data.palette_file` name them. Where there is no test split, "val" is the
     test split.
 
     Raises:
         FileNotFoundError: if the folder, the split or a listed file does not exist.
-        ValueError: if an image has no mask or the reverse, a name occurs twice, or classes are not known.
+        ValueError: if an image has no mask or the reverse, a name occurs twice, a list has an image of another split,
+            or classes are not known.
     """
     root = existing(config)
     if not root.is_dir():
@@ -48,7 +51,17 @@ def open_folder(config: SegmentDataConfig, split: str) -> ImageFiles | None:
             return None
         there = shortened(sorted(entry.name for entry in os.scandir(root) if not is_junk(entry.name))) or "nothing"
         raise FileNotFoundError(f"data.root {root} has no {split} split: it has {there}; expected {LAYOUT}")
+    if any((root / f"{name}.txt").is_file() for names in SPLITS.values() for name in names):
+        _check_lists(root)
     return labeled_files(config, opened, classes=listed_classes(config, root))
+
+
+def _check_lists(root: Path) -> None:
+    """Refuse an image in two splits, which only lists make possible."""
+    images = {split: {os.path.realpath(image) for image, _ in _pairs(root, split) or ()} for split in SPLITS}
+    for one, other in combinations(SPLITS, 2):
+        if shared := images[one] & images[other]:
+            raise ValueError(f"{min(shared)} is in both {one} and {other} (and {len(shared) - 1} more)")
 
 
 def _pairs(root: Path, split: str) -> list[Pair] | None:
@@ -69,12 +82,15 @@ def _listed(root: Path, path: Path) -> list[Pair]:
         separator = next((mark for mark in "\t," if mark in line), None)
         words = [word.strip() for word in line.split(separator)]
         if len(words) != 2 or not all(words):
-            raise ValueError(f"{path}, line {number}: {line[:80]!r}; expected an image and a mask")
+            expected = "an image and a mask, with a tab or a comma between them where names have spaces"
+            raise ValueError(f"{path}, line {number}: {line[:80]!r}; expected {expected}")
         image, mask = root / words[0], root / words[1]
         for file in (image, mask):
             if not file.is_file():
                 raise FileNotFoundError(f"{path}, line {number}: no file {file}")
         pairs.append((image, mask))
-    if len({pair[0] for pair in pairs}) < len(pairs):
+    if not pairs:
+        raise ValueError(f"{path} is empty, expected an image and a mask a line")
+    if len({os.path.realpath(image) for image, _ in pairs}) < len(pairs):
         raise ValueError(f"{path} names an image twice, expected each once")
     return pairs

@@ -8,20 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
-from pointmix.data.paths import is_junk
+from pointmix.data.paths import files_below
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.image_files import existing, label_rules, listed_classes
 from pointmix.data.segment.images.masks import MaskReader
+from pointmix.data.segment.images.rgbd import read_meters
 from pointmix.data.segment.sample import LabeledImage
 from pointmix.data.segment.source import Color, register_segment_source
 from pointmix.data.splits import shortened
-from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.io.formats.pillow import open_image
-from pointmix.io.image_files import MODES, decode, is_image, read_depth
-from pointmix.io.rgbd import as_meters
-from pointmix.utils.messages import one_line
+from pointmix.io.image_files import MODES, decode, is_image
 
 FOLDERS = {"train": ("train", "learn"), "val": ("val",), "test": ("test",)}
 KINDS = ("rgb", "depth", "label")
@@ -59,30 +56,21 @@ class RGBDFiles:
         """An image with its depth (0 where the file has no finite depth above 0) and labels.
 
         Raises:
-            UnreadableSample: if the color or the depth file is damaged.
-            BadMask: if the depth has another size.
-            UnreadableSample, BadMask: as `MaskReader.read`.
+            UnreadableSample: if the color file is damaged.
+            UnreadableSample, BadMask: as `read_meters` and `MaskReader.read`.
         """
         rgb, depth, label = self.files[index]
         image = decode(partial(open_image, rgb), self.mode)
         size = (image.height, image.width)
-        meters = self._read_depth(depth, size)
+        meters = read_meters(depth, self.depth_scale, size)
         return LabeledImage(image, self.masks.read(label, size), depth=meters, intrinsics=self.intrinsics)
-
-    def _read_depth(self, path: Path, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
-        try:
-            meters = as_meters(read_depth(path), self.depth_scale).numpy()
-        except (ValueError, OSError) as e:
-            raise UnreadableSample(one_line(e)) from e
-        if meters.shape != size:
-            shape = "x".join(map(str, meters.shape))
-            raise BadMask(f"depth {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
-        return np.where(np.isfinite(meters) & (meters > 0), meters, 0).astype(np.float32)
 
 
 def _check(config: SegmentDataConfig) -> None:
     if config.rgbd == "cloud" and config.intrinsics is None:
         raise ValueError("data.rgbd is cloud, which needs the camera: set data.intrinsics to fx, fy, cx, cy in pixels")
+    if config.rgbd == "cloud" and config.keep_ratio not in (1.0, (1.0, 1.0)):
+        raise ValueError(f"data.keep_ratio {config.keep_ratio} is for images, data.rgbd is cloud; leave it out")
     if config.intrinsics is not None and not (min(config.intrinsics[:2]) > 0 and np.isfinite(config.intrinsics).all()):
         raise ValueError(f"data.intrinsics {config.intrinsics}: expected fx, fy, cx, cy, the first two above 0")
 
@@ -114,11 +102,9 @@ def _triples(folder: Path) -> list[tuple[Path, Path, Path]]:
         ValueError: if there is none, or one lacks a file or has two of a kind.
     """
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        key, _, kind = relative.with_suffix("").as_posix().rpartition("_")
-        known = is_image(path) or (kind == "depth" and path.suffix == ".npy")
-        if kind not in KINDS or not known or is_junk(relative) or not path.is_file():
+    for path in files_below(folder):
+        key, _, kind = path.relative_to(folder).with_suffix("").as_posix().rpartition("_")
+        if kind not in KINDS or not (is_image(path) or (kind == "depth" and path.suffix.lower() == ".npy")):
             continue
         if kind in found.setdefault(key, {}):
             raise ValueError(f"{found[key][kind]} and {path} differ only in their suffix, expected one of them")

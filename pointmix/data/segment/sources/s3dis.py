@@ -25,7 +25,7 @@ LABELS = ("segment",)
 def _check(config: SegmentDataConfig) -> None:
     check_root(config)
     check_own_labels(config)
-    check_unused(config, "train_files", "val_files", "test_files", "label_name")
+    check_unused(config, "train_files", "val_files", "test_files")
 
 
 @register_segment_source(
@@ -47,5 +47,5 @@ def open_s3dis(config: SegmentDataConfig, split: str) -> LabeledClouds | None:
     if not folders:
         raise FileNotFoundError(f"no folder {config.root}/Area_{areas[0]}, expected Area_1 to Area_6 in data.root")
     rooms = [room for folder in folders for room in scene_folders(folder, LABELS)]
-    read = partial(read_scene, label_files=LABELS)
+    read = partial(read_scene, label_files=LABELS, features=config.features)
     return LabeledClouds(rooms, read, label_rule(config, len(CLASSES)), CLASSES, "segment.npy", PALETTE)

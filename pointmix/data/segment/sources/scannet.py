@@ -26,7 +26,7 @@ LABELS = ("segment20", "segment")
 def _check(config: SegmentDataConfig) -> None:
     check_root(config)
     check_own_labels(config)
-    check_unused(config, "train_files", "val_files", "test_files", "label_name", "test_area")
+    check_unused(config, "train_files", "val_files", "test_files", "test_area")
 
 
 @register_segment_source(
@@ -44,6 +44,6 @@ def open_scannet(config: SegmentDataConfig, split: str) -> LabeledClouds | None:
     if split == "val":
         return None
     folder = Path(config.root or "", "val" if split == "test" else split)
-    read = partial(read_scene, label_files=LABELS)
+    read = partial(read_scene, label_files=LABELS, features=config.features)
     rule = label_rule(config, len(CLASSES))
     return LabeledClouds(scene_folders(folder, LABELS), read, rule, CLASSES, "segment20.npy or segment.npy", PALETTE)

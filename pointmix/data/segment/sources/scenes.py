@@ -17,6 +17,7 @@ from PIL import Image
 from pointmix.data.images.sources.digits import open_digits
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sample import LabeledImage
+from pointmix.data.segment.settings import check_generated
 from pointmix.data.segment.source import Color, register_segment_source
 
 COUNTS = {"train": 5000, "test": 300}
@@ -40,7 +41,6 @@ PALETTE: tuple[Color, ...] = (
     (210, 245, 60),
     (250, 190, 212),
 )
-OF_FILES = ("classes", "label_map", "label_starts", "palette_file", "reduce_zero_label", "ignore_index")  # settings
 DEFAULTS = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.25, 0.25, 0.25),
@@ -126,20 +126,7 @@ def _color(rng: np.random.Generator, background: float) -> Float[np.ndarray, "3"
     return (rng.uniform(low, high) + rng.uniform(-0.12, 0.12, 3)).clip(0, 1).astype(np.float32)
 
 
-def _check(config: SegmentDataConfig) -> None:
-    if config.root:
-        raise ValueError(
-            f"data.root {config.root}: data.source is scenes, which are generated; name a source of files, such as "
-            "--data.source folder"
-        )
-    for key in OF_FILES:
-        if getattr(config, key) is not None:
-            raise ValueError(
-                f"data.{key} is for files; data.source is scenes, which has the classes background, 0 to 9"
-            )
-
-
-@register_segment_source("scenes", kind="image", check=_check, defaults=DEFAULTS)
+@register_segment_source("scenes", kind="image", check=check_generated, defaults=DEFAULTS)
 def open_scenes(config: SegmentDataConfig, split: str) -> Scenes | None:
     """The scenes of a split; there are none for "val"."""
     if split == "val":

@@ -16,7 +16,7 @@ from pointmix.data.clouds.objects import OBJECTS
 from pointmix.data.clouds.surfaces import turned
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sample import LabeledCloud
-from pointmix.data.segment.settings import check_own_labels
+from pointmix.data.segment.settings import check_generated
 from pointmix.data.segment.source import Color, register_segment_source
 
 VERSION = 1  # of the scenes: raise it whenever they change
@@ -119,9 +119,7 @@ class Scenes3D:
         return self._made[index]
 
 
-@register_segment_source(
-    "scenes3d", kind="cloud", check=check_own_labels, defaults={"features": ("normal",), "up": "z"}
-)
+@register_segment_source("scenes3d", kind="cloud", check=check_generated, defaults={"features": ("normal",), "up": "z"})
 def open_scenes3d(config: SegmentDataConfig, split: str) -> Scenes3D:
     """The scenes of a split."""
     return Scenes3D(split)

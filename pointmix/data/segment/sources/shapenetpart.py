@@ -66,7 +66,7 @@ class Objects:
 def _check(config: SegmentDataConfig) -> None:
     check_root(config)
     check_own_labels(config)
-    check_unused(config, "train_files", "val_files", "test_files", "label_name", "test_area")
+    check_unused(config, "train_files", "val_files", "test_files", "test_area")
 
 
 @register_segment_source(
@@ -75,8 +75,9 @@ def _check(config: SegmentDataConfig) -> None:
     check=_check,
     defaults={"features": (), "normalize": "unit_sphere", "up": "y", "rotate": 0.0, "max_points": 2048},
 )
-def open_shapenetpart(config: SegmentDataConfig, split: str) -> Objects:
-    """The text files of shapenetcore_partanno_segmentation_benchmark_v0_normal, else ROOT/ply_data_SPLIT*.h5.
+def open_shapenetpart(config: SegmentDataConfig, split: str) -> Objects | None:
+    """The text files of shapenetcore_partanno_segmentation_benchmark_v0_normal, else ROOT/ply_data_SPLIT*.h5; without
+    HDF5 files for "val" there is no such split.
 
     Raises:
         FileNotFoundError: if there are neither.
@@ -88,6 +89,8 @@ def open_shapenetpart(config: SegmentDataConfig, split: str) -> Objects:
         files = list_text_files(root, split, list(CATEGORIES))
     elif paths := sorted(root.glob(f"ply_data_{split}*.h5")):
         files = H5Files(paths, len(CATEGORIES))
+    elif split == "val" and any(root.glob("ply_data_train*.h5")):
+        return None
     else:
         raise FileNotFoundError(f"neither {root}/synsetoffset2category.txt nor {root}/ply_data_{split}*.h5")
     if not len(files):

@@ -6,6 +6,7 @@ from pointmix.data.paths import read_lines
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.image_files import ImageFiles, existing, labeled_files
 from pointmix.data.segment.source import Color, register_segment_source
+from pointmix.data.splits import shortened
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -40,6 +41,8 @@ def open_voc(config: SegmentDataConfig, split: str) -> ImageFiles | None:
     name, masks = ("trainaug", MORE_MASKS) if augmented else ({"train": "train", "test": "val"}[split], MASKS)
     path = root / LISTS / f"{name}.txt"
     stems = read_lines(path)
+    if split == "train" and (shared := sorted(set(stems) & set(read_lines(root / LISTS / "val.txt")))):
+        raise ValueError(f"{path}: {shortened(shared)} in val.txt too, expected each image in one list")
     pairs = [(root / IMAGES / f"{stem}.jpg", root / masks / f"{stem}.png") for stem in stems]
     for number, pair in enumerate(pairs, start=1):
         for file in pair:

@@ -77,6 +77,19 @@ def test_normals_keep_their_length_and_others_get_the_standard_deviation():
     assert scale == {"normal": 1, "height": pytest.approx(both.std()), "flat": 1}
 
 
+def test_colors_of_one_range():
+    unit, bytes_ = cloud(rgb=np.full((40, 3), 0.5)), cloud(rgb=np.full((40, 3), 128, np.uint8))
+    with pytest.raises(ValueError, match="rgb is from 0 to 1 in some clouds and beyond in others"):
+        filled(("rgb",), unit, bytes_)
+    assert filled(("rgb",), bytes_, cloud(rgb=np.full((40, 3), 300, np.uint16))) == {"rgb": 65535}
+
+
+def test_scales_follow_from_the_chosen_clouds():
+    clouds = Clouds(*(cloud(4, h=np.array([0.0, 0.0, s, s])) for s in (2.0, 200.0, 4.0)))
+    cfg = fill_feature_scale(CloudSettings(features=("h",)), clouds, np.array([0, 2]))
+    assert cfg.feature_scale == {"h": pytest.approx(np.std([0, 0, 2, 2, 0, 0, 4, 4]))}
+
+
 def test_given_scales_stay_and_nothing_is_read_for_them():
     assert filled(("height",), ValueError("read"), height=4.0) == {"height": 4.0}
     assert filled((), ValueError("read")) == {}
@@ -93,7 +106,7 @@ def test_unreadable_clouds_are_left_out_of_scales():
 
 def test_missing_features_are_named_with_those_that_are_there():
     a = cloud(rgb=np.zeros((40, 3)), intensity=np.zeros(40))
-    with pytest.raises(UnreadableSample, match="no feature height .*; the features it has: rgb, intensity"):
+    with pytest.raises(UnreadableSample, match="no feature height .*; it has: rgb, intensity"):
         scaled_features(a, ("height",), {"height": 1})
     with pytest.raises(ValueError, match="no training cloud has them; cloud 0: it has no feature height"):
         filled(("height",), a)

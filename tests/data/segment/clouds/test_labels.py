@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from pointmix.data.segment.clouds.labels import LabelRule
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.settings import label_rule
 from pointmix.io.errors import BadMask
 
 
@@ -37,12 +39,20 @@ def test_a_map_of_labels_ignores_those_it_does_not_name():
         (LabelRule(3, ignore_index=0), (255,), "label 255 at point 0"),
         (LabelRule(3), (0, 1.5), "label 1.5 at point 1, expected whole numbers"),
         (LabelRule(3), (np.nan, 1.0), "label nan at point 0, expected whole numbers"),
+        (LabelRule(3, {1: 0}), (1, 1e30), "label 1e.30 at point 1, expected whole numbers"),
         (LabelRule(3, {1: 0}), (1, 0.5), "label 0.5 at point 1, expected whole numbers"),
     ],
 )
 def test_labels_beyond_the_classes_are_refused(rule, labels, what):
     with pytest.raises(BadMask, match=f"^a.ply: {what}"):
         classes(rule, *labels, kind="f8")
+
+
+def test_255_is_not_both_a_class_and_ignored():
+    with pytest.raises(ValueError, match="label 255 is one of 256 classes, and ignored by default"):
+        label_rule(SegmentDataConfig(), 256)
+    rule = label_rule(SegmentDataConfig(ignore_index=300), 256)
+    assert rule.classes_of(np.array([255, 300]), 2, "a.ply").tolist() == [255, -1]
 
 
 def test_one_label_a_point():

@@ -14,16 +14,19 @@ def write(folder, **arrays: np.ndarray):
     return folder
 
 
-def test_features_are_read_when_they_are_used(tmp_path):
+def test_the_features_that_are_asked_for_are_read(tmp_path):
     scene = write(tmp_path / "a", color=np.full((4, 3), 9, np.uint8), strength=np.arange(4), segment=np.ones((4, 1)),
                   segment200=np.zeros(4), instance=np.zeros(4))  # fmt: skip
     (scene / "normal.npy").write_bytes(b"broken")
-    pos, features, label = read_scene(scene, ("segment20", "segment"))
-    assert pos.shape == (4, 3) and label.tolist() == [[1]] * 4
-    assert list(features) == ["rgb", "normal", "segment200", "strength"] and len(features) == 4
+    pos, features, label = read_scene(scene, ("segment20", "segment"), ("strength", "rgb"))
+    assert pos.shape == (4, 3) and label.tolist() == [[1]] * 4 and list(features) == ["strength", "rgb"]
     assert features["rgb"].dtype == np.uint8 and features["strength"].tolist() == [0, 1, 2, 3]
     with pytest.raises(UnreadableSample, match="cannot read normal.npy"):
-        features["normal"]
+        read_scene(scene, ("segment",))
+    with pytest.raises(UnreadableSample, match="no feature height .* has: rgb, normal, segment200, strength"):
+        read_scene(scene, ("segment",), ("rgb", "height"))
+    (scene / "normal.npy").unlink()
+    assert list(read_scene(scene, ("segment",)).features) == ["rgb", "segment200", "strength"]
 
 
 def test_the_first_name_of_labels_counts(tmp_path):
@@ -45,7 +48,8 @@ def test_damaged_files(tmp_path):
 def test_scenes_are_complete(tmp_path):
     for name in "ba":
         write(tmp_path / name, segment=np.zeros(4))
-    (tmp_path / ".hidden").mkdir()
+    for junk in (".hidden", "@eaDir"):
+        (tmp_path / junk).mkdir()
     (tmp_path / "notes.txt").touch()
     assert [path.name for path in scene_folders(tmp_path, ("segment",))] == ["a", "b"]
     with pytest.raises(

@@ -10,7 +10,7 @@ import torch
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.clouds.transforms import eval_transform, train_transform, whole_cloud
 from pointmix.data.segment.sample import LabeledCloud
-from pointmix.io.errors import UnreadableSample
+from pointmix.io.errors import BadMask, UnreadableSample
 
 FAR = np.array([650000.0, 6860000.0, 120.0])
 STILL = CloudSettings(rotate=0.0, flip=0.0, scale=(1.0, 1.0))  # no augmentation
@@ -199,6 +199,27 @@ def test_the_seed_decides():
         torch.manual_seed(seed)
         found.append(train_transform(cfg)(scene()).points.pos)
     assert torch.equal(found[0], found[1]) and found[0].shape != found[2].shape
+
+
+@pytest.mark.parametrize("normalize", ["center", "unit_sphere"])
+def test_map_coordinates_give_the_samples_of_local_ones(normalize):
+    cloud = scene()
+    local = replace(cloud, pos=cloud.pos - FAR)
+    cfg = numbered(CloudSettings(), normalize=normalize, crop="sphere", crop_extent=3.0, grid_size=0.3, max_points=200)
+    for seed in range(20):
+        found = []
+        for one in (cloud, local):
+            torch.manual_seed(seed)
+            found.append(drawn(one, cfg))
+        assert np.array_equal(found[0][1], found[1][1])
+        assert (found[0][0].points.pos - found[1][0].points.pos).abs().max() < 1e-6
+
+
+def test_labels_of_another_length_are_refused():
+    cloud = LabeledCloud(np.zeros((4, 3)), {}, np.zeros(5, int))
+    for transform in (train_transform, eval_transform):
+        with pytest.raises(BadMask, match="labels are .5,., expected one for each of 4 points"):
+            transform(CloudSettings(features=()))(cloud)
 
 
 def test_bad_clouds():

@@ -38,7 +38,18 @@ def test_gray_masks_of_both_depths(tmp_path, kind):
 
 def test_more_classes_than_a_byte_counts(tmp_path):
     values = stripes(3).astype(np.uint16) + 400
-    assert (read(write_mask(tmp_path / "m.png", values), classes=500) == values).all()
+    path = write_mask(tmp_path / "m.png", values)
+    assert (read(path, classes=500, ignore_index=65535) == values).all()
+    for settings in ({"classes": 256}, {"classes": 255, "reduce_zero_label": True}):
+        with pytest.raises(ValueError, match="label 255 is one of 25[56] classes, .* set data.ignore_index"):
+            read(path, **settings)
+
+
+def test_a_mask_is_turned_by_its_exif(tmp_path):
+    values, exif = stripes(3), Image.Exif()
+    exif[274] = 3  # upside down
+    Image.fromarray(values).save(tmp_path / "m.png", exif=exif)
+    assert (read(tmp_path / "m.png") == values[::-1, ::-1]).all()
 
 
 def test_a_palette_image_gives_indices_not_colors(tmp_path):
@@ -63,7 +74,7 @@ def test_gray_masks_of_less_than_a_byte(tmp_path, bits):
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     content = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert (read(tmp_path / "m.png", classes=256) == values).all()  # not stretched to the range of a byte
+    assert (read(tmp_path / "m.png", classes=255) == values).all()  # not stretched to the range of a byte
 
 
 def test_white_as_zero(tmp_path):
@@ -192,6 +203,7 @@ def test_the_form_with_the_name_first(tmp_path):
     ("text", "words"),
     [
         ("1 2 3 a\n1 2 3 b", "line 2: color \\(1, 2, 3\\) occurs twice"),
+        ("1 2 3\n1 2 3 b", "line 2: color .* occurs twice"),
         ("1 2 3 a\n1 2 4 a", "line 2: class 'a' occurs twice"),
         ("1 2 300 a", "line 1"),
         ("1 2 3\n", "names no class"),

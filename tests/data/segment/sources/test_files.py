@@ -62,6 +62,28 @@ def test_patterns_and_lists_are_splits(root):
     assert names(opened(alone, "train")) == ["a.npz", "b.npz"]
 
 
+def test_lists_name_files_that_are_there_and_of_one_split(root):
+    cfg = config(root, train_files=("list.txt",))
+    for text, error in (
+        ("\n", "list.txt is empty, expected a file a line"),
+        ("train/a.npz\ntrain/z.npz\n", "list.txt, line 2: no file .*/train/z.npz"),
+        (f"train/a.npz\r\n{root}/train/../test/d.npz\r\n", "d.npz is in both train and test .and 0 more"),
+    ):
+        (root / "list.txt").write_text(text)
+        with pytest.raises((ValueError, FileNotFoundError), match=error):
+            opened(cfg, "train")
+    (root / "list.txt").write_text(f"train/a.npz\n{root}/train/a.npz\n")
+    assert names(opened(cfg, "train")) == ["a.npz"]
+
+
+def test_links_to_folders_are_followed(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (root / "train/one").rename(other / "one")
+    (root / "train/one").symlink_to(other / "one")
+    assert names(opened(config(root), "train")) == ["a.npz", "b.npz"]
+    assert names(opened(config(root, train_files=("train/**/b*",)), "train")) == ["b.npz"]
+
+
 def test_no_validation_split(root):
     (root / "val/c.npz").unlink()
     (root / "val").rmdir()
@@ -79,10 +101,14 @@ def test_no_validation_split(root):
         ),
         ({"train_files": ("**/c.npz",)}, "train", "c.npz is in both train and val .and 0 more"),
         ({"train_files": ("none.txt",)}, "train", "no file .*none.txt"),
+        ({"train_files": ("/tmp/*.npz",)}, "train", "pattern '/tmp/[*].npz', expected one of files below this folder"),
+        ({"train_files": ("",)}, "train", "pattern '', expected one"),
         ({"root": "/nowhere"}, "train", "no folder /nowhere .data.root."),
         ({"root": None}, "train", "data.root is not set; expected the folder of files"),
         ({"classes": None}, "train", "data.classes is not set"),
         ({"classes": ()}, "train", "data.classes is not set; expected the names of the classes"),
+        ({"classes": ("a", "", "c")}, "train", "class 1 has an empty name"),
+        ({"classes": ("a", "b", "a")}, "train", "class a is named twice"),
         ({"label_map": {1: 3}}, "train", "data.label_map 1: 3; expected a class from 0 to 2 or -1"),
         ({"test_area": 2}, "train", "data.test_area is set, but data.source is files, which does not use it"),
     ],

@@ -63,6 +63,29 @@ def test_lists(root):
     (root / "train.txt").write_text("images/train/a.jpg\n")
     with pytest.raises(ValueError, match="line 1: 'images/train/a.jpg'"):
         open_source("folder", "train", root)
+    (root / "train.txt").write_text("\n")
+    with pytest.raises(ValueError, match="train.txt is empty"):
+        open_source("folder", "train", root)
+    (root / "train.txt").write_text("images/train/a.jpg masks/train/a.png\nimages/./train/a.jpg masks/train/a.png")
+    with pytest.raises(ValueError, match="train.txt names an image twice"):
+        open_source("folder", "train", root)
+
+
+def test_lists_from_other_systems_and_with_full_paths(root):
+    (root / "images/train/a.jpg").rename(root / "images/train/ä 1.JPG")
+    (root / "train.txt").write_bytes(f"\ufeff{root}/images/train/ä 1.JPG\tmasks/train/a.png\r\n\r\n".encode())
+    source = open_source("folder", "train", root)
+    assert len(source) == 1 and (source.read(0).label == stripes(3)).all()
+    (root / "train.txt").write_text("images/train/ä 1.JPG masks/train/a.png\n")
+    with pytest.raises(ValueError, match="line 1: .*expected an image and a mask, with a tab or a comma"):
+        open_source("folder", "train", root)
+
+
+def test_an_image_in_two_splits(root):
+    (root / "train.txt").write_text(f"{root}/images/val/d.jpg masks/val/d.png\n")
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match="images/val/d.jpg is in both train and val .and 0 more"):
+            open_source("folder", split, root)
 
 
 def test_hidden_files_are_skipped(root):
@@ -71,6 +94,16 @@ def test_hidden_files_are_skipped(root):
     (root / "images/train/Thumbs.db").write_bytes(b"x")
     (root / "images/train/notes.txt").write_text("x")
     assert len(open_source("folder", "train", root)) == 2
+
+
+def test_links_to_folders_are_followed(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for kind in ("images", "masks"):
+        (root / kind / "train/b").rename(other / kind)
+        (root / kind / "train/b").symlink_to(other / kind)
+        (other / kind / "round").symlink_to(root / kind / "train")
+    source = open_source("folder", "train", root)
+    assert [source.name(i) for i in range(len(source))] == [str(root / f"images/train/{n}.jpg") for n in ("a", "b/c")]
 
 
 def test_an_image_without_a_mask_and_the_reverse(root):
@@ -96,6 +129,7 @@ def test_two_images_of_one_name(root):
         (None, None, "class names are not known"),
         (None, "", "class names are not known"),
         (("a", "b", "a"), None, "class a is named twice"),
+        (("a", "", "b"), None, "class 1 has an empty name"),
         (("a", "b"), "sky\nroad\ntree", None),
     ],
 )
@@ -126,6 +160,8 @@ def test_masks_in_color(root):
     source = open_source("folder", "train", root, palette_file=str(root / "palette.txt"))
     assert source.classes == ("road", "sky") and list(source.palette) == [(0, 100, 0), (100, 0, 0)]
     assert (source.read(0).label == np.array([1, 0, -1])[stripes(3)]).all()
+    with pytest.raises(ValueError, match="classes of the data in another order, expected road, sky"):
+        open_source("folder", "train", root, palette_file=str(root / "palette.txt"), classes=("sky", "road"))
 
 
 def test_damaged_images_are_skipped_and_misfits_are_not(root):

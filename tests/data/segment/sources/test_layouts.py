@@ -85,6 +85,9 @@ def test_more_masks_of_voc(voc):
     assert open_source("voc", "train", voc).name(0).endswith("2008_000001.jpg")
     assert (open_source("voc", "train", voc).read(0).label == stripes(3)).all()
     assert open_source("voc", "test", voc).name(0).endswith("2007_000033.jpg")
+    (voc / "ImageSets/Segmentation/trainaug.txt").write_text("2008_000001\n2007_000033\n")
+    with pytest.raises(ValueError, match="trainaug.txt: 2007_000033 in val.txt too"):
+        open_source("voc", "train", voc)
 
 
 @pytest.fixture
@@ -105,6 +108,9 @@ def test_camvid(camvid):
     assert open_source("camvid", "train", camvid).name(0).endswith("b.png")
     (camvid / "train.txt").write_text("/SegNet/CamVid/train/b.png /SegNet/CamVid/trainannot/a.png\n")
     with pytest.raises(ValueError, match="line 1"):
+        open_source("camvid", "train", camvid)
+    (camvid / "train.txt").write_text("b.png\nb.png\n")
+    with pytest.raises(ValueError, match="line 2: b.png occurs twice"):
         open_source("camvid", "train", camvid)
     (camvid / "train.txt").write_text("c.png\n")
     with pytest.raises(FileNotFoundError, match="line 1: no image c.png"):

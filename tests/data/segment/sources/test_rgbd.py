@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,8 @@ def test_a_cloud_needs_a_camera_and_a_labeled_point(root):
     config = image_config("rgbd", root, rgbd="cloud", **RULES)
     with pytest.raises(ValueError, match="data.intrinsics"):
         SEGMENT_SOURCES.find("rgbd").check(config)
+    with pytest.raises(ValueError, match="data.keep_ratio 0.5 is for images, data.rgbd is cloud"):
+        SEGMENT_SOURCES.find("rgbd").check(replace(config, intrinsics=CAMERA, keep_ratio=0.5))
     with pytest.raises(ValueError, match="data.intrinsics"):
         as_labeled_cloud(open_source("rgbd", "train", root, **RULES).read(0))
     write_mask(root / "learn/00_label.png", np.where(LABEL == 0, 1, 0).astype(np.uint8))
@@ -87,6 +90,11 @@ def test_bad_files(root):
     Image.fromarray(DEPTH.T.copy()).save(root / "learn/00_depth.png")
     with pytest.raises(BadMask, match="00_depth.png is 8x6, its image is 6x8"):
         read()
+    (root / "learn/00_depth.png").unlink()
+    np.save(root / "learn/00_depth.npy", DEPTH > 0)
+    with pytest.raises(UnreadableSample, match="cannot use depth .*00_depth.npy: .*integers or floats, got bool"):
+        read()
+    (root / "learn/00_depth.npy").unlink()
     write_image(root / "learn/00_depth.png")
     with pytest.raises(UnreadableSample, match="00_depth.png: expected a depth image of one channel"):
         read()

@@ -50,7 +50,8 @@ def test_test_scenes_show_other_digits(train):
     assert open_scenes(SegmentDataConfig(), "val") is None
 
 
-@pytest.mark.parametrize("settings", [{"root": "x"}, {"classes": ("a",)}, {"ignore_index": 0}])
+@pytest.mark.parametrize("settings", [{"root": "x"}, {"classes": ("a",)}, {"label_starts": (1,)}])
 def test_settings_of_files_are_refused(settings):
-    with pytest.raises(ValueError, match="data."):
-        SEGMENT_SOURCES.find("scenes").check(SegmentDataConfig(**settings))
+    for source in ("scenes", "scenes3d"):
+        with pytest.raises(ValueError, match=f"data.{next(iter(settings))} is set, but data.source is {source}, which"):
+            SEGMENT_SOURCES.find(source).check(SegmentDataConfig(source=source, **settings))

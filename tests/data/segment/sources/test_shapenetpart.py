@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import h5py
@@ -106,6 +107,10 @@ def test_damaged_and_missing_files(tmp_path):
     for index, error in ((0, "could not convert string"), (1, "no file .*b.txt")):
         with pytest.raises(UnreadableSample, match=error):
             source.read(index)
+    (tmp_path / "02691156/a.txt").write_text("\n")
+    with warnings.catch_warnings(), pytest.raises(UnreadableSample, match="it has no point"):
+        warnings.simplefilter("error")
+        source.read(0)
     (tmp_path / "train_test_split/shuffled_train_file_list.json").write_text('["shape_data/1/a"]')
     with pytest.raises(ValueError, match="'shape_data/1/a', expected shape_data/FOLDER/NAME with a folder of"):
         opened(tmp_path)
@@ -130,6 +135,12 @@ def test_bad_hdf5_files(h5, change, error):
         file.update({key: value for key, value in arrays.items() if value is not None})
     with pytest.raises(ValueError, match=error):
         opened(h5)
+
+
+def test_a_release_without_validation_files(h5):
+    for path in h5.glob("ply_data_val*"):
+        path.unlink()
+    assert opened(h5, "val") is None
 
 
 def test_nothing_there(tmp_path):
