@@ -49,6 +49,8 @@ class CloudSettings:
     skipped and counted."""
     rotate: Annotated[float, Range(0, 180)] | None = None
     """Largest random rotation about the up axis in training, in degrees either way; null: the source's or 180."""
+    tilt: Annotated[float, Range(0, 90)] = 0.0
+    """Largest random rotation about a horizontal axis in training, in degrees either way: slopes of the ground."""
     flip: Annotated[float, FRACTION] = 0.5
     """Probability of mirroring each horizontal axis in training."""
     scale: tuple[Annotated[float, POSITIVE], Annotated[float, POSITIVE]] = (0.9, 1.1)

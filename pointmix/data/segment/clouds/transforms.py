@@ -109,6 +109,9 @@ def _augmented(points: PointSet, cloud: LabeledCloud, cfg: CloudSettings) -> Poi
     degrees = 180.0 if cfg.rotate is None else cfg.rotate
     if degrees:
         points = T.rotate(points, degrees=degrees, axis=up, vectors=normal)
+    if cfg.tilt:  # after a random turn about the up axis, this is about any horizontal axis
+        points = T.rotate(points, degrees=cfg.tilt, axis="xyz"[horizontal(up)[0]], vectors=normal)
+        points = points if cfg.normalize == "none" else _lowest_at_zero(points, "xyz".index(up))
     for axis in horizontal(up):
         if torch.rand(()) < cfg.flip:
             points = _mirrored(points, axis, normal)
@@ -119,6 +122,13 @@ def _augmented(points: PointSet, cloud: LabeledCloud, cfg: CloudSettings) -> Poi
     if cfg.feature_dropout and torch.rand(()) < cfg.feature_dropout:
         points = points.with_feat(torch.zeros_like(points.feat))
     return points
+
+
+def _lowest_at_zero(points: PointSet, axis: int) -> PointSet:
+    """One cloud moved along the up axis, as `normalize_crop` leaves it."""
+    pos = points.pos.clone()
+    pos[:, axis] -= pos[:, axis].min()
+    return PointSet(pos, points.feat, points.ptr, points.layout)
 
 
 def _mirrored(points: PointSet, axis: int, normal: tuple[int, int] | None) -> PointSet:

@@ -159,6 +159,25 @@ def test_rotation_turns_positions_and_normals_about_the_up_axis():
     )
 
 
+def test_tilts_turn_positions_and_normals_about_a_horizontal_axis():
+    cloud, cfg = scene(300), replace(NORMALS, up="z")
+    before = train_transform(cfg)(cloud).points
+    tilted = [train_transform(replace(cfg, tilt=10.0))(cloud).points for _ in range(5)]
+    rows = before.feat[:, 0].argsort()
+    for points in tilted:
+        own = points.feat[:, 0].argsort()
+        torch.testing.assert_close(torch.pdist(points.pos[own]), torch.pdist(before.pos[rows]))
+        shift = (points.pos[own] - before.pos[rows])[:, [0]]
+        assert shift.abs().max() < 1e-4  # the x axis is that of the tilt
+        assert points.pos[:, 2].min() == 0
+        level = (points.feat[own][:, 1:] * torch.tensor([1.0, 0, 0])).sum(1)
+        torch.testing.assert_close(level, before.feat[rows][:, 1])
+        cosine = torch.nn.functional.cosine_similarity(points.feat[own][:, 2:], before.feat[rows][:, 2:])
+        assert np.cos(np.deg2rad(10)) - 1e-5 <= cosine.min() <= cosine.max() <= 1 + 1e-5
+        assert cosine.max() - cosine.min() < 1e-3  # one angle for all
+    assert len({round(float(points.pos[:, 2].max()), 4) for points in tilted}) == 5
+
+
 def test_flips_mirror_the_horizontal_axes_and_normals():
     cloud = scene()
     cfg = replace(NORMALS, flip=1.0)
