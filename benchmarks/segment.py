@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import time
 from collections.abc import Callable
 
-from common import added, apart, in_turns, partly, save, show, started
+from common import added, apart, finish, in_turns, partly, save, show, started
 
 ROWS = ("memory", "step", "quarter", "cloud", "image")
 CLOUDS = (250_000, 500_000, 1_000_000)

@@ -112,11 +112,7 @@ class IndexLift:
     def __call__(self, feat: Float[Tensor, "Q C"]) -> Float[Tensor, "N C"]:
         if self.index.shape[1] == 1:
             return F.embedding(self.index[:, 0], feat)
-        index, weight = self.index.t(), self.weight.to(feat.dtype).t()[..., None]  # (K, N), (K, N, 1)
-        y = F.embedding(index[0], feat) * weight[0]
-        for i, w in zip(index[1:], weight[1:], strict=True):
-            y = torch.addcmul(y, F.embedding(i, feat), w)
-        return y
+        return F.embedding_bag(self.index, feat, per_sample_weights=self.weight.to(feat.dtype), mode="sum")
 
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
         total, step = len(self.index), max(points, 1)

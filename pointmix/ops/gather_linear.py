@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CPU_CHUNK, GPU_CHUNK = 2**23, 2**27  # gathered elements at a time
+CPU_CHUNK, GPU_CHUNK = 2**20, 2**27  # gathered elements at a time; 4 MiB of float32 on a CPU
+TRAINING = 8  # as many times that with gradients, whose backward pass touches all points for each part
 
 
 def gather_linear_reference(
@@ -35,8 +36,9 @@ def gather_linear(
     held at once: the backward pass gathers them again."""
     padded = F.pad(feat, (0, 0, 0, 1))
     elements = CPU_CHUNK if feat.device.type == "cpu" else GPU_CHUNK
-    parts = index.split(max(elements // weight.shape[1], 1))
-    if torch.is_grad_enabled() and (feat.requires_grad or weight.requires_grad):
+    gradients = torch.is_grad_enabled() and (feat.requires_grad or weight.requires_grad)
+    parts = index.split(max(elements * (TRAINING if gradients else 1) // weight.shape[1], 1))
+    if gradients:
         out = [
             checkpoint(_mapped, padded, part, weight, bias, use_reentrant=False, preserve_rng_state=False)
             for part in parts
