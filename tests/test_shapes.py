@@ -18,7 +18,7 @@ pytest.importorskip("beartype")
 QUICK = [  # every layout, mixer, family and operation
     *("tests/test_pointset_clouds.py", "tests/test_pointset_images.py", "tests/layouts", "tests/nn", "tests/ops"),
     *("tests/models/test_coc.py", "tests/models/test_fec.py", "tests/models/test_pointmlp.py"),
-    *("tests/models/test_segmenter.py", "tests/data/segment", "tests/tasks/segment"),
+    *("tests/models/test_segmenter.py", "tests/data/segment/clouds", "tests/tasks/segment"),
     *("-k", "not test_grid_plan and not test_context_packed and not triton"),  # slow
 ]
 

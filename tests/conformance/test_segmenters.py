@@ -12,6 +12,7 @@ from pointmix import PointSet
 
 MODELS = pointmix.list_models()
 IMAGE_MODELS = [name for name in MODELS if timm.get_pretrained_cfg(name).input_size]
+DISTINCT = ("coc_tiny", "coc_tiny2", "fec_small", "hcformer_tiny")  # others differ in width, depth and centers
 CLUSTERS = dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), heads=2, head_dim=8, layer_scale=1.0)
 FAMILIES = {"pointmlp": dict(dim=16, pre_blocks=(1, 1, 1, 1), pos_blocks=(1, 1, 1, 1))}
 CLOUDS = {"hcformer": dict(rel_pos="offset", coords=True), "pointmlp": {}}
@@ -70,8 +71,9 @@ def case(name: str, kind: str) -> tuple[torch.nn.Module, PointSet]:
 # ---- 1: grid = sparse grid --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(37, 53), (64, 64)], ids=str)
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(
+    "name, size", [*((name, (37, 53)) for name in IMAGE_MODELS), *((name, (64, 64)) for name in DISTINCT)], ids=str
+)
 def test_grid_is_sparse_grid(name, size):
     network, images, results = segmenter_of(name), torch.randn(2, 3, *size, **F64), []
     probe = torch.randn(2 * size[0] * size[1], 4, **F64)
@@ -93,8 +95,9 @@ WHOLE = {"fec": dict(centers_per_side=(8, 8, 4, 4))}
 QUARTER = {"fec": dict(centers_per_side=(4, 4, 2, 2))}
 
 
-@pytest.mark.parametrize("row, col", [(0, 0), (64, 96)])
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(
+    "name, row, col", [*((name, 64, 96) for name in IMAGE_MODELS), *((name, 0, 0) for name in DISTINCT)]
+)
 def test_masked_is_cropped(name, row, col):
     image, mask = torch.randn(3, 128, 192, **F64), torch.zeros(128, 192, dtype=torch.bool)
     mask[row : row + 64, col : col + 96] = True
@@ -166,7 +169,7 @@ def operations(network: torch.nn.Module, points: PointSet) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_operations_follow_the_pixels(name):
     network = segmenter_of(name)
     image = torch.randn(3, 224, 224, **F64)
