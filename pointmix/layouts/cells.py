@@ -12,7 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Real
 from torch import Tensor
 
 from pointmix.layouts.windows import center_members, window_bounds
@@ -77,10 +77,22 @@ def reassign_dropped(
         ravel_cells(floor_divide(cell[gone], stride), batch[gone], coarse), cell_count(coarse)
     )
     batch, lost = unravel_cells(key, coarse)
-    lost_ptr = counts_to_ptr(torch.bincount(batch, minlength=len(coarse)))
-    with use_backend(None):  # single precision cannot tell the cells of large grids apart
-        near = knn(new.double(), new_ptr, lost.double(), lost_ptr, 1).squeeze(1)
+    near = nearest_cells(new, new_ptr, lost, batch)
     return count.index_add(0, near, dropped), parent.index_copy(0, gone, near.index_select(0, inverse))
+
+
+def nearest_cells(
+    cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B1"], place: Real[Tensor, "M 2"], batch: Int[Tensor, "M"]
+) -> Int[Tensor, "M"]:
+    """The nearest cell of its set to each place, the first one in a tie.
+
+    Args:
+        place: rows and columns, in units of the cells.
+        batch: the set of each place, ascending.
+    """
+    place_ptr = counts_to_ptr(torch.bincount(batch, minlength=len(ptr) - 1))
+    with use_backend(None):  # single precision cannot tell the cells of large grids apart
+        return knn(cell.double(), ptr, place.double(), place_ptr, 1).squeeze(1)
 
 
 def kernel_cells(

@@ -22,10 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.layouts.base import Slice
-from pointmix.layouts.cells import cell_count, floor_divide, lookup, ravel_cells
-from pointmix.ops.dispatch import use_backend
-from pointmix.ops.neighbors import interpolation_weights, knn
-from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch
+from pointmix.layouts.cells import cell_count, floor_divide, lookup, nearest_cells, ravel_cells
+from pointmix.ops.neighbors import interpolation_weights
+from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.upsample import upsample
 
 LiftMode = Literal["bilinear", "nearest"]
@@ -161,11 +160,8 @@ def cell_lift(
     lost = (total == 0).squeeze(1).nonzero().squeeze(1)
     weight = weight / torch.where(total > 0, total, 1)
     if len(lost):
-        lost_ptr = counts_to_ptr(torch.bincount(batch[lost], minlength=len(size)))
-        middle = (cell[lost].double() + 0.5) / stride - 0.5
-        with use_backend(None):  # single precision cannot tell the cells of large grids apart
-            near = knn(coarse.double(), coarse_ptr, middle, lost_ptr, 1)
-        index = index.index_copy(0, lost, near.expand(-1, index.shape[1]))
+        near = nearest_cells(coarse, coarse_ptr, (cell[lost].double() + 0.5) / stride - 0.5, batch[lost])
+        index = index.index_copy(0, lost, near[:, None].expand(-1, index.shape[1]))
         one = torch.arange(index.shape[1], device=index.device) == 0
         weight = weight.index_copy(0, lost, one.to(dtype).repeat(len(lost), 1))
     return IndexLift(index, weight)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -110,33 +109,6 @@ def box_cover(
     if not 0.5 <= spacing <= 1:
         raise ValueError(f"spacing must be from 0.5 to 1, got {spacing}")
     return _cover(pos[:, horizontal(up)], spacing * side, lambda away: (away.abs() <= side / 2).all(1))
-
-
-def halved_cover(pos: Float[Tensor, "N D"], max_points: int, *, overlap: float = 0.05) -> list[Int[Tensor, "K"]]:
-    """Compact parts of at most `max_points` points that together hold every point: the scene is halved along its
-    longest side until the parts are small enough.
-
-    In evaluation these parts are as dense as the nearest points that `max_points` keeps of a crop in training.
-
-    Args:
-        overlap: of two halves, as a fraction of the points of both, below 0.5.
-    Returns:
-        Indices of the points of each part, ascending.
-    """
-    if max_points < 1 or not 0 <= overlap < 0.5:
-        raise ValueError(f"max_points {max_points}, overlap {overlap}: expected at least 1, and from 0 to below 0.5")
-    small, large = [], [torch.arange(len(pos), device=pos.device)]
-    while large:
-        index = large.pop()
-        if len(index) <= max_points:
-            small.append(index.sort().values)
-            continue
-        part = pos[index]
-        along = part[:, int((part.amax(0) - part.amin(0)).argmax())].cpu().numpy()
-        size = max(len(index) - len(index) // 2, int(len(index) * (1 + overlap) / 2))
-        order = torch.from_numpy(np.argpartition(along, [len(index) - size, size - 1])).to(index.device)
-        large += [index[order[-size:]], index[order[:size]]]
-    return small
 
 
 def _cover(

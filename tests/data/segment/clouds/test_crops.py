@@ -10,7 +10,6 @@ from pointmix.data.segment.clouds.crops import (
     box_cover,
     cell_keys,
     grid_fragments,
-    halved_cover,
     normalize_crop,
     one_per_cell,
     sphere_cover,
@@ -120,29 +119,6 @@ def test_columns_hold_every_point_and_overlap(up, flat):
     assert sum(map(len, box_cover(pos, side, up=up, spacing=1.0))) == len(pos)
     with pytest.raises(ValueError, match="spacing must be from 0.5 to 1, got 0.4"):
         box_cover(pos, side, spacing=0.4)
-
-
-@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.3])
-def test_halves_are_compact_and_small_and_hold_every_point(overlap):
-    pos = scene()
-    parts = halved_cover(pos, 400, overlap=overlap)
-    assert max(map(len, parts)) <= 400 and min(map(len, parts)) > 180
-    seen = torch.zeros(len(pos))
-    for index in parts:
-        assert (index.diff() > 0).all()
-        inside = ((pos >= pos[index].amin(0)) & (pos <= pos[index].amax(0))).all(1)
-        assert inside.sum() == len(index)  # no point of another part within its bounds
-        seen[index] += 1
-    assert seen.min() == 1 and (seen.max() == 1) == (overlap == 0)
-    assert (pos[parts[0]].amax(0) - pos[parts[0]].amin(0)).max() < 3.2
-
-
-def test_halves_of_few_or_equal_points():
-    assert [index.tolist() for index in halved_cover(FAR[None], 1)] == [[0]]
-    assert {i for index in halved_cover(scene(7), 1) for i in index.tolist()} == set(range(7))
-    assert {i for index in halved_cover(FAR.expand(7, 3), 2) for i in index.tolist()} == set(range(7))
-    with pytest.raises(ValueError, match="overlap 0.5: expected"):
-        halved_cover(FAR[None], 5, overlap=0.5)
 
 
 def test_a_single_point_is_covered():
