@@ -76,15 +76,15 @@ def paste_mask(
 
     Args:
         mask: probabilities on a grid over the box.
-        box: corners x1, y1, x2, y2 in pixels; nothing is covered if it is empty.
+        box: corners x1, y1, x2, y2 in pixels; nothing is covered if it is empty or outside.
         size: H, W.
     """
     pixels = np.zeros(size, np.uint8, order="F")  # the order of run lengths
     x1, y1, x2, y2 = box
-    if x1 >= x2 or y1 >= y2:
-        return pixels
     left, right = max(math.floor(x1) - 1, 0), min(math.ceil(x2) + 1, size[1])
     top, bottom = max(math.floor(y1) - 1, 0), min(math.ceil(y2) + 1, size[0])
+    if x1 >= x2 or y1 >= y2 or left >= right or top >= bottom:
+        return pixels
     x = (torch.arange(left, right) + 0.5 - x1) * (2 / (x2 - x1)) - 1  # (w,), -1 to 1 over the box
     y = (torch.arange(top, bottom) + 0.5 - y1) * (2 / (y2 - y1)) - 1  # (h,)
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (h, w, 2)
