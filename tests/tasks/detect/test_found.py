@@ -62,7 +62,8 @@ def test_boxes_and_masks_are_those_of_the_image_as_read():
     )  # fmt: skip
     assert found.boxes.tolist() == [[0, 0, 60, 80], [20, 20, 40, 40]]
     assert found.labels.tolist() == [1, 0] and found.scores.tolist() == [0.5, 0.25]
-    assert rle.area(found.masks).tolist() == [60 * 80, 20 * 20] and found.masks[1]["size"] == [80, 60]
+    # at its corners the sampled probability is 0.75 * 0.75 at most, below the threshold near them
+    assert rle.area(found.masks).tolist() == [60 * 80 - 4, 20 * 20] and found.masks[1]["size"] == [80, 60]
     assert rle.boxes(found.masks)[1].tolist() == [20, 20, 40, 40]
 
 
