@@ -90,7 +90,7 @@ def _objects(images: Sequence[Evaluated], kind: Kind) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
         objects = image.truth.objects
-        columns = (_corner_and_size(objects.boxes), objects.labels.tolist(), objects.crowd, objects.area.tolist())
+        columns = (corner_and_size(objects.boxes), objects.labels.tolist(), objects.crowd, objects.area.tolist())
         for i, (box, label, crowd, area) in enumerate(zip(*columns, strict=True)):
             row = {"id": len(rows) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "area": area}
             rows.append(row | {"iscrowd": int(crowd)} | _segmentation(objects.masks, i, kind))
@@ -102,7 +102,7 @@ def _detections(images: Sequence[Evaluated], kind: Kind) -> list[dict[str, Any]]
     rows: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
         found = image.found
-        boxes = _corner_and_size(found.boxes)
+        boxes = corner_and_size(found.boxes)
         areas = [w * h for _, _, w, h in boxes] if kind == "bbox" else masks.area(found.masks or ()).tolist()
         columns = (boxes, found.labels.tolist(), found.scores.tolist(), areas)
         for i, (box, label, score, area) in enumerate(zip(*columns, strict=True)):
@@ -111,7 +111,7 @@ def _detections(images: Sequence[Evaluated], kind: Kind) -> list[dict[str, Any]]
     return rows
 
 
-def _corner_and_size(boxes: Float64[np.ndarray, "M 4"]) -> list[list[float]]:
+def corner_and_size(boxes: Float64[np.ndarray, "M 4"]) -> list[list[float]]:
     """x, y, width and height, as COCO has them."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
 
