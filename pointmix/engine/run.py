@@ -138,18 +138,21 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: 
     updates_per_epoch = math.ceil(len(splits.train) / cfg.grad_accum_steps)
     cooldown = 0 if optim.sched in ENDLESS else optim.cooldown_epochs
     in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - cooldown
-    warmup = optim.warmup(max(in_schedule, 0))
+    warmup = optim.warmup(max(in_schedule, 0), updates_per_epoch)
+    key = "warmup_epochs" if optim.warmup_steps is None else "warmup_steps"
     if cfg.steps is not None and in_schedule <= warmup:
         raise ValueError(
             f"steps {cfg.steps} are {cfg.steps / updates_per_epoch:.3g} epochs; expected more than the "
-            f"{warmup + cooldown:g} of optim.warmup_epochs and optim.cooldown_epochs"
+            f"{warmup + cooldown:.3g} of optim.{key} and optim.cooldown_epochs"
         )
     remarks = optim.unused()
     if in_schedule <= warmup:
-        why = f"epochs is {cfg.epochs} and optim.warmup_epochs {warmup:g}"
+        why = f"epochs is {cfg.epochs} and optim.{key} {getattr(optim, key) or warmup:g}"
         remarks.append(f"all of the run is warm-up: {why}, expected a smaller one, or null")
     for line in remarks if accelerator.is_main_process else ():
         warnings.warn(line, stacklevel=2)
+    on_epochs = cfg.steps is None and not optim.sched_on_updates
+    half = 0.5 if on_epochs else 0.5 / updates_per_epoch  # of a tick: timm's decay comes one tick before its milestone
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched=optim.sched,
@@ -158,8 +161,9 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: 
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
         cooldown_epochs=cooldown,
-        decay_rate=optim.power if optim.sched == "poly" else 0.1,  # timm's name for the exponent; else its default
-        step_on_epochs=cfg.steps is None and not optim.sched_on_updates,
+        decay_milestones=[epoch + half for epoch in optim.milestones],  # type: ignore[misc]
+        decay_rate=optim.power if optim.sched == "poly" else optim.decay_rate,  # timm's name for the exponent, too
+        step_on_epochs=on_epochs,
         updates_per_epoch=updates_per_epoch,
     )
     total_steps = cfg.steps or int(epochs) * updates_per_epoch

@@ -29,18 +29,27 @@ def overlay(
     mixed = Image.blend(gray, paint, STRENGTH)
     if (factor := SMALLEST // max(mixed.size)) > 1:
         mixed = mixed.resize((mixed.width * factor, mixed.height * factor), Image.Resampling.NEAREST)
-    below = _legend(max(mixed.width, SMALLEST), label, classes, colors)
+    below = legend(max(mixed.width, SMALLEST), label, classes, colors)
     sheet = Image.new("RGB", (below.width, mixed.height + below.height), "white")
     sheet.paste(mixed, ((below.width - mixed.width) // 2, 0))
     sheet.paste(below, (0, mixed.height))
     return sheet
 
 
-def _legend(
-    width: int, label: Int[np.ndarray, "H W"], classes: Sequence[str], colors: UInt8[np.ndarray, "K 3"]
+def legend(
+    width: int,
+    label: Int[np.ndarray, "..."],
+    classes: Sequence[str],
+    colors: UInt8[np.ndarray, "K 3"],
+    *,
+    size: int | None = None,
 ) -> Image.Image:
-    """A patch of color and a name for each class, in as many lines as they need."""
-    size = min(max(width // 45, 13), 60)  # of the font, in pixels
+    """A patch of color and a name for each class among labels, in as many lines as they need.
+
+    Args:
+        size: of the font, in pixels; None: by the width.
+    """
+    size = min(max(width // 45, 13), 60) if size is None else size
     font = ImageFont.load_default(size)
     shown, left = shown_classes([label], len(classes))
     entries = [(classes[i], tuple(colors[i].tolist())) for i in shown]

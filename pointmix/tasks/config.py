@@ -57,8 +57,14 @@ class OptimConfig:
     is left out because its state cannot be saved."""
     power: Annotated[float, POSITIVE] = 0.9
     """Exponent of the schedule poly; 1 is a straight line."""
+    milestones: tuple[Annotated[int, COUNT], ...] = ()
+    """Epochs after which the schedule multistep multiplies the learning rate by `decay_rate`, such as 8, 11."""
+    decay_rate: Annotated[float, FRACTION_BELOW_1] = 0.1
+    """Factor of the schedules step, every 90 epochs, and multistep."""
     warmup_epochs: Annotated[float, NONNEGATIVE] | None = None
     """Epochs of linear warm-up, counted inside `epochs`; null: 5, but at most a fifth of the run."""
+    warmup_steps: Annotated[int, COUNT] | None = None
+    """Optimizer steps of linear warm-up, in place of `warmup_epochs`."""
     warmup_lr: Annotated[float, NONNEGATIVE] = 1e-6
     """Learning rate at the start of the warm-up."""
     min_lr: Annotated[float, NONNEGATIVE] = 1e-6
@@ -81,22 +87,37 @@ class OptimConfig:
         takes = get_optimizer_info(self.opt.lower())
         if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
             raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"optim.milestones must grow, got {list(self.milestones)}")
+        if self.sched == "multistep" and not self.milestones:
+            raise ValueError("optim.sched multistep needs optim.milestones, such as [8, 11]")
+        if self.warmup_steps is not None and self.warmup_epochs is not None:
+            raise ValueError("optim.warmup_steps and optim.warmup_epochs are both given; expected one of them")
+        if self.warmup_steps is not None and not self.sched_on_updates:
+            raise ValueError("optim.warmup_steps needs optim.sched_on_updates true")
 
     def unused(self) -> list[str]:
         """A line for each setting that the schedule ignores."""
         lines = []
         if self.sched in ENDLESS and self.cooldown_epochs:
             lines.append(f"optim.cooldown_epochs {self.cooldown_epochs} is not used: {self.sched} has no cool-down")
-        if self.sched == "none" and self.warmup_epochs:
-            lines.append(f"optim.warmup_epochs {self.warmup_epochs:g} is not used: optim.sched none has no warm-up")
+        for key in ("warmup_epochs", "warmup_steps"):
+            if self.sched == "none" and (length := getattr(self, key)):
+                lines.append(f"optim.{key} {length:g} is not used: optim.sched none has no warm-up")
         if self.sched != "poly" and self.power != type(self).power:
             lines.append(f"optim.power {self.power:g} is not used: it is of optim.sched poly")
+        if self.sched != "multistep" and self.milestones:
+            lines.append(f"optim.milestones {list(self.milestones)} are not used: they are of optim.sched multistep")
+        if self.sched not in ("step", "multistep") and self.decay_rate != type(self).decay_rate:
+            lines.append(f"optim.decay_rate {self.decay_rate:g} is not used: it is of optim.sched step and multistep")
         return lines
 
-    def warmup(self, epochs: float) -> float:
+    def warmup(self, epochs: float, steps_per_epoch: int) -> float:
         """Epochs of warm-up in a schedule of `epochs`."""
         if self.sched == "none":
             return 0.0
+        if self.warmup_steps is not None:
+            return self.warmup_steps / steps_per_epoch
         return min(5.0, epochs / 5) if self.warmup_epochs is None else self.warmup_epochs
 
     def scaled_lr(self, total_batch: int) -> float:
@@ -221,7 +242,8 @@ def _why_fixed(cfg: RunConfig) -> str:
 def growing(cfg: RunConfig) -> tuple[str, ...]:
     """Keys that make a run longer without changing its earlier learning rates."""
     if cfg.optim.sched in ENDLESS:  # but the default warm-up depends on the length
-        return () if cfg.optim.sched != "none" and cfg.optim.warmup_epochs is None else ("epochs", "steps")
+        by_default = cfg.optim.warmup_epochs is None and cfg.optim.warmup_steps is None
+        return () if cfg.optim.sched != "none" and by_default else ("epochs", "steps")
     return ("optim.cooldown_epochs",) if cfg.steps is None else ()
 
 

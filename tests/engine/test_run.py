@@ -35,6 +35,31 @@ def test_poly_falls_by_its_power(tiny_config):
         assert run.lr == pytest.approx((1 - step / 20) ** 0.5)
 
 
+@pytest.mark.parametrize("on_updates", [True, False])
+def test_multistep_falls_after_its_milestones(tiny_config, on_updates):
+    optim = {"sched": "multistep", "milestones": (2, 3), "decay_rate": 0.2, "warmup_epochs": 0, "lr": 1.0}
+    cfg = tiny_config(optim=optim | {"lr_scale": "none", "sched_on_updates": on_updates}, epochs=4)
+    run = build_run(cfg, Path(cfg.output_dir), build_accelerator(cfg))
+    rates = []
+    for step in range(4 * 7):  # as the loop does
+        rates.append(run.lr)
+        run.scheduler.step_update(step + 1)
+        if step % 7 == 6:
+            run.scheduler.step(step // 7 + 1)
+    assert rates == pytest.approx(14 * [1.0] + 7 * [0.2] + 7 * [0.04])
+
+
+def test_warm_up_in_steps_is_linear(tiny_config):
+    optim = {"warmup_epochs": None, "warmup_steps": 10, "warmup_lr": 0.001, "lr": 1.0, "lr_scale": "none"}
+    cfg = tiny_config(optim=optim | {"sched": "multistep", "milestones": (2,)})
+    run = build_run(cfg, Path(cfg.output_dir), build_accelerator(cfg))
+    for step in range(13):
+        assert run.lr == pytest.approx(min(0.001 + 0.999 * step / 10, 1.0))
+        run.scheduler.step_update(step + 1)
+    with pytest.raises(ValueError, match="expected more than the 1.43 of optim.warmup_steps"):
+        train(tiny_config(optim=optim, steps=10))
+
+
 def test_cool_down_is_inside_the_steps(tiny_config):
     cfg = tiny_config(steps=21, optim={"min_lr": 1e-5, "lr": 0.01, "cooldown_epochs": 1}, log_every=1)
     assert train(cfg)["steps"] == 21
@@ -100,6 +125,11 @@ def weights(cfg):
         ({"sched": "none", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
         ({"sched": "none", "warmup_epochs": None}, {"steps": 8}, {"steps": 11}),
         ({"sched": "step", "warmup_epochs": 1}, {"epochs": 1}, {"epochs": 2}),
+        (
+            {"sched": "multistep", "milestones": (1,), "warmup_epochs": None, "warmup_steps": 2},
+            {"epochs": 1},
+            {"epochs": 2},
+        ),
         ({"sched": "cosine", "cooldown_epochs": 0, "warmup_epochs": 0}, {"epochs": 1}, {"cooldown_epochs": 1}),
     ],
 )

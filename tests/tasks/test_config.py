@@ -111,7 +111,7 @@ def test_run_folder(tmp_path):
     assert run_folder(ClassifyPointsConfig()) == "runs/coc_tiny-shapes"
 
 
-@pytest.mark.parametrize("sched", ["step", "multistep", "none"])
+@pytest.mark.parametrize("sched", ["step", "none"])
 def test_settings_that_a_schedule_ignores_are_named(sched):
     """timm's schedulers take these and do nothing with them."""
     given = {"cooldown_epochs": 3, "warmup_epochs": 2}
@@ -121,3 +121,23 @@ def test_settings_that_a_schedule_ignores_are_named(sched):
     assert OptimConfig(sched=sched).unused() == OptimConfig(sched="tanh", **given).unused() == []
     power = "optim.power 2 is not used: it is of optim.sched poly"
     assert OptimConfig(sched=sched, power=2.0).unused() == [power] and not OptimConfig(sched="poly", power=2.0).unused()
+    line = "optim.decay_rate 0.2 is not used: it is of optim.sched step and multistep"
+    assert OptimConfig(sched=sched, decay_rate=0.2).unused() == [line] * (sched == "none")
+    line = "optim.milestones [3, 5] are not used: they are of optim.sched multistep"
+    assert OptimConfig(sched=sched, milestones=(3, 5)).unused() == [line]
+    line = "optim.warmup_steps 9 is not used: optim.sched none has no warm-up"
+    assert OptimConfig(sched=sched, warmup_steps=9).unused() == [line] * (sched == "none")
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"sched": "multistep"}, r"optim.sched multistep needs optim.milestones, such as \[8, 11\]"),
+        ({"sched": "multistep", "milestones": (11, 8)}, r"optim.milestones must grow, got \[11, 8\]"),
+        ({"warmup_steps": 9, "warmup_epochs": 1}, "optim.warmup_steps and optim.warmup_epochs are both given"),
+        ({"warmup_steps": 9, "sched_on_updates": False}, "optim.warmup_steps needs optim.sched_on_updates true"),
+    ],
+)
+def test_schedules_that_make_no_sense(given, message):
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**given)
