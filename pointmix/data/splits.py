@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
+from pointmix.data.dataset import SampleDataset
 from pointmix.data.loader import BatchLoader
+from pointmix.io.errors import BadMask, UnreadableSample
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")  # a training sample
 
 
 class LoaderSplits(Generic[Batch]):
@@ -46,6 +49,29 @@ def stratified_split(
         second.append(members[:count])
     indices = np.sort(np.concatenate(second))
     return np.setdiff1d(np.arange(len(targets)), indices), indices
+
+
+def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Two sorted lists of indices, the second with `fraction` of all: at least one, but never all."""
+    count = min(max(round(fraction * number), 1), number - 1) if fraction else 0
+    order = np.random.default_rng(seed).permutation(number)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def first_sample(dataset: SampleDataset[Any, Item]) -> Item:
+    """A training sample, for the number of its channels.
+
+    Raises:
+        UnreadableSample: there is none that can be read.
+        BadMask: the first one has labels that do not fit.
+    """
+    item, failed = dataset[0, 0]
+    if fatal := [failure for failure in failed if failure.fatal]:
+        raise BadMask(fatal[0].reason)
+    if item is None:
+        name, why, _ = failed[-1]
+        raise UnreadableSample(f"{len(failed)} {dataset.what} in a row are damaged; {name}: {why}")
+    return item
 
 
 def check_same_classes(train: list[str], other: list[str], split: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -130,13 +131,12 @@ def filled(value: T | None) -> T:
     return value
 
 
-def keep_range(config: DataConfig) -> tuple[float, float]:
-    """The smallest and the largest visible fraction of an image."""
-    keep = config.keep_ratio
+def keep_range(keep: float | Sequence[float]) -> tuple[float, float]:
+    """The smallest and the largest visible fraction of an image; `data.keep_ratio`."""
     low, high = (keep, keep) if isinstance(keep, int | float) else keep  # a list, if read back from JSON
     return low, high
 
 
 def is_partial(config: DataConfig) -> bool:
     """Whether the images of this configuration have masks."""
-    return config.mask_root is not None or keep_range(config) != (1, 1)
+    return config.mask_root is not None or keep_range(config.keep_ratio) != (1, 1)

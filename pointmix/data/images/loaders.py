@@ -61,7 +61,9 @@ def image_loader(
     if cfg.mask_root is not None:
         transform = MaskedTransform(transform.transforms, side=None if seed is None else cfg.img_size)
     elif is_partial(cfg):
-        transform.transforms.append(RandomMask(keep_ratio=keep_range(cfg), kind=cfg.mask, patch=cfg.mask_patch))
+        transform.transforms.append(
+            RandomMask(keep_ratio=keep_range(cfg.keep_ratio), kind=cfg.mask, patch=cfg.mask_patch)
+        )
     images = ImageDataset(
         source=cached(source, indices, mode) if cfg.cache else source,
         indices=indices,

@@ -56,7 +56,7 @@ def resolve(cfg: DataConfig) -> DataConfig:
     if policy is not None and policy.split("-")[0] not in POLICIES:
         raise ValueError(f"data.auto_augment {policy!r}: expected null or one beginning with {', '.join(POLICIES)}")
     check_limit("IMAGE_PIXELS", filled(cfg.img_size) ** 2, f"data.img_size {cfg.img_size}: such an image")
-    low, high = keep_range(cfg)
+    low, high = keep_range(cfg.keep_ratio)
     if low > high:
         raise ValueError(
             f"data.keep_ratio {cfg.keep_ratio}: expected a fraction above 0, up to 1, or two, the smaller first"

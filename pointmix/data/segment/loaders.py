@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Int
 
+from pointmix.data.cache import Cache
 from pointmix.data.dataset import SampleDataset, join_samples
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
@@ -20,7 +21,7 @@ from pointmix.data.segment.join import join_batches
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, LabeledImage, SegmentBatch
 from pointmix.data.segment.source import Color, SegmentSource
-from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.io.errors import BadMask
 
 Raw = TypeVar("Raw", bound=LabeledImage | LabeledCloud)
 
@@ -103,18 +104,10 @@ class Cached(Repeated[Raw]):
 
     def __init__(self, source: SegmentSource[Raw], indices: Iterable[int]) -> None:
         super().__init__(source)
-        self.kept: dict[int, Raw | UnreadableSample] = {}
-        for index in indices:
-            try:
-                self.kept[index] = source.read(index)
-            except UnreadableSample as error:
-                self.kept[index] = error
+        self.cache = Cache(source, indices)
 
     def read(self, index: int) -> Raw:
-        found = self.kept[index % len(self.source)]
-        if isinstance(found, UnreadableSample):
-            raise found
-        return found
+        return self.cache.read(index % len(self.source))
 
 
 class AsClouds(Repeated[Any]):

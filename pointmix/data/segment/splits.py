@@ -17,8 +17,8 @@ from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
-from pointmix.data.splits import LoaderSplits, check_same_classes
-from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split
+from pointmix.io.errors import UnreadableSample
 
 VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
 
@@ -102,7 +102,7 @@ def build_segments(
         return segment_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=1, **place))
 
     loader = segment_loader(cfg, train, chosen, order, seed=seed)
-    example = first_sample(loader)
+    example = first_sample(loader.samples)
     return SegmentSplits(
         train=loader,
         val=part(val, held_out) if len(held_out) else None,
@@ -152,30 +152,6 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
     if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
     return AsClouds(source) if entry.kind == "rgbd" and is_cloud(cfg) else source
-
-
-def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
-    """Two sorted lists of indices, the second with `fraction` of all: at least one, but never all."""
-    count = min(max(round(fraction * number), 1), number - 1) if fraction else 0
-    order = np.random.default_rng(seed).permutation(number)
-    return np.sort(order[count:]), np.sort(order[:count])
-
-
-def first_sample(loader: BatchLoader[SegmentBatch]) -> SegmentBatch:
-    """A training sample, for the number of its channels.
-
-    Raises:
-        UnreadableSample: there is none that can be read.
-        BadMask: the first one has labels that do not fit.
-    """
-    dataset = loader.samples
-    item, failed = dataset[0, 0]
-    if fatal := [failure for failure in failed if failure.fatal]:
-        raise BadMask(fatal[0].reason)
-    if item is None:
-        name, why, _ = failed[-1]
-        raise UnreadableSample(f"{len(failed)} {dataset.what} in a row are damaged; {name}: {why}")
-    return item
 
 
 def plain_palette(palette: Sequence[Color] | None) -> list[Color] | None:

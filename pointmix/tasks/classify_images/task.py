@@ -170,7 +170,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         if is_partial(cfg) and not hasattr(model, "explain"):
             raise ValueError(f"images with hidden pixels need a model of points; {info['name']} takes whole ones only")
         prepare = _prepare(cfg, coord_mode=getattr(model, "coord_mode", "inclusive"))
-        low, high = keep_range(cfg)
+        low, high = keep_range(cfg.keep_ratio)
         settings = {
             "keep": low if low == high else [low, high],
             "mask": cfg.mask_root or (cfg.mask if low < 1 else None),

@@ -235,6 +235,6 @@ def test_settings_read_back_from_json_are_the_same():
     for ratio in (1.0, (1.0, 1.0), (0.5, 1.0)):
         config = DataConfig(keep_ratio=ratio)
         back = DataConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
-        assert keep_range(back) == keep_range(config) and is_partial(back) == is_partial(config) == (
-            ratio == (0.5, 1.0)
-        )
+        assert keep_range(back.keep_ratio) == keep_range(config.keep_ratio) and is_partial(back) == is_partial(
+            config
+        ) == (ratio == (0.5, 1.0))

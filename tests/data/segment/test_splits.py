@@ -12,7 +12,8 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.loaders import Cached, Repeated, check_labels
 from pointmix.data.segment.sample import LabeledImage
 from pointmix.data.segment.source import SegmentEntry
-from pointmix.data.segment.splits import build_segments, build_segments_test, random_split
+from pointmix.data.segment.splits import build_segments, build_segments_test
+from pointmix.data.splits import random_split
 from pointmix.io.errors import BadMask, UnreadableSample
 from tests.data.segment import toy
 

@@ -14,11 +14,11 @@ from torch.nn.functional import pad
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from pointmix.data.images.config import filled
+from pointmix.data.images.config import filled, keep_range
 from pointmix.data.images.partial import random_mask
+from pointmix.data.images.photometric import PhotometricDistortion
 from pointmix.data.segment.images.config import ImageSettings
 from pointmix.data.segment.images.crops import Maps, cut, varied_crop
-from pointmix.data.segment.images.photometric import PhotometricDistortion
 from pointmix.data.segment.sample import IGNORE, LabeledImage, SegmentBatch
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.io.image_files import MODES
@@ -181,14 +181,13 @@ def _kept(visible: Bool[Tensor, "h w"] | None, size: tuple[int, int], settings: 
 
 
 def _points_settings(cfg: ImageSettings) -> PointsSettings:
-    keep = cfg.keep_ratio
     return PointsSettings(
         mean=tuple(filled(cfg.mean)),
         std=tuple(filled(cfg.std)),
         depth_mean=cfg.depth_mean,
         depth_std=cfg.depth_std,
         lattice=cfg.rgbd == "lattice",
-        keep_ratio=(keep, keep) if isinstance(keep, int | float) else _pair(keep),
+        keep_ratio=keep_range(cfg.keep_ratio),
         mask=cfg.mask,
         mask_patch=cfg.mask_patch,
     )

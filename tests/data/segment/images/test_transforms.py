@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from pointmix.data.dataset import seed_all
-from pointmix.data.segment.images.crops import is_varied, resized, varied_crop
-from pointmix.data.segment.images.photometric import PhotometricDistortion
+from pointmix.data.images.crops import resized
+from pointmix.data.images.photometric import PhotometricDistortion
+from pointmix.data.segment.images.crops import is_varied, varied_crop
 from pointmix.data.segment.images.transforms import eval_transform, train_transform
 from pointmix.data.segment.join import join_batches
 from pointmix.data.segment.sample import IGNORE, LabeledImage
