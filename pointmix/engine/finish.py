@@ -34,7 +34,7 @@ def finish(run: Run) -> dict[str, Any]:
         "more_tests": {name: numbers(result) for name, result in more.items()},
         "select": cfg.select,
         "monitor": task.monitor,
-        "scores": {name: asdict(score) for name, score in task.scores.items()},
+        "scores": {name: asdict(score) for name, score in task.scores.items() if name in test},
         "selected": state.best,
         **_best_on_test(run),
         "history": state.history,
@@ -77,7 +77,8 @@ def _best_on_test(run: Run) -> dict[str, Any]:
     tests = [entry["test"] for entry in run.state.history]
     best = {}
     for name, score in run.task.scores.items():
-        best[name] = (max if score.larger_is_better else min)(test[name] for test in tests)
+        if name in tests[0]:
+            best[name] = (max if score.larger_is_better else min)(test[name] for test in tests)
     return {"last": tests[-1], "best_on_test": best}
 
 

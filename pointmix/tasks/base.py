@@ -212,6 +212,7 @@ _BUILT_IN = {  # name -> module, imported on first use
     "classify_images": "pointmix.tasks.classify_images",
     "classify_points": "pointmix.tasks.classify_points",
     "segment": "pointmix.tasks.segment",
+    "detect": "pointmix.tasks.detect",
 }
 DEFAULT_TASK = "classify_images"  # of networks by name, such as timm's
 AnyTask = Task[RunConfig, object, Splits[object], object]

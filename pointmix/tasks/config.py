@@ -130,8 +130,6 @@ class OptimConfig:
 class RunConfig:
     """A run. Each task has a subclass, in which `data` is a dataclass, with whatever else it needs."""
 
-    root_source: ClassVar[str | None] = None
-    """`data.source` where flags and files give `data.root` alone; None: a source must be given too."""
     free_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of the task that may differ when a run is resumed, in addition to `FREE_KEYS`."""
 
@@ -187,6 +185,11 @@ class RunConfig:
         check_fields(self)
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seeds must be one or more different numbers, got {list(self.seeds)}")
+
+    @classmethod
+    def root_source(cls, root: str) -> str | None:
+        """`data.source` where flags and files give `data.root` alone; None: a source must be given too."""
+        return None
 
     @property
     def data_name(self) -> str:

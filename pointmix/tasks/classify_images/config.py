@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.resolve import resolve
@@ -33,8 +33,6 @@ class MixConfig:
 class ClassifyImagesConfig(RunConfig):
     """Train an image classifier."""
 
-    root_source: ClassVar[str | None] = "folder"
-
     data: DataConfig = field(default_factory=DataConfig)
     """The images."""
     mix: MixConfig = field(default_factory=MixConfig)
@@ -45,6 +43,10 @@ class ClassifyImagesConfig(RunConfig):
         if (self.mix.mixup > 0 or self.mix.cutmix > 0) and self.batch_size % 2:
             raise ValueError(f"batch_size must be even with mixup or cutmix, got {self.batch_size}")
         resolve(self.data)  # refuses wrong values before anything is read
+
+    @classmethod
+    def root_source(cls, root: str) -> str:
+        return "folder"
 
     @property
     def data_name(self) -> str:

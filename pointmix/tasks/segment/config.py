@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import resolve
@@ -17,8 +17,6 @@ from pointmix.utils.ranges import COUNT
 @dataclass(frozen=True)
 class SegmentConfig(RunConfig):
     """Train a network to label every pixel of images or every point of clouds."""
-
-    root_source: ClassVar[str | None] = "folder"
 
     data: SegmentDataConfig = field(default_factory=SegmentDataConfig)
     """The images or clouds."""
@@ -33,6 +31,10 @@ class SegmentConfig(RunConfig):
         super().__post_init__()
         if self.data.source in SEGMENT_SOURCES:  # otherwise opening the source fails
             resolve(self.data)  # refuses wrong values before anything is read
+
+    @classmethod
+    def root_source(cls, root: str) -> str:
+        return "folder"
 
     @property
     def data_name(self) -> str:

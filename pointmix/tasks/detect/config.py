@@ -1,0 +1,43 @@
+"""The configuration of detection: boxes, masks and classes of the objects in images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pointmix.data.detect.config import DetectDataConfig
+from pointmix.data.detect.resolve import resolve
+from pointmix.data.detect.source import DETECT_SOURCES
+from pointmix.tasks.config import RunConfig
+from pointmix.utils.ranges import COUNT
+
+LAYOUTS = {"annotations/*.json": "coco", "data.yaml": "yolo", "Annotations/*.xml": "voc"}  # what a folder has -> source
+
+
+@dataclass(frozen=True)
+class DetectConfig(RunConfig):
+    """Train a network to find the objects in images: a box, a class and a mask for each."""
+
+    data: DetectDataConfig = field(default_factory=DetectDataConfig)
+    """The images."""
+    epochs: Annotated[int, COUNT] = 12
+    """Epochs of the schedule, without its cool-down."""
+    batch_size: Annotated[int, COUNT] = 16
+    """Images a step and process."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.source in DETECT_SOURCES:  # otherwise opening the source fails
+            resolve(self.data)  # refuses wrong values before anything is read
+
+    @classmethod
+    def root_source(cls, root: str) -> str:
+        """coco, yolo or voc, by the files that a folder of these has; else instances."""
+        return next((source for files, source in LAYOUTS.items() if any(Path(root).glob(files))), "instances")
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data's folder, or of their source."""
+        root = self.data.root
+        return Path(root).resolve().name if root and self.data.source in DETECT_SOURCES else self.data.source
