@@ -32,11 +32,11 @@ class LiteralSegmenter(nn.Module):
 
     def head(self, maps: list[Tensor]) -> Tensor:
         head = self.network.head
-        pairs = zip(maps, head.lateral, strict=True)
+        pairs = zip(maps, head.fpn.lateral, strict=True)
         maps = [F.conv2d(x, layer.weight[..., None, None], layer.bias) for x, layer in pairs]
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + F.interpolate(maps[i], size=maps[i - 1].shape[2:], mode="nearest")
-        maps = [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(maps, head.smooth, strict=True)]
+        maps = [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(maps, head.fpn.smooth, strict=True)]
         total = 0
         for i, (x, level) in enumerate(zip(maps, head.levels, strict=True)):
             for layer in level:

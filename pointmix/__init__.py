@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 # Imported on first access: timm, which the models need, takes as long to import as torch.
 _FUNCTIONS = {
+    "create_detector": "models.detector",
     "create_model": "models",
     "create_segmenter": "models.segmenter",
     "list_models": "models",

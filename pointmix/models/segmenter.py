@@ -3,104 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-import timm
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from pointmix.layouts.cloud import Cloud
-from pointmix.layouts.grid import Grid
 from pointmix.layouts.lift import Lift
-from pointmix.models import create_model, list_models
 from pointmix.models.inputs import as_points
+from pointmix.models.pyramid import Pyramid, create_pyramid
 from pointmix.nn.heads.segment import SemanticFPN
 from pointmix.pointset import PointSet
-from pointmix.profile.macs import Macs, Part, Size, count_layers, parameters
-
-FIRST_STRIDE = 4  # of the finest stage that is taken from a network of timm, as of our networks of images
-
-
-@runtime_checkable
-class Pyramid(Protocol):
-    """A backbone that gives the points of all of its stages, each half as fine as the one before."""
-
-    feature_info: list[dict[str, Any]]
-
-    def forward_intermediates(
-        self, x: PointSet, *, norm: bool = False, intermediates_only: bool = False
-    ) -> list[PointSet]: ...
-    def as_points(self, x: PointSet) -> PointSet: ...
-    def parts(self, points: PointSet) -> Iterator[Part]: ...
-    def set_grad_checkpointing(self, enable: bool = True) -> None: ...
-    def no_weight_decay(self) -> set[str]: ...
-
-
-class TimmPyramid(nn.Module):
-    """The maps of a network of timm as grids. Images are padded with zeros to a multiple of the total stride.
-
-    Args:
-        name: of the network.
-        in_chans: channels of the input.
-        **kwargs: arguments of the network.
-
-    Raises:
-        ValueError: if it gives no maps of strides 4, 8, and so on.
-    """
-
-    def __init__(self, name: str, *, in_chans: int, **kwargs: Any) -> None:
-        super().__init__()
-        self.body: Any = timm.create_model(name, features_only=True, in_chans=in_chans, **kwargs)
-        self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"  # as of Swin
-        info: Any = self.body.feature_info
-        strides, channels = info.reduction(), info.channels()
-        self.taken = [i for i, stride in enumerate(strides) if stride >= FIRST_STRIDE]
-        expected = [FIRST_STRIDE * 2**i for i in range(len(self.taken))]
-        if len(self.taken) < 2 or [strides[i] for i in self.taken] != expected:
-            raise ValueError(f"{name} gives maps of strides {strides}; Semantic FPN needs strides 4, 8, and so on")
-        self.feature_info: list[dict[str, Any]] = [dict(num_chs=channels[i], reduction=strides[i]) for i in self.taken]
-
-    def as_points(self, x: PointSet) -> PointSet:
-        return x
-
-    def forward_intermediates(
-        self, x: PointSet, *, norm: bool = False, intermediates_only: bool = False
-    ) -> list[PointSet]:
-        """The maps of all stages; the keyword arguments are those of our networks and have no effect.
-
-        Raises:
-            ValueError: for anything but whole images of one size.
-        """
-        if not isinstance(x.layout, Grid):
-            raise ValueError(f"a network of timm takes whole images of one size, got {x.layout!r}")
-        image, total = cast(Tensor, x.to_image()), self.feature_info[-1]["reduction"]
-        image = F.pad(image, (0, -image.shape[3] % total, 0, -image.shape[2] % total))
-        maps, stages = self.body(image), []
-        for i, info in zip(self.taken, self.feature_info, strict=True):
-            height, width = self._size(x.layout, info["reduction"])
-            y = maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i]  # (B, C, H', W')
-            stages.append(PointSet.from_batch(y[:, :, :height, :width]))
-        return stages
-
-    def _size(self, grid: Grid, stride: int) -> tuple[int, int]:
-        return -(-grid.size[0] // stride), -(-grid.size[1] // stride)
-
-    def parts(self, points: PointSet) -> Iterator[Part]:
-        """The whole network's parameters and multiply-adds at the first stage, and the sizes of all."""
-        assert isinstance(points.layout, Grid)
-        macs, number = count_layers(self.body, cast(Tensor, points.to_image())), parameters(self.body)
-        for i, info in enumerate(self.feature_info):
-            side = self._size(points.layout, info["reduction"])
-            size = Size(len(points.pos), side[0] * side[1], slots=0, windows=0, centers=0, side=side)
-            yield Part(f"maps {i + 1}", info["num_chs"], 0 if i else number, Macs() if i else macs, size)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.body.set_grad_checkpointing(enable)
-
-    def no_weight_decay(self) -> set[str]:
-        return set()
+from pointmix.profile.macs import Part, parameters
 
 
 class Segmenter(nn.Module):
@@ -228,17 +143,9 @@ def create_segmenter(
         ValueError: there is no such model, a setting is out of range, or its maps are not of strides 4, 8, and so on.
         TypeError: the backbone does not take one of the arguments.
     """
-    coord_dims, coord_mode = None, "inclusive"
-    backbone: Any
-    if name in list_models():
-        backbone = create_model(name, in_chans=in_chans, pyramid=True, **kwargs)
-        coord_dims, coord_mode = backbone.coord_dims, getattr(backbone, "coord_mode", coord_mode)
-    elif timm.is_model(name):
-        backbone = TimmPyramid(name, in_chans=in_chans, **kwargs)
-    else:
-        raise ValueError(f"no model {name!r}; ours are {', '.join(list_models())}; timm's are in timm.list_models()")
+    backbone, coord_dims, coord_mode = create_pyramid(name, in_chans=in_chans, **kwargs)
     head = SemanticFPN(
-        [info["num_chs"] for info in backbone.feature_info],
+        [info["num_chs"] for info in cast(Pyramid, backbone).feature_info],
         num_classes,
         neck_dim=neck_dim,
         decoder_dim=decoder_dim,

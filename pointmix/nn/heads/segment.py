@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from pointmix.layouts.lift import Lift
 from pointmix.layouts.neighborhood import Neighborhood
 from pointmix.nn.heads.classify import pooled
+from pointmix.nn.heads.fpn import FPN
 from pointmix.nn.norm import SetIndex
 from pointmix.nn.reducer import Reducer
 from pointmix.pointset import PointSet
-from pointmix.profile.macs import BATCH_NORM, Macs, add, linear_macs
+from pointmix.profile.macs import BATCH_NORM, Macs, linear_macs
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL
 
 CATEGORY_DIM = 64  # channels of the embedding of a category, as in PointMLP
@@ -93,21 +94,13 @@ class SemanticFPN(nn.Module):
         NATURAL.check(categories=categories)
         FRACTION_BELOW_1.check(drop_rate=drop_rate)
         self.categories, self.global_context, self.decoder_dim = categories, global_context, decoder_dim
-        self.lateral = nn.ModuleList(nn.Linear(dim, neck_dim) for dim in dims)
-        self.smooth = nn.ModuleList(
-            Reducer(neck_dim, neck_dim, kernel=3, stride=1, padding=1, absent=absent) for _ in dims
-        )
+        self.fpn = FPN(dims, neck_dim, absent=absent)
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 ConvNormAct(neck_dim if j == 0 else decoder_dim, decoder_dim, absent=absent) for j in range(max(i, 1))
             )
             for i in range(len(dims))
         )
-        for layer in [*self.lateral, *self.smooth]:
-            layer = cast("nn.Linear | Reducer", layer)
-            nn.init.xavier_uniform_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
         more = (CATEGORY_DIM if categories else 0) + (2 * neck_dim if global_context else 0)
         self.embedding = nn.Embedding(categories, CATEGORY_DIM) if categories else None
         self.fuse = nn.Sequential(nn.Linear(decoder_dim + more, decoder_dim), nn.ReLU()) if more else None
@@ -134,15 +127,9 @@ class SemanticFPN(nn.Module):
             ValueError: if there are categories and none are given, or the reverse, or one is out of range.
         """
         self._check_category(stages[0], category)
-        pairs = list(pairwise(stages))  # fine, coarse
-        pyramid = [layer(stage.feat) for layer, stage in zip(self.lateral, stages, strict=True)]
-        for i, (fine, coarse) in reversed(list(enumerate(pairs))):
-            nearest = fine.layout.lift(fine, coarse, 2, mode="nearest")
-            pyramid[i] = pyramid[i] + nearest(pyramid[i + 1])
-        smooth = cast(Sequence[Reducer], self.smooth)
-        near = [layer.neighborhood(stage) for layer, stage in zip(smooth, stages, strict=True)]
-        pyramid = [layer.map_features(x, n) for layer, x, n in zip(smooth, pyramid, near, strict=True)]
-        up: list[Lift] = [fine.layout.lift(fine, coarse, 2) for fine, coarse in pairs]
+        near = self.fpn.neighborhoods(stages)
+        pyramid = self.fpn(stages, near)
+        up: list[Lift] = [fine.layout.lift(fine, coarse, 2) for fine, coarse in pairwise(stages)]
         total = self.levels[0][0](pyramid[0], near[0])  # type: ignore[index]
         for i in range(1, len(stages)):
             x = pyramid[i]
@@ -185,14 +172,7 @@ class SemanticFPN(nn.Module):
 
     def macs(self, points: Sequence[int]) -> Macs:
         """Multiply-adds for one set with this many points at each stage. Bilinear lifts count 4 an output."""
-        macs = add(
-            linear_macs(n, layer) for n, layer in zip(points, cast(Iterable[nn.Linear], self.lateral), strict=True)
-        )
-        macs += add(
-            linear_macs(n, layer) for n, layer in zip(points, cast(Iterable[Reducer], self.smooth), strict=True)
-        )
-        neck_dim = cast(Reducer, self.smooth[0]).out_channels
-        macs += Macs(other=sum(n * neck_dim for n in points[:-1]))  # nearest lifts
+        macs = self.fpn.macs(points)
         for i, level in enumerate(self.levels):
             for j, layer in enumerate(cast(Iterable[ConvNormAct], level)):
                 macs += layer.macs(points[i - j])

@@ -21,11 +21,11 @@ def literal(head: SemanticFPN, maps: list[torch.Tensor]) -> torch.Tensor:
         return F.interpolate(x, scale_factor=2, mode=mode, **options)[..., : like.shape[2], : like.shape[3]]
 
     laterals = [
-        F.conv2d(x, layer.weight[..., None, None], layer.bias) for x, layer in zip(maps, head.lateral, strict=True)
+        F.conv2d(x, layer.weight[..., None, None], layer.bias) for x, layer in zip(maps, head.fpn.lateral, strict=True)
     ]
     for i in range(len(maps) - 1, 0, -1):
         laterals[i - 1] = laterals[i - 1] + up(laterals[i], laterals[i - 1], "nearest")
-    pyramid = [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(laterals, head.smooth, strict=True)]
+    pyramid = [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(laterals, head.fpn.smooth, strict=True)]
     total = 0
     for i, level in enumerate(head.levels):
         x = pyramid[i]
