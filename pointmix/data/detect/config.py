@@ -38,6 +38,8 @@ class DetectDataConfig:
     """Seed of the held-out and limited samples; independent of the run's seed."""
     limit: Annotated[int, COUNT] | None = None
     """At most this many training images, for a quick try."""
+    keep_empty: bool = False
+    """Train on images without objects too, as far as their files tell without reading the pixels."""
     in_chans: Annotated[int, COUNT] | None = None
     """Color channels, 1 grayscale or 3 RGB; files are converted. null: the source's or 3."""
     mean: tuple[Annotated[float, FINITE], ...] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -37,6 +37,13 @@ class Objects:
     crowd: Bool[np.ndarray, " M"]
     area: Float64[np.ndarray, " M"]
     masks: tuple[Rle, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def without_masks(self) -> Objects:
+        """Their boxes alone."""
+        return replace(self, masks=None)
 
 
 @dataclass(frozen=True)

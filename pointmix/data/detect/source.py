@@ -40,7 +40,10 @@ class DetectSource(Readable[ObjectImage], Protocol):
     def __len__(self) -> int: ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """H, W of an image without reading its pixels."""
+        """H, W of an image without reading its pixels; raises what `read` raises."""
+
+    def has_objects(self, index: int) -> bool:
+        """Whether an image has objects to train on, without reading it; true if that is not known."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,5 @@
-"""Sources of images with objects, a module a source; importing this package registers them."""
+"""Sources of images with objects, a module a source. Importing this registers them."""
+
+from pointmix.utils.lazy import import_submodules
+
+import_submodules(__name__, __path__)

@@ -1,0 +1,123 @@
+"""Objects of a training image: cut, resized, flipped, and pasted over others."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64, UInt8
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask
+
+from pointmix.data.detect import masks as rle
+from pointmix.data.detect.sample import Objects, Target
+from pointmix.data.images.crops import Crop, resized
+
+SMALLEST_SIDE = 1.0  # pixels; objects whose box is smaller are not trained on
+LEAST_LEFT = 0.05  # objects of which less is left under a pasted one are not trained on,
+FEWEST_LEFT = 10  # nor those with fewer pixels left
+
+
+class Augmented(NamedTuple):
+    """The objects of a training image on the way through the augmentation; fields as in `Target`."""
+
+    boxes: Float64[Tensor, "M 4"]
+    labels: Int64[Tensor, " M"]
+    masks: UInt8[Tensor, "M H W"] | None
+
+    def take(self, chosen: Bool[Tensor, " M"]) -> Augmented:
+        """Some of them."""
+        return Augmented(self.boxes[chosen], self.labels[chosen], None if self.masks is None else self.masks[chosen])
+
+    def target(self) -> Target:
+        return Target(self.boxes.float(), self.labels, self.masks)
+
+
+def trained_on(objects: Objects, size: tuple[int, int], *, masks: bool) -> Augmented:
+    """The objects of an image of H, W that are no crowds, with their masks if asked for."""
+    chosen = np.flatnonzero(~objects.crowd)
+    decoded = None
+    if masks and objects.masks is not None:
+        decoded = torch.from_numpy(rle.decode([objects.masks[i] for i in chosen], size))
+    return Augmented(torch.from_numpy(objects.boxes[chosen]), torch.from_numpy(objects.labels[chosen]), decoded)
+
+
+def cut(objects: Augmented, crop: Crop, size: tuple[int, int]) -> Augmented:
+    """The objects in a part of their image of H, W, resized; those that are not in it are left out."""
+    moved = F.crop(_as_boxes(objects.boxes, size), crop.top, crop.left, crop.height, crop.width)  # and clamped
+    moved = moved.as_subclass(Tensor)
+    is_cut = (moved != objects.boxes - moved.new_tensor([crop.left, crop.top] * 2)).any(1)
+    masks = None if objects.masks is None else _resized(crop.of(objects.masks), crop.rows, crop.cols)
+    factor = moved.new_tensor([crop.cols / crop.width, crop.rows / crop.height] * 2)
+    return _settled(Augmented(moved * factor, objects.labels, masks), is_cut)
+
+
+def flip(objects: Augmented, size: tuple[int, int]) -> Augmented:
+    """The objects of an image of H, W mirrored left to right."""
+    boxes = F.horizontal_flip(_as_boxes(objects.boxes, size)).as_subclass(Tensor)
+    masks = None if objects.masks is None else F.horizontal_flip(Mask(objects.masks)).as_subclass(Tensor)
+    return Augmented(boxes, objects.labels, masks)
+
+
+def paste(
+    image: UInt8[Tensor, "C H W"], objects: Augmented, other: UInt8[Tensor, "C H2 W2"], pasted: Augmented
+) -> tuple[UInt8[Tensor, "C H W"], Augmented]:
+    """An image with objects of another one at the place that they have there, each with probability one half, as in
+    simple copy-paste (Ghiasi et al. 2021).
+
+    What they hide is taken from the masks below, and boxes are those of what is left. An object of which too little is
+    left is left out. Both images have masks.
+    """
+    size, height, width = (image.shape[1], image.shape[2]), *map(min, image.shape[1:], other.shape[1:])
+    pasted = cut(pasted, Crop(0, 0, height, width, height, width), (other.shape[1], other.shape[2]))
+    pasted = pasted.take(torch.rand(len(pasted.labels)) < 0.5)
+    assert pasted.masks is not None and objects.masks is not None
+    above = pasted.masks.new_zeros((len(pasted.labels), *size))
+    above[:, :height, :width] = pasted.masks
+    cover = above.any(0)  # (H, W)
+    image = image.clone()
+    image[:, :height, :width] = torch.where(
+        cover[:height, :width], other[:, :height, :width], image[:, :height, :width]
+    )
+    before = objects.masks.sum((1, 2))
+    below = objects._replace(masks=objects.masks * ~cover)
+    left = below.masks.sum((1, 2))
+    enough = (left == before) | ((left >= FEWEST_LEFT) & (left >= LEAST_LEFT * before))
+    below = _settled(below.take(enough), (left < before)[enough])
+    assert below.masks is not None
+    return image, Augmented(
+        torch.cat([below.boxes, pasted.boxes]),
+        torch.cat([below.labels, pasted.labels]),
+        torch.cat([below.masks, above]),
+    )
+
+
+def _as_boxes(boxes: Float64[Tensor, "M 4"], size: tuple[int, int]) -> BoundingBoxes:
+    return BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)
+
+
+def _resized(masks: UInt8[Tensor, "M h w"], rows: int, cols: int) -> UInt8[Tensor, "M H W"]:
+    """Masks at another size: pixels that are covered by half at least. One at a time, as that takes less memory."""
+    if masks.shape[1:] == (rows, cols) or not len(masks):
+        return masks if len(masks) else masks.new_zeros((0, rows, cols))
+    return torch.cat([resized(mask[None] * 255, rows, cols) >= 128 for mask in masks]).to(torch.uint8)
+
+
+def _settled(objects: Augmented, changed: Bool[Tensor, " M"]) -> Augmented:
+    """The objects that have an area, with the boxes of changed ones taken from their masks, if there are masks."""
+    if objects.masks is not None:
+        there = objects.masks.any(2).any(1)
+        objects, changed = objects.take(there), changed[there]
+        assert objects.masks is not None
+        boxes = objects.boxes.clone()
+        if changed.any():
+            corners = masks_to_boxes(objects.masks[changed]).to(
+                boxes.dtype
+            )  # of the outermost pixels, which belong to it
+            boxes[changed] = corners + corners.new_tensor([0, 0, 1, 1])
+        objects = objects._replace(boxes=boxes)
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    return objects.take((sides >= SMALLEST_SIDE).all(1))
