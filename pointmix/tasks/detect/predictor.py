@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
@@ -83,7 +82,7 @@ class DetectPredictor:
         found = at_least(in_pixels(detections, lattice=lattice, size=size, name=path), self.args.score)
         if self.args.out:
             self._write(path, image, found)
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for label in np.unique(found.labels).tolist():
             scores = found.scores[found.labels == label]
             rows.append((one_line(self.classes[label]), str(len(scores)), f"{scores.max():.2f}"))
