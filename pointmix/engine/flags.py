@@ -26,9 +26,9 @@ def parse_recipe(
     """Parse flags and `--config` files into a configuration of this class, and say what it is based on.
 
     Files are read first, wherever they stand among the flags, so flags win. A `data.root` without a `data.source` sets
-    that of `kind.root_source`, and is refused where that is None. Flags that name another model than the files discard the
-    files' model.kwargs and name; flags that name another source discard their name. `--seeds 1 2 3` is the same as
-    `--seeds=[1,2,3]`.
+    what `kind.root_source` says, and is refused where that is None. Flags that name another model than the files
+    discard the files' model.kwargs and name; flags that name another source discard their name. `--seeds 1 2 3` is the
+    same as `--seeds=[1,2,3]`.
 
     Args:
         prog: name of the command in messages.

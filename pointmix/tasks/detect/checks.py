@@ -10,6 +10,7 @@ from torch import nn
 from pointmix.data.detect.sample import Target
 from pointmix.pointset import PointSet
 from pointmix.tasks.checks import try_input
+from pointmix.tasks.protocols import to_device
 from pointmix.utils.messages import is_out_of_memory
 
 
@@ -33,8 +34,7 @@ def try_detector(model: nn.Module, name: str, blank: PointSet, size: tuple[int, 
     device = next(model.parameters()).device
     sizes = torch.tensor([size])
     try_input(model, name, blank, what=what, more=(sizes,))
-    target = blank_target(size, masks)
-    target = Target(*(value if value is None else value.to(device) for value in target))
+    target = to_device(blank_target(size, masks), device)
     points = PointSet.cat([blank] * images).to(device)
     try:
         network = copy.deepcopy(model).train()  # a copy: its running means move

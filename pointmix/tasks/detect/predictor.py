@@ -1,0 +1,122 @@
+"""Boxes and masks for files."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointmix.data.detect.config import DetectDataConfig
+from pointmix.data.detect.join import join_items
+from pointmix.data.detect.transforms import EvalTransform
+from pointmix.data.images.config import filled
+from pointmix.explain.detect_images import overlay
+from pointmix.io import is_image, read_image, read_mask
+from pointmix.tasks.detect.found import Found, in_pixels
+from pointmix.tasks.detect.pictures import drawn
+from pointmix.tasks.detect.results import CocoFile
+from pointmix.tasks.protocols import Info
+from pointmix.tasks.segment.outputs import OutputNames
+from pointmix.utils.atomic import check_place, replacing
+from pointmix.utils.messages import one_line
+from pointmix.utils.ranges import FRACTION
+
+RESULTS = "detections.json"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of predict.py for detectors."""
+    out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
+    parser.add_argument("--out", metavar="DIR", help=f"{out}; without it only the table is shown")
+    parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
+    score = "leave out what is found with a smaller score (default 0.5)"
+    parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
+
+
+class DetectPredictor:
+    """How much of each class is in a file, and with args.out pictures and a file of boxes and masks.
+
+    Args:
+        model: a detector in evaluation mode.
+        cfg: settings of the data it was trained on.
+        args: has the flags of `add_arguments`, and files, the inputs.
+
+    Raises:
+        ValueError: a flag is wrong.
+        OSError: nothing can be written to args.out.
+    """
+
+    columns: Sequence[str] = ("class", "found", "best score")
+
+    def __init__(self, model: nn.Module, info: Info, cfg: DetectDataConfig, args: Namespace) -> None:
+        FRACTION.check("--", score=args.score)
+        if args.mask and not Path(args.mask).is_file():
+            raise FileNotFoundError(f"no mask file {args.mask}")
+        if args.out:
+            check_place(Path(args.out, RESULTS))
+        self.model, self.cfg, self.args, self.run = model, cfg, args, info["path"]
+        self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
+        self.classes: list[str] = info["classes"]
+        self.file = CocoFile(self.classes, info["category_ids"])
+        self.names = OutputNames(Path(args.out or "."), args.files)
+
+    def predict(self, path: str) -> list[tuple[str, ...]]:
+        if not is_image(path):
+            raise ValueError(f"{path} is no image, {self.run} takes images")
+        image = read_image(path, filled(self.cfg.in_chans))
+        size = (image.height, image.width)
+        item = self.transform.image(image)
+        if self.args.mask:
+            item = item._replace(visible=visible_pixels(self.args.mask, size, item.image))
+        batch = join_items([item], multiple=self.cfg.size_multiple)
+        device = next(self.model.parameters()).device
+        (detections,) = self.model(batch.points.to(device), batch.sizes.to(device))
+        lattice = (item.image.shape[1], item.image.shape[2])
+        found = at_least(in_pixels(detections, lattice=lattice, size=size, name=path), self.args.score)
+        if self.args.out:
+            self._write(path, image, found)
+        rows: list[tuple[str, ...]] = []
+        for label in np.unique(found.labels).tolist():
+            scores = found.scores[found.labels == label]
+            rows.append((one_line(self.classes[label]), str(len(scores)), f"{scores.max():.2f}"))
+        return rows or [("nothing", "0", "")]
+
+    def _write(self, path: str, image: Image.Image, found: Found) -> None:
+        (file,) = self.names(path, ["_overlay.png"])
+        with replacing(file) as opened:
+            overlay(image, drawn(found), self.classes).save(opened, format="png")
+        self.file.add(path, (image.height, image.width), found)
+
+    def finish(self) -> list[str]:
+        if not self.args.out:
+            return []
+        path = Path(self.args.out, RESULTS)
+        self.file.write(path)
+        return [f"{len(self.file.annotations)} detections in {len(self.file.images)} files in {path}"]
+
+
+def at_least(found: Found, score: float) -> Found:
+    """The detections with this score or a larger one."""
+    keep = found.scores >= score
+    masks = None if found.masks is None else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
+    return Found(found.boxes[keep], found.labels[keep], found.scores[keep], masks)
+
+
+def visible_pixels(path: str, size: tuple[int, int], resized: Float[Tensor, "C h w"]) -> Bool[Tensor, "h w"]:
+    """The pixels of a resized image that a mask of the image's size H, W does not hide: the nearest of the mask.
+
+    Raises:
+        FileNotFoundError, ValueError: the mask cannot be read, has another size, or hides all pixels.
+    """
+    visible = read_mask(path, size).float()
+    kept = F.interpolate(visible[None, None], resized.shape[1:], mode="nearest")[0, 0] > 0
+    if not kept.any():
+        raise ValueError(f"no pixel is left under mask {path}")
+    return kept
