@@ -66,7 +66,7 @@ def build_detect(
     cfg = resolve(cfg)
     train, test = open_split(cfg, "train"), open_split(cfg, "test")
     check_same_classes(list(train.classes), list(test.classes), "test")
-    val = open_split(cfg, "val", optional=True) if cfg.val_fraction is None else None
+    val = own_val_split(cfg) if cfg.val_fraction is None else None
     if val is None:
         fraction = VAL_FRACTION if cfg.val_fraction is None else cfg.val_fraction
         chosen, held_out = random_split(len(train), fraction=fraction, seed=cfg.split_seed)
@@ -112,18 +112,28 @@ def build_detect_test(cfg: DetectDataConfig) -> tuple[BatchLoader[DetectBatch], 
     return detect_loader(cfg, test, np.arange(len(test)), batches, masks=have_masks(cfg, test)), test
 
 
-def open_split(cfg: DetectDataConfig, split: str, *, optional: bool = False) -> DetectSource:
-    """A split of the source; None for an optional one that the data do not have.
+def open_split(cfg: DetectDataConfig, split: str) -> DetectSource:
+    """A split of the source.
 
     Raises:
         ValueError: the split is missing, or has no images or no classes.
     """
     source = DETECT_SOURCES.find(cfg.source).open(cfg, split)
-    if source is None and not optional:
+    if source is None:
         raise ValueError(f"data.source {cfg.source} has no split {split}, expected train and test")
-    if source is not None and not len(source):
+    return _checked(cfg, split, source)
+
+
+def own_val_split(cfg: DetectDataConfig) -> DetectSource | None:
+    """The validation split of the source, if it has one; raises what `open_split` raises."""
+    source = DETECT_SOURCES.find(cfg.source).open(cfg, "val")
+    return None if source is None else _checked(cfg, "val", source)
+
+
+def _checked(cfg: DetectDataConfig, split: str, source: DetectSource) -> DetectSource:
+    if not len(source):
         raise ValueError(f"the {split} split of data.source {cfg.source} has no images, expected at least one")
-    if source is not None and not source.classes:
+    if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
     return source
 
