@@ -91,5 +91,6 @@ class GroupedBatches(EpochBatches):
         check = 0
         for chain in self.chains:
             for group in chain:
-                check = zlib.crc32(group.positions.tobytes(), zlib.crc32(str(group.batch_size).encode(), check))
+                size = group.batch_size * self.world_size
+                check = zlib.crc32(group.positions.tobytes(), zlib.crc32(str(size).encode(), check))
         return {**super().state_dict(), "groups": check}
