@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from pointmix.data.detect.batching import train_batches
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.loaders import detect_loader
 from pointmix.data.detect.resolve import resolve
@@ -14,7 +15,7 @@ from pointmix.data.detect.sample import DetectBatch
 from pointmix.data.detect.source import DETECT_SOURCES, DetectSource
 from pointmix.data.images.config import filled
 from pointmix.data.loader import BatchLoader
-from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.sampler import PartBatches
 from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split
 
 VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
@@ -80,7 +81,7 @@ def build_detect(
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
     masks = have_masks(cfg, train, *([val] * bool(len(held_out))), test)
     place = {"rank": rank, "world_size": world_size}
-    order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
+    order = train_batches(cfg, train, chosen, batch_size=batch_size, seed=seed, **place)
 
     def part(source: DetectSource, indices: Int[np.ndarray, " n"]) -> BatchLoader[DetectBatch]:
         return detect_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=1, **place), masks=masks)
