@@ -18,11 +18,12 @@ from torch import Tensor
 
 from pointmix.utils.lazy import when_imported
 
+_BLOCK = 128  # boxes that are compared with all others at a time
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: float) -> Int[Tensor, "K"]:
-    """Greedy non-maximum suppression, one vectorized step per kept box.
+    """Greedy non-maximum suppression, in blocks of the best boxes that are left.
 
     Args:
         boxes: corners (x1, y1, x2, y2), any unit.
@@ -37,18 +38,28 @@ def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: 
         found = f"{tuple(boxes.shape)} and {tuple(scores.shape)}"
         raise ValueError(f"nms expects boxes (N, 4) and scores (N,), got {found}")
     boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))  # areas are inaccurate in half precision
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # (N,)
     left = scores.detach().sort(descending=True, stable=True).indices  # (L,) neither kept nor suppressed yet
     kept = []
     while left.numel():
-        best, left = left[0], left[1:]
-        kept.append(best)
-        corner = torch.maximum(boxes[best, :2], boxes[left, :2])  # (L, 2)
-        sides = (torch.minimum(boxes[best, 2:], boxes[left, 2:]) - corner).clamp(min=0)  # (L, 2)
-        overlap = sides.prod(dim=1)  # (L,)
-        iou = overlap / (area[best] + area[left] - overlap)
-        left = left[~(iou > iou_threshold)]  # two empty boxes give 0/0: neither suppresses the other
-    return torch.stack(kept) if kept else left
+        block, left = left[:_BLOCK], left[_BLOCK:]
+        suppresses = (_iou(boxes[block], boxes[block]) > iou_threshold).triu(1)  # (b, b), of later boxes
+        keep, before = torch.ones_like(block, dtype=torch.bool), None
+        # A box is kept if no kept box before it suppresses it: settled for one more box, at least, in each round.
+        while before is None or not torch.equal(keep, before):
+            before, keep = keep, ~suppresses[keep].any(dim=0)
+        kept.append(block[keep])
+        if left.numel():
+            left = left[~(_iou(boxes[block[keep]], boxes[left]) > iou_threshold).any(dim=0)]
+    return torch.cat(kept) if kept else left
+
+
+def _iou(a: Float[Tensor, "M 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, "M N"]:
+    """Intersection over union. Two empty boxes give 0 / 0: neither suppresses the other."""
+    area_a, area_b = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b))
+    width = (torch.minimum(a[:, None, 2], b[:, 2]) - torch.maximum(a[:, None, 0], b[:, 0])).clamp_(min=0)
+    height = (torch.minimum(a[:, None, 3], b[:, 3]) - torch.maximum(a[:, None, 1], b[:, 1])).clamp_(min=0)
+    overlap = width.mul_(height)
+    return overlap / (area_a[:, None] + area_b - overlap)
 
 
 def _binary_loads() -> bool:

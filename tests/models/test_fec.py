@@ -52,7 +52,8 @@ def test_reference_form(kind):
     images = torch.rand(2, 3, 72, 56, dtype=torch.float64)
     x = dict(images=images, masked=PointSet.from_images(images, torch.rand(2, 72, 56) < 0.5), cloud=images)[kind]
     layout = "cloud" if kind == "cloud" else "given"
-    fast, reference = (randomized(reference=p, layout=layout) for p in (False, True))
+    windows = 1 if kind == "cloud" else (2, 1, 1)
+    fast, reference = (randomized(reference=p, layout=layout, pool_windows_per_side=windows) for p in (False, True))
     assert reference.stages[1].reducer.reference and not fast.stages[1].reducer.reference
     results = []
     for model in (fast, reference):
@@ -70,9 +71,20 @@ def test_flags_reach_the_arithmetic():
             dict(windows_per_side=(2, 2, 1, 1)),
             dict(centers_per_side=(5, 5, 2, 2)),
             dict(coords=True, coord_mode="exclusive"),
+            dict(pool_windows_per_side=(2, 1, 1)),
         ):
             assert (randomized(**flags)(images) - default).abs().max() > 1e-6, flags
         torch.testing.assert_close(randomized(denominator="count")(images), default)  # without weights they are one
+
+
+def test_windows_of_pools():
+    model = pointmix.create_model("fec_small", **TINY, pool_windows_per_side=(2, 1, 1))
+    assert [stage.reducer.windows_per_side for stage in model.stages[1:]] == [2, 1, 1]
+    model = pointmix.create_model("fec_small", **TINY, pool_windows_per_side=2)
+    assert [stage.reducer.windows_per_side for stage in model.stages[1:]] == [2, 2, 2]
+    for bad, message in (((2, 1), "has 2 values for 3 pools"), (0, "must be at least 1"), ("2", "must be a")):
+        with pytest.raises(ValueError, match=f"pool_windows_per_side {message}"):
+            pointmix.create_model("fec_small", **TINY, pool_windows_per_side=bad)
 
 
 def test_keep_and_absent_reach_the_pools():

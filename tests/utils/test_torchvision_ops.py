@@ -33,7 +33,7 @@ def random_boxes(count, seed, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
-@pytest.mark.parametrize("count", [1, 2, 60])
+@pytest.mark.parametrize("count", [1, 2, 60, 300])  # 300: several blocks
 def test_nms_equals_the_plain_twin(count, threshold):
     boxes, scores = random_boxes(count, seed=count), torch.rand(count, generator=torch.Generator().manual_seed(1))
     expected = plain_nms(boxes.tolist(), scores.tolist(), threshold)
@@ -45,6 +45,17 @@ def test_nms_equals_the_plain_twin(count, threshold):
 def test_equal_scores_keep_the_first():
     boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2], [5, 5, 6, 6]])
     assert _torchvision.nms(boxes, torch.ones(3), 0.5).tolist() == [0, 2]
+
+
+def test_equal_scores_in_several_blocks_keep_the_first():
+    boxes, scores = random_boxes(400, seed=5), torch.randint(3, (400,), generator=torch.Generator().manual_seed(2))
+    assert _torchvision.nms(boxes, scores.double(), 0.2).tolist() == plain_nms(boxes.tolist(), scores.tolist(), 0.2)
+
+
+def test_chains_are_followed_to_their_end():
+    low = torch.arange(300, dtype=torch.float64)  # each box overlaps its neighbors only
+    boxes = torch.stack([low, 0 * low, low + 1.5, 0 * low + 1], dim=1)
+    assert _torchvision.nms(boxes, -low, 0.1).tolist() == list(range(0, 300, 2))
 
 
 def test_a_threshold_met_exactly_is_kept():
