@@ -139,10 +139,11 @@ class SourceDataset(SampleDataset[Raw, tuple[Input, Target]], Generic[Raw, Input
 
 @dataclass(frozen=True)
 class Collated(Generic[Item]):
-    """The samples of a batch joined (None if none was readable), how many there are, and the failures."""
+    """The samples of a batch joined (None if none was readable), how many there are and should be, and the failures."""
 
     batch: Item | None
     num_samples: int
+    num_asked: int
     failures: list[Failure]
 
 
@@ -154,7 +155,7 @@ def join_samples(samples: list[Sample[Item]], *, join: Callable[[list[Item]], In
     """
     failed = [failure for _, failures in samples for failure in failures]
     items = [item for item, _ in samples if item is not None]
-    return Collated(join(items) if items else None, len(items), failed)
+    return Collated(join(items) if items else None, len(items), len(samples), failed)
 
 
 def collate(

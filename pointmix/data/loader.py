@@ -129,7 +129,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             if failed and self.strict:
                 what = f"(data.strict refuses damaged {self.samples.what})"
                 raise UnreadableSample(f"{failed[0][0]}: {failed[0][1]} {what}")
-            if training and count < self.batches.batch_size:
+            if training and count < collated.num_asked:
                 tried = min(MAX_TRIES, len(self.samples))
                 what = f"all of {tried} {self.samples.what} in a row are damaged"
                 raise UnreadableSample(f"{what}; {failed[-1][0]}: {failed[-1][1]}")

@@ -50,3 +50,19 @@ def read_lines(path: str | Path) -> list[str]:
     if "" in lines:
         raise ValueError(f"{path}: line {lines.index('') + 1} is empty, expected a name on each line")
     return lines
+
+
+def existing(root: str | None, *needed: str) -> Path:
+    """The folder `data.root`, checked to hold these files or folders.
+
+    Raises:
+        ValueError: if it is not set.
+        FileNotFoundError: naming what is missing.
+    """
+    if not root:
+        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'images and masks'}")
+    folder = Path(root)
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"data.root {root}: no {', '.join(missing)}; expected {', '.join(needed)}")
+    return folder

@@ -22,6 +22,8 @@ class EpochBatches:
         ValueError: if the split is smaller than a global batch.
     """
 
+    fixed: tuple[str, ...] = ("samples", "seed")  # parts of the state that must be those of this run
+
     def __init__(self, *, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -37,12 +39,15 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, start, self.start = self.epoch, self.start, 0
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
-        order = torch.randperm(self.size, generator=generator)  # (size,)
+        order = torch.randperm(self.size, generator=self.generator(epoch))  # (size,)
         order = order[: len(self) * self.batch_size * self.world_size]
         order = order.view(len(self), self.world_size, self.batch_size)[start:, self.rank]  # (batches left, batch_size)
         for batch in order:
             yield [(epoch, position) for position in batch.tolist()]
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """Random numbers of the order in an epoch."""
+        return torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, int]:
         """What determines the order, and where the next iteration starts."""
@@ -65,7 +70,7 @@ class EpochBatches:
                 raise ValueError(f"state of the training data has no {key!r}; it has {sorted(state)}")
             if type(state[key]) is not int or state[key] < 0:
                 raise ValueError(f"state of the training data has {key} {state[key]!r}, expected a whole number")
-            if key in ("samples", "seed") and state[key] != ours[key]:
+            if key in self.fixed and state[key] != ours[key]:
                 raise ValueError(f"state of the training data has {key} {state[key]}, but this run has {ours[key]}")
         batch, rest = divmod(state["batch"] * state["global_batch"], ours["global_batch"])
         if rest or batch > len(self):

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from pointmix.engine.yaml_check import check_yaml
 from pointmix.utils.ranges import hints
+from pointmix.utils.yaml_check import check_yaml
 
 FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")  # such as 1e-4, which PyYAML reads as text
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.npy import read_npy
 from pointmix.io.formats.pillow import open_image
-from pointmix.io.images import as_mask, upright
+from pointmix.io.images import ORIENTATION, as_mask, upright
 from pointmix.io.registry import IMAGE_READERS
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
@@ -56,6 +56,21 @@ def _as_bytes(gray: np.ndarray, *, wide: bool) -> Image.Image:
     if wide or (gray.dtype.kind == "i" and gray.max() > 255):
         gray = gray >> 8
     return Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Rows and columns of an upright image, from the head of its file.
+
+    Raises:
+        UnreadableSample: if it is no image that Pillow knows, or is missing.
+    """
+    path = Path(path)
+    try:
+        with IMAGE_READERS.get(path.suffix.lower(), open_image)(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on damaged bytes
+        raise UnreadableSample(one_line(error)) from error
 
 
 def read_image(path: str | os.PathLike[str], in_chans: int = 3) -> Image.Image:

@@ -20,6 +20,7 @@ DEFAULTS = {
     "IMAGE_PIXELS": 89_478_485,  # Pillow's default, above which it warns
     "ARRAY_BYTES": 2 << 30,
     "METADATA_BYTES": 4 << 20,
+    "ANNOTATION_BYTES": 1 << 30,  # of a file with the annotations of many images
     "YAML_VALUES": 100_000,
 }
 

@@ -26,14 +26,14 @@ class Augmented(NamedTuple):
 
     boxes: Float64[Tensor, "M 4"]
     labels: Int64[Tensor, " M"]
-    masks: UInt8[Tensor, "M H W"] | None
+    masks: Bool[Tensor, "M H W"] | None
 
     def take(self, chosen: Bool[Tensor, " M"]) -> Augmented:
         """Some of them."""
         return Augmented(self.boxes[chosen], self.labels[chosen], None if self.masks is None else self.masks[chosen])
 
     def target(self) -> Target:
-        return Target(self.boxes.float(), self.labels, self.masks)
+        return Target(self.boxes.float(), self.labels, None if self.masks is None else self.masks.byte())
 
 
 def trained_on(objects: Objects, size: tuple[int, int], *, masks: bool) -> Augmented:
@@ -41,7 +41,7 @@ def trained_on(objects: Objects, size: tuple[int, int], *, masks: bool) -> Augme
     chosen = np.flatnonzero(~objects.crowd)
     decoded = None
     if masks and objects.masks is not None:
-        decoded = torch.from_numpy(rle.decode([objects.masks[i] for i in chosen], size))
+        decoded = torch.from_numpy(rle.decode([objects.masks[i] for i in chosen], size)).bool()
     return Augmented(torch.from_numpy(objects.boxes[chosen]), torch.from_numpy(objects.labels[chosen]), decoded)
 
 
@@ -71,23 +71,21 @@ def paste(
     What they hide is taken from the masks below, and boxes are those of what is left. An object of which too little is
     left is left out. Both images have masks.
     """
-    size, height, width = (image.shape[1], image.shape[2]), *map(min, image.shape[1:], other.shape[1:])
+    size = (image.shape[1], image.shape[2])
+    height, width = (min(sides) for sides in zip(size, other.shape[1:], strict=True))
+    free = [0, 0, size[1] - width, size[0] - height]  # left, top, right, bottom
     pasted = cut(pasted, Crop(0, 0, height, width, height, width), (other.shape[1], other.shape[2]))
     pasted = pasted.take(torch.rand(len(pasted.labels)) < 0.5)
-    assert pasted.masks is not None and objects.masks is not None
-    above = pasted.masks.new_zeros((len(pasted.labels), *size))
-    above[:, :height, :width] = pasted.masks
+    if pasted.masks is None or objects.masks is None:
+        raise ValueError("objects without masks cannot be pasted")
+    above = F.pad(pasted.masks, free)
     cover = above.any(0)  # (H, W)
-    image = image.clone()
-    image[:, :height, :width] = torch.where(
-        cover[:height, :width], other[:, :height, :width], image[:, :height, :width]
-    )
-    before = objects.masks.sum((1, 2))
-    below = objects._replace(masks=objects.masks * ~cover)
-    left = below.masks.sum((1, 2))
-    enough = (left == before) | ((left >= FEWEST_LEFT) & (left >= LEAST_LEFT * before))
-    below = _settled(below.take(enough), (left < before)[enough])
+    left = objects.masks & ~cover
+    before, after = objects.masks.sum((1, 2)), left.sum((1, 2))
+    enough = (after == before) | ((after >= FEWEST_LEFT) & (after >= LEAST_LEFT * before))
+    below = _settled(objects._replace(masks=left).take(enough), (after < before)[enough])
     assert below.masks is not None
+    image = torch.where(cover, F.pad(other[:, :height, :width], free), image)
     return image, Augmented(
         torch.cat([below.boxes, pasted.boxes]),
         torch.cat([below.labels, pasted.labels]),
@@ -99,11 +97,11 @@ def _as_boxes(boxes: Float64[Tensor, "M 4"], size: tuple[int, int]) -> BoundingB
     return BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)
 
 
-def _resized(masks: UInt8[Tensor, "M h w"], rows: int, cols: int) -> UInt8[Tensor, "M H W"]:
+def _resized(masks: Bool[Tensor, "M h w"], rows: int, cols: int) -> Bool[Tensor, "M H W"]:
     """Masks at another size: pixels that are covered by half at least. One at a time, as that takes less memory."""
     if masks.shape[1:] == (rows, cols) or not len(masks):
         return masks if len(masks) else masks.new_zeros((0, rows, cols))
-    return torch.cat([resized(mask[None] * 255, rows, cols) >= 128 for mask in masks]).to(torch.uint8)
+    return torch.cat([resized(mask[None].byte() * 255, rows, cols) >= 128 for mask in masks])
 
 
 def _settled(objects: Augmented, changed: Bool[Tensor, " M"]) -> Augmented:
@@ -111,13 +109,10 @@ def _settled(objects: Augmented, changed: Bool[Tensor, " M"]) -> Augmented:
     if objects.masks is not None:
         there = objects.masks.any(2).any(1)
         objects, changed = objects.take(there), changed[there]
-        assert objects.masks is not None
+    if objects.masks is not None and changed.any():
         boxes = objects.boxes.clone()
-        if changed.any():
-            corners = masks_to_boxes(objects.masks[changed]).to(
-                boxes.dtype
-            )  # of the outermost pixels, which belong to it
-            boxes[changed] = corners + corners.new_tensor([0, 0, 1, 1])
+        corners = masks_to_boxes(objects.masks[changed]).to(boxes.dtype)  # the outermost pixels, inclusive
+        boxes[changed] = corners + corners.new_tensor([0, 0, 1, 1])
         objects = objects._replace(boxes=boxes)
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
     return objects.take((sides >= SMALLEST_SIDE).all(1))

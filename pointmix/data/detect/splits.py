@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from pointmix.data.detect.batching import train_batches
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.loaders import detect_loader
 from pointmix.data.detect.resolve import resolve
@@ -14,7 +15,7 @@ from pointmix.data.detect.sample import DetectBatch
 from pointmix.data.detect.source import DETECT_SOURCES, DetectSource
 from pointmix.data.images.config import filled
 from pointmix.data.loader import BatchLoader
-from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.sampler import PartBatches
 from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split
 
 VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
@@ -66,7 +67,7 @@ def build_detect(
     cfg = resolve(cfg)
     train, test = open_split(cfg, "train"), open_split(cfg, "test")
     check_same_classes(list(train.classes), list(test.classes), "test")
-    val = open_split(cfg, "val", optional=True) if cfg.val_fraction is None else None
+    val = own_val_split(cfg) if cfg.val_fraction is None else None
     if val is None:
         fraction = VAL_FRACTION if cfg.val_fraction is None else cfg.val_fraction
         chosen, held_out = random_split(len(train), fraction=fraction, seed=cfg.split_seed)
@@ -80,7 +81,7 @@ def build_detect(
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
     masks = have_masks(cfg, train, *([val] * bool(len(held_out))), test)
     place = {"rank": rank, "world_size": world_size}
-    order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
+    order = train_batches(cfg, train, chosen, batch_size=batch_size, seed=seed, **place)
 
     def part(source: DetectSource, indices: Int[np.ndarray, " n"]) -> BatchLoader[DetectBatch]:
         return detect_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=1, **place), masks=masks)
@@ -112,18 +113,28 @@ def build_detect_test(cfg: DetectDataConfig) -> tuple[BatchLoader[DetectBatch], 
     return detect_loader(cfg, test, np.arange(len(test)), batches, masks=have_masks(cfg, test)), test
 
 
-def open_split(cfg: DetectDataConfig, split: str, *, optional: bool = False) -> DetectSource:
-    """A split of the source; None for an optional one that the data do not have.
+def open_split(cfg: DetectDataConfig, split: str) -> DetectSource:
+    """A split of the source.
 
     Raises:
         ValueError: the split is missing, or has no images or no classes.
     """
     source = DETECT_SOURCES.find(cfg.source).open(cfg, split)
-    if source is None and not optional:
+    if source is None:
         raise ValueError(f"data.source {cfg.source} has no split {split}, expected train and test")
-    if source is not None and not len(source):
+    return _checked(cfg, split, source)
+
+
+def own_val_split(cfg: DetectDataConfig) -> DetectSource | None:
+    """The validation split of the source, if it has one; raises what `open_split` raises."""
+    source = DETECT_SOURCES.find(cfg.source).open(cfg, "val")
+    return None if source is None else _checked(cfg, "val", source)
+
+
+def _checked(cfg: DetectDataConfig, split: str, source: DetectSource) -> DetectSource:
+    if not len(source):
         raise ValueError(f"the {split} split of data.source {cfg.source} has no images, expected at least one")
-    if source is not None and not source.classes:
+    if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
     return source
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pointmix.data.paths import files_below, read_lines
+from pointmix.data.images.pairs import Pair
+from pointmix.data.paths import read_lines
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.masks import MaskReader, mask_reader
 from pointmix.data.segment.images.palettes import read_palette
@@ -16,9 +17,7 @@ from pointmix.data.segment.settings import check_class_names
 from pointmix.data.segment.source import Color
 from pointmix.data.splits import shortened
 from pointmix.io.formats.pillow import open_image
-from pointmix.io.image_files import MODES, decode, is_image
-
-Pair = tuple[Path, Path]  # an image file and its mask file
+from pointmix.io.image_files import MODES, decode
 
 
 @dataclass(frozen=True)
@@ -120,49 +119,3 @@ def listed_classes(config: SegmentDataConfig, root: Path) -> list[str] | None:
     """The lines of ROOT/classes.txt if there is one and no setting names the classes."""
     path = root / "classes.txt"
     return read_lines(path) if config.classes is None and config.palette_file is None and path.exists() else None
-
-
-def find_images(folder: Path) -> Mapping[str, Path]:
-    """Image files below a folder by their relative path without suffix, sorted; hidden files and other junk skipped.
-
-    Raises:
-        ValueError: if two files differ only in their suffix.
-    """
-    found: dict[str, Path] = {}
-    for path in filter(is_image, files_below(folder)):
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if key in found:
-            raise ValueError(f"{found[key]} and {path} differ only in their suffix, expected one of them")
-        found[key] = path
-    return found
-
-
-def paired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Pair]:
-    """Images and masks of the same key.
-
-    Raises:
-        ValueError: naming the images without a mask, or the masks without an image.
-    """
-    for what, other, lost in (
-        ("image", "mask", [str(images[key]) for key in images if key not in masks]),
-        ("mask", "image", [str(masks[key]) for key in masks if key not in images]),
-    ):
-        if lost:
-            raise ValueError(f"{len(lost)} {what} files have no {other}: {shortened(lost)}")
-    return [(images[key], masks[key]) for key in images]
-
-
-def existing(config: SegmentDataConfig, *needed: str) -> Path:
-    """The folder `data.root`, checked to hold these files or folders.
-
-    Raises:
-        ValueError: if it is not set.
-        FileNotFoundError: naming what is missing.
-    """
-    if not config.root:
-        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'images and masks'}")
-    root = Path(config.root)
-    missing = [name for name in needed if not (root / name).exists()]
-    if missing:
-        raise FileNotFoundError(f"data.root {root}: no {shortened(missing)}; expected {', '.join(needed)}")
-    return root

@@ -65,4 +65,4 @@ def check_scenes(config: DetectDataConfig) -> None:
 def open_digit_scenes(config: DetectDataConfig, split: str) -> DigitScenes | None:
     """The scenes of a split; there are none for "val"."""
     scenes = open_scenes(SegmentDataConfig(), split)
-    return None if scenes is None else DigitScenes(scenes)
+    return DigitScenes(scenes) if isinstance(scenes, Scenes) else None

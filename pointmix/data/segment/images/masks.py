@@ -17,12 +17,13 @@ from typing import NoReturn
 import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
 
-from pointmix.data.segment.images.mask_values import read_values
+from pointmix.data.images.mask_values import read_values
 from pointmix.data.segment.images.palettes import Palette
 from pointmix.data.segment.sample import IGNORE, ignored_label
 from pointmix.io.errors import BadMask, UnreadableSample
 
 VALUES = 1 << 16  # masks have 16 bits at most
+HINT = "; for a mask in color, name its colors in a file with a line `R G B name` a class: --data.palette_file FILE"
 UNKNOWN = -2  # in tables: a value without a class
 
 
@@ -48,7 +49,7 @@ class MaskReader:
                 has no class.
             UnreadableSample: if it cannot be decoded, or every pixel is ignored.
         """
-        values = read_values(Path(path), size, colors=self.palette is not None)
+        values = read_values(Path(path), size, colors=self.palette is not None, hint=HINT)
         label = self._of_colors(path, values) if values.ndim == 3 else self._of_values(path, values)
         if (label == IGNORE).all():
             raise UnreadableSample(f"mask {path}: every pixel is ignored ({self.rule})")

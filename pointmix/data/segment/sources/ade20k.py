@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pointmix.data.images.pairs import find_images, paired
+from pointmix.data.paths import existing
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import ImageFiles, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, labeled_files
 from pointmix.data.segment.source import register_segment_source
 
 FOLDERS = {"train": "training", "test": "validation"}  # the labels of the test images are not public
@@ -38,5 +40,5 @@ def open_ade20k(config: SegmentDataConfig, split: str) -> ImageFiles | None:
     if split == "val":
         return None
     images, masks = f"images/{FOLDERS[split]}", f"annotations/{FOLDERS[split]}"
-    root = existing(config, images, masks)
+    root = existing(config.root, images, masks)
     return labeled_files(config, paired(find_images(root / images), find_images(root / masks)), classes=CLASSES)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pointmix.data.paths import read_lines
+from pointmix.data.images.pairs import Pair, find_images, paired
+from pointmix.data.paths import existing, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import ImageFiles, Pair, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, labeled_files
 from pointmix.data.segment.source import Color, register_segment_source
 
 CLASSES: dict[str, Color] = {
@@ -33,7 +34,7 @@ def open_camvid(config: SegmentDataConfig, split: str) -> ImageFiles:
     Raises:
         FileNotFoundError, ValueError: if folders or files are missing.
     """
-    root = existing(config, split, f"{split}annot")
+    root = existing(config.root, split, f"{split}annot")
     pairs = paired(find_images(root / split), find_images(root / f"{split}annot"))
     if (root / f"{split}.txt").is_file():
         pairs = _listed(pairs, root / f"{split}.txt")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pointmix.data.images.pairs import find_images, paired
+from pointmix.data.paths import existing
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import ImageFiles, existing, find_images, labeled_files, paired
+from pointmix.data.segment.image_files import ImageFiles, labeled_files
 from pointmix.data.segment.source import Color, register_segment_source
 
 FOLDERS = {"train": "train", "test": "val"}  # the labels of the test images are not public
@@ -45,7 +47,7 @@ def open_cityscapes(config: SegmentDataConfig, split: str) -> ImageFiles | None:
     if split == "val":
         return None
     images, masks = f"leftImg8bit/{FOLDERS[split]}", f"gtFine/{FOLDERS[split]}"
-    root = existing(config, images, masks)
+    root = existing(config.root, images, masks)
     pairs = paired(_ending(root / images, IMAGE), _ending(root / masks, MASK))
     palette = [color for _, color in LABELS.values()]
     return labeled_files(config, pairs, classes=list(LABELS), palette=palette)

@@ -6,17 +6,10 @@ import os
 from itertools import combinations
 from pathlib import Path
 
-from pointmix.data.paths import is_junk, read_lines
+from pointmix.data.images.pairs import Pair, find_images, paired
+from pointmix.data.paths import existing, is_junk, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import (
-    ImageFiles,
-    Pair,
-    existing,
-    find_images,
-    labeled_files,
-    listed_classes,
-    paired,
-)
+from pointmix.data.segment.image_files import ImageFiles, labeled_files, listed_classes
 from pointmix.data.segment.source import register_segment_source
 from pointmix.data.splits import shortened
 
@@ -38,7 +31,7 @@ def open_folder(config: SegmentDataConfig, split: str) -> ImageFiles | None:
         ValueError: if an image has no mask or the reverse, a name occurs twice, a list has an image of another split,
             or classes are not known.
     """
-    root = existing(config)
+    root = existing(config.root)
     if not root.is_dir():
         raise FileNotFoundError(f"data.root: no folder {root}; expected one with {LAYOUT}")
     opened = _pairs(root, split)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pointmix.data.paths import files_below
+from pointmix.data.paths import existing, files_below
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import existing, label_rules, listed_classes
+from pointmix.data.segment.image_files import label_rules, listed_classes
 from pointmix.data.segment.images.masks import MaskReader
 from pointmix.data.segment.images.rgbd import read_meters
 from pointmix.data.segment.sample import LabeledImage
@@ -84,7 +84,7 @@ def open_rgbd(config: SegmentDataConfig, split: str) -> RGBDFiles | None:
         FileNotFoundError: if the folder or the split does not exist.
         ValueError: if an image is incomplete, or classes are not known.
     """
-    root = existing(config)
+    root = existing(config.root)
     folder = next((root / name for name in FOLDERS[split] if (root / name).is_dir()), None)
     if folder is None:
         if split == "val":

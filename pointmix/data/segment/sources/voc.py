@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pointmix.data.paths import read_lines
+from pointmix.data.paths import existing, read_lines
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.image_files import ImageFiles, existing, labeled_files
+from pointmix.data.segment.image_files import ImageFiles, labeled_files
 from pointmix.data.segment.source import Color, register_segment_source
 from pointmix.data.splits import shortened
 
@@ -36,7 +36,7 @@ def open_voc(config: SegmentDataConfig, split: str) -> ImageFiles | None:
     """
     if split == "val":
         return None
-    root = existing(config, LISTS, IMAGES, MASKS)
+    root = existing(config.root, LISTS, IMAGES, MASKS)
     augmented = split == "train" and (root / MORE_MASKS).is_dir() and (root / LISTS / "trainaug.txt").is_file()
     name, masks = ("trainaug", MORE_MASKS) if augmented else ({"train": "train", "test": "val"}[split], MASKS)
     path = root / LISTS / f"{name}.txt"

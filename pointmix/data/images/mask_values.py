@@ -16,10 +16,13 @@ FACTORS = {"L;2": 85, "L;4": 17}  # Pillow's layouts of 2 and 4 bits a pixel
 LOSSY = ("JPEG", "WEBP")  # formats that change values
 
 
-def read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarray:
+def read_values(path: Path, size: tuple[int, int], *, colors: bool, hint: str = "") -> np.ndarray:
     """The values of a mask file for an image of `size` (rows, columns), turned upright by its EXIF orientation as the
     image is: int64 (H, W) as stored, indices of an image with palette; or with `colors` its RGB colors, uint8
     (H, W, 3).
+
+    Args:
+        hint: what else to say of a mask with several channels where one is expected.
 
     Raises:
         UnreadableSample: if it cannot be decoded.
@@ -40,10 +43,7 @@ def read_values(path: Path, size: tuple[int, int], *, colors: bool) -> np.ndarra
         shape = "x".join(map(str, values.shape[:2]))
         raise BadMask(f"mask {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
     if not colors and values.ndim != 2:
-        raise BadMask(
-            f"mask {path} is {mode}, expected one channel of labels; for a mask in color, name its colors in a file "
-            "with a line `R G B name` a class: --data.palette_file FILE"
-        )
+        raise BadMask(f"mask {path} is {mode}, expected one channel of labels{hint}")
     if values.dtype.kind == "f":
         raise BadMask(f"mask {path} holds floats, expected whole numbers")
     if not colors and factor is None:

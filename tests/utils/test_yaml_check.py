@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pointmix.engine.yaml_check import check_yaml
+from pointmix.utils.yaml_check import check_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
