@@ -98,8 +98,8 @@ def draw_detections(
     for i, (image, truth, predicted) in enumerate(zip(images, truths, predictions, strict=True)):
         picture = Image.fromarray((255 * hatched(image)).round().astype(np.uint8))
         sure = _at_least(predicted, min_score)
-        where = f" in {one_line(names[i])}" if names else ""
-        texts = [counted(len(truth.labels), "object") + where, f"{len(sure.labels)} with a score from {min_score:g}"]
+        name = f"{one_line(names[i])}: " if names else ""
+        texts = [name + counted(len(truth.labels), "object"), f"{len(sure.labels)} with a score from {min_score:g}"]
         row = [paint(picture, objects, classes, palette, PANEL / max(picture.size)) for objects in (truth, sure)]
         panels.append([_with_caption(panel, text) for panel, text in zip(row, texts, strict=True)])
         labels += [truth.labels, sure.labels]

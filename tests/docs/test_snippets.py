@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pointmix.data.clouds import source as clouds
+from pointmix.data.detect import source as objects
 from pointmix.data.images import source as images
 from pointmix.io import registry
 from pointmix.ops import dispatch
@@ -45,7 +46,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.T
 def registries() -> Iterator[None]:
     """Registries are afterwards as they were before."""
     implementations = [operation.implementations for operation in dispatch.OPERATIONS.values()]
-    sources = [clouds.SOURCES._entries, images.SOURCES._entries]
+    sources = [clouds.SOURCES._entries, images.SOURCES._entries, objects.DETECT_SOURCES._entries]
     dicts = [dispatch.BACKENDS, *implementations, registry.CLOUD_READERS, base._TASKS, *sources]
     before = [dict(entries) for entries in dicts]
     yield
