@@ -17,6 +17,8 @@ from pointmix.utils.ranges import (
     check_fields,
 )
 
+OF_SOURCES = ("root", "classes", "train_json", "val_json", "test_json", "test_fraction")  # settings of some sources
+
 
 @dataclass(frozen=True)
 class DetectDataConfig:
@@ -29,6 +31,16 @@ class DetectDataConfig:
     """Folder of the data."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of the labels; null: those of the source."""
+    train_json: str | None = None
+    """Annotations of the training images for source coco, relative to root; null:
+    annotations/instances_train2017.json."""
+    val_json: str | None = None
+    """Annotations of validation images for source coco; null: a part of train is held out."""
+    test_json: str | None = None
+    """Annotations of the test images for source coco; null: annotations/instances_val2017.json."""
+    test_fraction: Annotated[float, FRACTION_BELOW_1] | None = None
+    """Fraction held back as the test split for source instances, where there are no folders train and test: the images
+    whose names have the smallest hashes. null: 0.2."""
     masks: bool | None = None
     """Read masks and train a mask head; null: if the source has masks."""
     val_fraction: Annotated[float, FRACTION_BELOW_1] | None = None

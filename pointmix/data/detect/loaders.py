@@ -79,9 +79,10 @@ def check_objects(sample: ObjectImage, num_classes: int, *, name: str) -> None:
         if not 0 <= label < num_classes:
             raise BadMask(f"{name}: object {number} has class {label}, expected 0 to {num_classes - 1}")
         x1, y1, x2, y2 = box.tolist()
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):  # false for NaN
+        inside = max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)
+        if not inside or not np.isfinite(box).all():
             corners = ", ".join(f"{value:.10g}" for value in (x1, y1, x2, y2))
-            expected = f"x1 < x2 up to {width} and y1 < y2 up to {height}"
+            expected = f"x1 < x2, y1 < y2 and a part in the image of {height}x{width} (rows x columns)"
             raise BadMask(f"{name}: object {number} has the box {corners}, expected {expected}")
     for number, mask in enumerate(objects.masks or ()):
         if list(mask["size"]) != [height, width]:

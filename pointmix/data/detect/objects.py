@@ -16,6 +16,7 @@ from pointmix.data.detect import masks as rle
 from pointmix.data.detect.sample import Objects, Target
 from pointmix.data.images.crops import Crop, resized
 
+CUT = 0.5  # pixels outside of which a box is taken from what is left of the mask
 SMALLEST_SIDE = 1.0  # pixels; objects whose box is smaller are not trained on
 LEAST_LEFT = 0.05  # objects of which less is left under a pasted one are not trained on,
 FEWEST_LEFT = 10  # nor those with fewer pixels left
@@ -49,7 +50,7 @@ def cut(objects: Augmented, crop: Crop, size: tuple[int, int]) -> Augmented:
     """The objects in a part of their image of H, W, resized; those that are not in it are left out."""
     moved = F.crop(_as_boxes(objects.boxes, size), crop.top, crop.left, crop.height, crop.width)  # and clamped
     moved = moved.as_subclass(Tensor)
-    is_cut = (moved != objects.boxes - moved.new_tensor([crop.left, crop.top] * 2)).any(1)
+    is_cut = (abs(moved - objects.boxes + moved.new_tensor([crop.left, crop.top] * 2)) > CUT).any(1)
     masks = None if objects.masks is None else _resized(crop.of(objects.masks), crop.rows, crop.cols)
     factor = moved.new_tensor([crop.cols / crop.width, crop.rows / crop.height] * 2)
     return _settled(Augmented(moved * factor, objects.labels, masks), is_cut)

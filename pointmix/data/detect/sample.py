@@ -25,7 +25,8 @@ class Objects:
     """The M objects of an image; M may be 0.
 
     Args:
-        boxes: (M, 4) corners x1, y1, x2, y2 in pixels: the first pixel reaches from 0 to 1.
+        boxes: (M, 4) corners x1, y1, x2, y2 in pixels: the first pixel reaches from 0 to 1. A part of each is in the
+            image; the rest may be outside.
         labels: (M,) classes from 0.
         crowd: (M,) whether it is a group of objects, which is not trained on, and whose detections do not count.
         area: (M,) pixels of the object, by which AP of small, medium and large objects is taken.
