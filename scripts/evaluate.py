@@ -7,6 +7,7 @@ python scripts/evaluate.py RUN OTHER_RUN --keep 1 .75 .5 .25 .1 --mask pixels --
 python scripts/evaluate.py RUN_ON_CLOUDS --votes 10                      # the mean over ten scalings
 python scripts/evaluate.py RUN_ON_CLOUDS --keep 1 .5 .25 --out curve.png # random points left out
 python scripts/evaluate.py SEGMENTER_RUN --sliding 512 512 --flip --scales 0.75 1 1.25
+python scripts/evaluate.py DETECTOR_RUN --coco_json detections.json
 python scripts/evaluate.py RUN --import my_package.my_task               # of a task of yours
 
 The flags --data.* are those of the training.
@@ -41,7 +42,7 @@ def make_parser() -> TaskParser:
     add_model_arguments(parser)
     kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'
     parser.add_argument("--kwargs", type=model_arguments, metavar="JSON", help=kwargs)
-    batch_size = "samples a step (default 64; segmentation always takes 1)"
+    batch_size = "samples a step (default 64; segmentation and detection always take 1)"
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help=batch_size)
     parser.add_argument("--out", metavar="FILE", help="JSON file for the results; with --keep a PNG, CSV and JSON")
     return parser

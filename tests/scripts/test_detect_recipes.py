@@ -97,6 +97,7 @@ def test_every_row_of_the_papers_is_one_command(path, flags, parameters, request
         assert [stage.centers_per_side for stage in model.backbone.stages] == [per_side] * 4
     if family == "fec":
         assert [stage.windows_per_side for stage in model.backbone.stages] == [2, 2, 1, 1]
+        assert [stage.reducer.windows_per_side for stage in model.backbone.stages[1:]] == [2, 1, 1]
     assert cfg.model.kwargs.get("pad") == ("always" if family == "hcformer" else None)
     optim, data = cfg.optim, resolve(cfg.data)
     assert optim.decay_all  # their AdamW has no paramwise_cfg

@@ -56,7 +56,7 @@ def test_without_a_recipe_digits_are_found(script, tmp_path, capsys):
 @pytest.mark.parametrize("flags", [(), ("--data.keep_ratio=0.5", "--data.mask=pixels")])
 def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(script, tmp_path, monkeypatch, capsys, flags):
     monkeypatch.setattr("pointmix.engine.finish._draw", lambda picture, path: None)
-    argv = [f"--config={ROOT}/configs/detect/digit_scenes.yaml", *TINY, *flags]
+    argv = [f"--config={ROOT}/configs/detect/digit_scenes.yaml", *TINY, "--data.limit=6", "--batch_size=3", *flags]
     assert script.main([*argv, f"--output_dir={tmp_path}/whole"]) == 0
     step, steps = loop.train_step, []
 
