@@ -5,6 +5,7 @@ python scripts/describe.py coc_small --img-size 512 --kwargs '{"pyramid": true}'
 python scripts/describe.py pointmlp_elite --points 2048 --num-classes 15
 python scripts/describe.py coc_tiny --in-chans 0 --kwargs.coord_dims 3       # on clouds
 python scripts/describe.py coc_small --task segment                          # with Semantic FPN, 512 pixels
+python scripts/describe.py coc_small --task detect                           # with Mask R-CNN, 1280 x 800 pixels
 python scripts/describe.py deit_tiny_patch16_224                             # any model of timm
 
 Parameters and multiply-adds are given in powers of ten and of two: papers write M and G for either. Multiply-adds are
@@ -38,12 +39,13 @@ def parse(argv: list[str]) -> Any:
     also = "--import MODULE imports a module of yours first, which may register models."
     parser = ArgumentParser(prog="describe.py", description=what, epilog=also, exit_on_error=False)
     parser.add_argument("model", type=str, help="one of our models or of timm's")
-    tasks = "classify, or segment: the model as backbone of a Semantic FPN, with the settings of its paper"
-    parser.add_argument("--task", type=Literal["classify", "segment"], default="classify", help=tasks)
-    size = "pixels a side (default: the model's own, mostly 224; 512 to segment)"
+    tasks = "classify; segment or detect: the model as backbone of a Semantic FPN or of Mask R-CNN, as in its paper"
+    parser.add_argument("--task", type=Literal["classify", "segment", "detect"], default="classify", help=tasks)
+    size = "pixels a side (default: the model's own, mostly 224; 512 to segment, 1280 rows and 800 columns to detect)"
     parser.add_argument("--img-size", type=int | None, help=size)
     parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
-    parser.add_argument("--num-classes", type=int | None, help="classes (default: the model's own; 150 to segment)")
+    classes = "classes (default: the model's own; 150 to segment, 80 to detect)"
+    parser.add_argument("--num-classes", type=int | None, help=classes)
     parser.add_argument("--in-chans", type=int | None, help="channels of the input, besides coordinates")
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help='other arguments, as {"depths": [1, 1, 1, 1]}')
     try:
@@ -62,8 +64,8 @@ def build(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
 
     import pointmix
 
-    if args.task == "segment":
-        return build_segmenter(args)
+    if args.task != "classify":
+        return build_dense(args)
     given = {"num_classes": args.num_classes, "in_chans": args.in_chans}
     kwargs = {k: v for k, v in given.items() if v is not None} | dict(args.kwargs or {})
     if args.img_size is not None and _fixed_size(args.model):
@@ -81,28 +83,32 @@ def build(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
     return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels"
 
 
-def build_segmenter(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
-    """The segmenter, an input for it, and what that is."""
+def build_dense(args: Any) -> tuple[nn.Module, Tensor | PointSet, str]:
+    """The segmenter or detector, an input for it, and what that is."""
     import torch
 
     import pointmix
-    from pointmix.profile.published import SEGMENTERS
+    from pointmix.profile.published import DETECTORS, SEGMENTERS
 
-    paper = dict(SEGMENTERS[args.model].kwargs) if args.model in SEGMENTERS else {}
+    detect = args.task == "detect"
+    kind, create = ("detector", pointmix.create_detector) if detect else ("segmenter", pointmix.create_segmenter)
+    known = (DETECTORS if detect else SEGMENTERS).get(args.model)
+    paper = dict(known.kwargs) if known else {}
     kwargs = paper | dict(args.kwargs or {})
     channels = 3 if args.in_chans is None else args.in_chans
-    classes, side = 150 if args.num_classes is None else args.num_classes, args.img_size or 512
+    classes = args.num_classes if args.num_classes is not None else 80 if detect else 150
+    size = (args.img_size, args.img_size) if args.img_size else (1280, 800) if detect else (512, 512)
     if _fixed_size(args.model):
-        kwargs.setdefault("img_size", side)
+        kwargs.setdefault("img_size", size)
     try:
-        model = pointmix.create_segmenter(args.model, classes, in_chans=channels, **kwargs).eval()
+        model = create(args.model, classes, in_chans=channels, **kwargs).eval()
     except (RuntimeError, TypeError, AssertionError) as e:
-        raise ValueError(f"cannot create segmenter {args.model} with {kwargs}: {e}") from e
+        raise ValueError(f"cannot create {kind} {args.model} with {kwargs}: {e}") from e
     settings = "".join(f", {key} {value}" for key, value in paper.items() if kwargs[key] == value)
     if model.coord_dims not in (None, 2):
         points = random_cloud(args.points, model.coord_dims, channels)
         return model, points, f"{args.points} points{settings}"
-    return model, torch.zeros(1, channels, side, side), f"{side} x {side} pixels{settings}"
+    return model, torch.zeros(1, channels, *size), f"{size[0]} x {size[1]} pixels{settings}"
 
 
 def random_cloud(points: int, dims: int, channels: int) -> PointSet:
@@ -128,7 +134,7 @@ def show(args: Any) -> None:
     from rich.text import Text
 
     from pointmix.profile.macs import count, count_layers, has_parts, parameters, total
-    from pointmix.profile.published import PUBLISHED, SEGMENTERS
+    from pointmix.profile.published import DETECTORS, PUBLISHED, SEGMENTERS
 
     model, x, what = build(args)
     parts, macs = [], None
@@ -143,10 +149,13 @@ def show(args: Any) -> None:
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 200  # files and pipes take whole lines
     console.print(Text(f"{args.model} on {what}, {getattr(model, 'num_classes', 0)} classes"))
-    segment = args.task == "segment"
+    published, side, classes = {
+        "classify": (PUBLISHED, 224, None),
+        "segment": (SEGMENTERS, 512, 150),
+        "detect": (DETECTORS, None, 80),
+    }[args.task]
     usual = {"points": (1024,), "in_chans": (None,), "kwargs": (None,)}
-    usual |= {"img_size": (None, 512 if segment else 224), "num_classes": (None, *([150] if segment else []))}
-    published = SEGMENTERS if segment else PUBLISHED
+    usual |= {"img_size": (None, side), "num_classes": (None, classes)}
     known = published.get(args.model) if all(args[key] in values for key, values in usual.items()) else None
     console.print(sums(parameters(model), macs, known, whole=bool(parts)))
     if parts:

@@ -123,7 +123,8 @@ class Detector(nn.Module):
         points = self.as_points(x)
         shapes = self._shapes(points, sizes)
         if self.training and (targets is None or len(targets) != len(shapes)):
-            raise ValueError(f"training needs the targets of {len(shapes)} images, got {targets and len(targets)}")
+            given = "none" if targets is None else len(targets)
+            raise ValueError(f"training needs the targets of {len(shapes)} images, got {given}")
         maps = self.maps(points)
         known = None
         if self.training:
@@ -183,12 +184,28 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def parts(self, points: PointSet) -> Iterator[Part]:
-        """Parameters and multiply-adds of the backbone's stages and the heads for one set; only reducers run."""
+        """Parameters and multiply-adds of the backbone's stages and the heads for one set; only reducers run.
+
+        As many boxes and masks are counted as are kept at most, 1000 and 100 in the papers; the bilinear samples of
+        boxes are not.
+        """
         backbone = cast(Pyramid, self.backbone)
         found = list(backbone.parts(backbone.as_points(points)))
         yield from found
-        sizes = [part.size for part in found if part.size is not None]
-        yield Part("FPN", self.neck.neck_dim, parameters(self.neck), self.neck.macs([size.points for size in sizes]))
+        sizes = [part.size.points for part in found if part.size is not None]
+        yield Part("FPN", self.neck.neck_dim, parameters(self.neck), self.neck.macs(sizes))
+        height, width = self._shapes(points, None)[0]
+        cells = [-(-height // stride) * -(-width // stride) for stride in self.rpn.anchor_generator.strides]
+        heads = self.roi_heads
+        yield Part("RPN", self.neck.neck_dim, parameters(self.rpn), self.rpn.macs(cells))
+        box = parameters(heads.box_head, heads.box_predictor)
+        yield Part(
+            "box head", heads.box_head.fc7.out_features, box, heads.box_macs(self.rpn._post_nms_top_n["testing"])
+        )
+        if self.has_masks:
+            mask = parameters(heads.mask_head, heads.mask_predictor)
+            channels = heads.mask_predictor.conv5_mask.out_channels
+            yield Part("mask head", channels, mask, heads.mask_macs(heads.detections_per_img))
 
 
 def create_detector(

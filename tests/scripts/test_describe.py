@@ -52,6 +52,18 @@ def test_segmenters_beside_the_published_figures(main, capsys):
     assert title == "coc_tiny on 800 points, 150 classes"
 
 
+def test_detectors_beside_the_published_figures(main, capsys):
+    title, rows = told(main, capsys, "hcformer_nano", "--task=detect")
+    assert title == "hcformer_nano on 1280 x 800 pixels, pad always, 80 classes"
+    assert rows["parameters"] == ["25,138,594", "25.139 M", "23.974 Mi", "24.0 M: 23.974 x 2^20"]
+    assert rows["MACs conv + linear"][2:] == ["174.087 Gi", "173.5 G: 174.087 x 2^30"]
+    assert [rows[part][1] for part in ("FPN", "RPN", "box head", "mask head")] == ["256", "256", "1024", "256"]
+    title, rows = told(main, capsys, "coc_tiny", "--task=detect", "--img-size=64", "--kwargs.masks=false")
+    assert title == "coc_tiny on 64 x 64 pixels, 80 classes" and "mask head" not in rows
+    title, rows = told(main, capsys, "resnet18", "--task=detect", "--img-size=64", "--num-classes=7")
+    assert title == "resnet18 on 64 x 64 pixels, 7 classes" and rows["maps 1"][0] == "16 x 16"
+
+
 def test_published_figures_are_of_their_own_settings(main, capsys):
     for argv in (["--num-classes=10"], ["--img-size=32"], ['--kwargs={"heads": 2}']):
         _, rows = told(main, capsys, "coc_tiny", *argv)
@@ -91,7 +103,9 @@ def test_a_column_for_centers_over_all_windows(main, capsys):
         (["coc_huge", "--task=segment"], "no model 'coc_huge'"),
         (["deit_tiny_patch16_224", "--task=segment"], "needs strides 4, 8"),
         (["coc_tiny", "--task=segment", "--num-classes=0"], "num_classes must be at least 1, got 0"),
-        (["coc_tiny", "--task=detect"], "task"),
+        (["coc_tiny", "--task=depth"], "task"),
+        (["coc_huge", "--task=detect"], "no model 'coc_huge'"),
+        (["pointmlp", "--task=detect"], "a backbone of images"),
         (["coc_tiny", '--kwargs={"nonsense": 1}'], "nonsense"),
         (["coc_tiny", "--kwargs=3"], "kwargs"),
         (["coc_tiny", "--img-size=0"], "img_size must be at least 1, got 0"),

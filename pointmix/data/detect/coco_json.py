@@ -86,15 +86,15 @@ def read_annotations(
     found: dict[int, list[Annotation]] = {number: [] for number in images}
     for number, entry in _by_id(content["annotations"], "annotation", path).items():
         where = f"{path}: annotation {number}"
-        if (image := entry.get("image_id")) not in images or type(image) is not int:
+        if type(image := entry.get("image_id")) is not int or image not in images:
             raise ValueError(f"{where} is of image {image!r}, which the file does not have")
-        if (category := entry.get("category_id")) not in names or type(category) is not int:
+        if type(category := entry.get("category_id")) is not int or category not in names:
             raise ValueError(f"{where} has category {category!r}, expected one of {len(names)} that the file names")
         if category not in labels:
             continue
         size = images[image][1]
         x, y, width, height = _floats(entry.get("bbox"), where, "bbox", 4)
-        if (crowd := entry.get("iscrowd", 0)) not in (0, 1):
+        if type(crowd := entry.get("iscrowd", 0)) not in (int, bool) or crowd not in (0, 1):
             raise ValueError(f"{where} has iscrowd {crowd!r}, expected 0 or 1")
         area = None if entry.get("area") is None else _floats([entry["area"]], where, "area", 1)[0]
         segment = _segment(entry.get("segmentation"), size, where, left_out)

@@ -40,4 +40,4 @@ class DetectConfig(RunConfig):
     def data_name(self) -> str:
         """The name of the data's folder, or of their source."""
         root = self.data.root
-        return Path(root).resolve().name if root and self.data.source in DETECT_SOURCES else self.data.source
+        return Path(root).resolve().name if root else self.data.source

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import roi_heads
 
 from pointmix.nn.heads.detect.targets import BACKGROUND
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.roi_align import crop_masks
+from pointmix.profile.macs import Macs, linear_macs
 
 
 class RoIHeads(roi_heads.RoIHeads):
@@ -101,3 +102,14 @@ class RoIHeads(roi_heads.RoIHeads):
         wanted = (wanted >= 0.5).to(wanted.dtype) if self.binary_masks else wanted
         chosen = logits[torch.arange(len(labels), device=labels.device), labels - BACKGROUND]
         return F.binary_cross_entropy_with_logits(chosen, wanted.to(chosen.dtype))
+
+    def box_macs(self, boxes: int) -> Macs:
+        """Multiply-adds of the classes and deltas of this many boxes."""
+        head, predictor = self.box_head, self.box_predictor
+        return linear_macs(boxes, head.fc6, head.fc7, predictor.cls_score, predictor.bbox_pred)
+
+    def mask_macs(self, boxes: int) -> Macs:
+        """Multiply-adds of the masks of this many boxes."""
+        convolutions = [layer for layer in self.mask_head.modules() if isinstance(layer, nn.Conv2d)]
+        cells, up = boxes * self.mask_roi_pool.bins**2, self.mask_predictor.conv5_mask
+        return linear_macs(cells, *convolutions, up) + linear_macs(4 * cells, self.mask_predictor.mask_fcn_logits)

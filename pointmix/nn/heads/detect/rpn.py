@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.models.detection import anchor_utils, rpn
 from torchvision.models.detection.image_list import ImageList
 
 from pointmix.ops.precision import at_least_float32
+from pointmix.profile.macs import Macs, linear_macs
 
 
 class AnchorGenerator(anchor_utils.AnchorGenerator):
@@ -116,3 +117,8 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
         boxes = F.smooth_l1_loss(deltas, wanted, beta=self.box_loss_beta, reduction="sum")
         objects = F.binary_cross_entropy_with_logits(score, label.to(score.dtype), reduction="sum")
         return objects / number, boxes / number
+
+    def macs(self, cells: Sequence[int]) -> Macs:
+        """Multiply-adds for maps with this many cells."""
+        layers = [layer for layer in self.head.modules() if isinstance(layer, nn.Conv2d)]
+        return linear_macs(sum(cells), *layers)
