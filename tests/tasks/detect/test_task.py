@@ -236,3 +236,15 @@ def test_the_report_by_class():
 def test_names():
     assert task_of(DetectConfig(data=DetectDataConfig(source="toy_objects"))) is TASK
     assert toy.CLASSES == ("a", "b", "c")
+
+
+def test_images_without_objects_train_every_part(config):
+    """Otherwise processes would wait for gradients that one of them does not have."""
+    cfg = config()
+    run = build_run(cfg, None, build_accelerator(cfg))
+    batch = next(iter(run.splits.train))
+    none = [type(t)(t.boxes[:0], t.labels[:0], t.masks[:0]) for t in batch.targets]
+    loss = run.loss(run.model.train(), batch._replace(targets=none))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [name for name, p in run.model.named_parameters() if p.grad is None] == []
