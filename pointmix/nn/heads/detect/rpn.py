@@ -79,7 +79,9 @@ class RPNHead(rpn.RPNHead):
     """Torchvision's head, with outputs at least in float32."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        return tuple([y.to(at_least_float32(y.dtype)) for y in maps] for maps in super().forward(x))  # type: ignore[return-value]
+        logits, deltas = super().forward(x)
+        dtype = at_least_float32(x[0].dtype)
+        return [y.to(dtype) for y in logits], [y.to(dtype) for y in deltas]
 
 
 class RegionProposalNetwork(rpn.RegionProposalNetwork):
@@ -105,7 +107,11 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
         self.proposal_matcher = Matcher(fg_iou_thresh, bg_iou_thresh, lowest=low_quality_iou)
 
     def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of objects against background, and the loss of the boxes of objects; both divided by
         the number of sampled anchors."""
