@@ -61,6 +61,12 @@ def test_files_by_other_names(tmp_path, content):
     assert names == [str(tmp_path / name / "30.png") for name in ("a", "b", "c")]
 
 
+def test_training_images_as_the_test_split(tmp_path):
+    name = "annotations/instances_train2017.json"
+    source = opened("coco", write_coco(tmp_path), "test", test_json=name)
+    assert source.name(0) == str(tmp_path / "train2017/30.png")
+
+
 def test_objects_without_area_are_left_out_and_counted(tmp_path, content):
     boxes = {50: [30, 0, 5, 5], 51: [2, 3, 0, 4], 52: [2, 3, 4, -4], 53: [-5, -5, 5, 9], 54: [-2, -2, 40, 40]}
     for number, box in boxes.items():
@@ -95,6 +101,18 @@ def test_a_polygon_outside_its_image_has_an_empty_mask_and_is_not_trained_on(tmp
     assert rle.area(source.read(1).objects.masks).tolist() == [0, 24]
     data = build_detect(config(tmp_path), batch_size=1, seed=0)
     assert [len(batch.targets[0].labels) for batch in data.train] == [1]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_an_image_with_an_endless_outline_is_skipped_and_counted(tmp_path, content, cache):
+    for number, corner in ((20, 1e300), (30, 5.0)):
+        polygon = [[0, 0, corner, 0, corner, 7]]
+        entry = {"id": number, "image_id": number, "category_id": 7, "bbox": [1, 1, 5, 5], "segmentation": polygon}
+        content["annotations"].append(entry)
+    data = build_detect(config(write_coco(tmp_path, content), cache=cache), batch_size=1, seed=0)
+    assert len(list(data.train)) == 3
+    ((file, reason),) = data.skipped()
+    assert file == str(tmp_path / "train2017/20.png") and "the outline of an object has" in reason
 
 
 def test_images_without_objects_are_trained_on_if_asked_for(tmp_path):
@@ -155,6 +173,7 @@ def changed(kind, place, **values):
         (changed("images", 1, file_name="../10.png"), r"image 10 has the file_name '../10.png', expected a path below"),
         (changed("images", 1, file_name="/10.png"), r"image 10 has the file_name '/10.png'"),
         (changed("images", 1, file_name=7), r"image 10 has the file_name 7"),
+        (changed("images", 1, file_name="a\0b.png"), r"image 10 has the file_name 'a"),
         (
             lambda content: content.pop("categories"),
             r"expected lists of images, .*; categories is not one",
