@@ -17,7 +17,11 @@ from pointmix.engine.checkpoint import read_weights
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
-BACKBONES = ("backbone.body.model.", "backbone.body.", "backbone.")  # of segmenters; a network of timm is the body
+BACKBONES = (
+    "backbone.body.model.",
+    "backbone.body.",
+    "backbone.",
+)  # of segmenters and detectors; a network of timm is the body
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Taken:
 def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
     """Copy every tensor of a file that fits into a network, in place.
 
-    The final norm and the stages of a classifier fit the backbone of a segmenter, and the reverse.
+    The final norm and the stages of a classifier fit the backbone of a segmenter or detector, and the reverse.
 
     Args:
         path: a run folder or its model.safetensors, or an authors' checkpoint, see `load_reference`.

@@ -221,9 +221,13 @@ def create_detector(
     anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     round_anchors: bool = False,
     low_quality_iou: float = 0.3,
+    anchor_samples: int = 256,
+    train_candidates: int = 2000,
+    test_candidates: int = 1000,
     train_proposals: int = 1000,
     test_proposals: int = 1000,
     proposal_nms_iou: float = 0.7,
+    box_samples: int = 512,
     box_loss_beta: float = 0.0,
     roi_aligned: bool = True,
     roi_sampling_ratio: int = 0,
@@ -248,11 +252,13 @@ def create_detector(
         masks: add the mask head.
         neck_dim, box_dim, mask_dim: channels of the FPN and the RPN, of the box head, and of the mask head.
         anchor_sizes: square root of the anchors' area in pixels, for each map of the FPN and one more that is coarser.
-            For images of 64 to 256 pixels, try (8, 16, 32, 64, 128).
+            For images of 64 to 256 pixels, try (8, 16, 32, 64, 128) with a canonical_scale of 56.
         anchor_ratios: height / width of the anchors.
         round_anchors: round the corners of anchors to pixels (torchvision: true).
         low_quality_iou: IoU from which an object's best anchors are trained as objects, although others are better
             (torchvision: 0).
+        anchor_samples, box_samples: anchors and proposals of each image that the losses are taken of.
+        train_candidates, test_candidates: best anchors of each map from which proposals are chosen.
         train_proposals, test_proposals: proposals that are kept in each image (torchvision: 2000 and 1000).
         proposal_nms_iou: proposals of one map that overlap a better one by more are dropped.
         box_loss_beta: beta of the smooth L1 loss of boxes, 0 for L1 (torchvision: 1/9).
@@ -271,7 +277,9 @@ def create_detector(
         TypeError: the backbone does not take one of the arguments.
     """
     COUNT.check(num_classes=num_classes, neck_dim=neck_dim, box_dim=box_dim, mask_dim=mask_dim)
-    COUNT.check(train_proposals=train_proposals, test_proposals=test_proposals, max_detections=max_detections)
+    COUNT.check(anchor_samples=anchor_samples, box_samples=box_samples, max_detections=max_detections)
+    COUNT.check(train_candidates=train_candidates, test_candidates=test_candidates)
+    COUNT.check(train_proposals=train_proposals, test_proposals=test_proposals)
     POSITIVE.check(anchor_sizes=anchor_sizes, anchor_ratios=anchor_ratios, canonical_scale=canonical_scale)
     FRACTION.check(low_quality_iou=low_quality_iou, score_threshold=score_threshold)
     FRACTION.check(proposal_nms_iou=proposal_nms_iou, nms_iou=nms_iou)
@@ -292,9 +300,9 @@ def create_detector(
         RPNHead(neck_dim, len(anchor_ratios)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
-        batch_size_per_image=256,
+        batch_size_per_image=anchor_samples,
         positive_fraction=0.5,
-        pre_nms_top_n=dict(training=2000, testing=1000),
+        pre_nms_top_n=dict(training=train_candidates, testing=test_candidates),
         post_nms_top_n=dict(training=train_proposals, testing=test_proposals),
         nms_thresh=proposal_nms_iou,
         box_loss_beta=box_loss_beta,
@@ -313,7 +321,7 @@ def create_detector(
         BoxPredictor(box_dim, num_classes),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
-        batch_size_per_image=512,
+        batch_size_per_image=box_samples,
         positive_fraction=0.25,
         bbox_reg_weights=None,
         score_thresh=score_threshold,
