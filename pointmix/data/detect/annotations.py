@@ -30,7 +30,7 @@ class Annotation:
 
     box: tuple[float, float, float, float]
     label: int
-    segment: tuple[Float64[np.ndarray, "P 2"], ...] | Rle | None = None
+    segment: tuple[Float64[np.ndarray, "_ 2"], ...] | Rle | None = None
     crowd: bool = False
     area: float | None = None
 
@@ -67,14 +67,14 @@ def to_objects(annotations: Sequence[Annotation], size: tuple[int, int], *, mask
     )
 
 
-def as_mask(segment: tuple[Float64[np.ndarray, "P 2"], ...] | Rle | None, size: tuple[int, int]) -> Rle:
+def as_mask(segment: tuple[Float64[np.ndarray, "_ 2"], ...] | Rle | None, size: tuple[int, int]) -> Rle:
     """The mask of a segment in an image of H, W."""
     if segment is None:
         raise ValueError("an object has no segment")
     return rle.from_polygons(segment, size) if isinstance(segment, tuple) else segment
 
 
-def outline_box(polygons: Sequence[Float64[np.ndarray, "P 2"]]) -> tuple[float, float, float, float]:
+def outline_box(polygons: Sequence[Float64[np.ndarray, "_ 2"]]) -> tuple[float, float, float, float]:
     """Corners of the smallest box around polygons."""
     corners = np.concatenate(polygons)
     (x1, y1), (x2, y2) = corners.min(0).tolist(), corners.max(0).tolist()

@@ -134,7 +134,7 @@ def _floats(values: object, where: str, name: str, count: int | None) -> list[fl
 
 def _segment(
     value: object, size: tuple[int, int], where: str, left_out: LeftOut
-) -> tuple[Float64[np.ndarray, "P 2"], ...] | Rle | None:
+) -> tuple[Float64[np.ndarray, "_ 2"], ...] | Rle | None:
     """Polygons or run lengths; None if there are none."""
     if isinstance(value, dict):
         if value.get("size") != list(size):

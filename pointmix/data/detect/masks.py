@@ -62,7 +62,7 @@ def boxes(masks: Sequence[Rle]) -> Float64[np.ndarray, "M 4"]:
     return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
 
 
-def from_polygons(polygons: Sequence[Float[np.ndarray, "P 2"]], size: tuple[int, int]) -> Rle:
+def from_polygons(polygons: Sequence[Float[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Rle:
     """The union of polygons, as COCO's tools draw them.
 
     Args:

@@ -9,13 +9,14 @@ from pointmix.data.detect.resolve import resolve
 from pointmix.data.grouped_sampler import GroupedBatches
 from pointmix.data.sampler import EpochBatches
 from pointmix.io.errors import UnreadableSample
-from tests.data.detect import toy  # noqa: F401  registers its sources
+from tests.data.detect import toy
 
 SIZES = [(480, 640)] * 20 + [(640, 480)] * 11 + [(400, 1000)] * 9 + [(500, 500)] * 5  # rows, columns
 
 
-class Sized:
+class Sized(toy.Toy):
     def __init__(self, sizes):
+        super().__init__("train")
         self.sizes = sizes
 
     def size(self, index):

@@ -100,13 +100,13 @@ def test_the_fallback_gives_the_same(monkeypatch):
     ours = (
         rle.encode(masks),
         rle.from_numbers(masks[0]),
-        rle.from_polygons([np.array([[1, 1], [8, 2], [4, 7]])], (9, 13)),
+        rle.from_polygons([np.array([[1, 1], [8, 2], [4, 7.0]])], (9, 13)),
     )
     monkeypatch.setattr(rle, "COCO", reference)
     other = (
         rle.encode(masks),
         rle.from_numbers(masks[0]),
-        rle.from_polygons([np.array([[1, 1], [8, 2], [4, 7]])], (9, 13)),
+        rle.from_polygons([np.array([[1, 1], [8, 2], [4, 7.0]])], (9, 13)),
     )
     assert ours[0] == other[0] and ours[1][1] == other[1][1] and ours[2] == other[2]
     assert (rle.decode(other[0], (9, 13)) == masks).all()

@@ -25,8 +25,11 @@ def test_defaults_of_the_source_come_before_general_ones():
 def test_resolving_twice_and_reading_back_from_json_change_nothing(source):
     once = resolve(DetectDataConfig(source=source, train_short_sides=(50, 60), keep_ratio=(0.5, 1.0)))
     assert resolve(once) == once
-    back = DetectDataConfig(**json.loads(json.dumps(dataclasses.asdict(once))))
+    settings = json.loads(json.dumps(dataclasses.asdict(once)))
+    back = DetectDataConfig(**settings)
     assert dataclasses.replace(resolve(back), train_short_sides=(50, 60), keep_ratio=(0.5, 1.0)) == once
+    with pytest.raises(ValueError, match="data.keep_ratio must be"):
+        DetectDataConfig(**settings | {"keep_ratio": [0.5, 0.6, 0.7]})
 
 
 @pytest.mark.parametrize(
