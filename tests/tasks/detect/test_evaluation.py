@@ -16,10 +16,10 @@ from torch import nn
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
 from pointmix.engine import evaluate
+from pointmix.models.detector import Detections
 from pointmix.tasks.detect.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
 from pointmix.tasks.detect.metrics import DetectionMetric
 from tests.data.detect import toy
-from tests.tasks.detect.standin import Detections
 
 INFO = {"classes": list(toy.CLASSES), "category_ids": list(toy.Toy.category_ids), "path": "run"}
 SCORES = DetectionMetric.scores
