@@ -79,7 +79,9 @@ class RPNHead(rpn.RPNHead):
     """Torchvision's head, with outputs at least in float32."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        return tuple([y.to(at_least_float32(y.dtype)) for y in maps] for maps in super().forward(x))  # type: ignore[return-value]
+        logits, deltas = super().forward(x)
+        dtype = at_least_float32(x[0].dtype)
+        return [y.to(dtype) for y in logits], [y.to(dtype) for y in deltas]
 
 
 class RegionProposalNetwork(rpn.RegionProposalNetwork):
@@ -105,7 +107,11 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
         self.proposal_matcher = Matcher(fg_iou_thresh, bg_iou_thresh, lowest=low_quality_iou)
 
     def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: Sequence[Tensor]
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of objects against background, and the loss of the boxes of objects; both divided by
         the number of sampled anchors."""
@@ -113,7 +119,7 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
         sampled = torch.cat([positive, negative])
         number = max(len(sampled), 1)
         label, score = torch.cat(labels)[sampled], objectness.flatten()[sampled]
-        deltas, wanted = pred_bbox_deltas[positive], torch.cat([*regression_targets])[positive]
+        deltas, wanted = pred_bbox_deltas[positive], torch.cat(regression_targets)[positive]
         boxes = F.smooth_l1_loss(deltas, wanted, beta=self.box_loss_beta, reduction="sum")
         objects = F.binary_cross_entropy_with_logits(score, label.to(score.dtype), reduction="sum")
         return objects / number, boxes / number

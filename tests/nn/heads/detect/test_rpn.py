@@ -67,7 +67,7 @@ def test_losses_are_sums_over_samples(beta):
     )  # fmt: skip
     scores, deltas, wanted = torch.randn(6, 1, **F64), torch.randn(6, 4, **F64), torch.randn(6, 4, **F64)
     labels = torch.tensor([1.0, 0, -1, 0, 1, 0])  # all but the third are sampled
-    objects, boxes = network.compute_loss(scores, deltas, [labels[:3], labels[3:]], [wanted[:3], wanted[3:]])
+    objects, boxes = network.compute_loss(scores, deltas, [labels[:3], labels[3:]], wanted.split(3))
     p = scores.sigmoid().flatten()
     entropy = -sum((p[i] if labels[i] else 1 - p[i]).log() for i in (0, 1, 3, 4, 5)) / 5
     off = (deltas - wanted)[[0, 4]].abs()
