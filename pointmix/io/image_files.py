@@ -67,7 +67,8 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     path = Path(path)
     try:
         with IMAGE_READERS.get(path.suffix.lower(), open_image)(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            # Pillow turns TIFF files itself, and knows their upright size when it opens them
+            turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # Pillow's decoders raise many kinds of errors on damaged bytes
         raise UnreadableSample(one_line(error)) from error

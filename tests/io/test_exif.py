@@ -13,6 +13,8 @@ from pointmix import PointSet
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.splits import build_data
 from pointmix.io import read_depth, read_image, read_mask
+from pointmix.io.errors import UnreadableSample
+from pointmix.io.image_files import read_size
 from pointmix.io.images import ORIENTATION, upright
 from pointmix.tasks.classify_images.files import whole_image
 
@@ -44,12 +46,19 @@ def test_every_orientation(tmp_path, orientation, end):
     exif[ORIENTATION] = orientation
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](PIXELS)))
     stored.save(path, exif=exif, **({"lossless": True} if end == "webp" else {}))
-    assert np.array_equal(read_image(path, 3), PIXELS)
+    assert np.array_equal(read_image(path, 3), PIXELS) and read_size(path) == (6, 9)
     expected = PointSet.from_image(PIXELS)
     assert torch.equal(PointSet.from_file(path).feat, expected.feat)
     with Image.open(path) as image:
         points = PointSet.from_image(image)
     assert points.layout == expected.layout and torch.equal(points.feat, expected.feat)
+
+
+def test_the_size_of_files_that_are_no_images(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    for name, message in (("a.png", "cannot identify"), ("b.png", "no image file"), ("", "a folder")):
+        with pytest.raises(UnreadableSample, match=message):
+            read_size(tmp_path / name)
 
 
 def test_masks_are_of_the_image_as_it_is_shown(tmp_path):

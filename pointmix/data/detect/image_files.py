@@ -39,6 +39,9 @@ class AnnotatedFiles:
         images: the files.
         mode: Pillow's mode that images are converted to, "L" or "RGB".
         classes, category_ids, has_masks: see `DetectSource`; with masks all annotations have a segment.
+
+    Raises:
+        ValueError: if two images have one id.
     """
 
     images: Sequence[AnnotatedImage]
@@ -46,6 +49,13 @@ class AnnotatedFiles:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     has_masks: bool
+
+    def __post_init__(self) -> None:
+        seen: set[int | str] = set()
+        for image in self.images:
+            if image.image_id in seen:
+                raise ValueError(f"the image {image.path} is named twice, expected each image once")
+            seen.add(image.image_id)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from pointmix.data.detect.source import DETECT_SOURCES, DetectSource
 from pointmix.data.images.config import filled
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import PartBatches
-from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split
+from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split, shortened
 
 VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
 
@@ -67,6 +68,7 @@ def build_detect(
     cfg = resolve(cfg)
     train, test = open_split(cfg, "train"), open_split(cfg, "test")
     check_same_classes(list(train.classes), list(test.classes), "test")
+    warn_of_shared(train, test, "test")
     val = own_val_split(cfg) if cfg.val_fraction is None else None
     if val is None:
         fraction = VAL_FRACTION if cfg.val_fraction is None else cfg.val_fraction
@@ -74,6 +76,7 @@ def build_detect(
         val = train
     else:
         check_same_classes(list(train.classes), list(val.classes), "val")
+        warn_of_shared(train, val, "val")
         chosen, held_out = np.arange(len(train)), np.arange(len(val))
     if not cfg.keep_empty:
         chosen = with_objects(train, chosen)
@@ -137,6 +140,13 @@ def _checked(cfg: DetectDataConfig, split: str, source: DetectSource) -> DetectS
     if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
     return source
+
+
+def warn_of_shared(train: DetectSource, other: DetectSource, split: str) -> None:
+    """Warn if images of another split are trained on, as they are in sets that are made to be learned by heart."""
+    names = {train.name(index) for index in range(len(train))}
+    if shared := [name for index in range(len(other)) if (name := other.name(index)) in names]:
+        warnings.warn(f"{len(shared)} images are in both train and {split}: {shortened(shared)}", stacklevel=3)
 
 
 def have_masks(cfg: DetectDataConfig, *splits: DetectSource) -> bool:

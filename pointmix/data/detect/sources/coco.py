@@ -14,14 +14,14 @@ from pointmix.data.paths import existing
 from pointmix.io.image_files import MODES
 
 JSON = {"train": "annotations/instances_train2017.json", "test": "annotations/instances_val2017.json"}
-FOLDERS = {"train": ("train2017", "train"), "val": ("val",), "test": ("val2017", "test")}
 
 
 @register_detect_source("coco", check=unused("root", "classes", "train_json", "val_json", "test_json"))
 def open_coco(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     """ROOT/annotations/instances_train2017.json with ROOT/train2017, and instances_val2017.json with ROOT/val2017,
     which is the test split; there is none for "val". `data.train_json`, `data.val_json` and `data.test_json` name other
-    files; images are then looked for beside them, in ROOT, in ROOT/images, and in the folders above.
+    files. The images of A_B.json are in ROOT/B, in ROOT/SPLIT, beside the file, in ROOT, or in one of ROOT/images/B,
+    ROOT/images/SPLIT and ROOT/images.
 
     Labels are in the order of the category ids, which may have gaps. The other rules are those of `read_annotations`.
 
@@ -54,6 +54,7 @@ def open_coco(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
 
 def _image_folder(root: Path, path: Path, split: str, name: str) -> Path:
     """The folder in which the first image is; the usual one if it is in none."""
-    usual = [root / folder for folder in FOLDERS[split]]
-    places = [*usual, path.parent, root, root / "images", *(root / "images" / folder for folder in FOLDERS[split])]
-    return next((place for place in places if (place / name).is_file()), usual[0])
+    usual = path.stem.rpartition("_")[2]  # train2017 of instances_train2017
+    folders = root / usual, root / split, path.parent, root
+    places = [*folders, *(root / "images" / folder for folder in (usual, split, ""))]
+    return next((place for place in places if (place / name).is_file()), places[0])

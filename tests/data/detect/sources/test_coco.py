@@ -61,6 +61,12 @@ def test_files_by_other_names(tmp_path, content):
     assert names == [str(tmp_path / name / "30.png") for name in ("a", "b", "c")]
 
 
+def test_training_images_as_the_test_split(tmp_path):
+    name = "annotations/instances_train2017.json"
+    source = opened("coco", write_coco(tmp_path), "test", test_json=name)
+    assert source.name(0) == str(tmp_path / "train2017/30.png")
+
+
 def test_objects_without_area_are_left_out_and_counted(tmp_path, content):
     boxes = {50: [30, 0, 5, 5], 51: [2, 3, 0, 4], 52: [2, 3, 4, -4], 53: [-5, -5, 5, 9], 54: [-2, -2, 40, 40]}
     for number, box in boxes.items():

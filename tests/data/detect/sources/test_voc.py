@@ -104,6 +104,10 @@ def test_sizes_and_files_that_do_not_fit(tmp_path):
     path.write_text(f"<annotation>{size}{OBJECT.format('cat', 0, 9, 9, 3, 3)}</annotation>")
     with pytest.warns(UserWarning, match="left out 1 objects without area"):
         assert not opened("voc", tmp_path).has_objects(0)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("two\ntwo\n")
+    with pytest.raises(ValueError, match="the image .*two.jpg is named twice"):
+        opened("voc", tmp_path)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("one")
     path.unlink()
     with pytest.raises(FileNotFoundError, match="train.txt, line 1: no file .*one.xml"):
         opened("voc", tmp_path)

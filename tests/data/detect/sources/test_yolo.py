@@ -68,6 +68,15 @@ def test_images_in_the_folder_above_and_another_name_of_the_file(tmp_path):
         opened("yolo", root)
 
 
+def test_another_file_for_the_same_data(tmp_path):
+    root = write_yolo(tmp_path / "data")
+    other = write_yolo(tmp_path / "other", path=str(root), val="images/train") / "data.yaml"
+    config = DetectDataConfig(source="yolo", root=str(other), short_side=20, val_fraction=0.0, masks=False)
+    with pytest.warns(UserWarning, match="2 images are in both train and test"):
+        data = build_detect(config, batch_size=1, seed=0)
+    assert [batch.truths[0].name for batch in data.test] == [str(root / f"images/train/{stem}.png") for stem in "ab"]
+
+
 def test_the_size_of_a_turned_image_is_that_of_the_upright_one(tmp_path):
     write_yolo(tmp_path)
     path = write_image(tmp_path / "images/train/a.png").with_suffix(".jpg")
@@ -154,6 +163,9 @@ def test_data_files_that_are_none(tmp_path):
     write_yolo(tmp_path, train="train.txt")
     (tmp_path / "train.txt").write_text("images/train/zzz.png")
     with pytest.raises(FileNotFoundError, match=r"train.txt, line 1: no file .*zzz.png"):
+        opened("yolo", tmp_path)
+    (tmp_path / "train.txt").write_text("images/train/a.png\nimages/train/a.png")
+    with pytest.raises(ValueError, match=r"the image .*train/a.png is named twice"):
         opened("yolo", tmp_path)
     write_yolo(tmp_path)
     (tmp_path / "labels/train/a.txt").write_bytes(b"\xff")
