@@ -43,14 +43,14 @@ def in_pixels(detections: Detections, *, lattice: tuple[int, int], size: tuple[i
     Raises:
         ValueError: a box or a score is not finite.
     """
-    boxes, scores = (value.detach().double().cpu().numpy() for value in (detections.boxes, detections.scores))
+    boxes, scores = (value.detach().cpu().double().numpy() for value in (detections.boxes, detections.scores))
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError(f"the detections in {name} are not finite; are the weights whole?")
     scale = (size[1] / lattice[1], size[0] / lattice[0])
     boxes = boxes * np.array(scale * 2)
     masks = None
     if detections.masks is not None:
-        probabilities = detections.masks.detach().float().cpu()
+        probabilities = detections.masks.detach().cpu().float()
         pairs = zip(probabilities, boxes.tolist(), strict=True)
         masks = tuple(encode(paste_mask(mask, box, size)[None])[0] for mask, box in pairs)
     return Found(boxes, detections.labels.cpu().numpy(), scores, masks)

@@ -197,9 +197,7 @@ def test_a_mask_of_another_size_ends_the_epoch(monkeypatch):
 
 def test_images_of_two_splits_are_told_of(changed):
     changed(split="all")
-    with pytest.warns(
-        UserWarning, match=r"^4 images are in both train and test: all/0.png, all/1.png, all/2.png"
-    ):
+    with pytest.warns(UserWarning, match=r"^4 images are in both train and test: all/0.png, all/1.png, all/2.png"):
         build(val_fraction=0.0)
 
 

@@ -85,7 +85,7 @@ def test_boxes_alone(config, capsys):
 
 
 def test_resuming_continues_bit_for_bit(config, tmp_path, monkeypatch):
-    cfg = config(data={"keep_ratio": (0.5, 1.0), "hflip": 0.5, "copy_paste": 0.5})
+    cfg = config(data={"hflip": 0.5, "copy_paste": 0.5})
     whole = train(cfg)
     expected = weights_of(tmp_path / "run")
     step, steps = loop.train_step, 0
