@@ -111,7 +111,7 @@ def show_evaluation(
         for result in results:
             console.print(class_table(result, result["classes"], title=f"{result['name']}, by class"))
         name = "" if len(results) > 1 else f"{results[0]['name']} on "
-        console.print(ap_table(results, f"{name}{count}, percent"))
+        console.print(ap_table(results, f"{name}{count}"))
     for name in sorted({r["name"] for r in results if r["has_masks"] and "mask_ap" not in r}):
         why = "the data have no masks, so boxes alone are compared"
         console.print(f"{name}: {why}", markup=False, highlight=False, soft_wrap=True)
