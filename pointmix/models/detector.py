@@ -171,7 +171,8 @@ class Detector(nn.Module):
         heads.box_predictor = BoxPredictor(like.shape[1], num_classes).to(like.device, like.dtype)
         if self.has_masks:
             last = nn.Conv2d(heads.mask_predictor.mask_fcn_logits.in_channels, num_classes, 1)
-            _kaiming(last)
+            nn.init.kaiming_normal_(last.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, last.bias))
             heads.mask_predictor.mask_fcn_logits = last.to(like.device, like.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -243,7 +244,8 @@ def create_detector(
 
     `create_detector("coc_tiny", 80)` takes images and partial images. A backbone of timm takes whole images. With
     `**TORCHVISION`, settings and initialization are torchvision's, except that the outputs for the background's box and
-    mask are left out and that an anchor's stride is that of its map, see `AnchorGenerator`.
+    mask are left out and that an anchor's stride is that of its map, see `AnchorGenerator`. Either way, anchors in the
+    padding of an image are trained on as background, and the first of the K + 1 classes inside is the background.
 
     Args:
         name: one of our models or of timm's.
@@ -268,8 +270,7 @@ def create_detector(
         score_threshold: detections with lower scores are dropped.
         nms_iou: detections of one class that overlap a better one by more are dropped.
         max_detections: in each image.
-        init: "xavier" for the FPN and the box head as the papers; "torchvision" for the uniform default of these
-            layers. Mask heads are initialized alike.
+        init: "xavier" for the FPN and the box head, and no biases, as the papers; "torchvision" for its initialization.
         **kwargs: arguments of the backbone, such as `centers_per_side`.
 
     Raises:
@@ -331,12 +332,7 @@ def create_detector(
         binary_masks=binary_masks,
         **_mask_parts(neck_dim, mask_dim, num_classes, pooling) if masks else {},
     )
-    if init == "torchvision":
-        _torchvision_init(neck, roi_heads)
-    else:
-        for layer in (roi_heads.box_head.fc6, roi_heads.box_head.fc7):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    (_xavier_init if init == "xavier" else _torchvision_init)(neck, roi_heads)
     return Detector(
         backbone,
         neck,
@@ -350,24 +346,25 @@ def create_detector(
 
 
 def _mask_parts(neck_dim: int, mask_dim: int, num_classes: int, pooling: BoxPooling) -> dict[str, nn.Module]:
-    predictor = MaskRCNNPredictor(mask_dim, mask_dim, num_classes)
-    for layer in (predictor.conv5_mask, predictor.mask_fcn_logits):
-        _kaiming(layer)
     return dict(
         mask_roi_pool=BoxPooler(14, **pooling),
         mask_head=MaskRCNNHeads(neck_dim, (mask_dim,) * 4, 1),
-        mask_predictor=predictor,
+        mask_predictor=MaskRCNNPredictor(mask_dim, mask_dim, num_classes),
     )
 
 
-def _kaiming(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    assert layer.bias is not None
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(layer.bias)
+def _xavier_init(neck: FPN, heads: RoIHeads) -> None:
+    """Xavier for the box head, as the FPN is made; no biases."""
+    for layer in (heads.box_head.fc6, heads.box_head.fc7):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if heads.has_mask():
+        for layer in (heads.mask_predictor.conv5_mask, heads.mask_predictor.mask_fcn_logits):
+            nn.init.zeros_(layer.bias)
 
 
 def _torchvision_init(neck: FPN, heads: RoIHeads) -> None:
-    """FPN: uniform by the inputs of a layer; box head: the default of its layers."""
+    """FPN: uniform by the inputs of a layer; box head and outputs: the defaults of their layers."""
     for layer in [*neck.lateral, *neck.smooth]:
         nn.init.kaiming_uniform_(cast(Tensor, layer.weight), a=1)
     for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):

@@ -43,8 +43,8 @@ def roi_align(
         bins: P.
         scale: cells of the map in a pixel, such as 1/4 for a map of stride 4.
         sampling_ratio: samples along each side of a bin; 0 for as many as the bin has cells, rounded up.
-        aligned: the first cell is centered at 0.5 pixels / scale; false for at 0 and boxes of at least one cell, as in
-            torchvision's Mask R-CNN.
+        aligned: cell i of the map is centered at (i + 0.5) / scale pixels; false for at i / scale, and boxes are at
+            least one cell wide and high, as in torchvision's Mask R-CNN.
     """
     wide = at_least_float32(x.dtype)
     boxes = boxes.detach().to(wide)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import pointmix
 from pointmix import PointSet
+from pointmix.profile.published import DETECTORS
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]
 DISTINCT = ("coc_tiny", "coc_tiny2", "fec_small", "hcformer_tiny")  # others differ in width, depth and centers
@@ -93,9 +94,17 @@ def test_it_trains_and_detects(name, partial):
     assert [len(x.masks) for x in found] == [len(x.boxes) for x in found] and all(len(x.boxes) for x in found)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
-def test_grid_is_sparse_grid(name):
-    network, points, results = detector_of(name), images(), []
+@pytest.mark.parametrize(
+    "name, kwargs",
+    [
+        ("coc_tiny", {}),
+        ("coc_tiny", dict(centers_per_side=(7, 7, 7, 7))),
+        *((name, DETECTORS[name].kwargs) for name in ("fec_small", "hcformer_tiny")),
+    ],
+    ids=str,
+)
+def test_grid_is_sparse_grid(name, kwargs):
+    network, points, results = detector_of(name, **kwargs), images(), []
     weights = [p for p in network.parameters() if p.requires_grad]
     for x in (points, points.as_sparse()):
         losses = losses_of(network, x, TARGETS)
