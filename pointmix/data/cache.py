@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from pointmix.data.source import Readable
 from pointmix.io.errors import UnreadableSample
+from pointmix.utils.limits import TooLarge
 
 Raw = TypeVar("Raw")
 
@@ -15,16 +16,16 @@ class Cache(Generic[Raw]):
     """The chosen samples of a source, read once, now; forked workers share them."""
 
     def __init__(self, source: Readable[Raw], indices: Iterable[int]) -> None:
-        self.kept: dict[int, Raw | UnreadableSample] = {}
+        self.kept: dict[int, Raw | UnreadableSample | TooLarge] = {}
         for index in indices:
             try:
                 self.kept[index] = source.read(index)
-            except UnreadableSample as error:
+            except (UnreadableSample, TooLarge) as error:
                 self.kept[index] = error
 
     def read(self, index: int) -> Raw:
         """One sample; raises what reading it raised."""
         found = self.kept[index]
-        if isinstance(found, UnreadableSample):
+        if isinstance(found, UnreadableSample | TooLarge):
             raise found
         return found

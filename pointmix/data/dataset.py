@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 from pointmix.data.sampler import Key
 from pointmix.data.source import Readable, Source
 from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.utils.limits import TooLarge
 
 MAX_TRIES = 100  # damaged samples in a row before giving up: then the disk is at fault, not a file
 
@@ -106,7 +107,7 @@ class SampleDataset(Dataset[Sample[Item]], ABC, Generic[Raw, Item]):
                 raw = self.read(index)
                 seed_all(*((index,) if self.seed is None else (self.seed, epoch, index)))
                 return self.make(raw, index), failed
-            except UnreadableSample as error:
+            except (UnreadableSample, TooLarge) as error:
                 failed.append(Failure(self.source.name(index), str(error), isinstance(error, BadMask)))
         return None, failed
 

@@ -56,14 +56,15 @@ def read_images(entries: list[Entry], path: Path) -> dict[int, tuple[str, tuple[
     found = {}
     for number, entry in _by_id(entries, "image", path).items():
         name, size = entry.get("file_name"), (entry.get("height"), entry.get("width"))
-        if not isinstance(name, str) or not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        text = isinstance(name, str) and name.isprintable() and name
+        if not text or PurePath(text).is_absolute() or ".." in PurePath(text).parts:
             shown = one_line(repr(name), 80)
             raise ValueError(f"{path}: image {number} has the file_name {shown}, expected a path below its folder")
         height, width = size
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
             raise ValueError(f"{path}: image {number} has height {height!r} and width {width!r}, expected pixels")
         check_limit("IMAGE_PIXELS", height * width, f"{path}: image {number}")
-        found[number] = name, (height, width)
+        found[number] = text, (height, width)
     return found
 
 

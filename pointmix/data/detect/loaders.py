@@ -18,6 +18,7 @@ from pointmix.data.detect.transforms import DetectItem, EvalTransform, TrainTran
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.utils.limits import TooLarge
 
 
 class DetectDataset(SampleDataset[ObjectImage, DetectItem]):
@@ -64,7 +65,7 @@ class DetectDataset(SampleDataset[ObjectImage, DetectItem]):
             return self.read(int(self.indices[int(torch.randint(len(self), ()))]))
         except BadMask:
             raise
-        except UnreadableSample:
+        except (UnreadableSample, TooLarge):
             return None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pointmix.data.detect import sources  # noqa: F401  registers them
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.source import DETECT_SOURCES
 

@@ -103,6 +103,18 @@ def test_a_polygon_outside_its_image_has_an_empty_mask_and_is_not_trained_on(tmp
     assert [len(batch.targets[0].labels) for batch in data.train] == [1]
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_an_image_with_an_endless_outline_is_skipped_and_counted(tmp_path, content, cache):
+    for number, corner in ((20, 1e300), (30, 5.0)):
+        polygon = [[0, 0, corner, 0, corner, 7]]
+        entry = {"id": number, "image_id": number, "category_id": 7, "bbox": [1, 1, 5, 5], "segmentation": polygon}
+        content["annotations"].append(entry)
+    data = build_detect(config(write_coco(tmp_path, content), cache=cache), batch_size=1, seed=0)
+    assert len(list(data.train)) == 3
+    ((file, reason),) = data.skipped()
+    assert file == str(tmp_path / "train2017/20.png") and "the outline of an object has" in reason
+
+
 def test_images_without_objects_are_trained_on_if_asked_for(tmp_path):
     assert len(build_detect(config(write_coco(tmp_path)), batch_size=1, seed=0).train) == 1
     data = build_detect(config(tmp_path, keep_empty=True), batch_size=3, seed=0)
@@ -161,6 +173,7 @@ def changed(kind, place, **values):
         (changed("images", 1, file_name="../10.png"), r"image 10 has the file_name '../10.png', expected a path below"),
         (changed("images", 1, file_name="/10.png"), r"image 10 has the file_name '/10.png'"),
         (changed("images", 1, file_name=7), r"image 10 has the file_name 7"),
+        (changed("images", 1, file_name="a\0b.png"), r"image 10 has the file_name 'a"),
         (
             lambda content: content.pop("categories"),
             r"expected lists of images, .*; categories is not one",
