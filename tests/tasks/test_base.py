@@ -67,7 +67,7 @@ def test_a_name_is_taken_once():
             register_task(name)(other_task())
 
 
-@pytest.mark.parametrize("name", ["detect", "", "\x1b[31m", "os.system", "x" * 1000])
+@pytest.mark.parametrize("name", ["pose", "", "\x1b[31m", "os.system", "x" * 1000])
 def test_an_unknown_name_is_one_line_that_says_what_to_do(name):
     with pytest.raises(ValueError, match="is registered, expected one of classify_images, .*; --import MODULE") as e:
         get_task(name)

@@ -40,8 +40,9 @@ def try_detector(model: nn.Module, name: str, blank: PointSet, size: tuple[int, 
         network = copy.deepcopy(model).train()  # a copy: its running means move
         losses = network(points, sizes.repeat(images, 1).to(device), [target] * images)
     except Exception as e:  # a network of any library can fail in any way
-        why = "they need more memory than there is" if is_out_of_memory(e) else str(e).splitlines()[:1] or [repr(e)]
-        why = why if isinstance(why, str) else why[0]
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        if is_out_of_memory(e):
+            why = "they need more memory than there is"
         raise ValueError(f"{name} does not train on {what}: {why}") from e
     bad = [key for key, loss in losses.items() if not torch.isfinite(loss)]
     if bad:

@@ -95,6 +95,7 @@ def _measurement(
     if args.coco_json is not None:
         metric = SavedMetric(len(classes), category_ids=ids, path=args.coco_json)
     settings = {"keep": keep, "mask": None if keep is None else data.mask, "classes": classes, "category_ids": ids}
+    settings["has_masks"] = info["has_masks"]
     return Measurement(model, test, metric, settings)
 
 
@@ -110,7 +111,10 @@ def show_evaluation(
         for result in results:
             console.print(class_table(result, result["classes"], title=f"{result['name']}, by class"))
         name = "" if len(results) > 1 else f"{results[0]['name']} on "
-        console.print(ap_table(results, f"{name}{count}, percent"))
+        console.print(ap_table(results, f"{name}{count}"))
+    for name in sorted({r["name"] for r in results if r["has_masks"] and "mask_ap" not in r}):
+        why = "the data have no masks, so boxes alone are compared"
+        console.print(f"{name}: {why}", markup=False, highlight=False, soft_wrap=True)
     if args.coco_json is not None:
         console.print(f"detections in {args.coco_json}", markup=False, highlight=False, soft_wrap=True)
 

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from pointmix.data.detect.masks import encode
 from pointmix.data.detect.sample import Rle
-
-
-class LatticeDetections(Protocol):
-    """What a detector gives for one image, see `pointmix.models.detector.Detections`."""
-
-    @property
-    def boxes(self) -> Float[Tensor, "D 4"]: ...
-    @property
-    def labels(self) -> Int64[Tensor, " D"]: ...
-    @property
-    def scores(self) -> Float[Tensor, " D"]: ...
-    @property
-    def masks(self) -> Float[Tensor, "D m m"] | None: ...
+from pointmix.models.detector import Detections
 
 
 class Found(NamedTuple):
@@ -44,7 +32,7 @@ class Found(NamedTuple):
     masks: tuple[Rle, ...] | None = None
 
 
-def in_pixels(detections: LatticeDetections, *, lattice: tuple[int, int], size: tuple[int, int], name: str) -> Found:
+def in_pixels(detections: Detections, *, lattice: tuple[int, int], size: tuple[int, int], name: str) -> Found:
     """Detections of a resized image as those of the image itself. Masks are pasted and encoded one at a time.
 
     Args:
@@ -55,14 +43,14 @@ def in_pixels(detections: LatticeDetections, *, lattice: tuple[int, int], size: 
     Raises:
         ValueError: a box or a score is not finite.
     """
-    boxes, scores = (value.detach().double().cpu().numpy() for value in (detections.boxes, detections.scores))
+    boxes, scores = (value.detach().cpu().double().numpy() for value in (detections.boxes, detections.scores))
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError(f"the detections in {name} are not finite; are the weights whole?")
     scale = (size[1] / lattice[1], size[0] / lattice[0])
     boxes = boxes * np.array(scale * 2)
     masks = None
     if detections.masks is not None:
-        probabilities = detections.masks.detach().float().cpu()
+        probabilities = detections.masks.detach().cpu().float()
         pairs = zip(probabilities, boxes.tolist(), strict=True)
         masks = tuple(encode(paste_mask(mask, box, size)[None])[0] for mask, box in pairs)
     return Found(boxes, detections.labels.cpu().numpy(), scores, masks)

@@ -27,12 +27,12 @@ def ap_table(results: Sequence[Metrics], title: str) -> Table:
     Args:
         results: each with "name" and metrics, see `pointmix.tasks.detect.ap.average_precision`.
     """
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(f"{title} (%)"), title_justify="left")
     for column in ("", *COLUMNS.values()):
         table.add_column(column, justify="right" if column else "left")
     for result in results:
         for kind in kinds(result):
-            name = f"{result['name']}, {kind}" if len(results) > 1 else f"{kind} (%)"
+            name = f"{result['name']}, {kind}" if len(results) > 1 else kind
             table.add_row(Text(name), *(_percent(result[f"{kind}_{key}"]) for key in COLUMNS))
     return table
 
@@ -46,7 +46,7 @@ def class_table(test: Metrics, classes: Sequence[str], *, title: str = "test dat
     """
     if test["absent"]:
         title += f", {test['absent']} of {len(classes)} classes have no object and do not count"
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(f"{title} (AP in %)"), title_justify="left")
     columns = [f"{kind} {label}" for kind in kinds(test) for label in PER_CLASS.values()]
     for column in ("class", "objects", *columns):
         table.add_column(column, justify="left" if column == "class" else "right")

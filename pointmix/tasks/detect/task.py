@@ -99,7 +99,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         test = metrics["test"]
         if "box_ap_per_class" in test:
             console.print(class_table(test, metrics["info"]["classes"]))
-            console.print(ap_table([{"name": "", **test}], "test data, percent"))
+            console.print(ap_table([{"name": "", **test}], "test data"))
 
     def pictures(self, model: nn.Module, splits: DetectSplits, info: Info, test: Metrics) -> dict[str, Picture]:
         return {PREDICTIONS: lambda path: draw_test_images(path, model, splits.test, splits.config, info)}

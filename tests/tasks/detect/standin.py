@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import nn
@@ -11,13 +9,7 @@ from torch import nn
 from pointmix import PointSet
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.sample import DetectBatch, Objects, Truth
-
-
-class Detections(NamedTuple):
-    boxes: torch.Tensor
-    labels: torch.Tensor
-    scores: torch.Tensor
-    masks: torch.Tensor | None
+from pointmix.models.detector import Detections
 
 
 class StandIn(nn.Module):

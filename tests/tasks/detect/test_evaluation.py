@@ -16,12 +16,12 @@ from torch import nn
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
 from pointmix.engine import evaluate
+from pointmix.models.detector import Detections
 from pointmix.tasks.detect.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
 from pointmix.tasks.detect.metrics import DetectionMetric
 from tests.data.detect import toy
-from tests.tasks.detect.standin import Detections
 
-INFO = {"classes": list(toy.CLASSES), "category_ids": list(toy.Toy.category_ids), "path": "run"}
+INFO = {"classes": list(toy.CLASSES), "category_ids": list(toy.Toy.category_ids), "path": "run", "has_masks": True}
 SCORES = DetectionMetric.scores
 
 
@@ -152,10 +152,17 @@ def test_a_curve_over_visible_pixels(tmp_path):
 
 def test_a_network_of_boxes_is_measured_by_boxes(tmp_path):
     args = flags(out=str(tmp_path / "r.csv"))
-    results = measured(Truthful(masks=False), args)
+    results = measured(Truthful(masks=False), args, info=INFO | {"has_masks": False})
     assert "mask" not in shown(results, args)
     save_evaluation(results, SCORES, "images", args)
     assert "mask_ap" not in (tmp_path / "r.csv").read_text()
+
+
+def test_data_without_masks_are_measured_by_boxes_and_it_is_said():
+    args = flags()
+    results = measured(Truthful(), args, data(masks=False))
+    assert "mask_ap" not in results[0] and results[0]["box_ap"] > 0.3
+    assert "run: the data have no masks, so boxes alone are compared" in shown(results, args)
 
 
 @pytest.mark.parametrize(

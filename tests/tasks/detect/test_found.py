@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pointmix.data.detect import masks as rle
+from pointmix.models.detector import Detections
 from pointmix.tasks.detect.found import in_pixels, paste_mask
-from tests.tasks.detect.standin import Detections
 
 
 def expected_pixels(mask, box, size, threshold=0.5):

@@ -85,7 +85,7 @@ def test_boxes_alone(config, capsys):
 
 
 def test_resuming_continues_bit_for_bit(config, tmp_path, monkeypatch):
-    cfg = config(data={"keep_ratio": (0.5, 1.0), "hflip": 0.5, "copy_paste": 0.5})
+    cfg = config(data={"hflip": 0.5, "copy_paste": 0.5})
     whole = train(cfg)
     expected = weights_of(tmp_path / "run")
     step, steps = loop.train_step, 0
@@ -118,7 +118,7 @@ def test_weights_of_a_classifier_and_of_other_classes(config, tmp_path, capsys):
     info |= {"in_chans": 3, "data": {"source": "digits"}}
     save_model(tmp_path / "classifier.safetensors", network, info)
     init = ModelConfig("coc_tiny", TINY, init=str(tmp_path / "classifier.safetensors"))
-    run = build_run(config(model=init), None, build_accelerator(config()))
+    run = build_run(config(model=init), tmp_path, build_accelerator(config()))
     own = run.model.state_dict()
     for key, value in network.state_dict().items():
         if key.startswith(("stages", "stem", "patch_embed")):
@@ -130,7 +130,7 @@ def test_weights_of_a_classifier_and_of_other_classes(config, tmp_path, capsys):
     save_model(tmp_path / "detector.safetensors", run.model, run.info | {"classes": list("abc")})
     init = dataclasses.replace(init, init=str(tmp_path / "detector.safetensors"))
     boxes_only = config(model=init, data={"masks": False})
-    other = build_run(boxes_only, None, build_accelerator(boxes_only)).model
+    other = build_run(boxes_only, tmp_path, build_accelerator(boxes_only)).model
     assert (other.neck.lateral[0].weight == 0.25).all() and "left out" in capsys.readouterr().out
 
 
@@ -148,9 +148,9 @@ def test_networks_that_do_not_suit_the_data_are_refused_before_training(config, 
     refused(hidden, "resnet18 does not take images of 3x32x32 with hidden pixels")
 
 
-def test_the_check_trains_on_a_blank_image_and_changes_nothing(config, monkeypatch):
+def test_the_check_trains_on_a_blank_image_and_changes_nothing(config, tmp_path):
     cfg = config()
-    run = build_run(cfg, None, build_accelerator(cfg))
+    run = build_run(cfg, tmp_path, build_accelerator(cfg))
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
     TASK.check_model(run.model, cfg, run.info)
     assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())
@@ -197,9 +197,9 @@ def test_metadata_of_any_file_is_checked(change, message):
     assert "\n" not in str(e.value)
 
 
-def test_data_settings_are_read_back_from_json(config):
+def test_data_settings_are_read_back_from_json(config, tmp_path):
     cfg = config(data={"keep_ratio": (0.5, 1.0), "train_short_sides": (16, 20)})
-    run = build_run(cfg, None, build_accelerator(cfg))
+    run = build_run(cfg, tmp_path, build_accelerator(cfg))
     assert TASK.data_config(json.loads(json.dumps(run.info))) == run.splits.config
 
 
@@ -229,7 +229,7 @@ def test_the_report_by_class():
     metrics |= {"objects": [4, 0], "absent": 1}
     console = Console(width=120, file=io.StringIO())
     TASK.report({"test": metrics, "info": {"classes": ["sky", "[b]"]}}, console)
-    text = console.file.getvalue()
+    text = " ".join(console.file.getvalue().split())
     assert "1 of 2 classes have no object" in text and "[b]" in text and "75.0" in text and "mask" not in text
 
 
@@ -238,10 +238,10 @@ def test_names():
     assert toy.CLASSES == ("a", "b", "c")
 
 
-def test_images_without_objects_train_every_part(config):
+def test_images_without_objects_train_every_part(config, tmp_path):
     """Otherwise processes would wait for gradients that one of them does not have."""
     cfg = config()
-    run = build_run(cfg, None, build_accelerator(cfg))
+    run = build_run(cfg, tmp_path, build_accelerator(cfg))
     batch = next(iter(run.splits.train))
     none = [type(t)(t.boxes[:0], t.labels[:0], t.masks[:0]) for t in batch.targets]
     loss = run.loss(run.model.train(), batch._replace(targets=none))
