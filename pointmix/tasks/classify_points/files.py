@@ -34,7 +34,8 @@ def read_for(
     """
     if is_image(path):
         raise ValueError(f"{path} is an image, {run} takes clouds")
-    return PointSet.from_points(*read_cloud(path, index=index, features=cfg.features, columns=columns))
+    features = () if cfg.features == "none" else (cfg.features,)
+    return PointSet.from_points(*read_cloud(path, index=index, features=features, columns=columns or ()))
 
 
 def sampled_as(cfg: PointDataConfig, *, keep_all: bool = False) -> Callable[[PointSet], PointSet]:

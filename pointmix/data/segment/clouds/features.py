@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -15,10 +15,9 @@ from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.sample import LabeledCloud
 from pointmix.data.source import Readable
 from pointmix.io.errors import UnreadableSample
-from pointmix.io.registry import FEATURES
+from pointmix.io.names import missing_feature
 
 SAMPLE = 64  # clouds that scales are computed from, spread evenly over the training data
-OWN_NAMES = {name: "rgb" for name in FEATURES[1]} | {name: "normal" for name in FEATURES[2]}  # name in files -> ours
 
 Settings = TypeVar("Settings", bound=CloudSettings)
 
@@ -28,17 +27,6 @@ class Clouds(Readable[LabeledCloud], Protocol):
     """Labeled clouds of a known number."""
 
     def __len__(self) -> int: ...
-
-
-def feature_name(name: str) -> str:
-    """What a feature of a file is called here: rgb for colors, normal for normals, else its own name."""
-    return OWN_NAMES.get(name.lower(), name)
-
-
-def missing_feature(name: str, has: Iterable[str]) -> UnreadableSample:
-    """The error about a cloud without a feature of this name."""
-    there = ", ".join(has) or "none"
-    return UnreadableSample(f"it has no feature {name} with a row for each point (data.features); it has: {there}")
 
 
 def named_feature(cloud: LabeledCloud, name: str) -> Shaped[np.ndarray, "N C"]:
