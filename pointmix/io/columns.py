@@ -17,7 +17,7 @@ from pointmix.io.errors import UnreadableSample
 from pointmix.io.mesh import FACES, SURFACE_POINTS, on_surface
 from pointmix.io.names import FEATURES, LABEL_NAMES, WIDTHS, feature_name, missing_feature
 from pointmix.io.stored import Stored, find_clouds
-from pointmix.io.validate import as_positions, finite_rows
+from pointmix.io.validate import as_positions, check_upright, finite_rows
 from pointmix.utils.limits import regular_file
 from pointmix.utils.messages import one_line
 
@@ -132,6 +132,7 @@ class CloudFile:
         """Positions, unnamed columns under the names that were given for them, and the other names."""
         pos, names, beside = self.stored.array(index, self.stored.key), self.names(index), {}
         unnamed = next((name for name in FEATURES[0] if name in names), None)
+        check_upright(pos.shape)
         if self._is_wide(index):
             pos, beside = pos[:, :3], self._unnamed(pos[:, 3:])
         elif self.columns and unnamed is not None:

@@ -88,7 +88,6 @@ def as_positions(found: Shaped[np.ndarray, "..."], dims: int | None = None) -> F
         raise UnreadableSample(f"positions are {found.shape} {found.dtype}, expected numbers (N, {wanted}){hint}")
     if min(found.shape) < 1:
         raise UnreadableSample(f"expected at least one point, got positions of shape {found.shape}")
-    check_upright(found.shape)
     wide = found.dtype.itemsize > 4 or found.dtype.kind != "f" and found.dtype.itemsize == 4
     return np.ascontiguousarray(found, dtype=np.float64 if wide else np.float32)
 
