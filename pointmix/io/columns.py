@@ -107,13 +107,16 @@ class CloudFile:
             pos, beside, names = self._parts(index, dims)
             faces = self.stored.array(index, FACES) if FACES in names and surface_points else None
             names.pop(FACES, None)
-            found = _find_label(names, labels)
-            label = None if found is None else self.stored.array(index, names[found])
+            found = _find_label({name: name for name in beside} | names, labels)
+            label = None
+            if found is not None:
+                label = beside[found] if found in beside else self.stored.array(index, names[found])
             if features is None:
                 chosen = [name for name in names if name not in (found, *LABEL_NAMES)]
                 numbers = (name for name in chosen if self.stored.is_numbers(index, names[name]))
                 arrays = {name: self.stored.array(index, names[name]) for name in numbers}
-                parts = beside | {name: array for name, array in arrays.items() if _fits(array, len(pos))}
+                unnamed = {name: array for name, array in beside.items() if name not in (found, *LABEL_NAMES)}
+                parts = unnamed | {name: array for name, array in arrays.items() if _fits(array, len(pos))}
             else:
                 of_faces = {"normal"} - names.keys() if faces is not None else set()
                 own = [name for name in features if name not in of_faces]
