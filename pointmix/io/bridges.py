@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from pointmix.utils.messages import one_line
 NamedArrays = Mapping[str, ArrayLike] | np.ndarray
 
 
+@runtime_checkable
 class HasPos(Protocol):
     """`Data` or `Batch` of PyTorch Geometric: pos (N, D), and if they are there x (N, C), batch (N,), ptr (B + 1,)."""
 
     pos: Tensor
 
 
+@runtime_checkable
 class HasPoints(Protocol):
     """`PointCloud` of Open3D: points, and if there are any colors and normals, each (N, 3)."""
 

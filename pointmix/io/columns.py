@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 
 from pointmix.io import formats, registry  # noqa: F401  formats registers the readers
 from pointmix.io.errors import UnreadableSample
+from pointmix.io.formats.text import SUFFIXES, is_table
 from pointmix.io.mesh import FACES, SURFACE_POINTS, on_surface
 from pointmix.io.names import FEATURES, LABEL_NAMES, WIDTHS, feature_name, missing_feature
 from pointmix.io.stored import Stored, find_clouds
@@ -25,6 +26,14 @@ UNNAMED = "further columns"  # beside x, y, z in an array without names
 WIDE = ("points", "data", "coord", "coords")  # positions under these names may have further columns
 
 Features = Mapping[str, Shaped[np.ndarray, "N ..."]]
+
+
+def is_cloud(path: str | os.PathLike[str]) -> bool:
+    """Whether a file in a folder is a cloud: its suffix has a reader, and text is a table of numbers, not a note or a
+    list of files."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    return suffix in registry.CLOUD_READERS and (suffix not in SUFFIXES or not path.is_file() or is_table(path))
 
 
 class FoundCloud(NamedTuple):

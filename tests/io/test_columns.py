@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 
-from pointmix.io import open_clouds, read_cloud, read_columns
+from pointmix.io import is_cloud, open_clouds, read_cloud, read_columns
 from pointmix.io.errors import UnreadableSample
 
 RNG = np.random.default_rng(0)
@@ -106,3 +108,37 @@ def test_8_bit_colors_in_16_bits_of_a_las_file(tmp_path):
         las.write(tmp_path / "a.las")
         feat = read_cloud(tmp_path / "a.las", features="rgb")[1]
         assert np.abs(feat[:, 0].numpy() - np.linspace(0, 1, 9)).max() < 0.005
+
+
+def test_map_coordinates_in_single_precision_are_noticed(tmp_path):
+    far = XYZ.astype(np.float64) + [500_000, 4_500_000, 0]
+    np.save(tmp_path / "a.npy", far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(read_columns(tmp_path / "a.npy").pos, far)
+        for near in (XYZ, XYZ * 0 + 5e6, XYZ[:1] + 5e6, XYZ * 1e-9, XYZ + 100):
+            np.save(tmp_path / "a.npy", near)
+            read_columns(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", far.astype(np.float32))
+    with pytest.warns(UserWarning, match="rounded to a thousandth of the cloud's size or more; store them in double"):
+        read_columns(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "name, text, expected",
+    [
+        ("a.txt", "1 2 3\n", True),
+        ("a.txt", "# made by\n50\n1;2;3\n", True),
+        ("a.csv", "name,x,y,z\nchair,1,2,3\n", True),
+        ("a.txt", "1,5 2,5 3,5\n", True),  # refused with its reason when it is read
+        ("a.txt", "", True),
+        ("a.txt", "Scanned 3 times.\n", False),
+        ("labels.csv", "file,label\na.ply,3\n", False),
+        ("train.txt", "train/1.ply\ntrain/2.ply\n", False),
+        ("a.md", "1 2 3\n", False),
+        ("a.PLY", "", True),
+    ],
+)
+def test_clouds_in_a_folder_are_told_from_other_files(tmp_path, name, text, expected):
+    (tmp_path / name).write_text(text)
+    assert is_cloud(tmp_path / name) == expected

@@ -16,6 +16,8 @@ from pointmix.io.registry import Columns, register_reader
 from pointmix.utils.limits import check_limit, limit, regular_file
 from pointmix.utils.messages import one_line
 
+HEAD = 1 << 16  # characters that tell a table from other text
+SUFFIXES = (".xyz", ".txt", ".asc", ".csv", ".pts")
 COMMENTS = ("#", "//")
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 LEICA = {  # columns of a .pts file that begins with the number of points
@@ -42,7 +44,7 @@ class _Head(NamedTuple):
     points: int | None
 
 
-@register_reader(".xyz", ".txt", ".asc", ".csv", ".pts")
+@register_reader(*SUFFIXES)
 def read_text(path: Path) -> Columns:
     """Columns by the names of a header, or the whole table as "data"; values are float64.
 
@@ -71,6 +73,15 @@ def read_text(path: Path) -> Columns:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"its header names a column {min(twice)} twice")
     return join_vectors({name: table[:, i] for i, name in enumerate(names)}, "columns")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a line near the beginning of a text file has three numbers or more, or the file is empty: so it is a
+    cloud, not a note or a list of files."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = [line for line in file.read(HEAD).splitlines() if line.strip() and not line.startswith(COMMENTS)]
+    marks = (None, ",", ";")
+    return not lines or any(sum(map(_is_number, line.split(mark))) >= 3 for line in lines[:9] for mark in marks)
 
 
 def _head(file: TextIO) -> _Head:
