@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.io.cloud_file import CloudFile
 from pointmix.io.clouds import cloud_tensors
-from pointmix.io.columns import CloudFile
 from pointmix.io.fields import Fields, cloud_fields
 from pointmix.io.formats.npy import record_columns
 from pointmix.io.stored import find_clouds

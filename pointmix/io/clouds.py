@@ -13,8 +13,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pointmix.io import registry
+from pointmix.io.cloud_file import CloudFile
 from pointmix.io.colors import color_scale
-from pointmix.io.columns import CloudFile, open_clouds
+from pointmix.io.columns import open_clouds
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.images import as_floats
 from pointmix.io.mesh import SURFACE_POINTS
