@@ -27,7 +27,8 @@ def read_mesh(path: Path) -> Columns:
     kind, content = path.suffix.lower()[1:], path.read_bytes()
     {"off": _check_off, "stl": _check_stl, "obj": _check_obj}[kind](content)
     log = logging.getLogger("trimesh")
-    log.disabled = True  # what is wrong with a file is in the error
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what is wrong with a file is in the error
     try:
         # from memory, so that no other file that it names is opened
         mesh = trimesh.load_mesh(BytesIO(content), file_type=kind, process=False, skip_materials=True)
@@ -35,7 +36,7 @@ def read_mesh(path: Path) -> Columns:
     except Exception as e:  # also for libraries that it looks for when text is damaged
         raise ValueError(f"it is damaged: {one_line(e)}") from e
     finally:
-        log.disabled = False
+        log.setLevel(level)
     if not len(faces):
         raise ValueError("it has no faces, expected a mesh")
     columns: dict[str, object] = {"pos": pos, FACES: faces}
