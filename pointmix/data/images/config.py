@@ -75,6 +75,8 @@ class DataConfig:
         mask_patch: side of the patches, in pixels of the image given to the model.
         mask_root: instead, a folder with a mask for each image, under the image's path in root with the suffix .png:
             zero hides a pixel. An image without a mask is whole, or refused if strict.
+        balanced: draw training images so that all classes occur equally often in an epoch, which is as long as before;
+            those of small classes several times, augmented anew.
         workers: processes that load images; 0 for the training process.
         cache: decode every image once and keep the bytes in memory, for sets that fit.
         strict: stop at a damaged image; otherwise it is skipped and counted.
@@ -115,6 +117,7 @@ class DataConfig:
     mask: str = "patches"
     mask_patch: Annotated[int, COUNT] = 4
     mask_root: str | None = None
+    balanced: bool = False
     workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False
