@@ -36,7 +36,7 @@ class ModelConfig:
     """Weights to start from: a run folder or model.safetensors, of any task and classes, a checkpoint of the authors or
     of timm, or, to be downloaded, timm/NAME such as timm/resnet18.a1_in1k, or hf-hub:OWNER/NAME. All tensors that fit
     are taken, a table names them. Read when a run starts, not when it resumes."""
-    freeze: tuple[str | int, ...] | str | int | None = None
+    freeze: tuple[str, ...] | str | None = None
     """Parts that are not trained, one or a list: backbone (all but the head), stem, a number of stages from the first
     on, or names of modules or parameters, in which * stands for anything. Running statistics stay, too. null: none."""
 
@@ -46,8 +46,7 @@ class ModelConfig:
     @property
     def frozen_parts(self) -> tuple[str, ...]:
         """`freeze` as a list."""
-        parts = self.freeze if isinstance(self.freeze, tuple | list) else (self.freeze,)
-        return tuple(str(part) for part in parts if part is not None)
+        return (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze or ())
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         if command == "predict":
             topk = "classes to show for each file (default 5)"
             parser.add_argument("--topk", type=int, default=5, metavar="K", help=topk)
+            table = "write the classes and their probabilities into this file, .csv or .json"
+            parser.add_argument("--out", metavar="FILE", help=table)
             parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
 
     def curve_title(self, results: list[Metrics]) -> str:
