@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -106,8 +106,10 @@ def build_data(
     """
     if batch_size < 1 or eval_batch_size < 1 or seed < 0:
         raise ValueError(f"batch sizes {batch_size}, {eval_batch_size} and seed {seed}: expected at least 1, 1 and 0")
-    cfg = resolve(cfg)
+    has_fraction, cfg = cfg.val_fraction is not None, resolve(cfg)
     train, test = open_split(cfg, cfg.train_split), open_split(cfg, cfg.test_split)
+    if not has_fraction and cfg.val_split is None:
+        cfg = replace(cfg, val_split=getattr(train, "val_split", None))
     check_same_classes(train.classes, test.classes, cfg.test_split or "test")
     if cfg.val_split:
         val, chosen = open_split(cfg, cfg.val_split), np.arange(len(train.targets))
