@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import types
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -16,7 +18,7 @@ from pointmix.engine.layers import is_in_classifier, layer_numbers
 
 @dataclass(frozen=True)
 class Frozen:
-    """What is frozen: the parts by their first names, and the number of parameter tensors and of their values."""
+    """What is frozen: the largest modules that are frozen as a whole; how many tensors of parameters, and values."""
 
     parts: list[str]
     tensors: int
@@ -45,8 +47,9 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> Frozen:
         if not (found := {name for name in names if is_of(name)}):
             raise ValueError(f"model.freeze {part!r} is no part of the network; {_near(model, part)}")
         frozen |= found
-    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad and name in frozen}
-    if len(chosen) == sum(p.requires_grad for p in model.parameters()):
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    chosen = {name: p for name, p in trained.items() if name in frozen}
+    if len(chosen) == len(trained):
         raise ValueError(f"model.freeze {', '.join(parts)} freezes all of the network, so nothing would be trained")
     for parameter in chosen.values():
         parameter.requires_grad_(False)
@@ -54,8 +57,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> Frozen:
         if f"{name}.running_mean" in frozen:
             module.eval()
             module.train = types.MethodType(_stay, module)  # a copy of the network binds its own
-    groups = dict.fromkeys(_group(name) for name in chosen)
-    return Frozen(list(groups), len(chosen), sum(p.numel() for p in chosen.values()))
+    return Frozen(_named(chosen, trained), len(chosen), sum(p.numel() for p in chosen.values()))
 
 
 def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
@@ -88,6 +90,13 @@ def _near(model: nn.Module, part: str) -> str:
     return f"expected backbone, stem, a number of stages, or a name below {', '.join(children)}"
 
 
-def _group(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[: 2 + (parts[0] == "backbone")][: max(1, len(parts) - 1)])
+def _named(chosen: Collection[str], every: Collection[str]) -> list[str]:
+    """The largest modules whose parameters are all chosen."""
+    counts = [Counter(start for name in names for start in _starts(name)) for names in (chosen, every)]
+    whole = (next(start for start in _starts(name) if counts[0][start] == counts[1][start]) for name in chosen)
+    return list(dict.fromkeys(whole))
+
+
+def _starts(name: str) -> list[str]:
+    """a, a.b and a.b.c of a.b.c."""
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))

@@ -77,7 +77,9 @@ def test_parts_of_other_networks():
 
 def test_several_parts_are_named_and_counted():
     found = freeze(coc(), ["stem", "stages.1"])
-    assert str(found).endswith(f"of them frozen in {found.tensors} tensors (stages.0, stages.1)")
+    assert str(found).endswith(f"of them frozen in {found.tensors} tensors (stages.0.reducer, stages.1)")
+    assert freeze(coc(), ["backbone"]).parts == ["stages", "norm"]
+    assert freeze(coc(), ["1"]).parts == ["stages.0"]
 
 
 @pytest.mark.parametrize(
