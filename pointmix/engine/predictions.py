@@ -27,15 +27,12 @@ def input_files(paths: Sequence[str], out: str | None) -> list[str]:
         out: file or folder of the outputs; what is below it is no input.
 
     Raises:
-        FileNotFoundError: a pattern matches nothing.
         ValueError: a folder has no image or cloud.
     """
     found: dict[str, None] = {}
     for path in paths:
-        matches = [path]
-        if has_magic(path) and not Path(path).exists():
-            if not (matches := _matching(path)):
-                raise FileNotFoundError(f"no file matches {path}")
+        is_pattern = has_magic(path) and not Path(path).exists()
+        matches = (_matching(path) if is_pattern else []) or [path]  # reading it will say that there is no such file
         several = len(matches) > 1
         for match in matches:
             inside = _readable(Path(match), out) if Path(match).is_dir() else [match]

@@ -277,8 +277,13 @@ def test_patterns(photos, pattern, expected):
 def test_a_file_may_have_the_signs_of_a_pattern(photos):
     Path("photos/a.png").rename("photos/a[1].png")
     assert input_files(["photos/a[1].png"], None) == ["photos/a[1].png"]
-    with pytest.raises(FileNotFoundError, match=r"no file matches photos/\*.jpg"):
-        input_files(["photos/*.jpg"], None)
+    assert input_files(["photos/*.jpg", "photos/?[1].png"], None) == ["photos/*.jpg", "photos/?[1].png"]
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_of_its_own(main, folder, photos, capsys):
+    assert main(["--run", str(folder / "run"), "photos/*.jpg", "photos/a.png", "--device", "cpu"]) == 2
+    told = capsys.readouterr()
+    assert "no image file photos/*.jpg" in told.err and "1 predicted, 1 failed" in told.out
 
 
 @pytest.mark.parametrize("out, message", [("x.txt", "--out x.txt: expected a file that ends in .csv or .json"),
