@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from pointmix.data.balanced import train_batches
 from pointmix.data.clouds.config import FEATURE_CHANNELS, PointDataConfig
 from pointmix.data.clouds.loaders import cloud_loader
 from pointmix.data.clouds.resolve import check_keep_ratio, resolve
 from pointmix.data.clouds.source import SOURCES
 from pointmix.data.loader import BatchLoader
-from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.sampler import PartBatches
 from pointmix.data.source import Source
 from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_split
 from pointmix.pointset import PointSet
@@ -84,7 +85,7 @@ def build_points(
             "use a smaller batch size"
         )
     place = {"rank": rank, "world_size": world_size}
-    order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
+    order = train_batches(train.targets[chosen], balanced=cfg.balanced, batch_size=batch_size, seed=seed, **place)
 
     def part(source: Source[PointSet], indices: Int[np.ndarray, " n"]) -> BatchLoader[tuple[PointSet, Tensor]]:
         return cloud_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=eval_batch_size, **place))

@@ -18,7 +18,7 @@ from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
-from pointmix.tasks.classification.loss import ClassificationLoss, shared_among_others
+from pointmix.tasks.classification.loss import ClassificationLoss, loss_weights, shared_among_others
 from pointmix.tasks.classification.metrics import Confusion
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
@@ -49,7 +49,9 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         return build_points(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
     def info(self, cfg: ClassifyPointsConfig, splits: PointSplits) -> Info:
-        return {"classes": list(splits.classes), "in_chans": splits.in_chans, "data": as_plain(splits.config)}
+        weights = loss_weights(cfg.loss, splits.train.samples, len(splits.classes))
+        info = {"classes": list(splits.classes), "in_chans": splits.in_chans, "class_weights": weights}
+        return info | {"data": as_plain(splits.config)}
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
@@ -67,7 +69,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
 
     def build_loss(self, cfg: ClassifyPointsConfig, info: Info) -> ClassificationLoss:
         count = len(info["classes"])
-        return ClassificationLoss(count, smoothing=shared_among_others(cfg.mix.smoothing, count))
+        smoothing = shared_among_others(cfg.mix.smoothing, count)
+        return ClassificationLoss(count, smoothing=smoothing, weights=info["class_weights"])
 
     def build_metric(self, info: Info) -> Confusion:
         return Confusion(len(info["classes"]), unit=self.unit)
