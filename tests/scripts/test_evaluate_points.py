@@ -58,11 +58,13 @@ def folder(tmp_path_factory):
     write(folder / "others", [0, 1, 2], ["cup", "jar", "pan"])
     torch.manual_seed(0)
     common = dict(source="scanobjectnn", root=str(folder / "data"), variant="obj_bg", points=32)
-    for name, in_chans, features in (("run", 0, "none"), ("normals", 3, "normal")):
+    for name, in_chans, features in (("run", 0, ()), ("normals", 3, ("normal",))):
         kwargs = SMALL | dict(coord_dims=3)
         model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=in_chans, **kwargs)
         torch.nn.init.normal_(model.head.weight)
-        cfg = PointDataConfig(**common, features=features, normalize="unit_sphere")
+        cfg = PointDataConfig(
+            **common, features=features, feature_scale=dict.fromkeys(features, 1.0), normalize="unit_sphere"
+        )
         info = dict(task="classify_points", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=in_chans)
         save_model(folder / name / "model.safetensors", model, info | {"data": asdict(cfg)})
     info = dict(task="classify_images", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=3, img_size=32)
@@ -138,7 +140,7 @@ def test_names_that_the_files_do_not_say_are_those_of_the_run(main, folder, tmp_
         (["run", "--data.root", "nowhere"], "no file nowhere"),
         (["run", "--data.img_size", "32"], "data.img_size"),
         (["run", "--data.points", "100"], "data.points 100: the clouds of"),
-        (["run", "--data.features", "normal"], "takes data.features none, got normal"),
+        (["run", "--data.features=[normal]"], "takes data.features none, got normal"),
         (["run", "--mask", "pixels"], "--mask is a flag of classify_images and segment; run is of classify_points"),
         (["run", "--keep", "1", "0"], "keep 0.0: expected a fraction of the points above 0"),
         (["run", "--keep", "nan"], "keep nan: expected a fraction"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from pointmix.data.segment.clouds.features import feature_name
+from pointmix.data.clouds.features import feature_name
 from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.io import formats  # noqa: F401  registers the readers
 from pointmix.io.errors import UnreadableSample

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pointmix.data.clouds.features import feature_name, missing_feature
 from pointmix.data.paths import is_junk
-from pointmix.data.segment.clouds.features import feature_name, missing_feature
 from pointmix.data.segment.clouds.files import FoundCloud, as_positions
 from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.io.errors import UnreadableSample
