@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pointmix.io.fields import ImageLike
-from pointmix.io.images import as_channels_last, as_mask, upright
+from pointmix.io.images import as_channels_last, as_mask, upright, wrong_size
 from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
 from pointmix.io.validate import check_finite
 from pointmix.layouts.grid import grid_coordinates
@@ -36,8 +36,7 @@ def rgbd_points(
     size = (values.shape[0], values.shape[1])
     z = as_meters(depth, depth_scale).to(values.device)  # (H, W)
     if tuple(z.shape) != size:
-        shape = "x".join(map(str, z.shape))
-        raise ValueError(f"from_rgbd: depth is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")
+        raise ValueError(f"from_rgbd: depth {wrong_size(z.shape, size)}")
     valid = has_depth(z, mask)
     row, col = valid.nonzero().unbind(1)  # (N,)
     z, feat = z[valid], values[valid]

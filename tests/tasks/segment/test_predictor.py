@@ -163,7 +163,7 @@ def test_depth_images_of_a_folder_or_a_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no depth image for .*b.png"):
         made.predict(str(save_image(tmp_path / "b.png")))
     Image.fromarray(depth[:5]).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match="small.png is 5x12, its image is 9x12"):
+    with pytest.raises(ValueError, match="small.png is 5x12, the image is 9x12"):
         predictor(cfg, [file], "--depth", tmp_path / "small.png", model=StandIn(4)).predict(str(file))
 
 
