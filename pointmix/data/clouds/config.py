@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, Range, check_fields
 
 
@@ -38,6 +39,10 @@ class PointDataConfig:
         features: features of the points besides their positions, by name, such as rgb, normal, intensity.
         feature_scale: what each feature is divided by (unset: 255 for integer colors, 1 for normals, else the training
             data's standard deviation, which is kept with the run).
+        keys: for files with other names: pos or the name of a feature -> its name in the file.
+        columns: names of the columns without one, in order: those after x, y, z in text files without a header and in
+            arrays; rgb and normal are three columns each.
+        surface_points: points on the surface of a mesh, evenly by area; 0 for its vertices.
         nan: clouds with NaN or infinite positions or features: refuse (the cloud is skipped and counted) or drop (its
             other points are used, and a warning says how many are not).
         normalize: none (positions as in the file; double-precision positions far from the origin, such as map
@@ -75,6 +80,9 @@ class PointDataConfig:
     sampling: Literal["first", "random", "fps"] | None = None
     features: tuple[str, ...] = ()
     feature_scale: dict[str, float] | None = None
+    keys: dict[str, str] | None = None
+    columns: tuple[str, ...] = ()
+    surface_points: Annotated[int, NATURAL] = SURFACE_POINTS
     nan: Literal["refuse", "drop"] = "refuse"
     normalize: Literal["none", "center", "unit_sphere", "unit_cube"] | None = None
     up: Literal["x", "y", "z"] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -17,10 +17,9 @@ from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.clouds.scale import measure
 from pointmix.data.source import Readable
 from pointmix.io.errors import UnreadableSample
-from pointmix.io.registry import FEATURES
+from pointmix.io.names import missing_feature
 
 SAMPLE = 64  # clouds that scales are computed from, spread evenly over the training data
-OWN_NAMES = {name: "rgb" for name in FEATURES[1]} | {name: "normal" for name in FEATURES[2]}  # name in files -> ours
 
 
 class FeatureSettings(Protocol):
@@ -60,17 +59,6 @@ class Survey(NamedTuple):
     extent: float | None
     distance: float
     sizes: list[int]
-
-
-def feature_name(name: str) -> str:
-    """What a feature of a file is called here: rgb for colors, normal for normals, else its own name."""
-    return OWN_NAMES.get(name.lower(), name)
-
-
-def missing_feature(name: str, has: Iterable[str]) -> UnreadableSample:
-    """The error about a cloud without a feature of this name."""
-    there = ", ".join(has) or "none"
-    return UnreadableSample(f"it has no feature {name} with a row for each point (data.features); it has: {there}")
 
 
 def named_feature(cloud: NamedCloud, name: str) -> Shaped[np.ndarray, "N C"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.features import named_feature, scaled_features
+from pointmix.data.clouds.files import warn_of_dropped
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.pointset import PointSet
@@ -65,5 +64,5 @@ def _finite_part(cloud: NamedCloud, names: tuple[str, ...], path: str) -> NamedC
     bad = int((~keep).sum())
     if bad == len(keep):
         raise UnreadableSample(f"all of its {bad} points are NaN or infinite")
-    warnings.warn(f"{path}: {bad} of {len(keep)} points dropped, NaN or infinite (data.nan drop)", stacklevel=2)
+    warn_of_dropped(path, bad)
     return NamedCloud(cloud.pos[keep], {name: value[keep] for name, value in values.items()})

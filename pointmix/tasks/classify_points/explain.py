@@ -17,13 +17,13 @@ from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 
 Trained = tuple[nn.Module, PointDataConfig]
-COLUMNS = "what columns without a name in a cloud's file are: rgb or normal; the run says which of the two it takes"
+COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
 
 
 def add_file_arguments(parser: ArgumentParser) -> None:
     """Flags for reading a cloud's file."""
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
-    parser.add_argument("--columns", metavar="KIND", help=COLUMNS)
+    parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=COLUMNS)
 
 
 def add_explain_arguments(parser: ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def explain(args: Namespace, run: Trained | None) -> None:
     if args.intrinsics and not args.depth:
         raise ValueError("--intrinsics are of an image with --depth")
     if args.columns and (run is None or args.depth):
-        raise ValueError("--columns goes with a cloud and a --run, which takes colors, normals or none")
+        raise ValueError("--columns goes with a cloud and a --run, which says what features it takes")
     if args.depth:
         _explain_frame(args, run)
     elif is_image(args.file):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.named import NamedCloud
+from pointmix.data.clouds.files import read_named
 from pointmix.data.clouds.points import as_points
 from pointmix.data.clouds.transforms import eval_transform
-from pointmix.data.segment.clouds.files import read_file
 from pointmix.io import is_image
 from pointmix.io.errors import UnreadableSample
 from pointmix.pointset import PointSet
@@ -22,7 +21,7 @@ def read_for(
     *,
     run: str = "the run",
     index: int | None = None,
-    columns: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> PointSet:
     """The cloud of a file with the features that a run takes, and no others, in its own unit and precision.
 
@@ -30,7 +29,7 @@ def read_for(
         cfg: data settings of the run, resolved.
         run: what to call it.
         index: which cloud, if the file holds many.
-        columns: what unnamed columns of the file are: rgb or normal.
+        columns: names of the columns without one, see `pointmix.io.read_columns`; None: as in training.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -39,10 +38,9 @@ def read_for(
     if is_image(path):
         raise ValueError(f"{path} is an image, {run} takes clouds")
     try:
-        found = read_file(path)
-        return as_points(NamedCloud(found.pos, found.features), cfg, name=str(path))
+        return as_points(read_named(path, cfg, index=index, columns=columns), cfg, name=str(path))
     except UnreadableSample as e:
-        raise ValueError(f"{path}: {e}") from e
+        raise ValueError(f"cannot read {path}: {e}") from e
 
 
 def sampled_as(cfg: PointDataConfig, *, keep_all: bool = False) -> Callable[[PointSet], PointSet]:

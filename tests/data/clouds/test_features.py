@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.clouds.features import feature_channels, feature_name, fill_feature_scale, scaled_features, survey
+from pointmix.data.clouds.features import feature_channels, fill_feature_scale, scaled_features, survey
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.sample import LabeledCloud
 from pointmix.io.errors import UnreadableSample
+from pointmix.io.names import feature_name
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +53,7 @@ def test_names_of_colors_and_normals():
     assert [feature_name(name) for name in ("Colors", "color", "rgb", "normals", "normal")] == ["rgb"] * 3 + [
         "normal"
     ] * 2
-    assert feature_name("Intensity") == "Intensity"
+    assert feature_name("scalar_Intensity") == feature_name("Intensity") == "intensity"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 from pointmix.data.paths import files_below, is_junk, read_lines
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.clouds.labeled import LabeledClouds
-from pointmix.data.segment.clouds.labels import LABEL_NAMES
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.settings import check_class_names, check_root, check_unused, label_rule
 from pointmix.data.segment.source import register_segment_source
+from pointmix.io.names import LABEL_NAMES
 from pointmix.io.registry import CLOUD_READERS
 
 SPLITS = ("train", "val", "test")

@@ -141,9 +141,9 @@ def test_bad_files(tmp_path):
     transform = eval_transform(config(tmp_path))
     with pytest.raises(UnreadableSample, match="all 30 points are ignored"):
         transform(source.read(3))
-    with pytest.raises(UnreadableSample, match="NaN or infinite at 30 of 30 points"):
+    with pytest.raises(UnreadableSample, match="NaN or infinite values at 30 of 30 points"):
         transform(source.read(4))
-    with pytest.raises(UnreadableSample, match="cannot read it: not a complete .npz archive"):
+    with pytest.raises(UnreadableSample, match="^not a complete .npz archive"):
         source.read(5)
 
 
