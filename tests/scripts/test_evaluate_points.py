@@ -16,6 +16,7 @@ from PIL import Image
 
 import pointmix
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.transforms import unit_sphere
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.voting import Voting
@@ -161,3 +162,35 @@ def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, messa
     lines = [line for line in captured.err.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert captured.out == ""  # refused before anything is measured
+
+
+@pytest.mark.parametrize("votes", [None, 1, 3])
+def test_all_points_of_sampled_clouds_are_seen_by_default(main, folder, tmp_path, capsys, votes):
+    """A number that does not depend on which points are drawn, and the words beside it."""
+    out = tmp_path / "result.json"
+    argv = ["--run", str(folder / "run"), "--data.sampling=random", "--data.points=16", "--out", str(out)]
+    assert main([*argv, *(["--votes", str(votes)] if votes else []), "--device", "cpu"]) == 0, capsys.readouterr().err
+    result, shown = json.loads(out.read_text()), " ".join(capsys.readouterr().out.split())
+    assert result["votes"] == votes
+    text = {None: "all points, in random parts of at most 16", 1: "1 random part of at most 16 points"}
+    assert text.get(votes, "3 random parts of at most 16 points") == result["points"]
+    assert f"{result['points']} of each cloud" in shown
+    model, info = load_run(folder / "run")
+    with h5py.File(folder / "data/main_split/test_objectdataset.h5", locking=False) as file:
+        data = [PointSet.from_points(cloud) for cloud in file["data"][:]]
+        targets = torch.from_numpy(file["label"][:])
+    with torch.no_grad():
+        logits = Voting(model, votes=votes, points=16, normalize=unit_sphere)(PointSet.cat(data))
+    assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-4)
+
+
+def test_another_unit_is_warned_of(main, folder, tmp_path, capsys):
+    model, info = load_run(folder / "run")
+    keep = {key: value for key, value in info.items() if key != "path"}
+    save_model(tmp_path / "run" / "model.safetensors", model, keep | {"extent": 6000.0})
+    assert main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    warned = capsys.readouterr().err
+    assert warned.count("from corner to corner, the training data 6e+03; are the units the same?") == 1
+    save_model(tmp_path / "run" / "model.safetensors", model, keep | {"extent": 6.0})
+    assert main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -266,6 +266,33 @@ def test_held_back_clouds_and_limit(root):
     assert np.array_equal(*held)
 
 
+def test_folds_divide_train_into_equal_parts(root):
+    parts = [build(root, fold=(k, 5), val_fraction=None) for k in range(1, 6)]
+    held = [splits.val.dataset.indices for splits in parts]
+    assert sorted(np.concatenate(held)) == list(range(30)) and {len(part) for part in held} == {6}
+    for splits, part in zip(parts, held, strict=True):
+        assert np.bincount(splits.train.dataset.source.targets[part]).tolist() == [2, 2, 2]
+        assert sorted([*splits.train.dataset.indices, *part]) == list(range(30))
+    with pytest.raises(ValueError, match="data.fold 1, 31: 30 samples cannot be divided into 31 parts"):
+        build(root, fold=(1, 31), val_fraction=None)
+
+
+def test_the_up_axis_is_the_axis_of_rotation(root):
+    for up, axis in (("x", 0), ("z", 2), (None, 1)):  # y for ScanObjectNN
+        still, turned = (build(root, rotate=angle, up=up, **PLAIN).train.dataset[0, 0][0][0].pos for angle in (0, 180))
+        others = [i for i in range(3) if i != axis]
+        torch.testing.assert_close(still[:, axis], turned[:, axis])
+        assert not torch.allclose(still[:, others], turned[:, others])
+
+
+def test_all_points_and_at_most_so_many(root):
+    whole = build(root, points=None, sampling="random", normalize="center", **PLAIN)
+    assert all((points.ptr.diff() == 32).all() for loader in (whole.train, whole.test) for points, _ in loader)
+    some = build(root, points=None, max_points=20, sampling="random")
+    assert all((points.ptr.diff() == 20).all() for points, _ in some.train)
+    assert all((points.ptr.diff() == 32).all() for points, _ in some.test)  # in parts, see `Voting`
+
+
 def test_the_test_split_alone_needs_no_train(root):
     whole = build(root)
     (root / "main_split/training_objectdataset.h5").unlink()
