@@ -61,7 +61,7 @@ def test_a_source_of_clouds(cubes, sampling, workers):
     batches = list(splits.train)
     assert len(batches) == 3
     assert all(points.ptr.diff().tolist() == [32] * 4 and len(targets) == 4 for points, targets in batches)
-    test = list(splits.test)
+    test = list(splits.test)  # whole where points are drawn at random
     assert torch.cat([targets for _, targets in test]).tolist() == [i % 2 for i in range(12) if i != 5]
     if sampling == "first":
         assert torch.equal(test[0][0].pos[:32], Cubes().read(0).pos[:32])

@@ -172,9 +172,12 @@ def test_all_points_of_sampled_clouds_are_seen_by_default(main, folder, tmp_path
     assert main([*argv, *(["--votes", str(votes)] if votes else []), "--device", "cpu"]) == 0, capsys.readouterr().err
     result, shown = json.loads(out.read_text()), " ".join(capsys.readouterr().out.split())
     assert result["votes"] == votes
-    text = {None: "all points, in random parts of at most 16", 1: "1 random part of at most 16 points"}
-    assert text.get(votes, "3 random parts of at most 16 points") == result["points"]
-    assert f"{result['points']} of each cloud" in shown
+    text = {
+        None: "all points of each cloud, in random parts of at most 16",
+        1: "1 random part of each cloud, of at most 16 points",
+    }
+    assert text.get(votes, "3 random parts of each cloud, of at most 16 points") == result["points"]
+    assert result["points"] in shown
     model, info = load_run(folder / "run")
     with h5py.File(folder / "data/main_split/test_objectdataset.h5", locking=False) as file:
         data = [PointSet.from_points(cloud) for cloud in file["data"][:]]

@@ -27,8 +27,8 @@ class PointDataConfig:
             classes, labeled 0 to the last without a gap, name them by number).
         val_fraction: fraction of every class of train held out for model selection, 0 for none (unset: the validation
             split of the data, else 0.1).
-        fold: k, n to validate on the k-th of n equal parts of train and train on the others, for cross-validation; the
-            parts have the same proportions of classes.
+        fold: k, n to train on train but for the k-th of n equal parts, and to test on that part instead of the test
+            split, for cross-validation; the parts have the same proportions of classes.
         split_seed: seed of the held-out and limited clouds; independent of the run's seed.
         limit: at most this many training clouds, for a quick try.
         points: points of each cloud given to the model; smaller clouds are given whole. null: all points.

@@ -52,6 +52,7 @@ class Survey(NamedTuple):
         extent: median diagonal of the bounding boxes, in the unit of the positions; None if no cloud could be read.
         distance: median over the clouds of the largest coordinate; 0 if none could be read.
         sizes: points of each cloud that was read.
+        failed: name and reason of each that could not be read.
     """
 
     feature_scale: dict[str, float]
@@ -59,6 +60,7 @@ class Survey(NamedTuple):
     extent: float | None
     distance: float
     sizes: list[int]
+    failed: list[str]
 
 
 def named_feature(cloud: NamedCloud, name: str) -> Shaped[np.ndarray, "N C"]:
@@ -124,7 +126,7 @@ def survey(
         raise ValueError(f"data.feature_scale names {extra[0]}, which is not among data.features: {', '.join(names)}")
     found: dict[str, list[np.ndarray]] = {name: [] for name in names if name not in given}
     source = copy.copy(source)  # whose files do not stay open in this process
-    reason, measured, sizes = "there is no cloud", [], []
+    measured, sizes, failed = [], [], []
     channels: dict[str, tuple[int, int]] = {}
     chosen = np.unique(np.linspace(0, len(indices) - 1, SAMPLE).astype(int)) if len(indices) else ()
     for index in (int(indices[i]) for i in chosen):
@@ -132,7 +134,7 @@ def survey(
             cloud = source.read(index)
             values = {name: named_feature(cloud, name) for name in names}
         except UnreadableSample as error:
-            reason = f"{source.name(index)}: {error}"
+            failed.append(f"{source.name(index)}: {error}")
             continue
         for name in found:
             found[name].append(values[name][np.isfinite(values[name])])
@@ -140,10 +142,11 @@ def survey(
         sizes.append(len(cloud.pos))
         measured.append(measure(cloud.pos))
     if names and not sizes:
+        reason = failed[-1] if failed else "there is no cloud"
         raise ValueError(f"data.features {', '.join(names)}: no training cloud has them; {reason}")
     scale = {name: given[name] if name in given else _scale(name, found[name]) for name in names}
     extent, distance = np.median(measured, axis=0).tolist() if measured else (None, 0.0)
-    return Survey(scale, channels, extent, distance, sizes)
+    return Survey(scale, channels, extent, distance, sizes, failed)
 
 
 def fill_feature_scale(cfg: Settings, source: SizedClouds, indices: Int[np.ndarray, " n"] | None = None) -> Settings:

@@ -38,10 +38,6 @@ def resolve(config: PointDataConfig) -> PointDataConfig:
         raise ValueError(f"data.max_points {config.max_points} with data.points {config.points}; set points to null")
     if config.labels is not None and config.source != "folder":
         raise ValueError(f"data.labels {config.labels} is for data.source folder, not {config.source}")
-    if config.fold is not None and config.val_fraction is not None:
-        raise ValueError(
-            f"data.fold {config.fold} with data.val_fraction {config.val_fraction}; expected one of the two"
-        )
     if config.fold is not None and not 2 <= config.fold[1] >= config.fold[0]:
         raise ValueError(f"data.fold {config.fold}: expected k, n with k from 1 to n, and n at least 2")
     if len(set(config.features)) < len(config.features):

@@ -83,14 +83,18 @@ def build_points(
     cfg = resolve(cfg)
     train = SOURCES.open_labeled(cfg.source, cfg, "train")
     named = dataclasses.replace(cfg, classes=tuple(train.classes))  # some of them may be missing in the others
-    others = {"test": SOURCES.open_labeled(cfg.source, named, "test")}
-    if cfg.val_fraction is None and cfg.fold is None and SOURCES.find(cfg.source).has_val(cfg):
-        others["val"] = SOURCES.open_labeled(cfg.source, named, "val")
+    splits = ["test"] if cfg.fold is None else []
+    if cfg.val_fraction is None and SOURCES.find(cfg.source).has_val(cfg):
+        splits.append("val")
+    others = {split: SOURCES.open_labeled(cfg.source, named, split) for split in splits}
     for split, source in others.items():
         train_names, names = _stated_classes(train), _stated_classes(source)
         if cfg.classes is None and train_names and names:
             check_same_classes(train_names, names, split)
-    chosen, held_out = _divided(train, cfg, has_val="val" in others)
+    rest, tested = _folded(train, cfg)
+    usual = 0.0 if "val" in others else VAL_FRACTION
+    fraction = usual if cfg.val_fraction is None else cfg.val_fraction
+    chosen, held_out = (rest[i] for i in stratified_split(train.targets[rest], fraction=fraction, seed=cfg.split_seed))
     if cfg.limit:
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
     if len(chosen) < batch_size * world_size:
@@ -100,6 +104,9 @@ def build_points(
         )
     found = survey(cfg, train, chosen)
     cfg = dataclasses.replace(cfg, feature_scale=found.feature_scale)
+    if found.failed and not rank:
+        what = f"{len(found.failed)} of {len(found.failed) + len(found.sizes)} training clouds cannot be used"
+        warnings.warn(f"{what}; {found.failed[0]}", stacklevel=2)
     few = sum(cfg.points is not None and size < cfg.points for size in found.sizes)
     if few and not rank:
         what = f"{few} of {len(found.sizes)} training clouds have fewer points than data.points {cfg.points}"
@@ -118,11 +125,13 @@ def build_points(
 
     if "val" in others:
         held_out = np.arange(len(others["val"].targets))
+    if "test" in others:
+        tested = np.arange(len(others["test"].targets))
     augment = train_transform(cfg, normals=found.channels.get("normal"))
     return PointSplits(
         train=cloud_loader(cfg, train, chosen, order, transform=augment, seed=seed),
         val=part(others.get("val", train), held_out, test_transform(cfg, whole=False)) if len(held_out) else None,
-        test=part(others["test"], np.arange(len(others["test"].targets)), test_transform(cfg)),
+        test=part(others.get("test", train), tested, test_transform(cfg)),
         classes=train.classes,
         config=cfg,
         channels=found.channels,
@@ -130,14 +139,11 @@ def build_points(
     )
 
 
-def _divided(
-    train: Source[NamedCloud], cfg: PointDataConfig, *, has_val: bool
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
-    """Indices of the clouds to train on, and of those held out for validation."""
-    if cfg.fold is not None:
-        return stratified_fold(train.targets, fold=cfg.fold, seed=cfg.split_seed)
-    fraction = (0.0 if has_val else VAL_FRACTION) if cfg.val_fraction is None else cfg.val_fraction
-    return stratified_split(train.targets, fraction=fraction, seed=cfg.split_seed)
+def _folded(train: Source[NamedCloud], cfg: PointDataConfig) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Indices of the training clouds that a fold leaves, and of those that it tests on."""
+    if cfg.fold is None:
+        return np.arange(len(train.targets)), np.arange(0)
+    return stratified_fold(train.targets, fold=cfg.fold, seed=cfg.split_seed)
 
 
 def build_points_test(
@@ -163,10 +169,11 @@ def build_points_test(
     check_keep_ratio(keep_ratio, cfg)
     if missing := [name for name in cfg.features if name not in (cfg.feature_scale or {})]:
         raise ValueError(f"data.feature_scale has no {missing[0]}, which is among data.features")
-    test = SOURCES.open_labeled(cfg.source, cfg, "test")
-    batches = PartBatches(size=len(test.targets), batch_size=batch_size)
+    test = SOURCES.open_labeled(cfg.source, cfg, "test" if cfg.fold is None else "train")
+    tested = np.arange(len(test.targets)) if cfg.fold is None else _folded(test, cfg)[1]
+    batches = PartBatches(size=len(tested), batch_size=batch_size)
     transform = test_transform(cfg) if whole else eval_transform(cfg, keep_ratio=keep_ratio)
-    return cloud_loader(cfg, test, np.arange(len(test.targets)), batches, transform=transform), test.classes
+    return cloud_loader(cfg, test, tested, batches, transform=transform), test.classes
 
 
 def _stated_classes(source: Source[NamedCloud]) -> list[str] | None:

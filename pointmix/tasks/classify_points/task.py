@@ -176,11 +176,11 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
 
     def evaluation_note(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"] or 1
-        return f", {results[0]['points']} of each cloud" + (f", {votes} votes" if votes > 1 else "")
+        return f", {results[0]['points']}" + (f", {votes} votes" if votes > 1 else "")
 
     def report(self, metrics: Metrics, console: Console) -> None:
         super().report(metrics, console)
-        console.print(f"tested on {points_seen(None, self.data_config(metrics['info']))} of each cloud", markup=False)
+        console.print(f"tested on {points_seen(None, self.data_config(metrics['info']))}", markup=False)
 
     def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]

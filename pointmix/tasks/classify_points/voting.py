@@ -123,9 +123,9 @@ def points_seen(votes: int | None, data: PointDataConfig) -> str:
     """Which points of a cloud an evaluation sees, in words."""
     number = data.most_points
     if number is None:
-        return "all points"
+        return "all points of each cloud"
     if data.sampling != "random":
-        return f"the first {number} points" if data.sampling == "first" else f"{number} farthest points"
+        return f"the first {number} points of each cloud" if data.sampling == "first" else f"{number} farthest points"
     if votes is None:
-        return f"all points, in random parts of at most {number}"
-    return f"{votes} random part{'s' * (votes > 1)} of at most {number} points"
+        return f"all points of each cloud, in random parts of at most {number}"
+    return f"{votes} random part{'s' * (votes > 1)} of each cloud, of at most {number} points"

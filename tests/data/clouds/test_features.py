@@ -110,7 +110,7 @@ def test_a_survey_tells_sizes_extents_and_channels():
     )
     found = survey(CloudSettings(features=("h", "normal")), Clouds(small, large, UnreadableSample("no")), range(3))
     assert found.sizes == [2, 3] and found.extent == pytest.approx((5 + 50) / 2) and found.distance == (4 + 49) / 2
-    assert found.channels == {"h": (0, 1), "normal": (1, 4)}
+    assert found.channels == {"h": (0, 1), "normal": (1, 4)} and found.failed == ["cloud 2: no"]
 
 
 def test_scales_follow_from_the_chosen_clouds():

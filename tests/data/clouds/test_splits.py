@@ -267,14 +267,18 @@ def test_held_back_clouds_and_limit(root):
 
 
 def test_folds_divide_train_into_equal_parts(root):
-    parts = [build(root, fold=(k, 5), val_fraction=None) for k in range(1, 6)]
-    held = [splits.val.dataset.indices for splits in parts]
+    (root / "main_split/test_objectdataset.h5").unlink()
+    parts = [build(root, fold=(k, 5)) for k in range(1, 6)]
+    held = [splits.test.dataset.indices for splits in parts]
     assert sorted(np.concatenate(held)) == list(range(30)) and {len(part) for part in held} == {6}
     for splits, part in zip(parts, held, strict=True):
         assert np.bincount(splits.train.dataset.source.targets[part]).tolist() == [2, 2, 2]
         assert sorted([*splits.train.dataset.indices, *part]) == list(range(30))
+        alone, _ = build_points_test(splits.config, batch_size=4)
+        assert same(list(alone), list(splits.test))
+    assert len(build(root, fold=(1, 5), val_fraction=0.25).val.dataset) == 6
     with pytest.raises(ValueError, match="data.fold 1, 31: 30 samples cannot be divided into 31 parts"):
-        build(root, fold=(1, 31), val_fraction=None)
+        build(root, fold=(1, 31))
 
 
 def test_the_up_axis_is_the_axis_of_rotation(root):
@@ -345,7 +349,6 @@ def test_data_that_is_not_there(root):
         ({"up": "w"}, "data.up must be one of x, y, z, got 'w'"),
         ({"max_points": 9}, "data.max_points 9 with data.points 1024; set points to null"),
         ({"fold": (3, 2)}, r"data.fold \(3, 2\): expected k, n with k from 1 to n"),
-        ({"fold": (1, 5), "val_fraction": 0.1}, "data.fold .* with data.val_fraction 0.1; expected one of the two"),
         ({"labels": "a.csv"}, "data.labels a.csv is for data.source folder, not shapes"),
         ({"points": 0}, "data.points must be at least 1, got 0"),
         ({"limit": 0}, "data.limit must be at least 1, got 0"),

@@ -120,11 +120,15 @@ def test_each_part_is_normalized_by_itself():
 @pytest.mark.parametrize(
     "votes, data, text",
     [
-        (None, {"sampling": "random", "points": 8}, "all points, in random parts of at most 8"),
-        (1, {"sampling": "random", "points": 8}, "1 random part of at most 8 points"),
-        (3, {"sampling": "random", "max_points": 8, "points": None}, "3 random parts of at most 8 points"),
-        (None, {"sampling": "random", "points": None}, "all points"),
-        (None, {"sampling": "first", "points": 8}, "the first 8 points"),
+        (None, {"sampling": "random", "points": 8}, "all points of each cloud, in random parts of at most 8"),
+        (1, {"sampling": "random", "points": 8}, "1 random part of each cloud, of at most 8 points"),
+        (
+            3,
+            {"sampling": "random", "max_points": 8, "points": None},
+            "3 random parts of each cloud, of at most 8 points",
+        ),
+        (None, {"sampling": "random", "points": None}, "all points of each cloud"),
+        (None, {"sampling": "first", "points": 8}, "the first 8 points of each cloud"),
         (2, {"sampling": "fps", "points": 8}, "8 farthest points"),
     ],
 )
@@ -132,7 +136,7 @@ def test_what_is_seen_is_said(votes, data, text):
     cfg = PointDataConfig(**data)
     assert points_seen(votes, cfg) == text
     is_voting = isinstance(voting(Extent(), votes, cfg), Voting)
-    assert is_voting == (text.startswith("all points, in") or votes is not None)
+    assert is_voting == (text.endswith("parts of at most 8") or votes is not None)
 
 
 def test_the_metric_sees_all_points_and_votes_once():
