@@ -136,6 +136,8 @@ def survey(
         except UnreadableSample as error:
             failed.append(f"{source.name(index)}: {error}")
             continue
+        if not isinstance(cloud, NamedCloud):
+            raise TypeError(f"{source.name(index)} is a {type(cloud).__name__}, expected a NamedCloud")
         for name in found:
             found[name].append(values[name][np.isfinite(values[name])])
         channels = channels or feature_channels(cloud, names)
