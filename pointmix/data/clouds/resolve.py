@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pointmix.data.clouds import sources  # noqa: F401  registers the sources of this package
@@ -13,10 +12,6 @@ from pointmix.data.clouds.source import SOURCES
 from pointmix.utils.ranges import POSITIVE
 
 DEFAULTS: Mapping[str, object] = {"sampling": "first", "normalize": "none", "up": "z"}  # unless the source has its own
-LAYOUTS = {  # source -> what lies in its folder
-    "scanobjectnn": ("main_split*/*_objectdataset*.h5", "h5_files/main_split*/*_objectdataset*.h5"),
-    "modelnet40": ("ply_data_*.h5", "modelnet40_ply_hdf5_2048/*.h5", "train_files.txt"),
-}
 
 
 def resolve(config: PointDataConfig) -> PointDataConfig:
@@ -45,12 +40,6 @@ def resolve(config: PointDataConfig) -> PointDataConfig:
     for name, scale in (config.feature_scale or {}).items():
         POSITIVE.check("data.feature_scale.", **{name: scale})
     return config
-
-
-def source_of(root: str) -> str:
-    """The source that reads a folder: that of a known layout, else folder."""
-    found = (name for name, patterns in LAYOUTS.items() if any(any(Path(root).glob(p)) for p in patterns))
-    return next(found, "folder")
 
 
 def check_keep_ratio(keep_ratio: float, config: PointDataConfig) -> None:

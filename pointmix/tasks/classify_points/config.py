@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.resolve import resolve, source_of
+from pointmix.data.clouds.resolve import resolve
+from pointmix.data.clouds.sources.folder import source_of
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields

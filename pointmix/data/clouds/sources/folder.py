@@ -23,7 +23,17 @@ from pointmix.io import formats  # noqa: F401  registers the readers
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.registry import CLOUD_READERS
 
+LAYOUTS = {  # source -> what lies in its folder
+    "scanobjectnn": ("main_split*/*_objectdataset*.h5", "h5_files/main_split*/*_objectdataset*.h5"),
+    "modelnet40": ("ply_data_*.h5", "modelnet40_ply_hdf5_2048/*.h5", "train_files.txt"),
+}
 DEFAULTS = {"sampling": "random", "normalize": "unit_sphere"}
+
+
+def source_of(root: str) -> str:
+    """The source that reads a folder: that of a known layout, else folder."""
+    found = (name for name, patterns in LAYOUTS.items() if any(any(Path(root).glob(p)) for p in patterns))
+    return next(found, "folder")
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,8 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
         there = (
             shortened(sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))) or "nothing"
         )
+        if (other := source_of(str(root))) != "folder":
+            raise FileNotFoundError(f"{root} holds the files of {other}; set data.source {other}")
         raise FileNotFoundError(
             f"no folder {root / split}, expected {split}/CLASS/* or labels.csv in {root}; it has {there}"
         )

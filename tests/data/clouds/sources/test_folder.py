@@ -10,7 +10,7 @@ from plyfile import PlyData, PlyElement
 
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.resolve import source_of
+from pointmix.data.clouds.sources.folder import source_of
 from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
 from pointmix.engine.checkpoint import load_run
 from pointmix.engine.train import train
@@ -130,6 +130,8 @@ def test_the_source_of_a_folder(tmp_path):
         path.touch()
         assert source_of(str(tmp_path / source)) == source
         assert ClassifyPointsConfig.source_of_root(str(tmp_path / source)) == source
+        with pytest.raises(FileNotFoundError, match=f"holds the files of {source}; set data.source {source}"):
+            build(tmp_path / source)
 
 
 # ---- features, points, memory ---------------------------------------------------------------------------------------
