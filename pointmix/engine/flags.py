@@ -13,6 +13,7 @@ from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
+LISTS = ("seeds", "data.features")  # keys whose values may follow one another, separated by spaces
 
 
 def parse(argv: list[str], kind: type[Config], *, prog: str = "train") -> Config:
@@ -26,9 +27,9 @@ def parse_recipe(
     """Parse flags and `--config` files into a configuration of this class, and say what it is based on.
 
     Files are read first, wherever they stand among the flags, so flags win. A `data.root` without a `data.source` sets
-    `kind.root_source`, and is refused where that is None. Flags that name another model than the files discard the
+    `kind.source_of_root`, and is refused where that is None. Flags that name another model than the files discard the
     files' model.kwargs and name; flags that name another source discard their name. `--seeds 1 2 3` is the same as
-    `--seeds=[1,2,3]`.
+    `--seeds=[1,2,3]`, and `--data.features` likewise.
 
     Args:
         prog: name of the command in messages.
@@ -54,12 +55,14 @@ def parse_recipe(
             action.help = f"{action.help} [{allowed}]"
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
-    first.add_argument("--seeds", nargs="+")
+    for key in LISTS:
+        first.add_argument(f"--{key}", nargs="+")
     try:
         known, flags = first.parse_known_args(argv)
-        if known.seeds is not None:
-            plain = known.seeds == ["null"]
-            flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
+        for key in LISTS:
+            if (words := getattr(known, key)) is not None:
+                listed = f"[{','.join(word.strip('[],') for word in words)}]"
+                flags.append(f"--{key}={'null' if words == ['null'] else listed}")
         files = [_as_flag(name, kind) for name in known.config]
         for name, file in zip(known.config, files, strict=True):
             try:
@@ -70,11 +73,12 @@ def parse_recipe(
         basis = ", ".join(name for name in known.config if "\n" not in name) or f"defaults of {prog}"
         given = parser.parse_args([*files, *_without_print(flags)], defaults=False)
         if given.get("data.root") and given.get("data.source") is None:
-            if kind.root_source is None:
+            source = kind.source_of_root(str(given.get("data.root")))
+            if source is None:
                 hint = "expected both, for a folder alone does not say what lies in it"
                 raise ValueError(f"data.root is {given.get('data.root')}, and data.source is not given; {hint}")
-            flags.insert(0, f"--data.source={kind.root_source}")
-            basis += f" (data.source {kind.root_source}, as data.root is given)"
+            flags.insert(0, f"--data.source={source}")
+            basis += f" (data.source {source}, as data.root is given)"
         elif embedded is not None and not files and given.get("data.source") in (None, _source(kind())):
             files, basis = [_as_flag(embedded, kind)], embedded
         before, after = (parser.parse_args([*files, *more]) for more in ([], _without_print(flags)))

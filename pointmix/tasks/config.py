@@ -188,6 +188,11 @@ class RunConfig:
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seeds must be one or more different numbers, got {list(self.seeds)}")
 
+    @classmethod
+    def source_of_root(cls, root: str) -> str | None:
+        """`data.source` of a folder that is given alone; by default `root_source`."""
+        return cls.root_source
+
     @property
     def data_name(self) -> str:
         """A name for the data, in tables and in the default name of the run."""

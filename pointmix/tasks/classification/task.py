@@ -75,6 +75,10 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
             parser.add_argument("--out", metavar="FILE", help=table)
             parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
 
+    def evaluation_note(self, results: list[Metrics]) -> str:
+        """How the results were measured, for the end of their title."""
+        return ""
+
     def curve_title(self, results: list[Metrics]) -> str:
         """What hides points in an evaluation, and how it is measured."""
         raise NotImplementedError
@@ -86,8 +90,7 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
             return
         for r in results if "per_class" in results[0] else ():
             console.print(class_table(r, r["classes"], self.unit, title=f"{r['name']}, by class"))
-        votes = results[0].get("votes", 1)
-        console.print(result_table(results, self.scores, self.unit, note=f", {votes} votes" if votes > 1 else ""))
+        console.print(result_table(results, self.scores, self.unit, note=self.evaluation_note(results)))
 
     def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         if args.keep is None:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.resolve import resolve
+from pointmix.data.clouds.sources.folder import source_of
 from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
@@ -41,14 +42,19 @@ class ClassifyPointsConfig(RunConfig):
     batch_size: Annotated[int, COUNT] = 32
     """Clouds a step and process."""
     votes: Annotated[int, COUNT] = 1
-    """With more than one, also test with the mean of this many votes, each on clouds of other proportions: every axis
-    scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
+    """With more than one, also test with the mean of this many votes. Those beyond one look at every point are on
+    clouds of other proportions: every axis scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_votes(self.votes, self.data)
         check_balance(self.loss, balanced=self.data.balanced)
         resolve(self.data)  # refuses wrong values before anything is read
+
+    @classmethod
+    def source_of_root(cls, root: str) -> str:
+        """ScanObjectNN and ModelNet40 by their files, else class folders."""
+        return source_of(root)
 
     @property
     def data_name(self) -> str:
