@@ -18,35 +18,46 @@ def is_junk(path: str | PurePath) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and its subfolders, sorted, no junk. Links to folders are followed, to each folder once."""
+    """The files in a folder and its subfolders, sorted, no junk. Links to folders are followed, to each folder once;
+    links to nowhere are kept, so that reading them fails and names them."""
     found: list[Path] = []
-    seen: set[str] = set()  # a link may lead back to a folder that it is in
+    seen = {str(parent) for parent in Path(os.path.realpath(folder)).parents}  # a link may lead to a folder it is in
     for place, subfolders, names in os.walk(folder, followlinks=True):
         known = (real := os.path.realpath(place)) in seen
         seen.add(real)
         subfolders[:] = [] if known else sorted(name for name in subfolders if not is_junk(name))
-        found += (
-            [] if known else [path for name in names if not is_junk(name) and (path := Path(place, name)).is_file()]
-        )
+        paths = [] if known else [Path(place, name) for name in names if not is_junk(name)]
+        found += [path for path in paths if path.is_file() or path.is_symlink()]
     return sorted(found)
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The stripped lines of a text file, without a byte-order mark and empty lines at the end.
+def read_text(path: str | Path, what: str) -> str:
+    """The content of a text file in UTF-8, or in UTF-16 with a byte-order mark; without the mark.
+
+    Args:
+        what: the file, in messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is too large, is not text in UTF-8 (or UTF-16 with a byte-order mark), or has an empty line
-            before the end.
+        ValueError: if it is too large or is not text.
     """
     path = regular_file(path)
-    check_limit("METADATA_BYTES", path.stat().st_size, f"the list {path}")
+    check_limit("METADATA_BYTES", path.stat().st_size, what)
     content = path.read_bytes()
     marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        lines = [line.strip() for line in content.decode("utf-16" if marked else "utf-8-sig").rstrip().splitlines()]
+        return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The stripped lines of a text file, without empty lines at the end.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_text`, and if there is an empty line before the end.
+    """
+    lines = [line.strip() for line in read_text(path, f"the list {path}").rstrip().splitlines()]
     if "" in lines:
         raise ValueError(f"{path}: line {lines.index('') + 1} is empty, expected a name on each line")
     return lines

@@ -56,11 +56,13 @@ class SourceEntry(Generic[Config, Split, Sample]):
         open: (configuration, split) -> the samples of a split.
         check: refuses settings that do not suit the source, before anything is read.
         defaults: values for settings that are None.
+        has_val: whether the data have a validation split, which is then opened as the split val.
     """
 
     open: Callable[[Config, Split], Source[Sample]]
     check: Callable[[Config], None] = lambda config: None
     defaults: Mapping[str, object] = field(default_factory=dict)
+    has_val: Callable[[Config], bool] = lambda config: False
 
 
 class SourceRegistry(Generic[Config, Split, Sample]):
@@ -75,12 +77,13 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         *,
         check: Callable[[Config], None] = lambda config: None,
         defaults: Mapping[str, object] | None = None,
+        has_val: Callable[[Config], bool] = lambda config: False,
     ) -> Callable[[Callable[[Config, Split], Source[Sample]]], Callable[[Config, Split], Source[Sample]]]:
         """Decorator: open the source `name` with this function.
 
         Args:
             name: as in `data.source`; "hfds/NAME" registers every name with the prefix hfds.
-            check, defaults: see `SourceEntry`.
+            check, defaults, has_val: see `SourceEntry`.
         Raises:
             ValueError: if the name is taken.
         """
@@ -91,7 +94,7 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         def add(
             open_split: Callable[[Config, Split], Source[Sample]],
         ) -> Callable[[Config, Split], Source[Sample]]:
-            self._entries[prefix] = name, SourceEntry(open_split, check, defaults or {})
+            self._entries[prefix] = name, SourceEntry(open_split, check, defaults or {}, has_val)
             return open_split
 
         return add

@@ -51,6 +51,24 @@ def stratified_split(
     return np.setdiff1d(np.arange(len(targets)), indices), indices
 
 
+def stratified_fold(
+    targets: Int[np.ndarray, " N"], *, fold: tuple[int, int], seed: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """Two sorted lists of indices, the second the k-th of n equal parts with the same proportions of classes.
+
+    Args:
+        fold: k, n, with k from 1.
+    Raises:
+        ValueError: if there are fewer than n samples.
+    """
+    k, n = fold
+    if len(targets) < n:
+        raise ValueError(f"data.fold {k}, {n}: {len(targets)} samples cannot be divided into {n} parts")
+    order = np.random.default_rng(seed).permutation(len(targets))
+    order = order[np.argsort(targets[order], kind="stable")]  # by class, at random within each
+    return np.sort(np.delete(order, np.s_[k - 1 :: n])), np.sort(order[k - 1 :: n])
+
+
 def random_split(number: int, *, fraction: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
     """Two sorted lists of indices, the second with `fraction` of all: at least one, but never all."""
     count = min(max(round(fraction * number), 1), number - 1) if fraction else 0

@@ -13,6 +13,7 @@ from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import hints, range_of
 
 Config = TypeVar("Config", bound=RunConfig)
+LISTS = ("seeds", "data.features")  # keys whose values may follow one another, separated by spaces
 
 
 def parse(argv: list[str], kind: type[Config], *, prog: str = "train") -> Config:
@@ -28,7 +29,7 @@ def parse_recipe(
     Files are read first, wherever they stand among the flags, so flags win. A `data.root` without a `data.source` sets
     what `kind.root_source` says, and is refused where that is None. Flags that name another model than the files
     discard the files' model.kwargs and name; flags that name another source discard their name. `--seeds 1 2 3` is the
-    same as `--seeds=[1,2,3]`.
+    same as `--seeds=[1,2,3]`, and `--data.features` likewise.
 
     Args:
         prog: name of the command in messages.
@@ -54,12 +55,14 @@ def parse_recipe(
             action.help = f"{action.help} [{allowed}]"
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
-    first.add_argument("--seeds", nargs="+")
+    for key in LISTS:
+        first.add_argument(f"--{key}", nargs="+")
     try:
         known, flags = first.parse_known_args(argv)
-        if known.seeds is not None:
-            plain = known.seeds == ["null"]
-            flags.append("--seeds=" + ("null" if plain else f"[{','.join(s.strip('[],') for s in known.seeds)}]"))
+        for key in LISTS:
+            if (words := getattr(known, key)) is not None:
+                listed = f"[{','.join(word.strip('[],') for word in words)}]"
+                flags.append(f"--{key}={'null' if words == ['null'] else listed}")
         files = [_as_flag(name, kind) for name in known.config]
         for name, file in zip(known.config, files, strict=True):
             try:

@@ -102,6 +102,14 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
+def wrong_size(found: Sequence[int], expected: Sequence[int]) -> str:
+    """The end of a message that a mask or depth map has another size than its image, both (rows, columns)."""
+    shape, size = ("x".join(map(str, sides)) for sides in (found, expected))
+    exchanged = tuple(found) == tuple(expected)[::-1]
+    hint = "; expected that of the image as it is shown, after its EXIF orientation" if exchanged else ""
+    return f"is {shape}, the image is {size} (rows x columns){hint}"
+
+
 def as_mask(mask: ArrayLike | Image.Image, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """A mask of `size` (H, W), true where it is nonzero (in any channel).
 
@@ -114,8 +122,7 @@ def as_mask(mask: ArrayLike | Image.Image, size: tuple[int, int]) -> Bool[Tensor
         mask = mask.bool()
     values = as_channels_last(mask)
     if tuple(values.shape[:2]) != size:
-        shape = "x".join(map(str, values.shape[:2]))
-        raise ValueError(f"mask is {shape}, the image is {size[0]}x{size[1]} (rows x columns)")
+        raise ValueError(f"mask {wrong_size(values.shape[:2], size)}")
     if values.isnan().any():
         raise ValueError("mask holds NaN, expected zero (hidden) or nonzero (visible)")
     visible = (values != 0).any(-1)

@@ -2,12 +2,12 @@
 
 A reader takes a path and returns what the file holds, by name:
 
-    @register_reader(".xyz")
-    def read_xyz(path: Path) -> Columns:
+    @register_reader(".abc")
+    def read_abc(path: Path) -> Columns:
         table = np.loadtxt(path, ndmin=2)
         return {"xyz": table[:, :3], "normals": table[:, 3:6]}
 
-`pointmix.io.clouds.read_cloud` turns these columns into positions and features.
+`pointmix.io.read_cloud` and `read_columns` turn these columns into positions and features.
 """
 
 from __future__ import annotations
@@ -28,10 +28,6 @@ CloudReader = Callable[[Path], Columns | AbstractContextManager[Columns]]
 ImageReader = Callable[[Path], Image.Image]  # the image need not be decoded yet
 AnyCloudReader = TypeVar("AnyCloudReader", bound=CloudReader)
 AnyImageReader = TypeVar("AnyImageReader", bound=ImageReader)
-
-# Names that `read_cloud` knows. The first position column counts; features are one of each group, in this order.
-POSITIONS = ("pos", "xyz", "points", "data")
-FEATURES = (("feat", "features"), ("colors", "color", "rgb"), ("normals", "normal"))
 
 CLOUD_READERS: dict[str, CloudReader] = {}
 IMAGE_READERS: dict[str, ImageReader] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import warnings
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 
 from pointmix.data.clouds.sources.modelnet40 import open_modelnet40
+from pointmix.data.images.config import DataConfig
 from pointmix.data.images.source import decode
 from pointmix.data.images.sources.folder import open_folder, open_local
 from pointmix.data.images.sources.wds import open_shards
+from pointmix.data.images.splits import build_test
 from pointmix.data.paths import is_junk, read_lines
 
 JUNK = [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".hidden", "#recycle"]
@@ -95,6 +98,36 @@ def test_a_class_of_nothing_but_junk_is_empty(folder):
     (folder / "empty/@eaDir").mkdir(parents=True)
     with pytest.raises(ValueError, match="empty has no class folders"):
         open_folder(folder / "empty")
+
+
+def test_links_end_and_do_not_mix_classes(folder):
+    expected = open_folder(folder / "train")
+    for name, target in (("up", ".."), ("here", "."), ("top", "../..")):
+        os.symlink(target, folder / "train/cat" / name)
+    os.symlink("loop.jpg", folder / "train/cat/loop.jpg")
+    found = open_folder(folder / "train")
+    names = [found.name(i) for i in range(len(found.targets))]
+    assert names.pop(20).endswith("cat/loop.jpg")  # a file that cannot be read
+    assert names == [expected.name(i) for i in range(30)] and found.targets.tolist() == [0] * 21 + [1] * 10
+
+
+def test_a_class_may_be_a_link(folder):
+    (folder / "train/cat").rename(folder / "cats")
+    os.symlink(folder / "cats", folder / "train/cat")
+    assert open_folder(folder / "train").targets.tolist() == [0] * 20 + [1] * 10
+
+
+def test_a_link_to_nowhere_is_named_as_damaged(folder):
+    os.symlink("gone.jpg", folder / "val/cat/04.jpg")
+    test, _ = build_test(DataConfig(source="folder", root=str(folder), img_size=16), batch_size=8)
+    assert sum(len(targets) for _, targets in test) == 7
+    assert list(test.failed) == [str(folder / "val/cat/04.jpg")] and "no image file" in str(test.failed)
+
+
+def test_classes_that_differ_in_case_are_told(folder):
+    (folder / "train/dog").rename(folder / "train/Cat")
+    with pytest.warns(UserWarning, match="train: classes Cat and cat differ only in case"):
+        assert open_folder(folder / "train").classes == ["Cat", "cat"]
 
 
 # ---- tar files ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.data.clouds import PointDataConfig, build_points, build_points_test
+from pointmix.data.clouds import NamedCloud, PointDataConfig, build_points, build_points_test
 from pointmix.data.clouds import source as cloud_source
 from pointmix.data.dataset import SourceDataset, collate
 from pointmix.data.images import DataConfig, ImageSource, build_data
@@ -29,11 +29,11 @@ class Cubes:
     def __init__(self) -> None:
         self.targets = np.arange(12) % 2
 
-    def read(self, index: int) -> PointSet:
+    def read(self, index: int) -> NamedCloud:
         if index == 5:
             raise UnreadableSample("made up")
         xyz = np.random.default_rng(index).uniform(-1, 1, (40 + index, 3)).astype(np.float32)
-        return PointSet.from_points(xyz / np.abs(xyz).max(1, keepdims=True) if index % 2 == 0 else xyz)
+        return NamedCloud(xyz / np.abs(xyz).max(1, keepdims=True) if index % 2 == 0 else xyz, {})
 
     def name(self, index: int) -> str:
         return f"cubes/{index}"
@@ -61,10 +61,10 @@ def test_a_source_of_clouds(cubes, sampling, workers):
     batches = list(splits.train)
     assert len(batches) == 3
     assert all(points.ptr.diff().tolist() == [32] * 4 and len(targets) == 4 for points, targets in batches)
-    test = list(splits.test)
+    test = list(splits.test)  # whole where points are drawn at random
     assert torch.cat([targets for _, targets in test]).tolist() == [i % 2 for i in range(12) if i != 5]
     if sampling == "first":
-        assert torch.equal(test[0][0].pos[:32], Cubes().read(0).pos[:32])
+        assert np.array_equal(test[0][0].pos[:32], Cubes().read(0).pos[:32])
     assert splits.skipped() == [("cubes/5", "made up")]
     assert build_points_test(config, batch_size=4)[1] == ["cube", "ball"]
 
@@ -156,3 +156,9 @@ def test_classification_refuses_targets_that_are_no_labels():
 
     with pytest.raises(ValueError, match="data.source 'heights' has targets of type float64, expected int64 labels"):
         registry.open_labeled("heights", None, "train")
+
+
+def test_a_source_that_reads_something_else_is_told(cubes, monkeypatch):
+    monkeypatch.setattr(Cubes, "read", lambda self, index: PointSet.from_points(torch.rand(40, 3)))
+    with pytest.raises(TypeError, match="cubes/0 is a PointSet, expected a NamedCloud"):
+        build_points(PointDataConfig(source="cubes", points=32), **CALL)

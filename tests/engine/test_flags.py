@@ -55,10 +55,25 @@ def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
     assert of(f"--config={other}") == ((*theirs, "torch/cifar10"), str(other))
     kept = of("--data.root=D", "--data.source=shapes", kind=ClassifyPointsConfig)
     assert kept == ((*mine, "shapes"), embedded)  # D is where shapes are kept
-    with pytest.raises(ValueError, match="data.root is D, and data.source is not given; expected both"):
-        of("--data.root=D", kind=ClassifyPointsConfig)  # clouds of the user's are not passed over
+    assert of("--data.root=D", kind=ClassifyPointsConfig)[0][-1] == "folder"
+    (tmp_path / "ply_data_test0.h5").touch()
+    assert of(f"--data.root={tmp_path}", kind=ClassifyPointsConfig)[0][-1] == "modelnet40"
+
     scans = of("--data.root=D", "--data.source=modelnet40", kind=ClassifyPointsConfig)
     assert scans == ((None, 250, {}, "modelnet40"), "defaults of x.py")
+
+    class Own(ClassifyImagesConfig):
+        root_source = None
+
+    with pytest.raises(ValueError, match="data.root is D, and data.source is not given; expected both"):
+        of("--data.root=D", kind=Own)
+
+
+def test_lists_may_be_separated_by_spaces():
+    for given in (["rgb", "intensity"], ["[rgb,intensity]"]):
+        cfg = flags.parse(["--data.features", *given, "--seeds", "1", "2"], ClassifyPointsConfig)
+        assert cfg.data.features == ("rgb", "intensity") and cfg.seeds == (1, 2)
+    assert flags.parse(["--data.features=[]"], ClassifyPointsConfig).data.features == ()
 
 
 def test_a_run_of_another_model_or_source_is_not_named_after_the_recipe(embedded):

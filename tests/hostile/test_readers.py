@@ -309,7 +309,7 @@ def test_places_without_a_file(place, name, folder, refused):
 
 
 OPTIONS = {
-    "unknown end": lambda: PointSet.from_file("a.xyz"),
+    "unknown end": lambda: PointSet.from_file("a.abc"),
     "no end": lambda: PointSet.from_file("a"),
     "null byte": lambda: PointSet.from_file("a\0b.ply"),
     "very long name": lambda: PointSet.from_file("a" * 400 + ".png"),
@@ -319,7 +319,7 @@ OPTIONS = {
     "index below zero": lambda: PointSet.from_file("a.npy", index=-1),
     "unknown features": lambda: read_cloud("a.npy", features="smell"),
     "unknown columns": lambda: read_cloud("a.npy", features="rgb", columns="xyz"),
-    "columns without features": lambda: read_cloud("a.npy", columns="rgb"),
+    "columns without an array": lambda: read_cloud("a.npy", features="rgb", columns=("rgb", "rgb")),
     "features that are not there": lambda: read_cloud("a.npy", features="normal"),
     "means of other channels": lambda: PointSet.from_file("a.png", mean=[1, 2]),
 }

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pointmix import PointSet
 from pointmix.io import read_cloud, read_depth
+from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.sparse import SparseGrid
 
@@ -71,7 +72,8 @@ def test_ply_with_faces(tmp_path):
     more = "element face 1\nproperty list uchar int vertex_indices"
     path = ply(tmp_path / "a.ply", xyz(), "ascii", more)
     path.write_bytes(path.read_bytes() + b"3 0 1 2\n")
-    torch.testing.assert_close(PointSet.from_file(path).pos, torch.from_numpy(XYZ))
+    torch.testing.assert_close(read_cloud(path, surface_points=0)[0], torch.from_numpy(XYZ))
+    assert PointSet.from_file(path).pos.shape == (SURFACE_POINTS, 3)
 
 
 def test_a_single_ply_property_is_no_column_of_vectors(tmp_path):
@@ -97,7 +99,7 @@ def test_numbers_of_any_kind_are_positions(tmp_path, dtype):
     rows = np.arange(12).reshape(4, 3).astype(dtype)
     np.save(tmp_path / "a.npy", rows)
     points = PointSet.from_file(str(tmp_path / "a.npy"))
-    assert points.pos.dtype == (torch.float64 if dtype == np.float64 else torch.float32)
+    assert points.pos.dtype == (torch.float64 if dtype in (np.float64, np.int32) else torch.float32)
     assert points.pos.tolist() == rows.tolist()
 
 
@@ -130,7 +132,7 @@ def test_one_of_many_clouds(tmp_path, suffix):
     points = PointSet.from_file(path, index=2)
     assert torch.equal(points.pos, torch.from_numpy(clouds[2]))
     torch.testing.assert_close(points.feat, torch.from_numpy(RGB / np.float32(255)))
-    for index, message in ((None, "data holds 4 clouds, give the index of one"), (4, "from 0 to 3, got 4"), (-1, "-1")):
+    for index, message in ((None, "it holds 4 clouds, give the index of one"), (4, "from 0 to 3, got 4"), (-1, "-1")):
         with pytest.raises(ValueError, match=message):
             PointSet.from_file(path, index=index)
 
@@ -190,15 +192,21 @@ def npz(path: Path, **arrays) -> Path:
         (lambda d: ply(d / "a.ply", xyz(XYZ[:0])), "expected at least one point"),
         (lambda d: ply(d / "a.ply", xyz(np.full((2, 3), np.nan, np.float32))), "infinite values at 2 of 2 points"),
         (lambda d: npz(d / "a.npz", where=XYZ), "expected positions under one of pos, xyz, .* found where"),
-        (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.ones(5)), r"feat is \(5,\), which does not match pos \(6, 3\)"),
+        (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.ones(5)), r"feat is \(5,\), which does not match 6 points"),
         (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.ones((6, 2, 2))), r"feat is \(6, 2, 2\), which does not"),
         (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.array(["a"] * 6)), "feat are <U1, expected numbers"),
-        (lambda d: npz(d / "a.npz", pos=XYZ.astype(complex)), "positions are complex128, expected numbers"),
+        (lambda d: npz(d / "a.npz", pos=XYZ.astype(complex)), "positions are \(6, 3\) complex128, expected numbers"),
         (lambda d: npz(d / "a.npz", pos=np.ones(3)), r"expected pos as \(N, D\), or \(n, N, D\)"),
         (lambda d: npz(d / "a.npz", pos=np.array([None, XYZ], dtype=object)), "pos holds Python objects"),
-        (lambda d: npz(d / "a.npz", pos=XYZ, feat=np.full(6, np.inf)), "the features holds? NaN or infinite"),
+        (
+            lambda d: npz(d / "a.npz", pos=XYZ, feat=np.full(6, np.inf)),
+            "feat hold NaN or infinite values at 6 of 6 points, the first",
+        ),
         (lambda d: d / "none.ply", "no file .*none.ply"),
-        (lambda d: d / "a.obj", "unknown kind of file, expected one of .h5, .hdf5, .las, .laz, .npy, .npz, .ply, .png"),
+        (
+            lambda d: d / "a.abc",
+            "unknown kind of file, expected one of .h5, .*.las, .*.npy, .*.ply, .*.png",
+        ),
         (lambda d: d / "none.png", "no image file .*none.png"),
     ],
 )
@@ -249,7 +257,7 @@ def test_masks_are_of_images_and_indices_of_clouds(tmp_path):
         PointSet.from_file(ply(tmp_path / "a.ply", xyz()), index=2)
 
 
-@pytest.mark.parametrize("library, name", [("plyfile", "a.ply"), ("h5py", "a.h5")])
+@pytest.mark.parametrize("library, name", [("plyfile", "a.ply"), ("h5py", "a.h5"), ("trimesh", "a.off")])
 def test_a_missing_library_is_named(tmp_path, monkeypatch, library, name):
     monkeypatch.setitem(sys.modules, library, None)
     (tmp_path / name).touch()
@@ -269,20 +277,28 @@ def test_real_clouds():
 
 def test_features_by_what_the_file_says_they_are(tmp_path: Path) -> None:
     normals = -XYZ
-    np.savez(tmp_path / "both.npz", pos=XYZ, colors=RGB, normals=normals)
+    np.savez(tmp_path / "both.npz", pos=XYZ, colors=RGB, normals=normals, Intensity=np.arange(6))
     np.savez(tmp_path / "feat.npz", pos=XYZ, feat=normals)
     np.save(tmp_path / "wide.npy", np.concatenate([XYZ, normals], axis=1))
-    for features, expected in (("none", RGB[:, :0]), ("rgb", RGB / np.float32(255)), ("normal", normals)):
+    scaled, intensity = RGB / np.float32(255), np.arange(6)[:, None]
+    for features, expected in (
+        ((), RGB[:, :0]),
+        ("rgb", scaled),
+        ("normal", normals),
+        (("intensity", "RGB", "normals"), np.concatenate([intensity, scaled, normals], axis=1)),
+    ):
         feat = read_cloud(tmp_path / "both.npz", features=features)[1]
         assert torch.equal(feat, torch.from_numpy(np.asarray(expected, np.float32)))
     for name in ("wide.npy", "feat.npz"):
-        assert torch.equal(
-            read_cloud(tmp_path / name, features="normal", columns="normal")[1], torch.from_numpy(normals)
-        )
-        for features, columns in (("normal", None), ("normal", "rgb"), ("rgb", "normal")):
-            with pytest.raises(ValueError, match=f"{name}: expected (colors|normals) of 3 channels, found (fur|feat)"):
+        for columns in ("normal", ("nx", "ny", "nz")):
+            found = read_cloud(tmp_path / name, features=columns, columns=columns)[1]
+            assert torch.equal(found, torch.from_numpy(normals))
+            assert torch.equal(read_cloud(tmp_path / name, columns=columns)[1], torch.from_numpy(normals))
+        for features, columns in (("normal", ()), ("normal", "rgb"), ("rgb", "normal")):
+            with pytest.raises(ValueError, match=f"{name}: it has no feature {features} .*: (fur|feat|rgb|nor)"):
                 read_cloud(tmp_path / name, features=features, columns=columns)
-    with pytest.raises(ValueError, match="features 'colors': expected one of none, rgb, normal"):
-        read_cloud(tmp_path / "both.npz", features="colors")
-    with pytest.raises(ValueError, match="columns rgb says"):
-        read_cloud(tmp_path / "both.npz", columns="rgb")
+        with pytest.raises(ValueError, match="columns rgb, time are 4 values a point, it has 3 without a name"):
+            read_cloud(tmp_path / name, features="rgb", columns=("rgb", "time"))
+    np.savez(tmp_path / "rgba.npz", pos=XYZ, rgb=RGB[:, :2])
+    with pytest.raises(ValueError, match=r"rgba.npz: rgb is \(6, 2\), expected \(6, 3\)"):
+        read_cloud(tmp_path / "rgba.npz", features="rgb")

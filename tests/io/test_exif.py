@@ -12,6 +12,10 @@ from PIL import Image
 from pointmix import PointSet
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.splits import build_data
+from pointmix.data.segment.config import SegmentDataConfig
+from pointmix.data.segment.images.mask_values import read_values
+from pointmix.data.segment.images.rgbd import read_meters
+from pointmix.data.segment.splits import open_split
 from pointmix.io import read_depth, read_image, read_mask
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.image_files import read_size
@@ -75,6 +79,37 @@ def test_masks_are_of_the_image_as_it_is_shown(tmp_path):
             assert torch.equal(PointSet.from_image(picture, shown).feat, points.feat)
 
 
+def test_masks_and_depth_of_the_stored_size_are_refused(tmp_path):
+    image = save(tmp_path / "a.png", PIXELS, 6)
+    stored = np.ones((9, 6), dtype=np.uint16)
+    Image.fromarray(stored).save(tmp_path / "stored.png")
+    shown = r"is 9x6, the image is 6x9 \(rows x columns\); expected that of the image as it is shown, after its EXIF"
+    for read in (
+        lambda: read_mask(tmp_path / "stored.png", (6, 9)),
+        lambda: read_values(tmp_path / "stored.png", (6, 9), colors=False),
+        lambda: read_meters(tmp_path / "stored.png", 1000.0, (6, 9)),
+        lambda: PointSet.from_rgbd(read_image(image), stored),
+    ):
+        with pytest.raises(ValueError, match=shown):
+            read()
+
+
+def test_labels_and_depth_of_segmentation_are_of_the_image_as_it_is_shown(tmp_path):
+    label, depth = np.arange(54).reshape(6, 9).astype(np.uint8), np.arange(500, 554, dtype=np.uint16).reshape(6, 9)
+    for number, orientation in enumerate(STORED):
+        for split in ("train", "test"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            save(tmp_path / split / f"{number}_rgb.png", PIXELS, orientation)
+            Image.fromarray(depth).save(tmp_path / split / f"{number}_depth.png")
+            save(tmp_path / split / f"{number}_label.png", label, orientation if number % 2 else 1)
+    cfg = SegmentDataConfig(source="rgbd", root=str(tmp_path), classes=tuple(map(str, range(54))))
+    source = open_split(cfg, "train")
+    for index in range(len(STORED)):
+        sample = source.read(index)
+        assert np.array_equal(np.asarray(sample.image), PIXELS) and np.array_equal(sample.label, label)
+        assert np.array_equal(sample.depth, (depth / 1000).astype(np.float32))
+
+
 def test_depth_is_upright_too(tmp_path):
     depth = np.arange(500, 554, dtype=np.uint16).reshape(6, 9)
     path = save(tmp_path / "a.png", depth, 6)
@@ -108,3 +143,11 @@ def test_what_has_no_orientation_that_can_be_read_is_left_alone():
     exif[ORIENTATION] = 99
     image.info["exif"] = exif.tobytes()
     assert np.array_equal(upright(image), PIXELS)
+
+
+def test_a_broken_exif_block_does_not_cost_the_image(tmp_path):
+    pixels = np.repeat(PIXELS[:1, :1], 16, axis=0).repeat(24, axis=1)
+    for number, block in enumerate((b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + b"\xff" * 40)):
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(pixels).save(path, exif=block)
+        assert read_image(path, 3).size == (24, 16)

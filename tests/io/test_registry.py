@@ -21,30 +21,28 @@ TABLE = np.random.default_rng(0).random((5, 7))
 def separate(monkeypatch):
     for readers in ("CLOUD_READERS", "IMAGE_READERS"):
         monkeypatch.setattr(registry, readers, dict(getattr(registry, readers)))
-    from pointmix.io import clouds, image_files
+    from pointmix.io import image_files
 
-    monkeypatch.setattr(clouds, "CLOUD_READERS", registry.CLOUD_READERS)
-    monkeypatch.setattr(clouds, "IMAGE_READERS", registry.IMAGE_READERS)
     monkeypatch.setattr(image_files, "IMAGE_READERS", registry.IMAGE_READERS)
 
 
 def test_a_reader_of_clouds(tmp_path):
-    @register_reader(".txt", ".XYZ")
+    @register_reader(".abc", ".XYZ1")
     def read_xyz(path: Path) -> Columns:
         table = np.loadtxt(path, ndmin=2)
         return {"xyz": table[:, :3], "rgb": table[:, 3:6] * 255, "time": table[:, 6]}
 
-    np.savetxt(tmp_path / "a.xyz", TABLE)
-    with pytest.warns(UserWarning, match="^not read from .xyz files: time$"):
-        points = PointSet.from_file(tmp_path / "a.xyz")
+    np.savetxt(tmp_path / "a.xyz1", TABLE)
+    with pytest.warns(UserWarning, match="^not read from .xyz1 files: time$"):
+        points = PointSet.from_file(tmp_path / "a.xyz1")
     torch.testing.assert_close(points.pos, torch.from_numpy(TABLE[:, :3]))
     torch.testing.assert_close(points.feat, torch.from_numpy(TABLE[:, 3:6]).float())
-    with pytest.raises(ValueError, match="cannot read .*b.txt: the file holds one cloud, got index 1"):
-        np.savetxt(tmp_path / "b.txt", TABLE)
-        PointSet.from_file(tmp_path / "b.txt", index=1)
-    (tmp_path / "c.txt").write_text("x y z")
-    with pytest.raises(ValueError, match="cannot read .*c.txt: could not convert"):
-        PointSet.from_file(tmp_path / "c.txt")
+    with pytest.raises(ValueError, match="cannot read .*b.abc: the file holds one cloud, got index 1"):
+        np.savetxt(tmp_path / "b.abc", TABLE)
+        PointSet.from_file(tmp_path / "b.abc", index=1)
+    (tmp_path / "c.abc").write_text("x y z")
+    with pytest.raises(ValueError, match="cannot read .*c.abc: could not convert"):
+        PointSet.from_file(tmp_path / "c.abc")
 
 
 def test_a_reader_may_close_its_file(tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointmix import PointSet
-from pointmix.data.clouds import PointDataConfig, register_source
+from pointmix.data.clouds import NamedCloud, PointDataConfig, register_source
 
 CLOUDS = {"train": 60, "test": 20}
 
@@ -19,13 +18,13 @@ class Spirals:
         self.split = split
         self.targets = np.arange(CLOUDS[split]) % 2
 
-    def read(self, index: int) -> PointSet:
+    def read(self, index: int) -> NamedCloud:
         generator = np.random.default_rng([self.split == "train", index])
         along = generator.uniform(-1, 1, generator.integers(48, 81))
         angle = 2 * np.pi * (along + generator.random())
         sign = 1 if self.targets[index] else -1
         xyz = np.stack([np.cos(angle), sign * np.sin(angle), along], axis=1)
-        return PointSet.from_points(xyz.astype(np.float32))
+        return NamedCloud(xyz.astype(np.float32), {})
 
     def name(self, index: int) -> str:
         return f"{self.split} spiral {index}"

@@ -16,6 +16,7 @@ from PIL import Image
 
 import pointmix
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.transforms import unit_sphere
 from pointmix.engine.checkpoint import load_run, save_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.voting import Voting
@@ -58,11 +59,13 @@ def folder(tmp_path_factory):
     write(folder / "others", [0, 1, 2], ["cup", "jar", "pan"])
     torch.manual_seed(0)
     common = dict(source="scanobjectnn", root=str(folder / "data"), variant="obj_bg", points=32)
-    for name, in_chans, features in (("run", 0, "none"), ("normals", 3, "normal")):
+    for name, in_chans, features in (("run", 0, ()), ("normals", 3, ("normal",))):
         kwargs = SMALL | dict(coord_dims=3)
         model = pointmix.create_model("coc_tiny", num_classes=3, in_chans=in_chans, **kwargs)
         torch.nn.init.normal_(model.head.weight)
-        cfg = PointDataConfig(**common, features=features, normalize="unit_sphere")
+        cfg = PointDataConfig(
+            **common, features=features, feature_scale=dict.fromkeys(features, 1.0), normalize="unit_sphere"
+        )
         info = dict(task="classify_points", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=in_chans)
         save_model(folder / name / "model.safetensors", model, info | {"data": asdict(cfg)})
     info = dict(task="classify_images", name="coc_tiny", kwargs=SMALL, classes=CLASSES, in_chans=3, img_size=32)
@@ -138,7 +141,7 @@ def test_names_that_the_files_do_not_say_are_those_of_the_run(main, folder, tmp_
         (["run", "--data.root", "nowhere"], "no file nowhere"),
         (["run", "--data.img_size", "32"], "data.img_size"),
         (["run", "--data.points", "100"], "data.points 100: the clouds of"),
-        (["run", "--data.features", "normal"], "takes data.features none, got normal"),
+        (["run", "--data.features=[normal]"], "takes data.features none, got normal"),
         (["run", "--mask", "pixels"], "--mask is a flag of classify_images and segment; run is of classify_points"),
         (["run", "--keep", "1", "0"], "keep 0.0: expected a fraction of the points above 0"),
         (["run", "--keep", "nan"], "keep nan: expected a fraction"),
@@ -159,3 +162,38 @@ def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, messa
     lines = [line for line in captured.err.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert captured.out == ""  # refused before anything is measured
+
+
+@pytest.mark.parametrize("votes", [None, 1, 3])
+def test_all_points_of_sampled_clouds_are_seen_by_default(main, folder, tmp_path, capsys, votes):
+    """A number that does not depend on which points are drawn, and the words beside it."""
+    out = tmp_path / "result.json"
+    argv = ["--run", str(folder / "run"), "--data.sampling=random", "--data.points=16", "--out", str(out)]
+    assert main([*argv, *(["--votes", str(votes)] if votes else []), "--device", "cpu"]) == 0, capsys.readouterr().err
+    result, shown = json.loads(out.read_text()), " ".join(capsys.readouterr().out.split())
+    assert result["votes"] == votes
+    text = {
+        None: "all points of each cloud, in random parts of at most 16",
+        1: "1 random part of each cloud, of at most 16 points",
+    }
+    assert text.get(votes, "3 random parts of each cloud, of at most 16 points") == result["points"]
+    assert result["points"] in shown
+    model, info = load_run(folder / "run")
+    with h5py.File(folder / "data/main_split/test_objectdataset.h5", locking=False) as file:
+        data = [PointSet.from_points(cloud) for cloud in file["data"][:]]
+        targets = torch.from_numpy(file["label"][:])
+    with torch.no_grad():
+        logits = Voting(model, votes=votes, points=16, normalize=unit_sphere)(PointSet.cat(data))
+    assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-4)
+
+
+def test_another_unit_is_warned_of(main, folder, tmp_path, capsys):
+    model, info = load_run(folder / "run")
+    keep = {key: value for key, value in info.items() if key != "path"}
+    save_model(tmp_path / "run" / "model.safetensors", model, keep | {"extent": 6000.0})
+    assert main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    warned = capsys.readouterr().err
+    assert warned.count("from corner to corner, the training data 6e+03; are the units the same?") == 1
+    save_model(tmp_path / "run" / "model.safetensors", model, keep | {"extent": 6.0})
+    assert main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "warning" not in capsys.readouterr().err

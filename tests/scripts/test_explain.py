@@ -39,9 +39,11 @@ def folder(tmp_path_factory):
     info |= dict(mean=[0.5], std=[0.2])
     model = pointmix.create_model("coc_tiny", num_classes=2, **SMALL)
     save_model(folder / "images" / "model.safetensors", model, info | {"data": {"source": "folder", "img_size": 32}})
-    for name, in_chans, features in (("clouds", 0, "none"), ("colored", 3, "rgb"), ("normals", 3, "normal")):
+    for name, in_chans, features in (("clouds", 0, ()), ("colored", 3, ("rgb",)), ("normals", 3, ("normal",))):
         model = pointmix.create_model("coc_tiny", num_classes=2, in_chans=in_chans, coord_dims=3, **SMALL)
-        cfg = PointDataConfig(points=100, normalize="unit_sphere", features=features)
+        cfg = PointDataConfig(
+            points=100, normalize="unit_sphere", features=features, feature_scale=dict.fromkeys(features, 1.0)
+        )
         info = dict(task="classify_points", name="coc_tiny", kwargs=SMALL, classes=["box", "ball"], in_chans=in_chans)
         save_model(folder / name / "model.safetensors", model, info | {"data": asdict(cfg)})
     rng = np.random.default_rng(0)
@@ -121,7 +123,7 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
     [
         (["none.ply"], "no file none.ply"),
         (["a.txt"], "a.txt: unknown kind of file"),
-        (["many.npy"], "data holds 2 clouds, give the index of one"),
+        (["many.npy"], "many.npy: it holds 2 clouds, give the index of one"),
         (["cloud.npz", "--mask", "mask.png"], "masks are for images"),
         (["a.png", "--depth", "small.png"], "depth is 9x32, the image is 24x32"),
         (["a.png", "--depth", "a.png"], "expected a depth image of one channel"),
@@ -132,16 +134,25 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["a.png", "--run", "clouds"], "a.png is an image, expected a cloud, or --depth with it"),
         (["a.png", "--model", "pointmlp"], "pointmlp takes point clouds, expected a model of images"),
         (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),
-        (["many.npy", "--index", "0", "--run", "colored"], "expected colors of 3 channels, found only positions"),
-        (["normal.npz", "--run", "colored"], "expected colors of 3 channels, found normals (300, 3)"),
-        (["cloud.npz", "--run", "normals"], "expected normals of 3 channels, found colors (300, 3)"),
-        (["wide.npy", "--run", "normals"], "further columns (300, 3); if the unnamed ones are"),
-        (["cloud.npz", "--run", "normals", "--columns", "normal"], "expected normals of 3 channels, found colors"),
-        (["wide.npy", "--run", "colored", "--columns", "normal"], "expected colors of 3 channels, found further"),
-        (["wide.npy", "--run", "colored", "--columns", "red"], "columns 'red': expected one of rgb, normal"),
+        (
+            ["many.npy", "--index", "0", "--run", "colored"],
+            "it has no feature rgb with a row for each point; it has: positions only",
+        ),
+        (["normal.npz", "--run", "colored"], "it has no feature rgb with a row for each point; it has: normal"),
+        (["cloud.npz", "--run", "normals"], "it has no feature normal with a row for each point; it has: rgb"),
+        (["wide.npy", "--run", "normals"], "it has: further columns; name the further columns with columns"),
+        (["cloud.npz", "--run", "normals", "--columns", "normal"], "it has no feature normal"),
+        (
+            ["wide.npy", "--run", "colored", "--columns", "normal"],
+            "it has no feature rgb with a row for each point; it has: normal",
+        ),
+        (
+            ["wide.npy", "--run", "colored", "--columns", "red"],
+            "columns red are 1 values a point, it has 3 without a name",
+        ),
         (["wide.npy", "--columns", "rgb"], "--columns goes with a cloud and a --run"),
         (["a.png", "--run", "images", "--columns", "rgb"], "--columns is a flag of classify_points; images is of cl"),
-        (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normals; a frame has colors"),
+        (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normal; a frame has colors alone"),
         (["cloud.npz", "--run", "images"], "cloud.npz into x.png: expected an image file into a .png"),
         (["flat.npy"], "expected points in 3 dimensions"),
         (["cloud.npz", "--up", "w"], "up must be one of"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from timm.scheduler import create_scheduler_v2
 
+from pointmix.data.clouds.resolve import resolve
 from pointmix.data.clouds.sources import shapes
 from pointmix.engine import flags
 from pointmix.engine.signals import Stopped
@@ -105,6 +106,7 @@ def test_authors_recipes(recipe, lr, min_lr, decay, epochs):
     assert (optim.decay_all, optim.sched, optim.sched_on_updates, optim.warmup_epochs) == (True, "cosine", False, 0)
     assert (optim.min_lr, optim.cooldown_epochs, optim.ema_decay, optim.clip_grad) == (min_lr, 0, None, None)
     assert (cfg.epochs, cfg.batch_size, cfg.grad_accum_steps, cfg.mix.smoothing) == (epochs, 32, 1, 0.2)
+    data = resolve(data)
     assert (data.points, data.sampling, data.normalize, data.shuffle) == (1024, "first", "none", True)
     assert (data.scale, data.scale_per_axis, data.translate) == ((2 / 3, 3 / 2), True, 0.2)
     assert (data.rotate, data.jitter, data.dropout_ratio, data.val_fraction) == (0, 0, 0, 0)

@@ -1,7 +1,7 @@
 """Labeled clouds in HDF5 files, as ScanObjectNN and ModelNet40 keep them.
 
-Each file has `data` (n, N, 3) positions and `label` (n,) integers; `mask` (n, N), -1 for background, `rgb` and `normal`
-(n, N, 3) are optional.
+Each file has `data` (n, N, 3) positions and `label` (n,) integers; `mask` (n, N), -1 for background, and features
+(n, N) or (n, N, C), such as `rgb` and `normal`, are optional.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import TypedDict
 
 import h5py
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.hdf5_checks import check_file, class_names, feature_scale
+from pointmix.data.clouds.hdf5_checks import check_file, class_names
+from pointmix.data.clouds.named import NamedCloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.hdf5 import open_hdf5
 from pointmix.io.validate import check_read
-from pointmix.pointset import PointSet
 
 
 class CloudFiles:
@@ -32,8 +30,7 @@ class CloudFiles:
         paths: the files. Shapes, types and labels are checked on opening, coordinates when a cloud is read.
         classes: names in the order of the labels. None: those in the files' attribute `classes` (comma-separated), else
             the labels themselves, which must then be 0 to the last without a gap.
-        features: what becomes `feat`: "none", "rgb" (in [0, 1], by the type or else the range of the whole file, see
-            `pointmix.io.colors.color_scale`) or "normal".
+        features: keys of the features to read.
         first: read only the first points of each cloud, this many. None: all.
         cache: read all clouds now and keep them in memory.
 
@@ -41,7 +38,6 @@ class CloudFiles:
         classes, targets: names, and labels (n,) int64.
         points: points of each cloud; the smallest number if the files differ.
         stated_classes: names in the files' attribute, or None.
-        scales: for each file, the value that its features are divided by.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -54,19 +50,18 @@ class CloudFiles:
         paths: Sequence[str | Path],
         *,
         classes: Sequence[str] | None = None,
-        features: str = "none",
+        features: Sequence[str] = (),
         first: int | None = None,
         cache: bool = False,
     ) -> None:
-        self.paths, self.features, self.first = [str(path) for path in paths], features, first
+        self.paths, self.features, self.first = [str(path) for path in paths], tuple(features), first
         self._open: tuple[int, dict[int, list[h5py.Dataset]]] = (-1, {})  # process id, file -> datasets
-        labels, sizes, stated, self.scales = [], [], set(), []
+        labels, sizes, stated = [], [], set()
         for path in self.paths:
             with open_hdf5(path) as file:
-                label, points = check_file(file, path, features)
+                label, points = check_file(file, path, self.features)
                 labels.append(label)
                 sizes.append(points)
-                self.scales.append(feature_scale(file, features))
                 joined = file.attrs.get("classes")
                 joined = joined.decode() if isinstance(joined, bytes) else joined
                 if not isinstance(joined, str | None):
@@ -91,36 +86,29 @@ class CloudFiles:
         place, row = self._place(index)
         return f"{self.paths[place]}[{row}]"
 
-    def read(self, index: int) -> PointSet:
-        """One cloud: positions in double precision if the file has it, else everything in float32.
+    def read(self, index: int) -> NamedCloud:
+        """One cloud: positions in double precision if the file has it, else in float32; features as in the file.
 
         Raises:
-            UnreadableSample: if it cannot be read or a number is not finite.
+            UnreadableSample: if it cannot be read.
         """
         place, row = self._place(index)
         rows = self._rows(place, row) if self._cached is None else [array[row] for array in self._cached[place]]
         xyz = np.array(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
-        feat = np.zeros((len(xyz), 0), dtype=np.float32)
-        if len(rows) > 1:
-            feat = (rows[1].astype(np.float64) / self.scales[place]).astype(np.float32)
-        for key, values in (("data", xyz), (self.features, feat)):
-            if not np.isfinite(values).all():
-                bad = int((~np.isfinite(values)).any(1).sum())
-                raise UnreadableSample(f"{key} holds NaN or infinite values at {bad} of {len(values)} points")
-        return PointSet(torch.from_numpy(xyz), torch.from_numpy(feat), torch.tensor([0, len(xyz)]))
+        return NamedCloud(xyz, dict(zip(self.features, rows[1:], strict=True)))
 
-    def on_object(self, index: int) -> Bool[Tensor, "N"] | None:
+    def on_object(self, index: int) -> Bool[np.ndarray, " N"] | None:
         """Which points of a cloud belong to the object rather than the background; None if the file has no `mask`."""
         place, row = self._place(index)
         with open_hdf5(self.paths[place]) as file:
-            return torch.from_numpy(file["mask"][row, : self.first] != -1) if "mask" in file else None
+            return np.asarray(file["mask"][row, : self.first] != -1) if "mask" in file else None
 
     def _place(self, index: int) -> tuple[int, int]:
         place = int(np.searchsorted(self.starts, index, side="right")) - 1
         return place, int(index - self.starts[place])
 
     def _rows(self, place: int, rows: int | slice) -> list[np.ndarray]:
-        """`data` and the features, if any, of one or several clouds of a file."""
+        """`data` and the features of one or several clouds of a file."""
         try:
             return [array[rows, : self.first] for array in self._arrays(place)]
         except OSError as error:
@@ -141,7 +129,7 @@ class CloudFiles:
             self._open = (os.getpid(), files)
         if place not in files:
             file = open_hdf5(self.paths[place])
-            files[place] = [file[key] for key in ("data", self.features) if key != "none"]
+            files[place] = [file[key] for key in ("data", *self.features)]
         return files[place]
 
 
@@ -149,19 +137,19 @@ class FileOptions(TypedDict):
     """Arguments of `CloudFiles`."""
 
     classes: Sequence[str] | None
-    features: str
+    features: Sequence[str]
     first: int | None
     cache: bool
 
 
 def file_options(config: PointDataConfig) -> FileOptions:
     """The arguments of `CloudFiles` that a configuration asks for."""
-    first = config.points if config.sampling == "first" else None
+    first = config.most_points if config.sampling == "first" else None
     return {"classes": config.classes, "features": config.features, "first": first, "cache": config.cache}
 
 
 def check_points(config: PointDataConfig, files: CloudFiles) -> None:
     """Raise ValueError if the clouds have fewer points than a configuration asks for."""
-    if config.points > files.points:
+    if config.points is not None and config.points > files.points:
         where = files.name(0).removesuffix("[0]")
         raise ValueError(f"data.points {config.points}: the clouds of {where} have {files.points} points")

@@ -10,8 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.transforms import eval_transform, train_transform
-from pointmix.data.dataset import SourceDataset, collate
+from pointmix.data.clouds.named import NamedCloud
+from pointmix.data.clouds.points import as_points
+from pointmix.data.dataset import SampleDataset, Target, collate
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.source import Source
@@ -20,32 +21,35 @@ from pointmix.ops.ragged import counts_to_ptr
 from pointmix.pointset import PointSet
 
 
-class CloudDataset(SourceDataset[PointSet, PointSet]):
-    """Clouds of a part of a source; see `SourceDataset`.
+class CloudDataset(SampleDataset[NamedCloud, tuple[PointSet, Target]]):
+    """Clouds of a part of a source, each with its label; see `SampleDataset`.
 
     Args:
-        first: keep at most this many points of each cloud, the first ones. None: all.
+        config: resolved, with a scale for each feature.
+        transform: of each cloud.
     """
 
     what = "clouds"
+    source: Source[NamedCloud]
 
     def __init__(
         self,
         *,
-        source: Source[PointSet],
+        source: Source[NamedCloud],
         indices: Int[np.ndarray, " n"],
+        config: PointDataConfig,
         transform: Transform,
         seed: int | None,
-        first: int | None = None,
     ) -> None:
-        super().__init__(source=source, indices=indices, transform=transform, seed=seed)
-        self.first = first
+        super().__init__(source=source, indices=indices, seed=seed)
+        self.config, self.transform = config, transform
 
-    def read(self, index: int) -> PointSet:
-        points = self.source.read(index)
-        if self.first is None or len(points.pos) <= self.first:
-            return points
-        return points.subset(torch.arange(self.first))
+    def make(self, raw: NamedCloud, index: int) -> tuple[PointSet, Target]:
+        points = as_points(raw, self.config, name=self.source.name(index))
+        first = self.config.most_points if self.config.sampling == "first" else None
+        if first is not None and len(points.pos) > first:
+            points = points.subset(torch.arange(first))
+        return self.transform(points), np.asarray(self.source.targets[index]).item()
 
 
 def join_clouds(clouds: list[PointSet]) -> PointSet:
@@ -57,20 +61,14 @@ def join_clouds(clouds: list[PointSet]) -> PointSet:
 
 def cloud_loader(
     config: PointDataConfig,
-    source: Source[PointSet],
+    source: Source[NamedCloud],
     indices: Int[np.ndarray, " n"],
     batches: EpochBatches | PartBatches,
     *,
+    transform: Transform,
     seed: int | None = None,
-    keep_ratio: float = 1.0,
 ) -> BatchLoader[tuple[PointSet, Tensor]]:
     """A loader over a part of a source; with a seed for training, else for evaluation."""
-    clouds = CloudDataset(
-        source=source,
-        indices=indices,
-        transform=eval_transform(config, keep_ratio=keep_ratio) if seed is None else train_transform(config),
-        seed=seed,
-        first=config.points if config.sampling == "first" else None,
-    )
+    clouds = CloudDataset(source=source, indices=indices, config=config, transform=transform, seed=seed)
     join = partial(collate, join=join_clouds)
     return BatchLoader(dataset=clouds, batches=batches, workers=config.workers, strict=config.strict, collate=join)

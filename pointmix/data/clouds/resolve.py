@@ -1,26 +1,44 @@
-"""Checks of a point-cloud configuration before anything is read."""
+"""Defaults and checks of a point-cloud configuration before anything is read."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 from pointmix.data.clouds import sources  # noqa: F401  registers the sources of this package
-from pointmix.data.clouds.config import CHOICES, PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.source import SOURCES
+from pointmix.utils.ranges import POSITIVE
+
+DEFAULTS: Mapping[str, object] = {"sampling": "first", "normalize": "none", "up": "z"}  # unless the source has its own
 
 
 def resolve(config: PointDataConfig) -> PointDataConfig:
-    """Check the choices, and the settings that depend on each other.
+    """Fill in settings that are None, and check those that depend on each other. val_fraction stays as it is: what None
+    means depends on the data.
 
     Raises:
         ValueError: naming the setting, its value and what was expected.
     """
     source = SOURCES.find(config.source)
-    for key, expected in CHOICES.items():
-        if getattr(config, key) not in expected:
-            raise ValueError(f"data.{key} {getattr(config, key)!r}: expected one of {', '.join(expected)}")
     source.check(config)
+    defaults = {**DEFAULTS, **source.defaults}
+    changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(config, key) is None}
+    config = dataclasses.replace(config, **changes)
     low, high = config.scale
     if low > high:
         raise ValueError(f"data.scale {low}, {high}: expected two positive numbers, the smaller first")
+    if config.points is not None and config.max_points is not None:
+        raise ValueError(f"data.max_points {config.max_points} with data.points {config.points}; set points to null")
+    if config.labels is not None and config.source != "folder":
+        raise ValueError(f"data.labels {config.labels} is for data.source folder, not {config.source}")
+    if config.fold is not None and not 2 <= config.fold[1] >= config.fold[0]:
+        raise ValueError(f"data.fold {config.fold}: expected k, n with k from 1 to n, and n at least 2")
+    if len(set(config.features)) < len(config.features):
+        raise ValueError(f"data.features {', '.join(config.features)}: expected each name once")
+    for name, scale in (config.feature_scale or {}).items():
+        POSITIVE.check("data.feature_scale.", **{name: scale})
     return config
 
 
@@ -28,6 +46,6 @@ def check_keep_ratio(keep_ratio: float, config: PointDataConfig) -> None:
     """Raise ValueError for a fraction of points that is out of range or leaves no point."""
     if not 0 < keep_ratio <= 1:
         raise ValueError(f"keep {keep_ratio}: expected a fraction of the points above 0, up to 1")
-    if keep_ratio * config.points < 1:
+    if config.points is not None and keep_ratio * config.points < 1:
         least = 1 / config.points
         raise ValueError(f"keep {keep_ratio}: leaves none of {config.points} points, expected at least {least:.2g}")

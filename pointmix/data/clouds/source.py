@@ -1,7 +1,7 @@
 """The registry of point-cloud sources. A source is one function in a module of your own:
 
     @register_source("cubes")
-    def open_cubes(config: PointDataConfig, split: str) -> Source[PointSet]:
+    def open_cubes(config: PointDataConfig, split: str) -> Source[NamedCloud]:
         ...
 
 See `pointmix.data.source.Source` for what it returns; `split` is "train" or "test".
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.source import SourceRegistry
-from pointmix.pointset import PointSet
 
-SOURCES: SourceRegistry[PointDataConfig, str, PointSet] = SourceRegistry()
+SOURCES: SourceRegistry[PointDataConfig, str, NamedCloud] = SourceRegistry()
 register_source = SOURCES.register
 
 

@@ -27,21 +27,46 @@ def to_float32(points: PointSet) -> PointSet:
 
 
 def eval_transform(config: PointDataConfig, *, keep_ratio: float = 1.0) -> T.Transform:
-    """Sampling, normalization and float32; then a random fraction `keep_ratio` of the points is kept."""
+    """Sampling, normalization and float32; then a random fraction `keep_ratio` of the points is kept.
+
+    Args:
+        config: resolved.
+    """
     steps = _fixed_steps(config)
     if keep_ratio < 1:
         steps.append(partial(T.dropout, ratio=1 - keep_ratio))
     return T.compose(steps)
 
 
-def train_transform(config: PointDataConfig) -> T.Transform:
-    """The same, then augmentation: dropout, rotate, scale, translate, jitter, shuffle, each if it is switched on."""
+def test_transform(config: PointDataConfig, *, whole: bool = True) -> T.Transform:
+    """As `eval_transform`, but clouds that are tested in parts stay in their own unit: `Voting` normalizes each part.
+
+    Args:
+        whole: all of their points, else a sample.
+    """
+    if not is_voted(config):
+        return eval_transform(config)
+    return T.compose([*([] if whole else _sampling(config)), to_float32])
+
+
+def is_voted(config: PointDataConfig) -> bool:
+    """Whether tests see all points of randomly sampled clouds, in parts."""
+    return config.sampling == "random" and config.most_points is not None
+
+
+def train_transform(config: PointDataConfig, *, normals: tuple[int, int] | None = None) -> T.Transform:
+    """The same, then augmentation: dropout, rotate, scale, translate, jitter, shuffle, each if it is switched on.
+
+    Args:
+        config: resolved.
+        normals: first channel and end of the normals among the features, if any.
+    """
     steps = _fixed_steps(config)
-    normals = (0, 3) if config.features == "normal" else None
     if config.dropout_ratio:
         steps.append(partial(T.dropout, ratio=(0.0, config.dropout_ratio)))
     if config.rotate:
-        steps.append(partial(T.rotate, degrees=config.rotate, axis=config.rotate_axis, vectors=normals))
+        axis = "any" if config.rotate_axis == "any" else config.up or "z"
+        steps.append(partial(T.rotate, degrees=config.rotate, axis=axis, vectors=normals))
     low, high = config.scale
     if (low, high) != (1, 1):
         steps.append(partial(T.scale, factor=(low, high), per_axis=config.scale_per_axis, normals=normals))
@@ -55,9 +80,20 @@ def train_transform(config: PointDataConfig) -> T.Transform:
 
 
 def _fixed_steps(config: PointDataConfig) -> list[T.Transform]:
-    steps: list[T.Transform] = []
-    if config.sampling != "first":  # the dataset has taken the first ones already
-        steps.append(partial(sample_points, num_samples=config.points, sampling=config.sampling))
-    if config.normalize != "none":
-        steps.append({"unit_sphere": T.unit_sphere, "unit_cube": T.unit_cube}[config.normalize])
-    return [*steps, to_float32]
+    return [*_sampling(config), normalized(config)]
+
+
+def _sampling(config: PointDataConfig) -> list[T.Transform]:
+    if config.sampling not in ("random", "fps") or config.most_points is None:  # the dataset takes the first ones
+        return []
+    return [partial(sample_points, num_samples=config.most_points, sampling=config.sampling)]
+
+
+def normalized(config: PointDataConfig) -> T.Transform:
+    """The normalization of each set alone, then float32."""
+    how: dict[str | None, T.Transform] = {
+        "center": partial(T.center, up=config.up),
+        "unit_sphere": T.unit_sphere,
+        "unit_cube": T.unit_cube,
+    }
+    return T.compose([*([how[config.normalize]] if config.normalize in how else []), to_float32])

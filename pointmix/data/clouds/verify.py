@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pointmix.data.clouds.hdf5 import CloudFiles
+from pointmix.data.clouds.points import finite_positions
 from pointmix.data.paths import is_junk
 from pointmix.io.errors import UnreadableSample
 from pointmix.utils.limits import regular_file
@@ -31,7 +32,7 @@ def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str
         raise ValueError(f"{where}: {len(files)} clouds of {files.points} points, expected {count} of {points}")
     for index in range(len(files)):
         try:
-            files.read(index)
+            finite_positions(files.read(index))
         except UnreadableSample as error:
             raise ValueError(f"{files.name(index)}: {error}") from error
     counts = np.bincount(files.targets, minlength=len(files.classes)).tolist()

@@ -36,18 +36,21 @@ class DataConfig:
     """Image data and its augmentation.
 
     Args:
-        source: digits (8x8, nothing to download), folder (class folders or tar files in root), wds/ (WebDataset shards
-            in root), hfds/NAME (Hugging Face), torch/NAME (torchvision), or a source of your own, see
-            `pointmix.data.source`.
+        source: digits (8x8, nothing to download), folder (class folders, a CSV file of labels, or tar files in root),
+            wds/ (WebDataset shards in root), hfds/NAME (Hugging Face), torch/NAME (torchvision), or a source of your
+            own, see `pointmix.data.source`.
         root: folder of the data, or where a library keeps its downloads.
+        labels: for folder: CSV file in root with columns file, label and, if there is one, split (train, val, test), a
+            line an image; files relative to it (unset: labels.csv or data.csv where train has no class folders).
         train_split: name of the training split, a folder in root for source folder.
         test_split: name of the test split; unset: the first of val, validation and test that exists.
-        val_split: name of a split for model selection, instead of a fraction of train.
+        val_split: name of a split for model selection, instead of a fraction of train (unset: val of a CSV file that
+            has train, val and test, unless val_fraction is set).
         val_fraction: fraction of every class of train held out for model selection, 0 for none (unset: 0.1).
         split_seed: seed of the held-out and limited images; independent of the run's seed.
         limit: at most this many training images, for a quick try.
-        input_key: column of the images, for hfds.
-        target_key: column of the labels, for hfds.
+        input_key: column of the images, for hfds; in CSV files image also stands for file, path and filename.
+        target_key: column of the labels, for hfds and CSV files; in these label also stands for class and target.
         download: let torchvision download the set, for torch.
         img_size: side of the images given to the model, in pixels (unset: 8 for digits, 224 else).
         in_chans: channels, 1 grayscale or 3 RGB; files are converted (unset: 1 for digits, 3 else).
@@ -74,6 +77,8 @@ class DataConfig:
         mask_patch: side of the patches, in pixels of the image given to the model.
         mask_root: instead, a folder with a mask for each image, under the image's path in root with the suffix .png:
             zero hides a pixel. An image without a mask is whole, or refused if strict.
+        balanced: draw training images so that all classes occur equally often in an epoch, which is as long as before;
+            those of small classes several times, augmented anew.
         workers: processes that load images; 0 for the training process.
         cache: decode every image once and keep the bytes in memory, for sets that fit.
         strict: stop at a damaged image; otherwise it is skipped and counted.
@@ -81,6 +86,7 @@ class DataConfig:
 
     source: str = "digits"
     root: str | None = None
+    labels: str | None = None
     train_split: str = "train"
     test_split: str | None = None
     val_split: str | None = None
@@ -113,6 +119,7 @@ class DataConfig:
     mask: str = "patches"
     mask_patch: Annotated[int, COUNT] = 4
     mask_root: str | None = None
+    balanced: bool = False
     workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.io.formats.pillow import open_image
-from pointmix.io.images import upright
+from pointmix.io.images import upright, wrong_size
 from pointmix.utils.messages import one_line
 
 FACTORS = {"L;2": 85, "L;4": 17}  # Pillow's layouts of 2 and 4 bits a pixel
@@ -40,8 +40,7 @@ def read_values(path: Path, size: tuple[int, int], *, colors: bool, hint: str = 
     if kind in LOSSY:
         raise BadMask(f"mask {path} is a {kind} file, which may change labels; expected PNG")
     if values.shape[:2] != size:
-        shape = "x".join(map(str, values.shape[:2]))
-        raise BadMask(f"mask {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
+        raise BadMask(f"mask {path} {wrong_size(values.shape[:2], size)}")
     if not colors and values.ndim != 2:
         raise BadMask(f"mask {path} is {mode}, expected one channel of labels{hint}")
     if values.dtype.kind == "f":

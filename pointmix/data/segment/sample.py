@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, Shaped
+from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor
 
+from pointmix.data.clouds.named import NamedCloud
 from pointmix.pointset import PointSet
 
 IGNORE = -1  # label of pixels and points that are neither trained on nor counted
@@ -49,18 +49,15 @@ class LabeledImage:
 
 
 @dataclass(frozen=True)
-class LabeledCloud:
+class LabeledCloud(NamedCloud):
     """A cloud with a label for every point.
 
     Args:
-        pos: (N, 3) positions as in the file, in its unit.
-        features: name -> (N,) or (N, C) as in the file, such as "rgb", "normal", "intensity".
+        pos, features: see `NamedCloud`.
         label: (N,) classes from 0, or `IGNORE`.
         category: class of the whole object, where parts are labeled; None for scenes.
     """
 
-    pos: Float[np.ndarray, "N 3"]
-    features: Mapping[str, Shaped[np.ndarray, "N ..."]]
     label: Int[np.ndarray, "N"]
     category: int | None = None
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Int
 
+from pointmix.data.clouds.features import fill_feature_scale
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
-from pointmix.data.segment.clouds.features import fill_feature_scale
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
 from pointmix.data.segment.resolve import is_cloud, resolve

@@ -8,11 +8,12 @@ on every device. Positions are transformed about the origin, in float32 if they 
 """
 
 from pointmix.data.transforms.common import Transform, compose
-from pointmix.data.transforms.geometry import jitter, rotate, scale, translate, unit_cube, unit_sphere
+from pointmix.data.transforms.geometry import center, jitter, rotate, scale, translate, unit_cube, unit_sphere
 from pointmix.data.transforms.select import crop, dropout, shuffle
 
 __all__ = [
     "Transform",
+    "center",
     "compose",
     "crop",
     "dropout",

@@ -18,6 +18,18 @@ from pointmix.pointset import PointSet
 AXES = ("x", "y", "z", "any")
 
 
+def center(points: PointSet, *, up: str | None = None) -> PointSet:
+    """Move the middle of the bounding box of each set to the origin; along the axis `up` (x, y, z) its lowest point."""
+    check_cloud(points, "center")
+    pos = wide_positions(points)
+    low = -_largest(-pos, points)
+    pos = pos - per_point(low, points)  # first, so that nothing is lost to rounding far from the origin
+    middle = _largest(pos, points) / 2  # (B, D)
+    if up is not None:
+        middle[:, AXES.index(up)] = 0
+    return _moved(points, pos - per_point(middle, points))
+
+
 def unit_sphere(points: PointSet) -> PointSet:
     """Center each set at its mean and scale its farthest point to distance 1. Sets of coinciding points become 0."""
     check_cloud(points, "unit_sphere")

@@ -5,39 +5,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from pointmix.io.registry import FEATURES, POSITIONS, Columns, register_reader, require
+from pointmix.io.mesh import FACES, triangles
+from pointmix.io.names import join_vectors
+from pointmix.io.registry import Columns, register_reader, require
 from pointmix.utils.limits import limit, regular_file
-
-COLUMNS = {  # column -> names of its properties; the first complete spelling counts
-    "xyz": (("x", "y", "z"),),
-    "colors": (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")),
-    "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
-}
-RESERVED = {*POSITIONS, *(name for group in FEATURES for name in group)}
 
 
 @register_reader(".ply")
 def read_ply(path: Path) -> Columns:
-    """The vertices of a .ply file: xyz, colors and normals, and each other property under its own name."""
+    """The vertices of a .ply file: xyz, colors and normals, each other property under its own name, and faces."""
     plyfile = require("plyfile", path)
     check_ply(path)
     ply = plyfile.PlyData.read(str(path))
     if "vertex" not in ply:
         raise ValueError(f"expected an element 'vertex', found {[e.name for e in ply.elements]}")
     vertex = ply["vertex"].data
-    properties = {name.lower(): name for name in vertex.dtype.names}
-    if not {"x", "y", "z"} <= set(properties):
-        raise ValueError(f"expected vertices with x, y and z, found {', '.join(properties.values())}")
-    columns: dict[str, np.ndarray] = {}
-    for column, spellings in COLUMNS.items():
-        names = next((names for names in spellings if set(names) <= set(properties)), None)
-        if names is not None:
-            columns[column] = np.stack([vertex[properties.pop(name)] for name in names], axis=1)
-    # no single property is positions, colors or normals, whatever its name
-    columns |= {f"property {name}" if name in RESERVED else name: vertex[name] for name in properties.values()}
-    return columns | {f"element {e.name}": e.data for e in ply.elements if e.name != "vertex"}
+    columns: dict[str, object] = {**join_vectors({name: vertex[name] for name in vertex.dtype.names}, "vertices with")}
+    for element in ply.elements:
+        lists = [name for name in ("vertex_indices", "vertex_index") if name in (element.data.dtype.names or ())]
+        if element.name == "face" and lists:
+            columns |= {FACES: triangles(element.data[lists[0]])} if len(element.data) else {}
+        elif element.name != "vertex":
+            columns[f"element {element.name}"] = element.data
+    return columns
 
 
 def check_ply(path: str | Path) -> None:

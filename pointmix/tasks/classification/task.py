@@ -61,6 +61,9 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         check_key(info, "classes", are_names, "a list of names")
         right = is_whole(info["in_chans"]) and 0 <= info["in_chans"] <= MAX_CHANNELS
         check_key(info, "in_chans", right, f"a number of channels up to {MAX_CHANNELS}")
+        weights = info.get("class_weights")
+        right = weights is None or (are_numbers(weights) and len(weights) == len(names) and min(weights) >= 0)
+        check_key(info, "class_weights", right, f"{len(names)} numbers from 0 on, or null")
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         if command == "evaluate":
@@ -68,7 +71,13 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         if command == "predict":
             topk = "classes to show for each file (default 5)"
             parser.add_argument("--topk", type=int, default=5, metavar="K", help=topk)
+            table = "write the classes and their probabilities into this file, .csv or .json"
+            parser.add_argument("--out", metavar="FILE", help=table)
             parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
+
+    def evaluation_note(self, results: list[Metrics]) -> str:
+        """How the results were measured, for the end of their title."""
+        return ""
 
     def curve_title(self, results: list[Metrics]) -> str:
         """What hides points in an evaluation, and how it is measured."""
@@ -81,8 +90,7 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
             return
         for r in results if "per_class" in results[0] else ():
             console.print(class_table(r, r["classes"], self.unit, title=f"{r['name']}, by class"))
-        votes = results[0].get("votes", 1)
-        console.print(result_table(results, self.scores, self.unit, note=f", {votes} votes" if votes > 1 else ""))
+        console.print(result_table(results, self.scores, self.unit, note=self.evaluation_note(results)))
 
     def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         if args.keep is None:

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.resolve import resolve
+from pointmix.data.clouds.sources.folder import source_of
+from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields
@@ -33,18 +35,26 @@ class ClassifyPointsConfig(RunConfig):
     """The clouds."""
     mix: SmoothConfig = field(default_factory=SmoothConfig)
     """Label smoothing."""
+    loss: ClassLossConfig = field(default_factory=ClassLossConfig)
+    """The loss."""
     epochs: Annotated[int, COUNT] = 250
     """Epochs of the schedule, without its cool-down."""
     batch_size: Annotated[int, COUNT] = 32
     """Clouds a step and process."""
     votes: Annotated[int, COUNT] = 1
-    """With more than one, also test with the mean of this many votes, each on clouds of other proportions: every axis
-    scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
+    """With more than one, also test with the mean of this many votes. Those beyond one look at every point are on
+    clouds of other proportions: every axis scaled by a random factor from data.scale (2/3 to 3/2 where that is off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_votes(self.votes, self.data)
+        check_balance(self.loss, balanced=self.data.balanced)
         resolve(self.data)  # refuses wrong values before anything is read
+
+    @classmethod
+    def root_source(cls, root: str) -> str:
+        """ScanObjectNN and ModelNet40 by their files, else class folders."""
+        return source_of(root)
 
     @property
     def data_name(self) -> str:

@@ -17,13 +17,13 @@ from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 
 Trained = tuple[nn.Module, PointDataConfig]
-COLUMNS = "what columns without a name in a cloud's file are: rgb or normal; the run says which of the two it takes"
+COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
 
 
 def add_file_arguments(parser: ArgumentParser) -> None:
     """Flags for reading a cloud's file."""
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
-    parser.add_argument("--columns", metavar="KIND", help=COLUMNS)
+    parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=COLUMNS)
 
 
 def add_explain_arguments(parser: ArgumentParser) -> None:
@@ -32,7 +32,9 @@ def add_explain_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--depth", metavar="FILE", help="depth image: 16-bit millimeters, or floats in meters")
     parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
-    parser.add_argument("--up", help="the axis of a cloud that points upwards, such as z or =-z (default y)")
+    parser.add_argument(
+        "--up", help="the axis of a cloud that points upwards, such as z or =-z (default: data.up of the run, else y)"
+    )
 
 
 def explain(args: Namespace, run: Trained | None) -> None:
@@ -44,7 +46,7 @@ def explain(args: Namespace, run: Trained | None) -> None:
     if args.intrinsics and not args.depth:
         raise ValueError("--intrinsics are of an image with --depth")
     if args.columns and (run is None or args.depth):
-        raise ValueError("--columns goes with a cloud and a --run, which takes colors, normals or none")
+        raise ValueError("--columns goes with a cloud and a --run, which says what features it takes")
     if args.depth:
         _explain_frame(args, run)
     elif is_image(args.file):
@@ -56,13 +58,15 @@ def explain(args: Namespace, run: Trained | None) -> None:
 def _explain_cloud(args: Namespace, run: Trained | None) -> None:
     from pointmix.explain import draw_clouds
 
+    usual = "y"
     if run is None or args.mask:
         points = PointSet.from_file(args.file, args.mask, index=args.index)
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
         model, cfg = run
         points = sampled_as(cfg)(read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns))
-    draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or "y")
+        usual = cfg.up or usual
+    draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or usual)
 
 
 def _explain_frame(args: Namespace, run: Trained | None) -> None:
@@ -77,11 +81,11 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
     else:
         model, cfg = run
         normalize = sampled_as(cfg, keep_all=True)
-        if cfg.features == "normal":
-            raise ValueError(f"{args.run} takes normals; a frame has colors and no normals")
+        if cfg.features not in ((), ("rgb",)):
+            raise ValueError(f"{args.run} takes {', '.join(cfg.features)}; a frame has colors alone")
 
         def transform(points: PointSet) -> PointSet:
-            return normalize(points if cfg.features == "rgb" else points.with_feat(points.feat[:, :0]))
+            return normalize(points if cfg.features else points.with_feat(points.feat[:, :0]))
 
     if Path(args.out).suffix == ".html" or not hasattr(model, "explain"):
         up = args.up or ("-y" if args.intrinsics else "-x")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.files import read_named
+from pointmix.data.clouds.points import as_points
 from pointmix.data.clouds.transforms import eval_transform
-from pointmix.io import is_image, read_cloud
-from pointmix.ops.sampling import farthest_point_sampling, random_sampling
+from pointmix.io import is_image
+from pointmix.io.errors import UnreadableSample
 from pointmix.pointset import PointSet
 
 
@@ -19,14 +21,15 @@ def read_for(
     *,
     run: str = "the run",
     index: int | None = None,
-    columns: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> PointSet:
-    """The cloud of a file with the features that a run takes, and no others.
+    """The cloud of a file with the features that a run takes, and no others, in its own unit and precision.
 
     Args:
-        cfg: data settings of the run.
+        cfg: data settings of the run, resolved.
         run: what to call it.
-        index, columns: see `pointmix.io.read_cloud`.
+        index: which cloud, if the file holds many.
+        columns: names of the columns without one, see `pointmix.io.read_columns`; None: as in training.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -34,7 +37,10 @@ def read_for(
     """
     if is_image(path):
         raise ValueError(f"{path} is an image, {run} takes clouds")
-    return PointSet.from_points(*read_cloud(path, index=index, features=cfg.features, columns=columns))
+    try:
+        return as_points(read_named(path, cfg, index=index, columns=columns), cfg, name=str(path))
+    except UnreadableSample as e:
+        raise ValueError(f"cannot read {path}: {e}") from e
 
 
 def sampled_as(cfg: PointDataConfig, *, keep_all: bool = False) -> Callable[[PointSet], PointSet]:
@@ -43,18 +49,9 @@ def sampled_as(cfg: PointDataConfig, *, keep_all: bool = False) -> Callable[[Poi
     Points are sampled at random unless by FPS: the first points of any file may lie in one corner.
 
     Args:
-        cfg: data settings of the run.
+        cfg: data settings of the run, resolved.
         keep_all: only normalize.
     """
-    normalized = eval_transform(replace(cfg, sampling="first"))
-
-    def transform(points: PointSet) -> PointSet:
-        if not keep_all:
-            if cfg.sampling == "fps":
-                index, _ = farthest_point_sampling(points.pos, points.ptr, cfg.points)
-            else:
-                index, _ = random_sampling(points.ptr, cfg.points, seed=0)
-            points = points.subset(index)
-        return normalized(points)
-
-    return transform
+    if keep_all:
+        return eval_transform(dataclasses.replace(cfg, points=None, max_points=None))
+    return eval_transform(cfg if cfg.sampling == "fps" else dataclasses.replace(cfg, sampling="random"))

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.features import survey
 from pointmix.data.clouds.resolve import check_keep_ratio, resolve
+from pointmix.data.clouds.scale import measure, scale_warning
 from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
+from pointmix.data.clouds.transforms import is_voted, test_transform
 from pointmix.io import is_image
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
-from pointmix.tasks.classification.loss import ClassificationLoss, shared_among_others
+from pointmix.tasks.classification.loss import ClassificationLoss, loss_weights, shared_among_others
 from pointmix.tasks.classification.metrics import Confusion
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
 from pointmix.tasks.classify_points.config import ClassifyPointsConfig
 from pointmix.tasks.classify_points.explain import add_explain_arguments, add_file_arguments, explain
-from pointmix.tasks.classify_points.files import read_for, sampled_as
-from pointmix.tasks.classify_points.voting import check_votes, voting
+from pointmix.tasks.classify_points.files import read_for
+from pointmix.tasks.classify_points.metrics import VotedConfusion
+from pointmix.tasks.classify_points.voting import Voting, check_votes, points_seen, voting
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 DIMS = 3  # of the positions
+VOTES = (
+    "mean of this many votes on a cloud; beyond one look at every point, on clouds scaled at random (default: one look "
+)
+VOTES += "at every point of randomly sampled clouds, in parts; with --keep one vote)"
+BLANK_POINTS = 1024  # of a blank cloud, where clouds have any number
 CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
 
 
@@ -49,43 +62,54 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         return build_points(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
     def info(self, cfg: ClassifyPointsConfig, splits: PointSplits) -> Info:
-        return {"classes": list(splits.classes), "in_chans": splits.in_chans, "data": as_plain(splits.config)}
+        return {
+            "classes": list(splits.classes),
+            "in_chans": splits.in_chans,
+            "class_weights": loss_weights(cfg.loss, splits.train.samples, len(splits.classes)),
+            "extent": splits.extent,
+            "data": as_plain(splits.config),
+        }
 
     def build_model(self, info: Info) -> nn.Module:
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
         return create_model(info["name"], **given, **info["kwargs"])
 
     def example_input(self, info: Info) -> PointSet:
-        number = self.data_config(info).points
+        number = self.data_config(info).most_points or BLANK_POINTS
         points = torch.linspace(-1, 1, number * DIMS).view(DIMS, number).t().contiguous()  # (N, D)
         return PointSet.from_points(points, points.new_zeros(number, info["in_chans"]))
 
     def check_model(self, model: nn.Module, cfg: ClassifyPointsConfig, info: Info) -> None:
-        what = f"clouds of {cfg.data.points} points in {DIMS}-D with {info['in_chans']} features"
+        what = f"clouds of {len(self.example_input(info).pos)} points in {DIMS}-D with {info['in_chans']} features"
         blank, count = self.example_input(info), len(info["classes"])
         try_input(model, info["name"], blank, what=what, classes=count, single=cfg.batch_size == 1)
 
     def build_loss(self, cfg: ClassifyPointsConfig, info: Info) -> ClassificationLoss:
         count = len(info["classes"])
-        return ClassificationLoss(count, smoothing=shared_among_others(cfg.mix.smoothing, count))
+        smoothing = shared_among_others(cfg.mix.smoothing, count)
+        return ClassificationLoss(count, smoothing=smoothing, weights=info["class_weights"])
 
     def build_metric(self, info: Info) -> Confusion:
-        return Confusion(len(info["classes"]), unit=self.unit)
+        return VotedConfusion(len(info["classes"]), self.data_config(info))
 
     def more_tests(self, cfg: ClassifyPointsConfig, model: nn.Module) -> dict[str, nn.Module]:
-        return {} if cfg.votes == 1 else {f"{cfg.votes} votes": voting(model, cfg.votes, cfg.data)}
+        return {} if cfg.votes == 1 else {f"{cfg.votes} votes": voting(model, cfg.votes, resolve(cfg.data))}
 
     def pictures(self, model: nn.Module, splits: PointSplits, info: Info, test: Metrics) -> dict[str, Picture]:
+        cfg = splits.config
+
         def draw(path: Any) -> None:
             from pointmix.explain.clouds import draw_clouds
 
             first = one_of_each_class(splits.test, PointSet.unbind, number=4)
             clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
+            seen = voting(model, None, cfg)
+            clouds = seen.part(clouds, 0) if isinstance(seen, Voting) else clouds
             with torch.no_grad():
                 predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
             titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
-            draw_clouds(model, clouds, path, titles=titles, up="y")
+            draw_clouds(model, clouds, path, titles=titles, up=cfg.up or "z")
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 
@@ -111,11 +135,11 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         super().add_arguments(parser, command)
         if command == "evaluate":
-            parser.add_argument(
-                "--votes", type=int, default=1, help="mean of this many votes, on clouds scaled at random"
-            )
+            parser.add_argument("--votes", type=int, metavar="N", help=VOTES)
         else:
             add_file_arguments(parser)
+        if command == "predict":
+            parser.add_argument("--votes", type=int, metavar="N", help=VOTES)
         if command == "explain":
             add_explain_arguments(parser)
 
@@ -128,23 +152,37 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         check_votes(args.votes, data)
         trained = self.data_config(info).features
         if data.features != trained:
-            raise ValueError(f"{info['path']} takes data.features {trained}, got {data.features}")
+            had, got = (", ".join(names) or "none" for names in (trained, data.features))
+            raise ValueError(f"{info['path']} takes data.features {had}, got {got}")
         return (self._measurement(model, info, data, keep, args) for keep in shares)
 
     def _measurement(
         self, model: nn.Module, info: Info, cfg: PointDataConfig, keep: float, args: Namespace
     ) -> Measurement[CloudBatch]:
-        names, size = info["classes"], {"batch_size": args.batch_size, "keep_ratio": keep}
-        if cfg.source == "scanobjectnn" and cfg.classes is None:  # the test split of a few classes may miss some
+        names, votes = info["classes"], 1 if args.keep and args.votes is None else args.votes
+        size = {"batch_size": args.batch_size, "keep_ratio": keep, "whole": not args.keep}
+        if cfg.source in ("scanobjectnn", "folder") and cfg.classes is None:  # the test split may miss some classes
             test, classes = build_points_test(dataclasses.replace(cfg, classes=tuple(names)), **size)
             classes = getattr(test.samples.source, "stated_classes", None) or classes
         else:
             test, classes = build_points_test(cfg, **size)
         check_classes(info, classes)
-        network, metric = voting(model, args.votes, cfg), self.build_metric(info)
-        return Measurement(
-            network, test, metric, {"keep": keep, "votes": args.votes, "num_classes": len(names), "classes": names}
-        )
+        source = test.samples.source
+        found = survey(dataclasses.replace(cfg, features=(), feature_scale=None), source, range(len(test.samples)))
+        given = info.get("extent"), cfg.normalize
+        if warning := scale_warning("test clouds", found.extent or 0.0, found.distance, *given):
+            warnings.warn(warning, stacklevel=2)
+        network = voting(model, votes, cfg, parts=is_voted(cfg) and not args.keep)
+        about = {"keep": keep, "votes": votes, "points": points_seen(votes, cfg), "num_classes": len(names)}
+        return Measurement(network, test, Confusion(len(names), unit=self.unit), {**about, "classes": names})
+
+    def evaluation_note(self, results: list[Metrics]) -> str:
+        votes = results[0]["votes"] or 1
+        return f", {results[0]['points']}" + (f", {votes} votes" if votes > 1 else "")
+
+    def report(self, metrics: Metrics, console: Console) -> None:
+        super().report(metrics, console)
+        console.print(f"tested on {points_seen(None, self.data_config(metrics['info']))}", markup=False)
 
     def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]
@@ -152,17 +190,29 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
         cfg = self.data_config(info)
-        sampled = sampled_as(cfg)
+        check_votes(args.votes, cfg)
+        cfg = cfg if cfg.sampling == "fps" else dataclasses.replace(cfg, sampling="random")
+        network, prepare = voting(model, args.votes, cfg), test_transform(cfg)
+        warned = False
 
         def read(path: str) -> PointSet:
-            return sampled(read_for(path, cfg, run=info["path"], index=args.index, columns=args.columns))
+            nonlocal warned
+            points = read_for(path, cfg, run=info["path"], index=args.index, columns=args.columns)
+            size, distance = measure(points.pos.numpy())
+            warning = scale_warning(path, size, distance, info.get("extent"), cfg.normalize)
+            if warning and not warned:
+                warnings.warn(warning, stacklevel=2)
+                warned = True
+            return prepare(points)
 
         def draw(inputs: list[Any], names: list[str], path: str) -> None:
             from pointmix.explain import draw_clouds
 
-            draw_clouds(model, PointSet.cat(inputs), path, titles=names, max_sets=len(inputs))
+            points = PointSet.cat(inputs)
+            points = network.part(points, 0) if isinstance(network, Voting) else points
+            draw_clouds(model, points, path, titles=names, up=cfg.up or "z", max_sets=len(inputs))
 
-        return ClassPredictor(model, info, args, read=read, draw=draw)
+        return ClassPredictor(network, info, args, read=read, draw=draw)
 
     def reads(self, args: Namespace) -> bool:
         return bool(args.depth or args.intrinsics) or not is_image(args.file)

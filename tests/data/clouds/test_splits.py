@@ -141,8 +141,10 @@ def test_dropped_points_make_ragged_batches(root):
 def test_which_points(root):
     whole = torch.from_numpy(data_of(root, "test"))
     spread, drawn = (build(root, sampling=s, **PLAIN) for s in ("fps", "random"))
-    for splits in (spread, drawn):
-        for b, cloud in enumerate(next(iter(splits.test))[0].unbind()):
+    assert (next(iter(drawn.test))[0].ptr.diff() == 32).all()  # whole, for `Voting` takes parts
+    sample, _ = build_points_test(config(root, sampling="random"), batch_size=4)
+    for loader in (spread.test, sample):
+        for b, cloud in enumerate(next(iter(loader))[0].unbind()):
             rows = (cloud.pos[:, None] == whole[b]).all(2).nonzero()[:, 1]
             assert len(rows.unique()) == 16 and rows.tolist() != list(range(16))
     assert same(list(drawn.test), list(drawn.test)) and not same(epoch_of(drawn, 0), epoch_of(drawn, 1))
@@ -158,13 +160,13 @@ def test_features_are_read_and_normals_turn_along(root):
     rgb = np.random.default_rng(0).integers(0, 256, (30, 32, 3), dtype=np.uint8)
     write(root / "main_split/training_objectdataset.h5", 30, seed=0, normal=normal, rgb=rgb)
     write(root / "main_split/test_objectdataset.h5", 10, seed=1, normal=normal[:10], rgb=rgb[:10])
-    splits = build(root, features="normal", rotate=180.0, rotate_axis="any", **PLAIN)
+    splits = build(root, features=("normal",), rotate=180.0, rotate_axis="any", **PLAIN)
     points, _ = next(iter(splits.train))
     assert splits.model_kwargs["in_chans"] == 3
     assert torch.allclose(points.feat, points.pos / points.pos.norm(dim=1, keepdim=True), atol=1e-5)
-    still = build(root, features="normal", **PLAIN)
+    still = build(root, features=("normal",), **PLAIN)
     assert not torch.allclose(next(iter(still.train))[0].feat, points.feat, atol=0.1)
-    colors = next(iter(build(root, features="rgb", **EVERYTHING).test))[0].feat
+    colors = next(iter(build(root, features=("rgb",), **EVERYTHING).test))[0].feat
     assert torch.allclose(colors[:16], torch.from_numpy(rgb[0, :16] / np.float32(255)))
 
 
@@ -236,8 +238,8 @@ def test_damaged_clouds_are_left_out_and_named(root, workers, cache):
     assert splits.train.dataset[(0, 5)][0][1] == 7 % 3  # the next readable one
     skipped = dict(splits.skipped())
     name = f"{root}/main_split/test_objectdataset.h5[1]"
-    assert skipped[name] == "data holds NaN or infinite values at 1 of 16 points"
-    with pytest.raises(UnreadableSample, match=r"h5\[1\]: data holds NaN .*data.strict refuses damaged clouds"):
+    assert skipped[name] == "the positions are NaN or infinite at 1 of 16 points"
+    with pytest.raises(UnreadableSample, match=r"h5\[1\]: the positions are NaN .*data.strict refuses damaged clouds"):
         list(build(root, strict=True).test)
 
 
@@ -262,6 +264,37 @@ def test_held_back_clouds_and_limit(root):
     assert not set(splits.val.dataset.indices) & set(splits.train.dataset.indices)
     held = [build(root, val_fraction=0.2, seed=seed).val.dataset.indices for seed in (0, 1)]
     assert np.array_equal(*held)
+
+
+def test_folds_divide_train_into_equal_parts(root):
+    (root / "main_split/test_objectdataset.h5").unlink()
+    parts = [build(root, fold=(k, 5)) for k in range(1, 6)]
+    held = [splits.test.dataset.indices for splits in parts]
+    assert sorted(np.concatenate(held)) == list(range(30)) and {len(part) for part in held} == {6}
+    for splits, part in zip(parts, held, strict=True):
+        assert np.bincount(splits.train.dataset.source.targets[part]).tolist() == [2, 2, 2]
+        assert sorted([*splits.train.dataset.indices, *part]) == list(range(30))
+        alone, _ = build_points_test(splits.config, batch_size=4)
+        assert same(list(alone), list(splits.test))
+    assert len(build(root, fold=(1, 5), val_fraction=0.25).val.dataset) == 6
+    with pytest.raises(ValueError, match="data.fold 1, 31: 30 samples cannot be divided into 31 parts"):
+        build(root, fold=(1, 31))
+
+
+def test_the_up_axis_is_the_axis_of_rotation(root):
+    for up, axis in (("x", 0), ("z", 2), (None, 1)):  # y for ScanObjectNN
+        still, turned = (build(root, rotate=angle, up=up, **PLAIN).train.dataset[0, 0][0][0].pos for angle in (0, 180))
+        others = [i for i in range(3) if i != axis]
+        torch.testing.assert_close(still[:, axis], turned[:, axis])
+        assert not torch.allclose(still[:, others], turned[:, others])
+
+
+def test_all_points_and_at_most_so_many(root):
+    whole = build(root, points=None, sampling="random", normalize="center", **PLAIN)
+    assert all((points.ptr.diff() == 32).all() for loader in (whole.train, whole.test) for points, _ in loader)
+    some = build(root, points=None, max_points=20, sampling="random")
+    assert all((points.ptr.diff() == 20).all() for points, _ in some.train)
+    assert all((points.ptr.diff() == 32).all() for points, _ in some.test)  # in parts, see `Voting`
 
 
 def test_the_test_split_alone_needs_no_train(root):
@@ -291,7 +324,7 @@ def test_data_that_is_not_there(root):
     with pytest.raises(FileNotFoundError, match="data.variant obj_bg is there"):
         build(root, variant="pb_t50_rs")
     with pytest.raises(ValueError, match="has no key 'rgb'; it has data, label"):
-        build(root, features="rgb")
+        build(root, features=("rgb",))
     with pytest.raises(ValueError, match="data.points 33: the clouds of .*training_objectdataset.h5 have 32 points"):
         build(root, points=33)
     with pytest.raises(ValueError, match="30 training clouds do not fill one batch of 16 x 2 processes; use a smaller"):
@@ -303,14 +336,20 @@ def test_data_that_is_not_there(root):
     [
         (
             {"source": "shapenet"},
-            "data.source 'shapenet': expected one of modelnet40, scanobjectnn, shapes, or",
+            "data.source 'shapenet': expected one of folder, modelnet40, scanobjectnn, shapes, or",
         ),
         ({"source": "modelnet40"}, "data.root is not set; expected the folder of modelnet40, see datasets/modelnet40"),
-        ({"variant": "pb_t25"}, "data.variant 'pb_t25': expected one of obj_only, obj_bg, pb_t50_rs"),
-        ({"sampling": "last"}, "data.sampling 'last'"),
-        ({"features": "color"}, "data.features 'color': expected one of none, rgb, normal"),
-        ({"normalize": "yes"}, "data.normalize 'yes'"),
-        ({"rotate_axis": "w"}, "data.rotate_axis 'w': expected one of x, y, z, any"),
+        ({"variant": "pb_t25"}, "data.variant must be one of obj_only, obj_bg, pb_t50_rs, got 'pb_t25'"),
+        ({"sampling": "last"}, "data.sampling must be one of first, random, fps, got 'last'"),
+        ({"features": "rgb"}, "data.features must be a list, got 'rgb'"),
+        ({"features": ("rgb", "rgb")}, "data.features rgb, rgb: expected each name once"),
+        ({"feature_scale": {"rgb": 0}}, "data.feature_scale.rgb must be above 0, got 0"),
+        ({"normalize": "yes"}, "data.normalize must be one of none, center, unit_sphere, unit_cube, got 'yes'"),
+        ({"rotate_axis": "y"}, "data.rotate_axis must be one of up, any, got 'y'"),
+        ({"up": "w"}, "data.up must be one of x, y, z, got 'w'"),
+        ({"max_points": 9}, "data.max_points 9 with data.points 1024; set points to null"),
+        ({"fold": (3, 2)}, r"data.fold \(3, 2\): expected k, n with k from 1 to n"),
+        ({"labels": "a.csv"}, "data.labels a.csv is for data.source folder, not shapes"),
         ({"points": 0}, "data.points must be at least 1, got 0"),
         ({"limit": 0}, "data.limit must be at least 1, got 0"),
         ({"workers": -1}, "data.workers must be at least 0, got -1"),
@@ -330,7 +369,7 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_all_augmentation_off_is_none_at_all():
-    cfg = PointDataConfig(**PLAIN)
+    cfg = resolve(PointDataConfig(**PLAIN))
     points = PointSet.from_points(torch.rand(5, 3))
     assert train_transform(cfg)(points) is points
 
@@ -343,13 +382,14 @@ def test_every_setting_has_its_line_in_help_and_can_be_given():
     assert data.scale == (0.8, 1.2) and data.classes == ("a", "b")
     documented = set(re.findall(r"^    +(\w+): ", inspect.getdoc(PointDataConfig), flags=re.M))
     assert documented >= {field.name for field in dataclasses.fields(PointDataConfig)}
-    assert resolve(PointDataConfig()) == PointDataConfig()
+    filled = {"sampling": "first", "normalize": "none", "up": "y"}
+    assert resolve(PointDataConfig()) == dataclasses.replace(PointDataConfig(), **filled)
 
 
 # ---- real files -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant, features", [("obj_only", "rgb"), ("obj_bg", "none")])
+@pytest.mark.parametrize("variant, features", [("obj_only", ("rgb",)), ("obj_bg", ())])
 def test_real_scans(variant, features):
     if "POINTMIX_DATA" not in os.environ:
         pytest.skip("POINTMIX_DATA does not name the folder of real data")

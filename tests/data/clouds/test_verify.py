@@ -40,7 +40,7 @@ def test_every_cloud_is_read_and_every_class_wanted(path):
         list(verify_clouds(CloudFiles([path], classes=("box", "cup", "cone", "torus")), count=5, points=9))
     with h5py.File(path, "r+") as file:
         file["data"][4, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"a.h5\[4\]: data holds NaN"):
+    with pytest.raises(ValueError, match=r"a.h5\[4\]: the positions are NaN"):
         list(verify_clouds(CloudFiles([path]), count=5, points=9))
 
 

@@ -64,7 +64,7 @@ def test_a_folder_of_any_image_size(tmp_path, size, folder):
 
 
 @pytest.mark.parametrize("in_chans", [1, 3])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1", "I;16"])
 def test_files_of_any_mode_are_converted(folder, mode, in_chans):
     gray = np.full((16, 16), 128, dtype=np.uint8)
     image = Image.fromarray(gray.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(gray).convert(mode)
@@ -78,6 +78,17 @@ def test_files_of_any_mode_are_converted(folder, mode, in_chans):
     if mode != "1":  # dithered
         assert (images - 128 / 255).abs().max() < 0.02
     assert floats(splits.train)[0][0].shape == (8, in_chans, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "webp", "gif", "png"])
+def test_of_several_images_in_a_file_the_first_is_taken(folder, kind):
+    first, *more = (Image.fromarray(np.full((16, 16, 3), value, dtype=np.uint8)) for value in (50, 150, 250))
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+        options = {"lossless": True} if kind == "webp" else {}
+        first.save(path.with_suffix(".tif"), kind, save_all=True, append_images=more, **options)  # content decides
+    images, _ = floats(build_data(config(folder, crop_pct=1.0, mean=(0.0,), std=(1.0,)), **CALL).test)[0]
+    assert torch.allclose(images, torch.tensor(50 / 255))
 
 
 def test_pad_crop_only_shifts(folder):

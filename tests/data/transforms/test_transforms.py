@@ -36,6 +36,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 
 EVERY = {
+    "center": partial(T.center, up="z"),
     "unit_sphere": T.unit_sphere,
     "unit_cube": T.unit_cube,
     "scale": partial(T.scale, factor=(0.5, 2.0), per_axis=True),
@@ -46,7 +47,7 @@ EVERY = {
     "crop": partial(T.crop, radius=0.8),
     "shuffle": T.shuffle,
 }
-RANDOM = [name for name in EVERY if not name.startswith("unit")]
+RANDOM = [name for name in EVERY if name != "center" and not name.startswith("unit")]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -91,11 +92,25 @@ def test_the_seed_decides(clouds, name):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["unit_sphere", "unit_cube"])
+@pytest.mark.parametrize("name", ["center", "unit_sphere", "unit_cube"])
 def test_sets_are_treated_by_themselves(clouds, name):
     whole = EVERY[name](clouds)
     for part, alone in zip(whole.unbind(), clouds.unbind(), strict=True):
         assert torch.allclose(part.pos, EVERY[name](alone).pos, atol=1e-12)
+
+
+def test_center_puts_the_box_on_the_ground(clouds):
+    for up, low in (("z", [2]), ("x", [0]), (None, [])):
+        for points in T.center(clouds, up=up).unbind():
+            middle = (points.pos.amin(0) + points.pos.amax(0)) / 2
+            others = [i for i in range(3) if i not in low]
+            assert middle[others].abs().max() < 1e-9 and all(points.pos[:, i].min() == 0 for i in low)
+
+
+def test_center_is_exact_far_from_the_origin():
+    near = PointSet.from_points((torch.randn(50, 3, dtype=torch.float64) * 1024).round() / 1024)
+    far = PointSet.from_points(near.pos + torch.tensor([500_000.0, 4_500_000.0, -300.0], dtype=torch.float64))
+    assert torch.equal(T.center(near, up="y").pos, T.center(far, up="y").pos)
 
 
 def test_unit_sphere_and_cube_fill_their_solids(clouds):
@@ -108,7 +123,7 @@ def test_unit_sphere_and_cube_fill_their_solids(clouds):
             assert abs(sides.max() - 1) < 1e-12 and (c.pos.amax(0) + c.pos.amin(0)).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("name", ["unit_sphere", "unit_cube"])
+@pytest.mark.parametrize("name", ["center", "unit_sphere", "unit_cube"])
 def test_points_in_one_place_become_zeros(name):
     same = PointSet.from_points(torch.full((5, 3), 7.0))
     assert torch.equal(EVERY[name](same).pos, torch.zeros(5, 3))

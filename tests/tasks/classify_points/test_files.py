@@ -35,8 +35,9 @@ def test_all_may_be_kept_and_are_normalized() -> None:
 def test_what_a_run_does_not_take_is_refused(tmp_path) -> None:
     np.save(tmp_path / "cloud.npy", np.concatenate([XYZ, XYZ], axis=1))
     assert read_for(tmp_path / "cloud.npy", config()).feat.shape == (20, 0)
-    assert read_for(tmp_path / "cloud.npy", config(features="normal"), columns="normal").feat.shape == (20, 3)
-    with pytest.raises(ValueError, match="cloud.npy: expected normals of 3 channels, found further columns"):
-        read_for(tmp_path / "cloud.npy", config(features="normal"))
+    normals = config(features=("normal",), feature_scale={"normal": 1.0})
+    assert read_for(tmp_path / "cloud.npy", normals, columns=["normal"]).feat.shape == (20, 3)
+    with pytest.raises(ValueError, match="cloud.npy: it has no feature normal .* it has: further columns"):
+        read_for(tmp_path / "cloud.npy", normals)
     with pytest.raises(ValueError, match="a.png is an image, run takes clouds"):
         read_for("a.png", config(), run="run")

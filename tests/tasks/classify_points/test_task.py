@@ -192,6 +192,6 @@ def test_settings_out_of_range():
     with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
         ClassifyPointsConfig(votes=0)
     with pytest.raises(ValueError, match="votes scale positions but not normals"):
-        ClassifyPointsConfig(votes=2, data=PointDataConfig(features="normal"))
+        ClassifyPointsConfig(votes=2, data=PointDataConfig(features=("normal",)))
     with pytest.raises(ValueError, match="data.points must be at least 1, got 0"):
         ClassifyPointsConfig(data=PointDataConfig(points=0))

@@ -23,7 +23,7 @@ def open_modelnet40(
     *,
     split: str,
     classes: Sequence[str] | None = None,
-    features: str = "none",
+    features: Sequence[str] = (),
     first: int | None = None,
     cache: bool = False,
 ) -> CloudFiles:
@@ -48,7 +48,7 @@ def open_modelnet40(
     return CloudFiles(paths, classes=classes, features=features, first=first, cache=cache)
 
 
-@register_source("modelnet40", check=require_root(see="datasets/modelnet40"))
+@register_source("modelnet40", check=require_root(see="datasets/modelnet40"), defaults={"up": "y"})
 def open_split(config: PointDataConfig, split: str) -> CloudFiles:
     """A split as a configuration asks for it."""
     files = open_modelnet40(config.root or "", split=split, **file_options(config))

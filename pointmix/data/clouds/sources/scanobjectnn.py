@@ -26,7 +26,7 @@ def open_scanobjectnn(
     split: str,
     variant: str,
     classes: Sequence[str] | None = None,
-    features: str = "none",
+    features: Sequence[str] = (),
     first: int | None = None,
     cache: bool = False,
 ) -> CloudFiles:
@@ -50,7 +50,7 @@ def open_scanobjectnn(
     return files
 
 
-@register_source("scanobjectnn", check=require_root(see="datasets/scanobjectnn"))
+@register_source("scanobjectnn", check=require_root(see="datasets/scanobjectnn"), defaults={"up": "y"})
 def open_split(config: PointDataConfig, split: str) -> CloudFiles:
     """A split as a configuration asks for it."""
     files = open_scanobjectnn(config.root or "", split=split, variant=config.variant, **file_options(config))

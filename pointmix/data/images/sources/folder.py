@@ -1,4 +1,4 @@
-"""Image folders and tar files with class folders."""
+"""Image folders, images with a CSV file of labels, and tar files with class folders."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from pointmix.data.class_folders import class_files
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.source import ImageSource, register_source
+from pointmix.data.label_csv import LabelTable, find_csv, read_labels
 from pointmix.data.paths import is_junk
 from pointmix.data.splits import shortened
 from pointmix.io.formats.pillow import open_image
@@ -23,12 +25,8 @@ from pointmix.utils.messages import one_line
 TEST_NAMES = ("val", "validation", "test")  # tried in this order
 
 
-def _read_path(samples: list[tuple[str, int]], index: int) -> Image.Image:
-    return open_image(samples[index][0])
-
-
-def _name_path(samples: list[tuple[str, int]], index: int) -> str:
-    return samples[index][0]
+def _read_path(paths: list[str], index: int) -> Image.Image:
+    return open_image(paths[index])
 
 
 @runtime_checkable
@@ -51,40 +49,27 @@ def name_member(reader: Reader, index: int) -> str:
 def open_folder(folder: str | Path) -> ImageSource:
     """An image folder FOLDER/CLASS/**/image.jpg; a class is a folder right below FOLDER.
 
-    Hidden files and folders and other junk (see `pointmix.data.paths.JUNK`) are skipped; a warning names skipped class
-    folders.
-
     Raises:
-        FileNotFoundError: if FOLDER does not exist.
-        ValueError: if it has no class folder, or one without images.
+        FileNotFoundError, ValueError: see `pointmix.data.class_folders.class_files`.
     """
-    from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    class Folder(ImageFolder):
-        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-            return classes, {name: label for label, name in enumerate(classes)}
+    classes, files, targets = class_files(
+        Path(folder),
+        is_sample=lambda path: path.name.lower().endswith(IMG_EXTENSIONS),
+        what="image",
+        suffixes=IMG_EXTENSIONS,
+    )
+    paths = list(map(str, files))
+    return ImageSource(classes, targets, partial(_read_path, paths), paths.__getitem__)
 
-    def is_image(path: str) -> bool:
-        return path.lower().endswith(IMG_EXTENSIONS) and not is_junk(path[len(str(folder)) :])
 
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder}; expected {folder}/CLASS/*.jpg")
-    below = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    classes = [name for name in below if not is_junk(name)]
-    if not classes:
-        raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
-    if len(classes) < len(below):
-        ignored = shortened([name for name in below if is_junk(name)])
-        warnings.warn(f"{folder}: {ignored} skipped, not a class", stacklevel=2)
-    files = Folder(str(folder), is_valid_file=is_image, allow_empty=True)
-    counts = np.bincount(files.targets, minlength=len(files.classes)) if files.targets else np.zeros(len(files.classes))
-    empty = [name for name, count in zip(files.classes, counts, strict=True) if not count]
-    if empty:
-        kinds = " ".join(IMG_EXTENSIONS)
-        raise ValueError(f"no image in class folder {shortened(empty)} of {folder}; expected files ending in {kinds}")
-    targets = np.asarray(files.targets, dtype=np.int64)
-    return ImageSource(files.classes, targets, partial(_read_path, files.samples), partial(_name_path, files.samples))
+def open_csv(table: LabelTable, split: str | None, *, seed: int) -> ImageSource:
+    """The images of a split of a CSV file; arguments and errors as `LabelTable.part`."""
+    chosen = table.part(split, seed=seed)
+    paths = [str(table.files[i]) for i in chosen]
+    val_split = "val" if {"val", "test"} <= set(table.splits or ()) else None
+    return ImageSource(table.classes, table.targets[chosen], partial(_read_path, paths), paths.__getitem__, val_split)
 
 
 def open_tar(path: str | Path) -> ImageSource:
@@ -141,7 +126,20 @@ def open_local(root: str, split: str | None) -> ImageSource:
     raise FileNotFoundError(f"{root} has no {' or '.join(names)} (nor .tar); it has {there}")
 
 
+def _has_classes(split: Path) -> bool:
+    """Whether a split is a tar file, or a folder with class folders or tar files."""
+    inside = [entry for entry in os.scandir(split) if not is_junk(entry.name)] if split.is_dir() else []
+    packed = split.with_name(split.name + ".tar").is_file()
+    return packed or any(entry.is_dir() or entry.name.endswith(".tar") for entry in inside)
+
+
 @register_source("folder")
 def open_folder_split(config: DataConfig, split: str | None) -> ImageSource:
-    """A split below `config.root`, see `open_local`."""
-    return open_local(config.root or "", split)
+    """A split below `config.root`: of `config.labels`, or of labels.csv or data.csv where the training split has no
+    class folders; else see `open_local`."""
+    root = Path(config.root or "")
+    path = root / config.labels if config.labels else find_csv(root) if config.root else None
+    if path is None or (not config.labels and _has_classes(root / config.train_split)):
+        return open_local(config.root or "", split)
+    table = read_labels(path, file_key=config.input_key, label_key=config.target_key)
+    return open_csv(table, split, seed=config.split_seed)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.data import transforms as T
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.io.errors import UnreadableSample
 from pointmix.layouts.cloud import Cloud
@@ -145,14 +146,8 @@ def normalize_crop(points: PointSet, cfg: CloudSettings) -> PointSet:
     """
     if cfg.normalize == "none":
         return points.in_type(torch.float32)
-    pos, batch, sets = points.pos.double(), points.batch, points.num_sets
-    index = batch[:, None].expand_as(pos)
-    low = pos.new_full((sets, 3), torch.inf).scatter_reduce(0, index, pos, "amin")
-    high = pos.new_full((sets, 3), -torch.inf).scatter_reduce(0, index, pos, "amax")
-    middle = (low + high) / 2
-    up = AXES.index(cfg.up or "z")
-    middle[:, up] = low[:, up]
-    pos = pos - middle[batch]
+    batch, sets = points.batch, points.num_sets
+    pos = T.center(replace(points, pos=points.pos.double()), up=cfg.up or "z").pos
     if cfg.normalize == "unit_sphere":
         largest = pos.new_zeros(sets).scatter_reduce(0, batch, torch.linalg.vector_norm(pos, dim=1), "amax")
         pos = pos / torch.where(largest > 0, largest, 1.0)[batch, None]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pointmix.data.segment.clouds.files import FoundCloud
 from pointmix.data.segment.clouds.labels import LabelRule
 from pointmix.data.segment.sample import LabeledCloud
+from pointmix.io import FoundCloud
 from pointmix.io.errors import BadMask
 
 

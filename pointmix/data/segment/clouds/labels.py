@@ -11,11 +11,6 @@ from jaxtyping import Int64, Shaped
 from pointmix.data.segment.sample import IGNORE
 from pointmix.io.errors import BadMask
 
-LABEL_NAMES = (
-    "label", "labels", "segment", "semantic", "semantic_label", "class", "classification", "scalar_label",
-    "scalar_class", "scalar_classification",
-)  # fmt: skip  # of columns with labels, in lower case; the first that a file has counts
-
 
 @dataclass(frozen=True)
 class LabelRule:

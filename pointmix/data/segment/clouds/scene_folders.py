@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from pointmix.data.paths import is_junk
-from pointmix.data.segment.clouds.features import feature_name, missing_feature
-from pointmix.data.segment.clouds.files import FoundCloud, as_positions
-from pointmix.data.segment.clouds.labels import LABEL_NAMES
+from pointmix.io import FoundCloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.npy import read_npy
+from pointmix.io.names import LABEL_NAMES, feature_name, missing_feature
+from pointmix.io.validate import as_positions
 from pointmix.utils.messages import one_line
 
 
@@ -47,7 +47,7 @@ def read_scene(folder: str | Path, label_files: tuple[str, ...], features: tuple
         UnreadableSample: if the positions, the labels or a feature cannot be read.
     """
     files = {path.stem: path for path in sorted(Path(folder).glob("*.npy"))}
-    pos = as_positions(_read_array(files.pop("coord", Path(folder, "coord.npy"))))
+    pos = as_positions(_read_array(files.pop("coord", Path(folder, "coord.npy"))), dims=3)
     label = next((name for name in label_files if name in files), None)
     others = (*LABEL_NAMES, *label_files, "instance")
     there = {feature_name(name): path for name, path in files.items() if name not in others}

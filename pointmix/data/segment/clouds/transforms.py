@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.data import transforms as T
+from pointmix.data.clouds.features import feature_channels, scaled_features
+from pointmix.data.clouds.points import finite_positions
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.clouds.crops import horizontal, normalize_crop, one_per_cell
-from pointmix.data.segment.clouds.features import feature_channels, scaled_features
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, SegmentBatch
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.pointset import PointSet
@@ -60,7 +61,7 @@ def whole_cloud(cloud: LabeledCloud, cfg: CloudSettings) -> PointSet:
     Raises:
         UnreadableSample: if a position or a feature is not finite, or the cloud has no such feature.
     """
-    pos = _positions(cloud)
+    pos = finite_positions(cloud)
     points = _point_set(cloud, pos, np.arange(len(pos)), cfg)
     if cfg.normalize != "none":
         points = normalize_crop(points, CloudSettings(normalize="center", up=cfg.up))
@@ -72,7 +73,7 @@ def _eval_sample(cloud: LabeledCloud, *, cfg: CloudSettings) -> SegmentBatch:
 
 
 def _train_sample(cloud: LabeledCloud, *, cfg: CloudSettings) -> SegmentBatch:
-    pos, label = _positions(cloud), _labels(cloud)
+    pos, label = finite_positions(cloud), _labels(cloud)
     for _ in range(TRIES):
         index = _crop(pos, cfg)
         if len(index) >= cfg.min_points and (label[index] != IGNORE).any():
@@ -142,16 +143,6 @@ def _mirrored(points: PointSet, axis: int, normal: tuple[int, int] | None) -> Po
 def _check_scales(cfg: CloudSettings) -> None:
     if missing := [name for name in cfg.features or () if name not in (cfg.feature_scale or {})]:
         raise ValueError(f"data.feature_scale has no {missing[0]}, which is among data.features")
-
-
-def _positions(cloud: LabeledCloud) -> Float[Tensor, "N 3"]:
-    pos = torch.from_numpy(np.ascontiguousarray(cloud.pos))
-    if not len(pos):
-        raise UnreadableSample("it has no point")
-    bad = int((~torch.isfinite(pos)).any(1).sum())
-    if bad:
-        raise UnreadableSample(f"the positions are NaN or infinite at {bad} of {len(pos)} points")
-    return pos
 
 
 def _labels(cloud: LabeledCloud) -> Int[Tensor, "N"]:

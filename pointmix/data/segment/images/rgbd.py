@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from pointmix.data.segment.sample import IGNORE, LabeledCloud, LabeledImage
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.io.image_files import read_depth
+from pointmix.io.images import wrong_size
 from pointmix.io.rgbd import as_meters, rgbd_points
 from pointmix.utils.messages import one_line
 
@@ -29,8 +30,7 @@ def read_meters(path: str | Path, depth_scale: float, size: tuple[int, int]) -> 
     except (ValueError, OSError) as e:
         raise UnreadableSample(f"cannot use depth {path}: {one_line(e)}") from e
     if meters.shape != size:
-        shape = "x".join(map(str, meters.shape))
-        raise BadMask(f"depth {path} is {shape}, its image is {size[0]}x{size[1]} (rows x columns)")
+        raise BadMask(f"depth {path} {wrong_size(meters.shape, size)}")
     return np.where(np.isfinite(meters) & (meters > 0), meters, 0).astype(np.float32)
 
 

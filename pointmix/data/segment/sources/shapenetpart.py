@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pointmix.data.segment.clouds.files import as_positions
 from pointmix.data.segment.clouds.labels import LabelRule
 from pointmix.data.segment.clouds.part_files import H5Files, TextFiles, list_text_files
 from pointmix.data.segment.config import SegmentDataConfig
@@ -16,6 +15,7 @@ from pointmix.data.segment.sample import LabeledCloud
 from pointmix.data.segment.settings import check_own_labels, check_root, check_unused
 from pointmix.data.segment.source import Color, register_segment_source
 from pointmix.io.errors import BadMask, UnreadableSample
+from pointmix.io.validate import as_positions
 from pointmix.utils.messages import one_line
 
 PARTS = {
@@ -52,7 +52,7 @@ class Objects:
         """
         try:
             pos, features, found, category = self.files.read(index)
-            pos = as_positions(pos)
+            pos = as_positions(pos, dims=3)
         except (ValueError, OSError) as e:
             raise UnreadableSample(one_line(e)) from e
         label, (name, parts) = RULE.classes_of(found, len(pos), self.name(index)), list(CATEGORIES.items())[category]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from pointmix.data.segment.clouds.files import as_positions, read_file
+from pointmix.data.segment.clouds.files import read_file
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.registry import CLOUD_READERS
+from pointmix.io.validate import as_positions
 
 RNG = np.random.default_rng(0)
 XYZ = RNG.random((20, 3), dtype=np.float32)
@@ -27,9 +28,9 @@ def write_ply(path, label: str, *, text: bool = False, order: str = "<"):
 def test_ply_files(tmp_path, label):
     for text, order in ((True, "<"), (False, "<"), (False, ">")):
         write_ply(tmp_path / "a.ply", label, text=text, order=order)
-        pos, features, found = read_file(tmp_path / "a.ply")
+        pos, features, found = read_file(tmp_path / "a.ply")[:3]
         assert pos.dtype == np.float32 and np.allclose(pos, XYZ) and pos.dtype.isnative
-        assert set(features) == {"rgb", "scalar_Intensity"} and features["rgb"][5].tolist() == [1, 2, 3]
+        assert set(features) == {"rgb", "intensity"} and features["rgb"][5].tolist() == [1, 2, 3]
         assert found.tolist() == LABEL.tolist()
 
 
@@ -53,7 +54,7 @@ def test_archives(tmp_path, name):
         "segment": LABEL[:, None],
     }
     np.savez(tmp_path / "a.npz", **{name: XYZ.astype(np.float64), **more})
-    pos, features, label = read_file(tmp_path / "a.npz")
+    pos, features, label = read_file(tmp_path / "a.npz")[:3]
     assert pos.dtype == np.float64 and set(features) == {"normal", "intensity"} and label.shape == (20, 1)
 
 
@@ -72,7 +73,7 @@ def test_las_files(tmp_path):
     las.x, las.y, las.z = far.T
     las.classification = LABEL
     las.write(tmp_path / "a.las")
-    pos, features, label = read_file(tmp_path / "a.las")
+    pos, features, label = read_file(tmp_path / "a.las")[:3]
     assert np.abs(pos - far).max() < 0.001 and label.tolist() == LABEL.tolist()
     assert {"intensity", "return_number", "number_of_returns"} <= set(features)
 
@@ -81,12 +82,12 @@ def test_bad_files(tmp_path):
     (tmp_path / "a.ply").write_bytes(b"ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nend_header\n1 2")
     np.savez(tmp_path / "a.npz", label=LABEL)
     np.savez(tmp_path / "b.npz", xyz=XYZ[:, :2])
-    (tmp_path / "a.txt").write_text("1 2 3")
+    (tmp_path / "a.abc").write_text("1 2 3")
     for name, what in {
-        "a.ply": "cannot read it: the file is cut off",
+        "a.ply": "^the file is cut off",
         "a.npz": "expected positions under one of pos, xyz, points, data, coord, coords, found label",
         "b.npz": r"positions are \(20, 2\) float32, expected numbers \(N, 3\)",
-        "a.txt": "unknown kind of file, expected one of .h5",
+        "a.abc": "unknown kind of file, expected one of .h5",
         "none.ply": "no file",
     }.items():
         with pytest.raises(UnreadableSample, match=what):

@@ -171,7 +171,7 @@ def test_damaged_images_are_skipped_and_misfits_are_not(root):
         open_source("folder", "train", root).read(0)
     assert not isinstance(error.value, BadMask)
     write_image(root / "images/train/a.jpg", (7, 8))
-    with pytest.raises(BadMask, match="a.png is 6x8, its image is 7x8"):
+    with pytest.raises(BadMask, match="a.png is 6x8, the image is 7x8"):
         open_source("folder", "train", root).read(0)
 
 

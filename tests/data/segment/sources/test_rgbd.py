@@ -88,7 +88,7 @@ def test_bad_files(root):
         return open_source("rgbd", "train", root, **RULES).read(0)
 
     Image.fromarray(DEPTH.T.copy()).save(root / "learn/00_depth.png")
-    with pytest.raises(BadMask, match="00_depth.png is 8x6, its image is 6x8"):
+    with pytest.raises(BadMask, match="00_depth.png is 8x6, the image is 6x8"):
         read()
     (root / "learn/00_depth.png").unlink()
     np.save(root / "learn/00_depth.npy", DEPTH > 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pointmix.data.clouds.features import fill_feature_scale
 from pointmix.data.segment import sources  # noqa: F401  registers the sources
-from pointmix.data.segment.clouds.features import fill_feature_scale
 from pointmix.data.segment.clouds.transforms import eval_transform
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.source import SEGMENT_SOURCES, SegmentSource

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pointmix.data.clouds.features import fill_feature_scale
 from pointmix.data.segment import sources  # noqa: F401  registers the sources
-from pointmix.data.segment.clouds.features import fill_feature_scale
 from pointmix.data.segment.clouds.transforms import eval_transform, train_transform
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.source import SEGMENT_SOURCES, SegmentSource

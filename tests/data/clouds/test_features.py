@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from pointmix.data.clouds.features import feature_channels, fill_feature_scale, scaled_features, survey
 from pointmix.data.segment.clouds.config import CloudSettings
-from pointmix.data.segment.clouds.features import feature_channels, feature_name, fill_feature_scale, scaled_features
 from pointmix.data.segment.sample import LabeledCloud
 from pointmix.io.errors import UnreadableSample
+from pointmix.io.names import feature_name
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +53,7 @@ def test_names_of_colors_and_normals():
     assert [feature_name(name) for name in ("Colors", "color", "rgb", "normals", "normal")] == ["rgb"] * 3 + [
         "normal"
     ] * 2
-    assert feature_name("Intensity") == "Intensity"
+    assert feature_name("scalar_Intensity") == feature_name("Intensity") == "intensity"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,35 @@ def test_colors_of_one_range():
     unit, bytes_ = cloud(rgb=np.full((40, 3), 0.5)), cloud(rgb=np.full((40, 3), 128, np.uint8))
     with pytest.raises(ValueError, match="rgb is from 0 to 1 in some clouds and beyond in others"):
         filled(("rgb",), unit, bytes_)
-    assert filled(("rgb",), bytes_, cloud(rgb=np.full((40, 3), 300, np.uint16))) == {"rgb": 65535}
+    with pytest.raises(ValueError, match="rgb is of 8 bits in some clouds and beyond 255 in others"):
+        filled(("rgb",), bytes_, cloud(rgb=np.full((40, 3), 300, np.uint16)))
+    with pytest.raises(ValueError, match="rgb is from 0 to 70000, expected up to 1, 255 or 65535, none negative"):
+        filled(("rgb",), cloud(rgb=np.full((40, 3), 70000)))
+
+
+@pytest.mark.parametrize(
+    "colors, scale, message",
+    [
+        (np.full((4, 3), 65000, np.uint16), 255, "rgb is up to 65000, expected at most 255, as in training"),
+        (np.full((4, 3), 200, np.uint8), 1, "rgb is up to 200, expected at most 1, as in training"),
+    ],
+)
+def test_colors_of_another_range_than_in_training_are_refused(colors, scale, message):
+    with pytest.raises(UnreadableSample, match=message):
+        scaled_features(cloud(4, rgb=colors), ("rgb",), {"rgb": scale})
+
+    with pytest.warns(UserWarning, match="rgb of a cloud is from 0 to 1, in the training data from 0 to 255"):
+        scaled_features(cloud(4, rgb=np.full((4, 3), 0.5)), ("rgb",), {"rgb": 255})
+
+
+def test_a_survey_tells_sizes_extents_and_channels():
+    small = LabeledCloud(np.array([[0, 0, 0], [3, 4, 0]]), {"h": np.arange(2), "normal": np.ones((2, 3))}, np.zeros(2))
+    large = LabeledCloud(
+        np.array([[9, 9, 9], [39, 49, 9], [np.nan, 1, 1]]), {"h": np.ones(3), "normal": np.ones((3, 3))}, 0
+    )
+    found = survey(CloudSettings(features=("h", "normal")), Clouds(small, large, UnreadableSample("no")), range(3))
+    assert found.sizes == [2, 3] and found.extent == pytest.approx((5 + 50) / 2) and found.distance == (4 + 49) / 2
+    assert found.channels == {"h": (0, 1), "normal": (1, 4)} and found.failed == ["cloud 2: no"]
 
 
 def test_scales_follow_from_the_chosen_clouds():
