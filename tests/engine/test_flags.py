@@ -63,7 +63,9 @@ def test_embedded_recipe_is_for_embedded_data_only(tmp_path, embedded):
     assert scans == ((None, 250, {}, "modelnet40"), "defaults of x.py")
 
     class Own(ClassifyImagesConfig):
-        root_source = None
+        @classmethod
+        def root_source(cls, root: str) -> None:
+            return None
 
     with pytest.raises(ValueError, match="data.root is D, and data.source is not given; expected both"):
         of("--data.root=D", kind=Own)
