@@ -4,19 +4,20 @@ python scripts/predict.py --run RUN cat.jpg dog.png
 python scripts/predict.py --run RUN cat.jpg --mask cat_mask.png --clusters clusters.png
 python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
 python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
+python scripts/predict.py --run RUN photos/ 'more/**/*.jpg' --topk 1 --out classes.csv
 python scripts/predict.py --run SEGMENTER_RUN photos/ street.jpg --out labels/ --confidence
 python scripts/predict.py --run SEGMENTER_RUN_ON_CLOUDS scans/ --out labels/ --votes 3
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
-Of a folder, every image and cloud below it is predicted. A file that cannot be used is named on stderr and the others
-are still predicted; the exit code is then 2.
+Of a folder, every image and cloud below it is predicted, and of a pattern in quotes, what it matches. With --out, the
+table is written as .csv or .json. A file that cannot be used is named on stderr and the others are still predicted; the
+exit code is then 2.
 """
 
 from __future__ import annotations
 
 import sys
 from argparse import RawDescriptionHelpFormatter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointmix.utils.cli import exit_code
@@ -30,7 +31,7 @@ def make_parser() -> TaskParser:
 
     parser = TaskParser(prog="predict.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="images, clouds in .ply, .npy, .npz or .h5, or folders"
+        "files", nargs="+", metavar="FILE", help="images, clouds, folders of them, or patterns such as 'scans/**/*.ply'"
     )
     parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
     add_model_arguments(parser)
@@ -46,7 +47,10 @@ def predict(argv: list[str]) -> None:
 
     from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
+    from pointmix.engine.predictions import TABLES, input_files, write_table
     from pointmix.tasks.base import DEFAULT_TASK, get_task
+    from pointmix.tasks.protocols import Row
+    from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import is_out_of_memory, one_line
 
     argv = import_modules(argv)
@@ -59,14 +63,19 @@ def predict(argv: list[str]) -> None:
     model, info = open_model(run=args.run, **named, device=pick_device(args.device))
     task = get_task(info["task"])
     args = parse_for(task, make_parser, "predict", argv, what=args.run or args.model)
-    args.files = below(args.files, getattr(args, "out", None))
+    out = getattr(args, "out", None)  # of segmentation a folder, too
+    out_table = out if out is not None and out.lower().endswith(TABLES) else None
+    if out_table:
+        check_place(out_table)
+    args.files = input_files(args.files, out)
     predictor = task.build_predictor(model, info, args)
 
     table = Table("file", *predictor.columns)
     for column in table.columns:
         column.overflow = "fold"
     table.columns[-1].justify = "right"
-    done = 0
+    found: dict[str, list[Row]] = {}
+    failures: dict[str, str] = {}
     several = len(args.files) > 1
     bar = Progress(console=Console(stderr=True), transient=True, disable=not (several and sys.stderr.isatty()))
     with bar:
@@ -83,53 +92,30 @@ def predict(argv: list[str]) -> None:
                 if not several:
                     raise ValueError(why) from e
                 print("error:", one_line(why, 4000), file=sys.stderr)
+                failures[path] = why
                 continue
-            done += 1
+            found[path] = rows
             for i, row in enumerate(rows):
-                table.add_row(Text(path if i == 0 else ""), *map(Text, row))
+                table.add_row(Text(path if i == 0 else ""), *(Text(cell_text(cell)) for cell in row))
             table.add_section()
-    if done:
+    if found and not out_table:
         Console().print(table)
-        for line in predictor.finish():
-            print(line)
-    failed = len(args.files) - done
+    for line in predictor.finish() if found else ():
+        print(line)
+    if out_table:
+        write_table(out_table, predictor.columns, found, failures)
+        print(f"predictions for {len(found)} files in {out_table}")
     if several:
-        print(f"{done} predicted, {failed} failed")
-    if failed:
-        raise ValueError(f"{failed} of {len(args.files)} files have no prediction")
+        print(f"{len(found)} predicted, {len(failures)} failed")
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(args.files)} files have no prediction")
 
 
-def below(paths: list[str], out: str | None) -> list[str]:
-    """Files, and in place of a folder the images and clouds below it, in the order of their names.
+def cell_text(cell: str | float) -> str:
+    """A cell of the table as it is shown: a float is a share."""
+    from pointmix.utils.messages import one_line
 
-    Args:
-        out: folder of the outputs; what is below it is no input.
-
-    Raises:
-        ValueError: a folder has no image or cloud.
-    """
-    from pointmix.data.paths import is_junk
-    from pointmix.io import formats  # noqa: F401  registers the readers
-    from pointmix.io.registry import CLOUD_READERS, IMAGE_READERS
-
-    files = []
-    for path in paths:
-        folder, found = Path(path), []
-        if not folder.is_dir():
-            files.append(path)
-            continue
-        inside = out is not None and folder.resolve() in Path(out).resolve().parents
-        for file in sorted(folder.rglob("*")):
-            known = file.suffix.lower() in IMAGE_READERS or file.suffix.lower() in CLOUD_READERS
-            is_output = inside and Path(out or "").resolve() in file.resolve().parents
-            if known and file.is_file() and not is_junk(file.relative_to(folder)) and not is_output:
-                found.append(str(file))
-        if not found:
-            raise ValueError(
-                f"no image or cloud below the folder {path}, expected {', '.join(IMAGE_READERS)} and so on"
-            )
-        files += found
-    return files
+    return f"{cell:.1%}" if isinstance(cell, float) else one_line(str(cell))
 
 
 def main(argv: list[str]) -> int:

@@ -67,8 +67,6 @@ class LabelTable:
         name = ("test" if "test" in parts else "val") if split is None else SPLITS.get(split.lower(), split)
         if name not in parts or not len(parts[name]):
             raise ValueError(f"{self.path} has no files of split {name}; it has {', '.join(sorted(parts))}")
-        if split is None and {"test", "val"} <= parts.keys():
-            warnings.warn(f"{self.path}: val is used where data.val_split is val, else held out of train", stacklevel=2)
         lacking = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), self.targets[parts[name]])]
         if name == "train" and lacking:
             raise ValueError(f"{self.path}: split train has no file of class {shortened(lacking)}")

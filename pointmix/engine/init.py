@@ -14,6 +14,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from pointmix.engine.checkpoint import read_weights
+from pointmix.engine.init_inputs import fit_channels, input_layer
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
@@ -29,15 +30,18 @@ class Taken:
         sizes: name -> numbers in the tensor, of the file's tensors under our names, and of the network's.
         places: the name in the file -> that in the network.
         other_shape: names in the file of tensors whose place has another shape.
+        resized: names in the file of tensors that were taken in another shape.
     """
 
     source: Path
     sizes: tuple[dict[str, int], dict[str, int]]
     places: dict[str, str]
     other_shape: set[str]
+    resized: set[str]
 
     def table(self) -> Table:
-        """A row for each group of tensors: taken, adapted (taken under another name), left out, or as initialized."""
+        """A row for each group of tensors: taken, adapted (taken under another name or for
+        other input channels), left out, or as initialized."""
         rows: Counter[tuple[str, str, str]] = Counter()
         numbers: Counter[tuple[str, str, str]] = Counter()
 
@@ -47,7 +51,7 @@ class Taken:
 
         theirs, ours = self.sizes
         for name, place in self.places.items():
-            add("taken" if name == place else "adapted", name, place, ours[place])
+            add("taken" if name == place and name not in self.resized else "adapted", name, place, ours[place])
         for name in theirs.keys() - self.places.keys():
             add("left out, other shape" if name in self.other_shape else "left out", name, "", theirs[name])
         for place in ours.keys() - set(self.places.values()):
@@ -76,15 +80,20 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
         ValueError: it is damaged, or nothing in it fits; one line. The network is then unchanged.
     """
     own = model.state_dict()
-    file, weights = _read(Path(path), own.keys())
+    file, weights, in_chans = _read(Path(path), own.keys())
+    entry = input_layer(model)
     places: dict[str, str] = {}
     found: dict[str, Tensor] = {}
-    other_shape = set()
+    other_shape, resized = set(), set()
     for key, value in weights.items():
         for place in _places(key, weights.keys(), own.keys()):
             if place in found:
                 continue
-            if (fitted := _fit(value, own[place])) is None:
+            fitted = _fit(value, own[place])
+            if fitted is None and entry is not None and place == entry.name:
+                fitted = fit_channels(value, own[place], coords=entry.coords, in_chans=in_chans)
+                resized |= set() if fitted is None else {key}
+            if fitted is None:
                 other_shape.add(key)
                 continue
             places[key], found[place] = place, fitted
@@ -98,11 +107,12 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
             raise ValueError(f"model.init {file}: {one_line(key, 100)} is not finite")
     model.load_state_dict(found, strict=False)
     sizes = tuple({key: value.numel() for key, value in tensors.items()} for tensors in (weights, own))
-    return Taken(file, (sizes[0], sizes[1]), places, other_shape - places.keys())
+    return Taken(file, (sizes[0], sizes[1]), places, other_shape - places.keys(), resized)
 
 
-def _read(path: Path, ours: Collection[str]) -> tuple[Path, dict[str, Tensor]]:
-    """The tensors of a file under our names.
+def _read(path: Path, ours: Collection[str]) -> tuple[Path, dict[str, Tensor], int | None]:
+    """The tensors of a file under our names, and its input channels without coordinates: None for
+    files of others, -1 if a run does not state them.
 
     Args:
         ours: the names of the network's tensors.
@@ -110,8 +120,9 @@ def _read(path: Path, ours: Collection[str]) -> tuple[Path, dict[str, Tensor]]:
     if path.is_dir() or path.suffix == ".safetensors" or not path.exists():
         file, weights, metadata = read_weights(path)
         if "task" in metadata:
-            return file, weights
-    return path, _renamed(read_tensors(path), ours)
+            channels = metadata.get("in_chans", "")
+            return file, weights, int(channels) if channels.isdecimal() else -1
+    return path, _renamed(read_tensors(path), ours), None
 
 
 def _renamed(tensors: dict[str, Tensor], ours: Collection[str]) -> dict[str, Tensor]:

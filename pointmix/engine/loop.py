@@ -117,7 +117,8 @@ def _average_statistics(run: Run) -> None:
     """Set BatchNorm's running statistics to their mean over processes, so that all hold the same network."""
     if run.accelerator.num_processes == 1:
         return
-    own = [buffer for name, buffer in run.model.named_buffers() if "running_" in name]  # each (channels,)
+    training = (module for module in run.model.modules() if module.training)  # not the frozen ones
+    own = [b for m in training for name, b in m.named_buffers(recurse=False) if "running_" in name]  # each (channels,)
     if own:
         means = run.accelerator.reduce(torch.cat(own), "mean").split([len(buffer) for buffer in own])
         for buffer, mean in zip(own, means, strict=True):

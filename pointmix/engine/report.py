@@ -32,13 +32,15 @@ def start_lines(run: Run, recipe: str | None) -> str:
     loaders = {"to train": splits.train, "for validation": splits.val, "for test": splits.test}
     sizes = ", ".join(f"{len(loader.samples):,} {use}" for use, loader in loaders.items() if loader is not None)
     total = cfg.batch_size * cfg.grad_accum_steps * run.accelerator.num_processes
+    frozen = "" if run.frozen is None else f", {run.frozen}"
+    decay = "" if optim.layer_decay is None else f" in the head, times {optim.layer_decay:g} a layer,"
     first = {
         "recipe": recipe or "none",
-        "model": f"{cfg.model.name}, {sum(p.numel() for p in run.model.parameters()):,} parameters",
+        "model": f"{cfg.model.name}, {sum(p.numel() for p in run.model.parameters()):,} parameters{frozen}",
         "data": f"{run.task.describe_data(cfg, run.info)}, {run.task.unit}: {sizes}",
     }
     second = {
-        "optimizer": f"{optim.opt}, learning rate {optim.scaled_lr(total):.3g} at a total batch of {total:,}",
+        "optimizer": f"{optim.opt}, learning rate {optim.scaled_lr(total):.3g}{decay} at a total batch of {total:,}",
         "schedule": _schedule(run),
         "length": f"{run.epochs:,} epochs of {run.updates_per_epoch:,} steps",
         "run folder": str(run.folder),

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, set_seed
 from rich.console import Console
-from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -23,8 +22,11 @@ from torch import Tensor, nn
 
 from pointmix.engine import states
 from pointmix.engine.evaluate import evaluate
+from pointmix.engine.freeze import Frozen, freeze
 from pointmix.engine.init import start_from
+from pointmix.engine.init_sources import local_weights
 from pointmix.engine.lock import RunLock
+from pointmix.engine.optimizer import build_optimizer
 from pointmix.engine.versions import version
 from pointmix.models import list_models
 from pointmix.tasks.base import AnyTask, task_of
@@ -71,6 +73,7 @@ class Run:
     total_steps: int
     updates_per_epoch: int
     state: TrainState
+    frozen: Frozen | None = None  # what is not trained
     saved: states.Saved | None = None  # the newest state in the folder
     best_file: str | None = None  # the weights of state.best
     lock: RunLock | None = None  # held by the main process
@@ -119,22 +122,15 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: 
     info = run_info(task, cfg, splits)
     model = create_run_model(task, cfg, info)
     if fresh and cfg.model.init is not None:
-        taken = start_from(model, cfg.model.init, name=cfg.model.name)
+        taken = start_from(model, local_weights(cfg.model.init), name=cfg.model.name)
         if accelerator.is_main_process:
             Console(highlight=False).print(taken.table())
     model = model.to(accelerator.device)
     task.check_model(model, cfg, info)
+    frozen = freeze(model, cfg.model.frozen_parts) if cfg.model.frozen_parts else None
     optim = cfg.optim
-    options: dict[str, Any] = {} if optim.betas is None else {"betas": tuple(optim.betas)}
-    optimizer = create_optimizer_v2(
-        model,
-        opt=optim.opt,
-        lr=optim.scaled_lr(cfg.batch_size * cfg.grad_accum_steps * accelerator.num_processes),
-        weight_decay=optim.weight_decay,
-        filter_bias_and_bn=not optim.decay_all,
-        fallback_no_weight_decay=True,  # tables without decay are no matrices for Muon either
-        **options,
-    )
+    lr = optim.scaled_lr(cfg.batch_size * cfg.grad_accum_steps * accelerator.num_processes)
+    optimizer: Any = build_optimizer(model, optim, lr=lr)
     updates_per_epoch = math.ceil(len(splits.train) / cfg.grad_accum_steps)
     cooldown = 0 if optim.sched in ENDLESS else optim.cooldown_epochs
     in_schedule = cfg.epochs if cfg.steps is None else cfg.steps / updates_per_epoch - cooldown
@@ -175,6 +171,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: 
         loss=task.build_loss(cfg, info), metric=task.build_metric(info), model=model, wrapped=wrapped, ema=ema,
         optimizer=optimizer, scheduler=scheduler, epochs=math.ceil(total_steps / updates_per_epoch),
         total_steps=total_steps, updates_per_epoch=updates_per_epoch, state=TrainState(),
+        frozen=frozen,
     )  # fmt: skip
 
 

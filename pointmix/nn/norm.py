@@ -71,7 +71,13 @@ class PointNorm(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], sets: SetIndex) -> Float[Tensor, "N C"]:
         if sets.points_per_set:
             y = x.view(sets.num_sets, sets.points_per_set, 1, -1).permute(0, 3, 1, 2)  # (B, C, L, 1), channels last
-            y = torch.group_norm(y, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            if weight.requires_grad and torch.is_grad_enabled() and not x.requires_grad:
+                # behind frozen layers; torch's backward of channels-last inputs without gradients reads beyond memory
+                y = torch.group_norm(y, 1, None, None, self.eps)
+                y = torch.addcmul(bias[:, None, None], y, weight[:, None, None])
+            else:
+                y = torch.group_norm(y, 1, weight, bias, self.eps)
             return y.permute(0, 2, 3, 1).reshape(x.shape)
         x32 = x.to(at_least_float32(x.dtype))
         x32 = x32 - sets.broadcast(sets.mean(x32.mean(1)))[:, None]

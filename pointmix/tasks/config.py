@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, check_fields
+from pointmix.utils.ranges import (
+    COUNT,
+    FRACTION_ABOVE_0,
+    FRACTION_BELOW_1,
+    NATURAL,
+    NONNEGATIVE,
+    POSITIVE,
+    SEED,
+    check_fields,
+)
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")  # timm's, without plateau
 ENDLESS = ("step", "multistep", "none")  # learning rates that do not depend on the length of the run
@@ -24,11 +33,20 @@ class ModelConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments, such as {"drop_path_rate": 0.1}; classes and channels follow from the data."""
     init: str | None = None
-    """Weights to start from: a run folder or model.safetensors, of any task and classes, or a checkpoint of the
-    authors. All tensors that fit are taken, a table names them. Read when a run starts, not when it resumes."""
+    """Weights to start from: a run folder or model.safetensors, of any task and classes, a checkpoint of the authors or
+    of timm, or, to be downloaded, timm/NAME such as timm/resnet18.a1_in1k, or hf-hub:OWNER/NAME. All tensors that fit
+    are taken, a table names them. Read when a run starts, not when it resumes."""
+    freeze: tuple[str, ...] | str | None = None
+    """Parts that are not trained, one or a list: backbone (all but the head), stem, a number of stages from the first
+    on, or names of modules or parameters, in which * stands for anything. Running statistics stay, too. null: none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """`freeze` as a list."""
+        return (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze or ())
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,9 @@ class OptimConfig:
     """Weight decay; none on biases, on 1-D tensors and on what the model's no_weight_decay() names."""
     decay_all: bool = False
     """Decay biases and norms too, as torch's optimizers do by default."""
+    layer_decay: Annotated[float, FRACTION_ABOVE_0] | None = None
+    """Factor of the learning rate from each layer to the one before it, for networks that start from trained weights:
+    the head has `lr`, the last block `layer_decay` times `lr` and so on down to the stem. null: `lr` everywhere."""
     betas: tuple[Annotated[float, FRACTION_BELOW_1], Annotated[float, FRACTION_BELOW_1]] | None = None
     """Moment decays of Adam-like optimizers; null leaves the optimizer's default."""
     clip_grad: Annotated[float, POSITIVE] | None = None

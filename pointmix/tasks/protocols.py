@@ -152,6 +152,9 @@ class Measurement(Generic[Batch]):
     settings: dict[str, Json]
 
 
+Row = tuple[str | float, ...]  # floats are shares, shown in percent
+
+
 @runtime_checkable
 class Predictor(Protocol):
     """Predicts for one file after the other, without gradients.
@@ -162,7 +165,7 @@ class Predictor(Protocol):
 
     columns: Sequence[str]
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
+    def predict(self, path: str) -> Sequence[Row]:
         """The rows of a file; ValueError or OSError in one line if it cannot be used."""
 
     def finish(self) -> list[str]:

@@ -134,8 +134,7 @@ def test_splits_by_their_column(files):
     with pytest.raises(ValueError, match="labels.csv has no files of split test; it has train, val"):
         table.part("test", seed=0)
     table = read_labels(write(files, text + "\ne.jpg,y,test"))
-    with pytest.warns(UserWarning, match="val is used where data.val_split is val, else held out of train"):
-        assert table.part(None, seed=0).tolist() == [4]
+    assert table.part(None, seed=0).tolist() == [4] and table.part("val", seed=0).tolist() == [2, 3]
 
 
 def test_without_a_column_a_fifth_of_each_class_is_for_test(flat):
@@ -176,6 +175,18 @@ def test_class_folders_come_first_unless_the_file_is_named(folder):
         open_split(DataConfig(root=str(folder), labels="nowhere.csv", **SETTINGS), "train")
     with pytest.raises(ValueError, match="data.labels data.csv is for data.source folder, not digits"):
         build_data(DataConfig(labels="data.csv"), batch_size=8, eval_batch_size=8, seed=0)
+
+
+def test_val_of_the_file_selects_unless_a_fraction_is_given(flat):
+    lines = [line.replace(",train", ",val") if "train_cat_0" in line else line for line in lines_of(flat)]
+    write(flat, "\n".join(lines))
+    settings = {key: value for key, value in SETTINGS.items() if key != "val_fraction"}
+
+    def sizes(**more):
+        splits = build_data(DataConfig(root=str(flat), **settings, **more), batch_size=4, eval_batch_size=8, seed=0)
+        return tuple(0 if part is None else len(part.samples) for part in (splits.train, splits.val, splits.test))
+
+    assert sizes() == (20, 10, 7) and sizes(val_fraction=0.0) == (20, 0, 7) and sizes(val_fraction=0.2) == (16, 4, 7)
 
 
 def test_columns_of_the_settings(flat):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +20,7 @@ from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.transforms import unit_sphere
 from pointmix.engine.checkpoint import save_model
 from pointmix.engine.inference import open_model
+from pointmix.engine.predictions import input_files
 from pointmix.io import read_image
 from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_images import files
@@ -144,7 +147,7 @@ def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
     with Image.open("drawn.png") as picture:
         assert min(picture.size) > 200
     assert main(["--run", "clouds", "one.npz", "one.npz", "--topk", "1", "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.count("%") == 2
+    assert capsys.readouterr().out.count("%") == 1  # once, however often it is named
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,92 @@ def test_a_bad_file_does_not_end_the_others(main, folder, capsys, monkeypatch, r
         assert line.startswith("error: ") and file in line and re.search(why, line)
     assert Path("some.png").exists() == bool(good)
     Path("some.png").unlink(missing_ok=True)
+
+
+# ---- files in, tables out -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(folder, tmp_path, monkeypatch):
+    """photos/a.png, photos/deep/b.png, one that is damaged, a link to nowhere, a cycle and junk."""
+    monkeypatch.chdir(tmp_path)
+    for path in ("photos/a.png", "photos/deep/b.png", "photos/@eaDir/c.png", "photos/.d.png"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes((folder / "a.png").read_bytes())
+    Path("photos/bad.png").write_text("no image")
+    Path("photos/notes.txt").write_text("no image")
+    Path("photos/gone.png").symlink_to("nowhere.png")
+    Path("photos/deep/up").symlink_to("..")
+    return ["photos/a.png", "photos/bad.png", "photos/deep/b.png", "photos/gone.png"]
+
+
+def test_a_folder_becomes_a_csv_file_in_spite_of_bad_files(main, folder, photos, capsys):
+    arguments = ["--run", str(folder / "run"), "--device", "cpu", "--topk", "2", "--out", "out/classes.csv"]
+    assert main([*arguments, "photos"]) == 2
+    told = capsys.readouterr()
+    assert "predictions for 2 files in out/classes.csv\n2 predicted, 2 failed\n" in told.out and "┃" not in told.out
+    assert [line.split(":")[0] for line in told.err.splitlines()] == ["error"] * 3
+    assert "photos/bad.png" in told.err and "photos/gone.png" in told.err
+    lines = list(csv.reader(Path("out/classes.csv").open()))
+    assert lines[0] == ["file", "class", "probability"] and len(lines) == 5
+    assert [line[0] for line in lines[1:]] == ["photos/a.png"] * 2 + ["photos/deep/b.png"] * 2
+    assert float(lines[1][2]) >= float(lines[2][2]) > 0
+    assert main([*arguments, "photos/a.png", "photos/deep"]) == 0
+    assert {line[1] for line in csv.reader(Path("out/classes.csv").open())} <= {"class", "cat", "dog", "[red]fox"}
+
+
+def test_json_names_the_files_that_failed(main, folder, photos):
+    assert main(["--run", str(folder / "run"), "photos", "--device", "cpu", "--out", "classes.JSON"]) == 2
+    entries = {entry["file"]: entry for entry in json.loads(Path("classes.JSON").read_text())}
+    assert sorted(entries) == photos
+    assert "photos/bad.png" in entries["photos/bad.png"]["error"] and "predictions" not in entries["photos/bad.png"]
+    found = entries["photos/a.png"]["predictions"]
+    assert sum(row["probability"] for row in found) == pytest.approx(1) and len(found) == 3
+    assert found == entries["photos/deep/b.png"]["predictions"]
+
+
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        ("photos/*.png", [0, 1, 3]),
+        ("photos/**/*.png", [0, 1, 2, 3]),
+        ("phot[o]s", [0, 1, 2, 3]),
+        ("photos/d*", [2]),
+        ("phot*/**/deep/*.png", [2]),
+        ("photos/**", [0, 1, 2, 3]),
+        ("photos/?.png", [0]),
+    ],
+)
+def test_patterns(photos, pattern, expected):
+    assert sorted(input_files([pattern], None)) == [photos[i] for i in expected]
+    assert input_files(["photos/a.png", pattern, pattern], None).count("photos/a.png") == 1
+
+
+def test_a_file_may_have_the_signs_of_a_pattern(photos):
+    Path("photos/a.png").rename("photos/a[1].png")
+    assert input_files(["photos/a[1].png"], None) == ["photos/a[1].png"]
+    assert input_files(["photos/*.jpg", "photos/?[1].png"], None) == ["photos/*.jpg", "photos/?[1].png"]
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_of_its_own(main, folder, photos, capsys):
+    assert main(["--run", str(folder / "run"), "photos/*.jpg", "photos/a.png", "--device", "cpu"]) == 2
+    told = capsys.readouterr()
+    assert "no image file photos/*.jpg" in told.err and "1 predicted, 1 failed" in told.out
+
+
+@pytest.mark.parametrize("out, message", [("x.txt", "--out x.txt: expected a file that ends in .csv or .json"),
+                                          ("photos/a.png/x.csv", "is a file, expected a folder")])  # fmt: skip
+def test_a_table_that_cannot_be_written(main, folder, photos, capsys, out, message):
+    assert main(["--run", str(folder / "run"), "photos/a.png", "--out", out]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_of_clouds(main, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "classes.json"
+    assert main(["--run", "clouds", "one.npz", "--topk", "1", "--device", "cpu", "--out", str(out)]) == 0
+    (entry,) = json.loads(out.read_text())
+    assert entry["file"] == "one.npz" and entry["predictions"][0].keys() == {"class", "probability"}
 
 
 def test_a_file_that_fits_into_no_memory_is_named(main, folder, capsys, monkeypatch):

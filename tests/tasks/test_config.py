@@ -11,6 +11,7 @@ import yaml
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.images.config import DataConfig
 from pointmix.engine.flags import parse
+from pointmix.tasks.classification.loss import ClassLossConfig
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
 from pointmix.tasks.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder
@@ -68,7 +69,7 @@ def test_free_keys_exist(kind):
         assert hasattr(getattr(kind(), section) if section else kind(), name), key
 
 
-SECTIONS = [ModelConfig, OptimConfig, MixConfig, SmoothConfig, DataConfig, PointDataConfig]
+SECTIONS = [ModelConfig, OptimConfig, MixConfig, SmoothConfig, ClassLossConfig, DataConfig, PointDataConfig]
 
 
 def bare_numbers(hint):

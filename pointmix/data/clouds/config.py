@@ -59,6 +59,8 @@ class PointDataConfig:
         jitter_clip: largest such displacement along an axis.
         dropout_ratio: largest fraction of points dropped; drawn anew for each cloud, so that cloud sizes differ.
         shuffle: put the points of each cloud in random order.
+        balanced: draw training clouds so that all classes occur equally often in an epoch, which is as long as before;
+            those of small classes several times, augmented anew.
         workers: processes that load clouds; 0 for the training process.
         cache: read the files once and keep them in memory, for sets that fit; most useful for compressed files.
         strict: stop at a damaged cloud (unreadable, or with NaN); otherwise it is skipped and counted.
@@ -95,6 +97,7 @@ class PointDataConfig:
     jitter_clip: Annotated[float, NONNEGATIVE] = 0.05
     dropout_ratio: Annotated[float, FRACTION_BELOW_1] = 0.0
     shuffle: bool = True
+    balanced: bool = False
     workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from pointmix.data.balanced import train_batches
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.features import survey
 from pointmix.data.clouds.loaders import cloud_loader
@@ -19,7 +20,7 @@ from pointmix.data.clouds.scale import scale_warning
 from pointmix.data.clouds.source import SOURCES
 from pointmix.data.clouds.transforms import eval_transform, test_transform, train_transform
 from pointmix.data.loader import BatchLoader
-from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.sampler import PartBatches
 from pointmix.data.source import Source
 from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_fold, stratified_split
 from pointmix.data.transforms import Transform
@@ -115,7 +116,7 @@ def build_points(
     if far and not rank:
         warnings.warn(far, stacklevel=2)
     place = {"rank": rank, "world_size": world_size}
-    order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
+    order = train_batches(train.targets[chosen], balanced=cfg.balanced, batch_size=batch_size, seed=seed, **place)
 
     def part(
         source: Source[NamedCloud], indices: Int[np.ndarray, " n"], transform: Transform

@@ -43,7 +43,8 @@ class DataConfig:
             line an image; files relative to it (unset: labels.csv or data.csv where train has no class folders).
         train_split: name of the training split, a folder in root for source folder.
         test_split: name of the test split; unset: the first of val, validation and test that exists.
-        val_split: name of a split for model selection, instead of a fraction of train.
+        val_split: name of a split for model selection, instead of a fraction of train (unset: val of a CSV file that
+            has train, val and test, unless val_fraction is set).
         val_fraction: fraction of every class of train held out for model selection, 0 for none (unset: 0.1).
         split_seed: seed of the held-out and limited images; independent of the run's seed.
         limit: at most this many training images, for a quick try.
@@ -75,6 +76,8 @@ class DataConfig:
         mask_patch: side of the patches, in pixels of the image given to the model.
         mask_root: instead, a folder with a mask for each image, under the image's path in root with the suffix .png:
             zero hides a pixel. An image without a mask is whole, or refused if strict.
+        balanced: draw training images so that all classes occur equally often in an epoch, which is as long as before;
+            those of small classes several times, augmented anew.
         workers: processes that load images; 0 for the training process.
         cache: decode every image once and keep the bytes in memory, for sets that fit.
         strict: stop at a damaged image; otherwise it is skipped and counted.
@@ -115,6 +118,7 @@ class DataConfig:
     mask: str = "patches"
     mask_patch: Annotated[int, COUNT] = 4
     mask_root: str | None = None
+    balanced: bool = False
     workers: Annotated[int, NATURAL] = 0
     cache: bool = False
     strict: bool = False

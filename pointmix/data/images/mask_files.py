@@ -64,4 +64,6 @@ def with_masks(
         raise FileNotFoundError(f"{len(missing)} of {len(files)} images have no mask; no file {missing[0]} ({why})")
     absent = set(missing)
     found = [None if file in absent else file for file in files]
-    return ImageSource(source.classes, source.targets, partial(_read_masked, source, found, mode), source.name)
+    val_split = getattr(source, "val_split", None)
+    read = partial(_read_masked, source, found, mode)
+    return ImageSource(source.classes, source.targets, read, source.name, val_split)

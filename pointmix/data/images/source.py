@@ -36,12 +36,14 @@ class ImageSource:
         targets: (N,) int64 labels, known without reading an image.
         read: index -> Pillow image, not necessarily decoded; may raise anything for a damaged file.
         name: index -> what messages call the image, its path if it has one.
+        val_split: the split for model selection, where the data have one beside train and test.
     """
 
     classes: list[str]
     targets: Int[np.ndarray, " N"]
     read: Callable[[int], Image.Image]
     name: Callable[[int], str]
+    val_split: str | None = None
 
 
 def decode(source: Source[Image.Image], index: int, mode: str) -> Image.Image:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from pointmix.data.balanced import train_batches
 from pointmix.data.images.config import DataConfig, filled, is_partial
 from pointmix.data.images.loaders import image_loader
 from pointmix.data.images.mask_files import with_masks
@@ -17,7 +18,7 @@ from pointmix.data.images.partial import partial_points
 from pointmix.data.images.resolve import resolve
 from pointmix.data.images.source import SOURCES
 from pointmix.data.loader import BatchLoader
-from pointmix.data.sampler import EpochBatches, PartBatches
+from pointmix.data.sampler import PartBatches
 from pointmix.data.source import Source
 from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_split
 from pointmix.io.image_files import MODES
@@ -105,8 +106,10 @@ def build_data(
     """
     if batch_size < 1 or eval_batch_size < 1 or seed < 0:
         raise ValueError(f"batch sizes {batch_size}, {eval_batch_size} and seed {seed}: expected at least 1, 1 and 0")
-    cfg = resolve(cfg)
+    has_fraction, cfg = cfg.val_fraction is not None, resolve(cfg)
     train, test = open_split(cfg, cfg.train_split), open_split(cfg, cfg.test_split)
+    if not has_fraction and cfg.val_split is None:
+        cfg = replace(cfg, val_split=getattr(train, "val_split", None))
     check_same_classes(train.classes, test.classes, cfg.test_split or "test")
     if cfg.val_split:
         val, chosen = open_split(cfg, cfg.val_split), np.arange(len(train.targets))
@@ -121,7 +124,7 @@ def build_data(
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
 
     place = {"rank": rank, "world_size": world_size}
-    order = EpochBatches(size=len(chosen), batch_size=batch_size, seed=seed, **place)
+    order = train_batches(train.targets[chosen], balanced=cfg.balanced, batch_size=batch_size, seed=seed, **place)
 
     def part(source: Source[Image.Image], indices: Int[np.ndarray, " n"]) -> BatchLoader[tuple[ByteImages, Tensor]]:
         return image_loader(cfg, source, indices, PartBatches(size=len(indices), batch_size=eval_batch_size, **place))

@@ -1,14 +1,33 @@
-"""Cross-entropy with mixing of images and label smoothing."""
+"""Cross-entropy with weights of classes, mixing of images and label smoothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
+
+from pointmix.tasks.class_weights import class_weights
+from pointmix.utils.ranges import NONNEGATIVE, check_fields
+
+
+@dataclass(frozen=True)
+class ClassLossConfig:
+    """The loss."""
+
+    class_weights: tuple[Annotated[float, NONNEGATIVE], ...] | Literal["balanced"] | None = None
+    """Weight of each class in the cross-entropy, in the order of the labels; balanced: inversely proportional to its
+    share of the training samples. null: 1."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss.")
 
 
 class ClassificationLoss:
@@ -19,6 +38,7 @@ class ClassificationLoss:
         mixup, cutmix: alphas of mixup and CutMix, 0 is off. Mixing draws from numpy's global generator.
         switch_prob: probability of CutMix rather than mixup when both are on.
         smoothing: label smoothing in [0, 1).
+        weights: (K,) of the classes; None: 1. The mean over the samples is a weighted one, except of mixed images.
         prepare: makes the network's input of the inputs, mixed or not: of images with masks, their visible points.
 
     Raises:
@@ -33,11 +53,14 @@ class ClassificationLoss:
         cutmix: float = 0.0,
         switch_prob: float = 0.5,
         smoothing: float = 0.0,
+        weights: Sequence[float] | None = None,
         prepare: Callable[[Any], Any] = lambda inputs: inputs,
     ) -> None:
         if not 0 <= smoothing < 1:
             raise ValueError(f"mix.smoothing must be at least 0 and below 1, got {smoothing}")
         self.prepare, self.mixup = prepare, None
+        self.weights = None if weights is None else torch.tensor(weights)
+        self.smoothing = smoothing
         self.criterion: nn.Module = LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss()
         if mixup > 0 or cutmix > 0:
             self.mixup = Mixup(
@@ -47,7 +70,7 @@ class ClassificationLoss:
                 label_smoothing=smoothing,
                 num_classes=num_classes,
             )
-            self.criterion = SoftTargetCrossEntropy()
+            self.criterion, self.smoothing = SoftTargetCrossEntropy(), 0.0  # mixing smooths
 
     def __call__(self, model: nn.Module, batch: tuple[Any, Int64[Tensor, " B"]]) -> Float[Tensor, ""]:
         """The loss in float32.
@@ -60,7 +83,30 @@ class ClassificationLoss:
             if len(inputs) % 2:
                 raise ValueError(f"mixup and cutmix need an even number of images in a batch, got {len(inputs)}")
             inputs, targets = self.mixup(inputs, targets)  # targets become (B, K)
-        return self.criterion(model(self.prepare(inputs)).float(), targets)
+        logits = model(self.prepare(inputs)).float()
+        if self.weights is None:
+            return self.criterion(logits, targets)
+        return F.cross_entropy(logits, targets, self.weights.to(logits), label_smoothing=self.smoothing)
+
+
+def loss_weights(config: ClassLossConfig, train: Any, classes: int) -> list[float] | None:
+    """The weights of the classes, for the info of a run; see `pointmix.tasks.class_weights.class_weights`.
+
+    Args:
+        train: dataset of the training samples, see `pointmix.data.dataset.SourceDataset`.
+        classes: K.
+    """
+
+    def counts() -> list[int]:
+        return np.bincount(train.source.targets[train.indices], minlength=classes).tolist()
+
+    return class_weights(config.class_weights, counts=counts, classes=classes)
+
+
+def check_balance(config: ClassLossConfig, *, balanced: bool) -> None:
+    """Refuse weights that correct for what balanced sampling has corrected."""
+    if config.class_weights == "balanced" and balanced:
+        raise ValueError("loss.class_weights is balanced and data.balanced is true; expected one of them")
 
 
 def shared_among_others(smoothing: float, num_classes: int) -> float:

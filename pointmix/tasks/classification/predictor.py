@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointmix.tasks.protocols import Info
+from pointmix.tasks.protocols import Info, Row
 from pointmix.utils.atomic import check_place
-from pointmix.utils.messages import one_line
 
 
 class ClassPredictor:
@@ -21,7 +20,7 @@ class ClassPredictor:
     Args:
         read: path -> input of the network, of one sample.
         draw: draws inputs, with a name for each, into a file.
-        args: has topk, and clusters, the file of the picture or None.
+        args: has topk; clusters, the file of the picture, and out, that of the table, or None.
     """
 
     columns: Sequence[str] = ("class", "probability")
@@ -39,12 +38,14 @@ class ClassPredictor:
             raise ValueError(f"--topk must be at least 1, got {args.topk}")
         if args.clusters:
             check_place(args.clusters)
+        if args.out and not args.out.lower().endswith((".csv", ".json")):
+            raise ValueError(f"--out {args.out}: expected a file that ends in .csv or .json")
         self.model, self.classes, self.args, self.read, self.draw = model, info["classes"], args, read, draw
         self.device = next(model.parameters()).device
         self.inputs: list[Any] = []  # of the files to draw
         self.names: list[str] = []
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
+    def predict(self, path: str) -> list[Row]:
         x = self.read(path)
         logits = self.model(x.to(self.device))[0].float()  # (K,)
         if not torch.isfinite(logits).all():
@@ -54,7 +55,7 @@ class ClassPredictor:
             self.names.append(Path(path).name)
         best = logits.softmax(0).topk(min(self.args.topk, len(logits)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [(one_line(self.classes[label]), f"{probability:.1%}") for probability, label in pairs]
+        return [(self.classes[label], probability) for probability, label in pairs]
 
     def finish(self) -> list[str]:
         if not self.inputs:

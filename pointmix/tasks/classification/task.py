@@ -61,6 +61,9 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         check_key(info, "classes", are_names, "a list of names")
         right = is_whole(info["in_chans"]) and 0 <= info["in_chans"] <= MAX_CHANNELS
         check_key(info, "in_chans", right, f"a number of channels up to {MAX_CHANNELS}")
+        weights = info.get("class_weights")
+        right = weights is None or (are_numbers(weights) and len(weights) == len(names) and min(weights) >= 0)
+        check_key(info, "class_weights", right, f"{len(names)} numbers from 0 on, or null")
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
         if command == "evaluate":
@@ -68,6 +71,8 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         if command == "predict":
             topk = "classes to show for each file (default 5)"
             parser.add_argument("--topk", type=int, default=5, metavar="K", help=topk)
+            table = "write the classes and their probabilities into this file, .csv or .json"
+            parser.add_argument("--out", metavar="FILE", help=table)
             parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
 
     def evaluation_note(self, results: list[Metrics]) -> str:

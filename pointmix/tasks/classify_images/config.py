@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.resolve import resolve
+from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import FRACTION, FRACTION_BELOW_1, NONNEGATIVE, check_fields
 
@@ -39,11 +40,14 @@ class ClassifyImagesConfig(RunConfig):
     """The images."""
     mix: MixConfig = field(default_factory=MixConfig)
     """Mixup, CutMix, label smoothing."""
+    loss: ClassLossConfig = field(default_factory=ClassLossConfig)
+    """The loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.mix.mixup > 0 or self.mix.cutmix > 0) and self.batch_size % 2:
             raise ValueError(f"batch_size must be even with mixup or cutmix, got {self.batch_size}")
+        check_balance(self.loss, balanced=self.data.balanced)
         resolve(self.data)  # refuses wrong values before anything is read
 
     @property

@@ -22,7 +22,7 @@ from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
-from pointmix.tasks.classification.loss import ClassificationLoss
+from pointmix.tasks.classification.loss import ClassificationLoss, loss_weights
 from pointmix.tasks.classification.metrics import TopAccuracy
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import (
@@ -62,6 +62,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
     def info(self, cfg: ClassifyImagesConfig, splits: ImageSplits) -> Info:
         mean, std = ([float(v) for v in values] for values in (splits.mean, splits.std))
         info = {"classes": list(splits.classes), "in_chans": splits.in_chans, "img_size": splits.img_size}
+        info["class_weights"] = loss_weights(cfg.loss, splits.train.samples, len(splits.classes))
         return info | {"mean": mean, "std": std, "data": as_plain(splits.config)}
 
     def build_model(self, info: Info) -> nn.Module:
@@ -95,7 +96,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         try_input(model, info["name"], blank, what=what, classes=count, single=single)
 
     def build_loss(self, cfg: ClassifyImagesConfig, info: Info) -> ClassificationLoss:
-        return ClassificationLoss(len(info["classes"]), **asdict(cfg.mix), prepare=self._prepare(info))
+        options = {"weights": info["class_weights"], "prepare": self._prepare(info)}
+        return ClassificationLoss(len(info["classes"]), **asdict(cfg.mix), **options)
 
     def build_metric(self, info: Info) -> TopAccuracy:
         return TopAccuracy(prepare=self._prepare(info))

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.resolve import resolve
 from pointmix.data.clouds.sources.folder import source_of
+from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
 from pointmix.tasks.classify_points.voting import check_votes
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields
@@ -34,6 +35,8 @@ class ClassifyPointsConfig(RunConfig):
     """The clouds."""
     mix: SmoothConfig = field(default_factory=SmoothConfig)
     """Label smoothing."""
+    loss: ClassLossConfig = field(default_factory=ClassLossConfig)
+    """The loss."""
     epochs: Annotated[int, COUNT] = 250
     """Epochs of the schedule, without its cool-down."""
     batch_size: Annotated[int, COUNT] = 32
@@ -45,6 +48,7 @@ class ClassifyPointsConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_votes(self.votes, self.data)
+        check_balance(self.loss, balanced=self.data.balanced)
         resolve(self.data)  # refuses wrong values before anything is read
 
     @classmethod

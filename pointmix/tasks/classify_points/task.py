@@ -22,7 +22,7 @@ from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
-from pointmix.tasks.classification.loss import ClassificationLoss, shared_among_others
+from pointmix.tasks.classification.loss import ClassificationLoss, loss_weights, shared_among_others
 from pointmix.tasks.classification.metrics import Confusion
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
@@ -65,6 +65,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         return {
             "classes": list(splits.classes),
             "in_chans": splits.in_chans,
+            "class_weights": loss_weights(cfg.loss, splits.train.samples, len(splits.classes)),
             "extent": splits.extent,
             "data": as_plain(splits.config),
         }
@@ -85,7 +86,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
 
     def build_loss(self, cfg: ClassifyPointsConfig, info: Info) -> ClassificationLoss:
         count = len(info["classes"])
-        return ClassificationLoss(count, smoothing=shared_among_others(cfg.mix.smoothing, count))
+        smoothing = shared_among_others(cfg.mix.smoothing, count)
+        return ClassificationLoss(count, smoothing=smoothing, weights=info["class_weights"])
 
     def build_metric(self, info: Info) -> Confusion:
         return VotedConfusion(len(info["classes"]), self.data_config(info))

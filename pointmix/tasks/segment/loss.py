@@ -156,10 +156,3 @@ def _jaccard_steps(own: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
     total, right, wrong = own.sum(), own.long().cumsum(0), (~own).long().cumsum(0)  # whole numbers: exact
     jaccard = 1 - (total - right).double() / (total + wrong).double()
     return jaccard.diff(prepend=jaccard.new_zeros(1))
-
-
-def balanced_weights(counts: Sequence[int]) -> list[float]:
-    """Weights inversely proportional to the number of points, scaled so that the mean weight of a labeled point is 1
-    (scikit-learn's "balanced", over the classes that occur); 0 for classes without points."""
-    occur = sum(count > 0 for count in counts)
-    return [sum(counts) / (occur * count) if count else 0.0 for count in counts]

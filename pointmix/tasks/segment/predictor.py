@@ -14,14 +14,13 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.explain.class_colors import class_colors
 from pointmix.pointset import PointSet
-from pointmix.tasks.protocols import Info
+from pointmix.tasks.protocols import Info, Row
 from pointmix.tasks.segment import files
 from pointmix.tasks.segment.inference import choose
 from pointmix.tasks.segment.inference.base import Labels
 from pointmix.tasks.segment.outputs import OutputNames, write_image, write_npy, write_ply
 from pointmix.tasks.segment.pictures import label_map
 from pointmix.utils.atomic import check_place
-from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import COUNT, check_choice
 
 FORMATS = ("ply", "npy")
@@ -31,8 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The flags of predict.py for segmenters."""
     choose.add_arguments(parser)
     files.add_arguments(parser)
-    out = "folder for NAME_labels.png and NAME_overlay.png, of clouds NAME.ply; without it only the table is shown"
-    parser.add_argument("--out", metavar="DIR", help=out)
+    out = "folder for NAME_labels.png and NAME_overlay.png, of clouds NAME.ply; or a file .csv or .json for the table"
+    parser.add_argument("--out", metavar="PATH", help=out)
     parser.add_argument("--confidence", action="store_true", help="write NAME_confidence.png, too")
     parser.add_argument("--format", default="ply", metavar="KIND", help="of clouds: ply (default) or npy")
     parser.add_argument(
@@ -60,10 +59,11 @@ class SegmentPredictor:
         COUNT.check("--", topk=args.topk)
         check_choice("--", known=FORMATS, format=args.format)
         self.clouds = is_cloud(cfg)
-        if args.confidence and (self.clouds or not args.out):
+        self.out = None if str(args.out).lower().endswith((".csv", ".json")) else args.out
+        if args.confidence and (self.clouds or not self.out):
             raise ValueError("--confidence is for images with --out; files of clouds have it anyway")
-        if args.out:
-            check_place(Path(args.out, "labels"))
+        if self.out:
+            check_place(Path(self.out, "labels"))
         self.infer = choose.choose_infer(cfg, args)
         self.read = files.FileReader(cfg, info["path"], args)
         if args.mask and getattr(self.infer, "resizes", False):
@@ -73,24 +73,24 @@ class SegmentPredictor:
         self.parts = parts_of(info["categories"], args.category)
         self.model, self.classes, self.args = model, info["classes"], args
         self.colors = class_colors(len(self.classes), info["palette"] and [tuple(color) for color in info["palette"]])
-        self.names = OutputNames(Path(args.out or "."), args.files)
+        self.names = OutputNames(Path(self.out or "."), args.files)
         self.written = 0
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
+    def predict(self, path: str) -> list[Row]:
         found = self.read(path)
         label, confidence = self._labels(found.points)
         if not torch.isfinite(confidence).all():
             raise ValueError(f"the output for {path} is not finite; are the weights whole?")
-        if self.args.out:
+        if self.out:
             self._write(path, found, label.cpu(), confidence.cpu())
             self.written += 1
         counts = torch.bincount(label, minlength=len(self.classes))
         best = counts.topk(min(self.args.topk, len(counts)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [(one_line(self.classes[k]), f"{count / len(label):.1%}") for count, k in pairs if count]
+        return [(self.classes[k], count / len(label)) for count, k in pairs if count]
 
     def finish(self) -> list[str]:
-        return [f"labels of {self.written} files in {self.args.out}"] if self.args.out else []
+        return [f"labels of {self.written} files in {self.out}"] if self.out else []
 
     def _labels(self, points: PointSet) -> Labels:
         points = points.to(next(self.model.parameters()).device)

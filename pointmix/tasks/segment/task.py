@@ -20,13 +20,14 @@ from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
+from pointmix.tasks.class_weights import class_weights
 from pointmix.tasks.classification.task import MAX_CHANNELS, are_numbers, check_key, is_whole
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 from pointmix.tasks.segment import evaluation, predictor
 from pointmix.tasks.segment.config import SegmentConfig
 from pointmix.tasks.segment.inference.choose import choose_infer
-from pointmix.tasks.segment.loss import SegmentationLoss, balanced_weights
+from pointmix.tasks.segment.loss import SegmentationLoss
 from pointmix.tasks.segment.metrics import SegmentationMetric
 from pointmix.tasks.segment.pictures import draw_predictions
 from pointmix.tasks.segment.tables import category_table, class_table
@@ -56,15 +57,15 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         return build_segments(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
 
     def info(self, cfg: SegmentConfig, splits: SegmentSplits) -> Info:
-        given = cfg.loss.class_weights
-        weights = balanced_weights(splits.label_counts()) if given == "balanced" else given
+        count = len(splits.classes)
+        weights = class_weights(cfg.loss.class_weights, counts=splits.label_counts, classes=count)
         return {
             "classes": list(splits.classes),
             "palette": None if splits.palette is None else [list(color) for color in splits.palette],
             "categories": splits.categories,
             "in_chans": splits.in_chans,
             "coord_dims": splits.coord_dims,
-            "class_weights": None if weights is None else list(weights),
+            "class_weights": weights,
             "data": as_plain(splits.config),
         }
 

@@ -13,7 +13,6 @@ from pointmix.tasks.segment.loss import (
     SMOOTH,
     LossConfig,
     SegmentationLoss,
-    balanced_weights,
     dice_loss,
     lovasz_softmax,
 )
@@ -132,13 +131,6 @@ def test_lovasz_is_the_extension_of_the_jaccard_loss():
 def test_dice_by_hand():
     common, probability, count = torch.tensor([[2.0, 0.0, 0.0], [3.0, 1.0, 0.5], [3.0, 1.0, 0.0]])
     assert dice_loss(common, probability, count).item() == pytest.approx((1 - 4 / 6 + 1) / 2, abs=1e-5)
-
-
-def test_balanced_weights():
-    assert balanced_weights([10, 30, 0]) == [2.0, 40 / 60, 0.0]
-    counts = [5, 1, 94]
-    assert sum(w * c for w, c in zip(balanced_weights(counts), counts, strict=True)) == pytest.approx(100)
-    assert balanced_weights([0, 0]) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def pixels(path):
         return np.asarray(picture)
 
 
+def test_the_table_alone_may_be_written(tmp_path):
+    file = save_image(tmp_path / "a.png")
+    made = predictor(images(), [file], "--out", tmp_path / "shares.csv")
+    assert made.predict(str(file)) and made.finish() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]  # predict.py writes the table
+
+
 def test_images_become_palette_images_overlays_and_shares(tmp_path):
     file, out, cfg = save_image(tmp_path / "a.png"), tmp_path / "out" / "deep", images()
     made = predictor(cfg, [file], "--out", out, "--confidence", "--topk", 2)
@@ -70,9 +77,8 @@ def test_images_become_palette_images_overlays_and_shares(tmp_path):
     assert pixels(out / "a_overlay.png").shape[2] == 3
     share = torch.bincount(label.flatten(), minlength=4) / 108
     first = share.topk(2)
-    assert rows == [
-        (CLASSES[k], f"{v:.1%}") for v, k in zip(first.values.tolist(), first.indices.tolist(), strict=True)
-    ]
+    assert [name for name, _ in rows] == [CLASSES[k] for k in first.indices.tolist()]
+    assert [value for _, value in rows] == pytest.approx(first.values.tolist())
     assert made.finish() == [f"labels of 1 files in {out}"] and len(list(out.iterdir())) == 3
 
 
@@ -130,9 +136,9 @@ def test_parts_are_those_of_the_category(tmp_path):
     model.weight.data.zero_()
     categories = {"chair": [0, 1], "lamp": [2, 3]}
     made = predictor(clouds(), [file], "--category", "lamp", model=model, categories=categories)
-    assert made.predict(str(file)) == [("car", "100.0%")]  # of equal scores the first, among its parts
+    assert made.predict(str(file)) == [("car", 1.0)]  # of equal scores the first, among its parts
     model.weight.data[0] = 1e6  # the probabilities of a lamp's parts round to 0
-    assert made.predict(str(file)) == [("car", "100.0%")]
+    assert made.predict(str(file)) == [("car", 1.0)]
     for argv, message in (([], "no --category: expected one of chair, lamp"), (["--category", "sofa"], "'sofa'")):
         with pytest.raises(ValueError, match=message):
             predictor(clouds(), [file], *argv, model=model, categories=categories)

@@ -68,7 +68,8 @@ def open_csv(table: LabelTable, split: str | None, *, seed: int) -> ImageSource:
     """The images of a split of a CSV file; arguments and errors as `LabelTable.part`."""
     chosen = table.part(split, seed=seed)
     paths = [str(table.files[i]) for i in chosen]
-    return ImageSource(table.classes, table.targets[chosen], partial(_read_path, paths), paths.__getitem__)
+    val_split = "val" if {"val", "test"} <= set(table.splits or ()) else None
+    return ImageSource(table.classes, table.targets[chosen], partial(_read_path, paths), paths.__getitem__, val_split)
 
 
 def open_tar(path: str | Path) -> ImageSource:

@@ -1,0 +1,98 @@
+"""The files that predict.py reads, and its table as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+
+from pointmix.data.paths import files_below, is_junk
+from pointmix.io import formats  # noqa: F401  registers the readers
+from pointmix.io.registry import CLOUD_READERS, IMAGE_READERS
+from pointmix.tasks.protocols import Row
+from pointmix.utils.atomic import write_text
+
+TABLES = (".csv", ".json")
+
+
+def input_files(paths: Sequence[str], out: str | None) -> list[str]:
+    """Files, each once: in place of a folder the images and clouds below it, in the order of their names, and in place
+    of a pattern such as "scans/**/*.ply" what it matches.
+
+    Args:
+        out: file or folder of the outputs; what is below it is no input.
+
+    Raises:
+        ValueError: a folder has no image or cloud.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        is_pattern = has_magic(path) and not Path(path).exists()
+        matches = (_matching(path) if is_pattern else []) or [path]  # reading it will say that there is no such file
+        several = len(matches) > 1
+        for match in matches:
+            inside = _readable(Path(match), out) if Path(match).is_dir() else [match]
+            if not inside and not several:
+                raise ValueError(
+                    f"no image or cloud below the folder {match}, expected {', '.join(IMAGE_READERS)} and so on"
+                )
+            found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _matching(pattern: str) -> list[str]:
+    """What a pattern matches, sorted, no junk; ** stands for any folders."""
+    parts = Path(pattern).parts
+    fixed = Path(*itertools.takewhile(lambda part: not has_magic(part), parts))  # may be hidden
+    if "**" not in parts:
+        return sorted(match for match in glob(pattern) if not is_junk(Path(match).relative_to(fixed)))
+    place = parts.index("**")
+    folders, end = sorted(glob(str(Path(*parts[:place])))), parts[place + 1 :]
+    if not end:
+        return folders
+    below = (file for folder in folders for file in files_below(Path(folder)))  # glob would follow circles of links
+    return [str(file) for file in below if file.match(str(Path(*end)))]
+
+
+def _readable(folder: Path, out: str | None) -> list[str]:
+    """The images and clouds below a folder, but not below `out` inside it."""
+    output = Path(out).resolve() if out is not None else None
+    if output is None or folder.resolve() not in output.parents:
+        output = None
+    kinds = IMAGE_READERS.keys() | CLOUD_READERS.keys()
+    files = (file for file in files_below(folder) if file.suffix.lower() in kinds)
+    return [str(file) for file in files if output is None or output not in file.resolve().parents]
+
+
+def write_table(
+    path: str, columns: Sequence[str], rows: Mapping[str, Sequence[Row]], failures: Mapping[str, str]
+) -> None:
+    """Write predictions as CSV, a line a row with its file first, or as JSON: for each file {"file", "predictions"}, or
+    {"file", "error"}.
+
+    Args:
+        path: ends in .csv or .json.
+        columns: names of what a row holds.
+        rows: of each file.
+        failures: why a file has none; in JSON only.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.lower().endswith(".json"):
+        entries: list[dict[str, object]] = [
+            {"file": file, "predictions": [dict(zip(columns, row, strict=True)) for row in found]}
+            for file, found in rows.items()
+        ]
+        entries += [{"file": file, "error": why} for file, why in failures.items()]
+        write_text(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", *columns])
+    writer.writerows([file, *row] for file, found in rows.items() for row in found)
+    write_text(path, text.getvalue())

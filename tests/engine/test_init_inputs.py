@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.models import adapt_input_conv
+
+import pointmix
+from pointmix.engine.checkpoint import save_model
+from pointmix.engine.init import start_from
+from pointmix.engine.init_inputs import fit_channels, input_layer
+from pointmix.models.segmenter import create_segmenter
+from tests.engine.conftest import TINY
+
+
+@pytest.mark.parametrize("ours", [1, 2, 5, 7])
+def test_features_are_those_of_timm_and_coordinates_stay(ours):
+    value = torch.randn(4, 3 + 2, 3, 3)
+    found = fit_channels(value, torch.empty(4, ours + 2, 3, 3), coords=2, in_chans=3)
+    assert torch.allclose(found[:, :ours], adapt_input_conv(ours, value[:, :3])) and found.shape == (4, ours + 2, 3, 3)
+    assert torch.equal(found[:, ours:], value[:, 3:])
+
+
+def test_gray_becomes_color_with_the_same_answer():
+    value, gray = torch.randn(4, 1, 3, 3), torch.randn(2, 1, 8, 8)
+    color = fit_channels(value, torch.empty(4, 3, 3, 3), coords=0, in_chans=None)
+    expected = torch.nn.functional.conv2d(gray, value)
+    assert torch.allclose(torch.nn.functional.conv2d(gray.expand(-1, 3, -1, -1), color), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape, coords, in_chans",
+    [((4, 5, 2, 2), 2, 3), ((5, 5, 3, 3), 2, 3), ((4, 5, 3), 2, 3), ((4, 2, 3, 3), 2, None), ((4, 5, 3, 3), 2, 2)],
+)
+def test_what_does_not_fit(shape, coords, in_chans):
+    place = torch.empty(4, 1 + coords, 3, 3)
+    assert fit_channels(torch.randn(shape), place, coords=coords, in_chans=in_chans) is None
+
+
+@pytest.mark.parametrize("make", [pointmix.create_model, create_segmenter])
+def test_a_network_of_gray_images_starts_from_one_of_colors(tmp_path, make):
+    source = pointmix.create_model("coc_tiny", num_classes=3, in_chans=3, **TINY)
+    save_model(tmp_path / "model.safetensors", source, {"task": "classify_images", "in_chans": 3})
+    model = make("coc_tiny", num_classes=3, in_chans=1, **TINY)
+    taken = start_from(model, tmp_path, name="coc_tiny")
+    assert taken.resized == {"stages.0.reducer.weight"} and "stages.0.reducer.weight" not in taken.other_shape
+    name, coords = input_layer(model)
+    found, given = model.state_dict()[name], source.stages[0].reducer.weight
+    assert coords == 2 and torch.allclose(found[:, :1], given[:, :3].sum(1, keepdim=True))
+    assert torch.equal(found[:, 1:], given[:, 3:])
+    clouds = pointmix.create_model("coc_tiny", num_classes=3, in_chans=3, coord_dims=3, **TINY)
+    taken = start_from(clouds, tmp_path, name="coc_tiny")  # x, y of images are not x, y, z
+    assert not taken.resized and "stages.0.reducer.weight" in taken.other_shape
+
+
+def test_a_network_of_timm(tmp_path):
+    source = timm.create_model("resnet10t", num_classes=3)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    model = timm.create_model("resnet10t", num_classes=3, in_chans=1)
+    taken = start_from(model, tmp_path / "weights.pth", name="resnet10t")
+    assert taken.resized == {"conv1.0.weight"} and not taken.other_shape
+    assert torch.allclose(model.conv1[0].weight, source.conv1[0].weight.sum(1, keepdim=True))
+    assert [row for row in taken.table().columns[0]._cells if str(row) == "adapted"]
