@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pointmix.io.bridges import HasPoints, HasPos, NamedArrays, columns_fields, data_fields, open3d_fields, to_data
 from pointmix.io.clouds import read_cloud
 from pointmix.io.fields import ImageLike, batch_fields, cloud_fields, image_fields, images_fields, pixel_fields
 from pointmix.io.image_files import is_image, read_masked_image
@@ -111,18 +112,50 @@ class PointSet:
         return cls.cat([cls.from_image(i, m, mean=mean, std=std, coord_mode=coord_mode) for i, m in pairs])
 
     @classmethod
-    def from_points(cls, xyz: ArrayLike, feat: ArrayLike | None = None) -> PointSet:
-        """One cloud as one set.
+    def from_points(cls, xyz: ArrayLike, feat: ArrayLike | None = None, batch: ArrayLike | None = None) -> PointSet:
+        """One cloud as one set, or several clouds one after the other.
 
         Args:
             xyz: (N, D) floating point positions, in any unit.
             feat: (N, C) features such as colors or normals; by default none, as every model gets the positions anyway.
                 uint8 and uint16 are scaled to [0, 1]. An array becomes a tensor of torch's default dtype.
+            batch: (N,) the set of each point, 0 to B - 1, in rising order. Unset: all points are one set.
 
         Raises:
             ValueError: if shapes or dtypes do not match, there is no point, or a value is not finite.
         """
-        return cls(*cloud_fields(xyz, feat))
+        return cls(*cloud_fields(xyz, feat, batch))
+
+    @classmethod
+    def from_columns(cls, columns: NamedArrays, features: Sequence[str] | None = None) -> PointSet:
+        """One cloud of arrays by name, or of a structured NumPy array with fields x, y, z and others; names, scales and
+        `features` are those of `pointmix.io.read_cloud`.
+
+        Raises:
+            ValueError: if there are no positions or no such feature, or a value is not finite.
+        """
+        return cls(*columns_fields(columns, features))
+
+    @classmethod
+    def from_data(cls, data: HasPos, features: Sequence[str] | None = None) -> PointSet:
+        """A `Data` or `Batch` of PyTorch Geometric: its pos, features, and ptr or batch vector.
+
+        Args:
+            features: names of attributes with a row a point, side by side. Unset: x, if there is one.
+
+        Raises:
+            ValueError: if pos or a feature is missing, or as `from_points`.
+        """
+        return cls(*data_fields(data, features))
+
+    @classmethod
+    def from_open3d(cls, cloud: HasPoints, features: Sequence[str] | None = None) -> PointSet:
+        """A `PointCloud` of Open3D; `features` are rgb and normal, unset: both, as far as the cloud has them.
+
+        Raises:
+            ValueError: if it has no points or no such feature, or a value is not finite.
+        """
+        return cls(*open3d_fields(cloud, features))
 
     @classmethod
     def from_rgbd(
@@ -161,8 +194,8 @@ class PointSet:
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
     ) -> PointSet:
-        """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .npy, .npz, .h5, ...; see
-        `pointmix.io.read_cloud` for what they must hold).
+        """The set in a file: an image in RGB (.png, .jpg, ...) or a cloud (.ply, .laz, .txt, ...), see
+        `pointmix.io.read_cloud`, which also takes names of features.
 
         Args:
             mask: for an image, an image file of the same size, zero where a pixel is hidden.
@@ -256,6 +289,14 @@ class PointSet:
             ValueError: for a cloud.
         """
         return self.layout.to_image(self.feat, self.ptr, fill)
+
+    def to_data(self) -> HasPos:
+        """One set as a `Data` of PyTorch Geometric, several as a `Batch`, with pos, and with x if there are features.
+
+        Raises:
+            ModuleNotFoundError: if torch_geometric is not installed.
+        """
+        return to_data(self.pos, self.feat, self.ptr)
 
     # ---- sets of sets -------------------------------------------------------------------------------------------
 

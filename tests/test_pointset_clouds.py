@@ -36,6 +36,8 @@ def test_features_are_optional_may_be_one_a_point_and_arrays_will_do():
         (torch.rand(5, 3), torch.rand(5, 2, 2), r"and \(5, 2, 2\)"),
         (torch.ones(5, 3).long(), None, "must be floating point, got torch.int64"),
         (torch.rand(5, 3), torch.ones(5, 1).int(), "must be floating point, got torch.float32, torch.int32"),
+        (torch.rand(3, 500), None, r"positions are \(3, 500\), expected \(N, 3\): they are transposed"),
+        (torch.rand(5, 3), torch.rand(2, 5), r"features are \(2, 5\), expected \(N, C\): they are transposed"),
         (torch.tensor([[0.0, torch.nan], [1, 1]]), None, "xyz holds NaN or infinite values at 1 of 2 points"),
         (torch.rand(2, 3), torch.full((2, 1), -torch.inf), "feat holds NaN or infinite values at 2 of 2 points"),
     ],

@@ -13,8 +13,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pointmix.io import registry
+from pointmix.io.cloud_file import CloudFile
 from pointmix.io.colors import color_scale
-from pointmix.io.columns import CloudFile, open_clouds
+from pointmix.io.columns import open_clouds
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.images import as_floats
 from pointmix.io.mesh import SURFACE_POINTS
@@ -74,11 +75,7 @@ def read_cloud(
         with open_clouds(path, keys=keys, columns=columns) as file:
             if index is None and len(file) != 1:
                 raise UnreadableSample(f"it holds {len(file)} clouds, give the index of one")
-            wanted, unread = file.usual(index or 0) if features is None else (features, [])
-            cloud = file.read(index or 0, features=wanted, labels=(), surface_points=surface_points, nan=nan)
-            parts = [_scaled(file, index or 0, name, value) for name, value in cloud.features.items()]
-        pos = torch.from_numpy(cloud.pos)
-        feat = torch.cat([torch.empty(len(pos), 0), *[part.reshape(len(pos), -1) for part in parts]], dim=1)
+            pos, feat, unread, dropped = cloud_tensors(file, index or 0, features, surface_points, nan)
         feat = as_floats(feat, mean=mean, std=std)
     except ImportError:
         raise
@@ -86,9 +83,21 @@ def read_cloud(
         raise ValueError(f"cannot read {path}: {one_line(e).removeprefix(f'{path} ')}") from e
     if unread:  # without the path, so that Python shows the warning once for similar files
         warnings.warn(f"not read from {path.suffix.lower()} files: {one_line(', '.join(unread))}", stacklevel=2)
-    if cloud.dropped:
-        warnings.warn(f"{path}: {cloud.dropped} points with NaN or infinite values are left out", stacklevel=2)
+    if dropped:
+        warnings.warn(f"{path}: {dropped} points with NaN or infinite values are left out", stacklevel=2)
     return pos, feat
+
+
+def cloud_tensors(
+    file: CloudFile, index: int, features: Sequence[str] | None, surface_points: int = 0, nan: str = "refuse"
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], list[str], int]:
+    """Positions, features side by side, names of the columns that are not read if no features are named, and the number
+    of points left out. Arguments and errors: `read_cloud`."""
+    wanted, unread = file.usual(index) if features is None else (features, [])
+    cloud = file.read(index, features=wanted, labels=(), surface_points=surface_points, nan=nan)
+    pos = torch.from_numpy(cloud.pos)
+    parts = [_scaled(file, index, name, value).reshape(len(pos), -1) for name, value in cloud.features.items()]
+    return pos, torch.cat([torch.empty(len(pos), 0), *parts], dim=1), list(unread), cloud.dropped
 
 
 def _scaled(file: CloudFile, index: int, name: str, value: Shaped[np.ndarray, "N ..."]) -> Float[Tensor, "N ..."]:

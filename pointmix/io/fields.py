@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pointmix.io.images import as_channels_last, as_floats, as_mask
 from pointmix.io.tensors import ArrayLike, ChannelValues, as_tensor
-from pointmix.io.validate import check_finite
+from pointmix.io.validate import check_finite, check_upright
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid, axis_coordinates, grid_coordinates, positions, starts
 from pointmix.layouts.sparse import SparseGrid
@@ -72,10 +72,11 @@ def batch_fields(batch: Float[Tensor, "B ..."], *, coord_mode: str, coords: bool
     return pos, feat.flatten(0, 2), starts(sets, layout, like=batch), layout
 
 
-def cloud_fields(xyz: ArrayLike, feat: ArrayLike | None) -> Fields:
-    """One cloud. Arguments and errors: `PointSet.from_points`."""
+def cloud_fields(xyz: ArrayLike, feat: ArrayLike | None, batch: ArrayLike | None = None) -> Fields:
+    """One cloud, or several with a batch vector. Arguments and errors: `PointSet.from_points`."""
     usual = xyz.dtype if isinstance(xyz, Tensor) else torch.get_default_dtype()
     xyz = as_tensor(xyz, "from_points: xyz", double=True)
+    check_upright(xyz.shape)
     if feat is None:
         feat = torch.zeros(len(xyz) if xyz.ndim else 0, 0, dtype=usual, device=xyz.device)
     values = as_tensor(feat, "from_points: feat")
@@ -86,6 +87,8 @@ def cloud_fields(xyz: ArrayLike, feat: ArrayLike | None) -> Fields:
         )
     feat = as_floats(values) if isinstance(feat, Tensor) else as_floats(values).to(usual)
     feat = feat[:, None] if feat.ndim == 1 else feat
+    if xyz.ndim == 2 and feat.ndim == 2 and feat.shape[1] == len(xyz) != len(feat):
+        raise ValueError(f"from_points: features are {tuple(feat.shape)}, expected (N, C): they are transposed")
     if xyz.ndim != 2 or feat.ndim != 2 or len(xyz) != len(feat) or min(xyz.shape) < 1:
         raise ValueError(
             "from_points: expected positions (N, D) and features (N, C) of at least one point, got "
@@ -93,7 +96,22 @@ def cloud_fields(xyz: ArrayLike, feat: ArrayLike | None) -> Fields:
         )
     check_finite(xyz, "from_points: xyz", "points")
     check_finite(feat, "from_points: feat", "points")
-    return xyz, feat, torch.tensor([0, len(xyz)], device=xyz.device), Cloud()
+    ptr = torch.tensor([0, len(xyz)], device=xyz.device) if batch is None else _batch_ptr(batch, len(xyz), xyz.device)
+    return xyz, feat, ptr, Cloud()
+
+
+def _batch_ptr(batch: ArrayLike, points: int, device: torch.device) -> Int[Tensor, "B1"]:
+    """Row offsets of the sets in a batch vector, the set of each point."""
+    found = as_tensor(batch, "from_points: batch")
+    if found.shape != (points,) or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        what = f"{tuple(found.shape)} {found.dtype}"
+        raise ValueError(f"from_points: batch is {what}, expected ({points},) whole numbers")
+    found = found.long()
+    if found[0] != 0 or not ((found.diff() == 0) | (found.diff() == 1)).all():
+        raise ValueError(
+            "from_points: batch must begin at 0 and rise by 0 or 1 from point to point: sets in order, none empty"
+        )
+    return torch.nn.functional.pad(found.bincount().cumsum(0), (1, 0)).to(device)
 
 
 def pixel_fields(

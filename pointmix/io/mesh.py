@@ -65,7 +65,7 @@ def on_surface(
     return points.astype(pos.dtype), mixed, label
 
 
-def triangles(polygons: Iterable[Int[np.ndarray, " K"]]) -> Int[np.ndarray, "F 3"]:
+def triangles(polygons: Iterable[Int[np.ndarray, "_"]]) -> Int[np.ndarray, "F 3"]:
     """Polygons, each a list of vertices, as fans of triangles; of fewer than three vertices nothing is left."""
     lists = [np.asarray(polygon, dtype=np.int64) for polygon in polygons]
     sizes = np.array([len(polygon) for polygon in lists])

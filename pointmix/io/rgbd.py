@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +18,7 @@ from pointmix.layouts.grid import grid_coordinates
 from pointmix.utils.ranges import POSITIVE
 
 Intrinsics = ArrayLike
+FAR = 100.0  # meters; half of an image beyond it is more likely in millimeters
 
 
 def rgbd_points(
@@ -45,7 +48,7 @@ def rgbd_points(
         plane = grid_coordinates(size, "inclusive", torch.float64, z.device).view(*size, 2)[valid]
         pos = torch.cat([plane, z[:, None]], dim=1)
     else:
-        fx, fy, cx, cy, skew = _pinhole(intrinsics)
+        fx, fy, cx, cy, skew = _pinhole(intrinsics, size)
         y = (row - cy) / fy
         x = (col - cx - skew * y) / fx
         pos = torch.stack([x * z, y * z, z], dim=1)
@@ -54,6 +57,8 @@ def rgbd_points(
 
 def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H W"]:
     """A depth image in meters, float64: integers are divided by `depth_scale`, floats are meters.
+
+    A warning says so if floats are more likely millimeters.
 
     Raises:
         ValueError: on another shape or dtype, or a scale that is not positive.
@@ -66,11 +71,18 @@ def as_meters(depth: ImageLike, depth_scale: float = 1000.0) -> Float[Tensor, "H
         depth = as_tensor(depth, "from_rgbd: depth")
     if depth.is_complex() or depth.dtype == torch.bool:
         raise ValueError(f"from_rgbd: depth must be integers or floats, got {depth.dtype}")
-    depth = depth.double() / (1.0 if depth.is_floating_point() else depth_scale)
+    meters = depth.is_floating_point()
+    depth = depth.double() / (1.0 if meters else depth_scale)
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):  # one channel, first or last
         depth = depth.squeeze(0 if depth.shape[0] == 1 else 2)
     if depth.ndim != 2:
         raise ValueError(f"from_rgbd: depth must be (H, W), got {tuple(depth.shape)}")
+    if meters and (depth > FAR).any() and depth[torch.isfinite(depth) & (depth > 0)].median() > FAR:
+        warnings.warn(
+            f"from_rgbd: the median depth is above {FAR:g} m; depth in floats is in meters, depth_scale is for "
+            "integers; divide millimeters by 1000",
+            stacklevel=2,
+        )
     return depth
 
 
@@ -89,7 +101,7 @@ def has_depth(z: Float[Tensor, "H W"], mask: ImageLike | None = None) -> Bool[Te
     return valid
 
 
-def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float, float]:
+def _pinhole(intrinsics: Intrinsics, size: tuple[int, int]) -> tuple[float, float, float, float, float]:
     """fx, fy, cx, cy and skew, in pixels."""
     try:
         given = as_tensor(intrinsics).double().cpu()
@@ -106,5 +118,10 @@ def _pinhole(intrinsics: Intrinsics) -> tuple[float, float, float, float, float]
         raise ValueError(
             "from_rgbd: intrinsics must be finite, with positive focal lengths and, as a matrix, "
             f"[[fx, s, cx], [0, fy, cy], [0, 0, 1]], got {given.tolist()}"
+        )
+    if not (-0.5 <= cx <= size[1] - 0.5 and -0.5 <= cy <= size[0] - 0.5):
+        raise ValueError(
+            f"from_rgbd: the center of the intrinsics is at column {cx:g}, row {cy:g}, outside the image of {size[1]} "
+            f"columns and {size[0]} rows; are they of another image size?"
         )
     return fx, fy, cx, cy, skew

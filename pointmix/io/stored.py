@@ -13,11 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pointmix.io.names import POSITIONS
 from pointmix.io.validate import check_numbers, check_read
+
+if TYPE_CHECKING:
+    import h5py
 
 ENDS = {"ptr": "ptr", "offsets": "ptr", "offset": "ends", "lengths": "lengths", "counts": "lengths", "sizes": "lengths"}
 Arrays = Mapping[str, object]
@@ -51,7 +55,7 @@ class Stored:
         part = self.parts[index if len(self.parts) > 1 else 0]
         return [key for key in part if key != self.key and key not in self.hidden]
 
-    def whole(self, index: int, key: str) -> np.ndarray:
+    def whole(self, index: int, key: str) -> np.ndarray | h5py.Dataset:
         """The array of this name for all clouds that share it, not read yet if the file allows.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ from pointmix.utils.tracing import traced
 if TYPE_CHECKING:
     import h5py
 
+COARSE = (
+    "positions in single precision lie so far from the origin that they are rounded to a thousandth of the cloud's "
+    "size or more; store them in double precision, or take the offset off before they are stored"
+)
 MOST_DIMENSIONS = 32  # an array of two or three rows and more columns is taken for a transposed one
 
 
@@ -88,9 +93,14 @@ def as_positions(found: Shaped[np.ndarray, "..."], dims: int | None = None) -> F
         raise UnreadableSample(f"positions are {found.shape} {found.dtype}, expected numbers (N, {wanted}){hint}")
     if min(found.shape) < 1:
         raise UnreadableSample(f"expected at least one point, got positions of shape {found.shape}")
-    check_upright(found.shape)
     wide = found.dtype.itemsize > 4 or found.dtype.kind != "f" and found.dtype.itemsize == 4
-    return np.ascontiguousarray(found, dtype=np.float64 if wide else np.float32)
+    pos = np.ascontiguousarray(found, dtype=np.float64 if wide else np.float32)
+    if not wide:
+        low, high = pos.min(0), pos.max(0)
+        step = np.spacing(np.maximum(np.abs(low), np.abs(high))).max()
+        if (high - low).max() < 1000 * step and (high > low).any():
+            warnings.warn(COARSE, stacklevel=2)
+    return pos
 
 
 def check_upright(shape: Sequence[int]) -> None:

@@ -34,3 +34,19 @@ def recenter_for(pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], dtype: torch
     moved = (longest > 0) & (farthest > longest * eps ** (-1 / 3))
     middle = torch.where(moved, low + (high - low) / 2, 0)  # (B, D)
     return pos - middle.to(pos.dtype)[batch]
+
+
+def take_off_whole(pos: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N D"], Float[Tensor, " D"]]:
+    """Positions of one set without the whole numbers in their location, and what was taken off.
+
+    The smallest coordinate of each axis is from 0 to 1 afterwards. In float64 this is exact for map coordinates, so
+    that whatever is computed next gives the same bits wherever the set lay, if it was moved by whole numbers. Positions
+    in lower precision are left as they are: near the origin they would lose bits.
+
+    Args:
+        pos: finite positions.
+    """
+    if pos.dtype != torch.float64:
+        return pos, pos.new_zeros(pos.shape[1])
+    offset = pos.amin(0).floor()
+    return pos - offset, offset

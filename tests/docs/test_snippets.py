@@ -38,7 +38,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.T
         "ply\nformat ascii 1.0\nelement vertex 64\nproperty float x\nproperty float y\nproperty float z\nend_header"
     )
     Path("scan.ply").write_text(f"{header}\n{rows}\n")
-    return {"rgb": torch.rand(3, 48, 64), "depth": torch.rand(48, 64) + 0.5}
+    return {"rgb": torch.rand(3, 480, 640), "depth": torch.rand(480, 640) + 0.5}
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_masks_are_of_images_and_indices_of_clouds(tmp_path):
         PointSet.from_file(ply(tmp_path / "a.ply", xyz()), index=2)
 
 
-@pytest.mark.parametrize("library, name", [("plyfile", "a.ply"), ("h5py", "a.h5")])
+@pytest.mark.parametrize("library, name", [("plyfile", "a.ply"), ("h5py", "a.h5"), ("trimesh", "a.off")])
 def test_a_missing_library_is_named(tmp_path, monkeypatch, library, name):
     monkeypatch.setitem(sys.modules, library, None)
     (tmp_path / name).touch()

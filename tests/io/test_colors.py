@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def test_arrays_that_are_not_read_are_named_once(tmp_path):
             warnings.simplefilter("default")
             for name in "ab":
                 assert PointSet.from_file(tmp_path / f"{name}{suffix}").feat.shape == (6, 3)
-        assert [str(w.message) for w in caught] == [f"not read from {suffix} files: {names}"]
+        assert {str(w.message) for w in caught} == {f"not read from {suffix} files: {names}"}
+        # beartype makes Python forget which warnings it has shown
+        assert len(caught) == 1 or os.environ.get("POINTMIX_CHECK_SHAPES")
 
 
 @pytest.mark.parametrize("stored", STORED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,8 @@ def test_half_precision_keeps_exact_positions():
         ({"intrinsics": (0, 1, 0, 0)}, "positive focal lengths"),
         ({"intrinsics": (1, 1, 0, np.inf)}, "must be finite"),
         ({"intrinsics": torch.ones(3, 3)}, r"as a matrix, \[\[fx, s, cx\]"),
+        ({"intrinsics": (2, 4, 4, 1)}, "at column 4, row 1, outside the image of 4 columns and 3 rows; are they of"),
+        ({"intrinsics": (2, 4, 1, -9)}, "at column 1, row -9, outside the image"),
         ({"intrinsics": "camera"}, "intrinsics must be numbers"),
     ],
 )
@@ -138,7 +141,10 @@ def test_bad_input_is_named(change, message):
 
 
 def test_frames_of_any_sizes_make_a_batch():
-    frames = [PointSet.from_rgbd(torch.rand(3, h, 9), torch.rand(h, 9) + 0.5, K) for h in (20, 7, 1)]
+    frames = [
+        PointSet.from_rgbd(torch.rand(3, h, 9), torch.rand(h, 9) + 0.5, (2.0, 4.0, 1.5, h / 2 - 0.5))
+        for h in (20, 7, 1)
+    ]
     model = pointmix.create_model(
         "coc_tiny", dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), heads=1, head_dim=4, num_classes=2, coord_dims=3
     ).eval()
@@ -164,3 +170,15 @@ def test_real_frames():
     model = pointmix.create_model("coc_tiny", coord_dims=3, num_classes=4).eval()
     with torch.no_grad():
         assert torch.isfinite(model(PointSet.cat(frames))).all()
+
+
+def test_depth_in_floats_that_is_more_likely_in_millimeters_is_noticed():
+    rgb, depth = frame()
+    with pytest.warns(UserWarning, match="the median depth is above 100 m; .* depth_scale is for integers; divide mil"):
+        PointSet.from_rgbd(rgb, depth.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PointSet.from_rgbd(rgb, depth)
+        few = depth / 1000.0
+        few[0, 0] = 900  # the sky
+        PointSet.from_rgbd(rgb, few)

@@ -14,7 +14,7 @@ from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.splits import build_points, build_points_test
 from pointmix.explain import draw_clouds
-from pointmix.ops.recenter import recenter_for
+from pointmix.ops.recenter import recenter_for, take_off_whole
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 
 HEIGHTS = 1019
@@ -178,3 +178,14 @@ def test_marks_of_a_picture_lie_among_the_points(tmp_path, monkeypatch):
     draw_clouds(model, PointSet.from_points(on_the_map()), tmp_path / "a.png")
     for panel in drawn:
         assert np.abs(panel.pos).max() < 2 and np.abs(panel.marks).max(initial=0) < 2
+
+
+def test_whole_numbers_are_taken_off_exactly():
+    far = torch.rand(500, 3, dtype=torch.float64) * 37 - 11 + torch.tensor([500_000.0, 4_500_000.0, -80.0])
+    moved = far - torch.tensor([500_003.0, 4_499_990.0, -2.0])
+    assert not torch.equal(far - far.mean(0), moved - moved.mean(0))  # what is not exact where the set lies
+    first, offset = take_off_whole(far)
+    assert torch.equal(first, take_off_whole(moved)[0]) and torch.equal(first + offset, far)
+    assert ((first.amin(0) >= 0) & (first.amin(0) < 1)).all()
+    single = moved.float()
+    assert torch.equal(take_off_whole(single)[0], single)

@@ -175,7 +175,7 @@ def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
         (["--run", "clouds", "a.png"], "a.png is an image, clouds/model.safetensors takes clouds"),
         (["--run", "clouds", "none.ply"], "no file none.ply"),
         (["--run", "clouds", "text.npy"], "cannot read text.npy"),
-        (["--run", "clouds", "many.npy"], "many.npy: it holds 2 clouds, give the index of one"),
+        (["--run", "clouds", "many.npy"], "it holds 2 clouds, give the index of one"),
         (
             ["--run", "clouds", "many.npy", "--index", "1", "--mask", "mask.png"],
             "--mask is a flag of classify_images and segment; clouds is of classify_points",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,16 +40,44 @@ def read_las(path: Path) -> Columns:
         elif points * size > left:
             raise ValueError(f"the file is cut off: its header names {points} points of {size} bytes, {left} follow")
         las = reader.read()
-    names = set(las.point_format.dimension_names)
-    columns = {"xyz": np.stack([las.x, las.y, las.z], axis=1)}
-    if names >= COLORS:
-        columns["rgb"] = np.stack([las.red, las.green, las.blue], axis=1)
-    return columns | {name: np.asarray(las[name]) for name in sorted(names - OWN - FLAGS)}
+    return _Dimensions(las)
+
+
+class _Dimensions(Mapping[str, np.ndarray]):
+    """The dimensions of the points of laspy by name; each is unpacked when it is looked up."""
+
+    def __init__(self, las: Any) -> None:
+        self._las = las
+        names = set(las.point_format.dimension_names)
+        self._names = ["xyz", *["rgb"] * (names >= COLORS), *sorted(names - OWN - FLAGS)]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        las = self._las
+        if name == "xyz":
+            return np.stack([las.x, las.y, las.z], axis=1)
+        if name == "rgb":
+            colors = np.stack([las.red, las.green, las.blue], axis=1)
+            # some programs write 8-bit colors into the 16-bit fields
+            return colors.astype(np.uint8) if colors.max(initial=0) < 256 else colors
+        if name not in self._names:
+            raise KeyError(name)
+        return np.asarray(las[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # Mapping would unpack it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _check_records(path: Path) -> None:
     """Refuse a header that names more records than the file has bytes for; laspy would go on past its end."""
     with open(path, "rb") as file:
+        if file.read(4) != b"LASF":
+            raise ValueError("it does not begin with LASF, as .las and .laz files do")
         file.seek(100)
         records = int.from_bytes(file.read(4), "little")
     if records * RECORD > path.stat().st_size:

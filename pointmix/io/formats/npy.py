@@ -14,14 +14,24 @@ from typing import IO
 
 import numpy as np
 
+from pointmix.io.names import POSITIONS, join_vectors
 from pointmix.io.registry import Columns, register_reader
 from pointmix.utils.limits import check_array, check_limit, regular_file
 
 
 @register_reader(".npy")
 def read_npy_columns(path: Path) -> Columns:
-    """The array of a .npy file as the column "data": positions, then features."""
-    return {"data": read_npy(path)}
+    """The array of a .npy file as the column "data": positions, then features; or its records' fields as columns."""
+    array = read_npy(path)
+    return {"data": array} if array.dtype.names is None else record_columns(array)
+
+
+def record_columns(records: np.ndarray) -> Columns:
+    """The fields of a structured array (N,): xyz, colors, normals, and others under their names."""
+    if records.ndim != 1:
+        raise ValueError(f"records are {records.shape}, expected one a point, (N,)")
+    fields = {name: records[name] for name in records.dtype.names or ()}
+    return fields if any(name in fields for name in POSITIONS) else join_vectors(fields, "fields")
 
 
 def read_npy(path: str | Path) -> np.ndarray:

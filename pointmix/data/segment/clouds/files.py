@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pointmix.io.columns import FoundCloud, read_columns
+from pointmix.io import FoundCloud, read_columns
 from pointmix.io.names import LABEL_NAMES
 
 

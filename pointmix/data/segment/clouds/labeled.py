@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pointmix.data.segment.clouds.labels import LabelRule
 from pointmix.data.segment.sample import LabeledCloud
-from pointmix.io.columns import FoundCloud
+from pointmix.io import FoundCloud
 from pointmix.io.errors import BadMask
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pointmix.data.paths import is_junk
-from pointmix.io.columns import FoundCloud
+from pointmix.io import FoundCloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.npy import read_npy
 from pointmix.io.names import LABEL_NAMES, feature_name, missing_feature

@@ -13,6 +13,7 @@ from pointmix.data.segment.clouds.labeled import LabeledClouds
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.settings import check_class_names, check_root, check_unused, label_rule
 from pointmix.data.segment.source import register_segment_source
+from pointmix.io import is_cloud
 from pointmix.io.names import LABEL_NAMES
 from pointmix.io.registry import CLOUD_READERS
 
@@ -33,7 +34,10 @@ def split_paths(config: SegmentDataConfig, split: str) -> list[Path] | None:
         return None
     paths: dict[str, Path] = {}  # each file once, by whatever name
     for pattern in patterns:
-        found = _listed(root, root / pattern) if pattern.endswith(".txt") else _matching(root, pattern)
+        listed = pattern.endswith(".txt") and (root / pattern).is_file()
+        if listed and (root / pattern).stat().st_size > 4:  # a point has five characters at least
+            listed = not is_cloud(root / pattern)
+        found = _listed(root, root / pattern) if listed else _matching(root, pattern)
         if not found:
             raise FileNotFoundError(f"no file {root / pattern}, expected {', '.join(CLOUD_READERS)} for {split}")
         paths |= {os.path.realpath(path): path for path in found}
@@ -59,7 +63,7 @@ def _matching(root: Path, pattern: str) -> list[Path]:
     else:
         names = glob(pattern, root_dir=root, recursive=True)
         found = [root / name for name in names if not is_junk(name) and (root / name).is_file()]
-    return [path for path in found if path.suffix.lower() in CLOUD_READERS]
+    return [path for path in found if is_cloud(path)]
 
 
 def _check(config: SegmentDataConfig) -> None:

@@ -35,7 +35,7 @@ def write(path: Path, n: int = 30, **arrays: np.ndarray) -> None:
 def root(tmp_path: Path) -> Path:
     for name in ("train/one/b.npz", "train/a.npz", "val/c.npz", "test/d.npz", "test/.hidden.npz"):
         write(tmp_path / name, intensity=np.arange(30))
-    (tmp_path / "train/notes.txt").touch()
+    (tmp_path / "train/notes.txt").write_text("Scanned on a sunny day 3 times.\n")
     return tmp_path
 
 
