@@ -59,13 +59,13 @@ def test_without_its_module_it_is_unknown(run, monkeypatch, capsys):
     monkeypatch.setattr(SOURCES, "_entries", {k: v for k, v in SOURCES._entries.items() if k != "spirals"})
     assert script("evaluate")([str(run)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "data.source 'spirals': expected one of modelnet40, " in line and "--import MODULE" in line
+    assert "data.source 'spirals': expected one of folder, modelnet40, " in line and "--import MODULE" in line
 
 
 def test_spirals_have_the_hand_of_their_label(run):
     spirals = importlib.import_module(MODULE).Spirals("test")
     for index, label in enumerate(spirals.targets):
-        x, y, z = spirals.read(index).pos.double().numpy().T
+        x, y, z = spirals.read(index).pos.astype(np.float64).T
         order = np.argsort(z)
         turned = np.diff(np.unwrap(np.arctan2(y, x)[order]))  # right-handed: towards y where z rises
         assert (turned > 0).mean() == label

@@ -122,7 +122,7 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
     "arguments, message",
     [
         (["none.ply"], "no file none.ply"),
-        (["a.txt"], "a.txt: unknown kind of file"),
+        (["a.docx"], "a.docx: unknown kind of file"),
         (["many.npy"], "many.npy: it holds 2 clouds, give the index of one"),
         (["cloud.npz", "--mask", "mask.png"], "masks are for images"),
         (["a.png", "--depth", "small.png"], "depth is 9x32, the image is 24x32"),

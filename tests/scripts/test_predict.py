@@ -17,6 +17,7 @@ from PIL import Image
 import pointmix
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.transforms import unit_sphere
 from pointmix.engine.checkpoint import save_model
 from pointmix.engine.inference import open_model
 from pointmix.engine.predictions import input_files
@@ -24,6 +25,7 @@ from pointmix.io import read_image
 from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_images import files
 from pointmix.tasks.classify_images.files import whole_image
+from pointmix.tasks.classify_points.voting import Voting
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
 
@@ -325,3 +327,23 @@ def test_a_network_without_clusters_predicts_like_any_other(main, folder, capsys
 def test_a_mask_needs_a_model_of_points(main, folder, capsys):
     assert main(["--model", "test_vit", str(folder / "a.png"), "--mask", str(folder / "mask.png")]) == 2
     assert "--mask needs a model of points" in capsys.readouterr().err
+
+
+def test_every_point_of_a_cloud_votes_and_another_unit_is_warned_of(main, folder, capsys):
+    """A thousand points where the run takes 40; the second file is not warned of again."""
+    rng = np.random.default_rng(3)
+    xyz = rng.normal(size=(1000, 3)).astype(np.float32)
+    for name in ("a.npy", "b.npy"):
+        np.save(folder / name, xyz * 1000)
+    model, info = open_model(run=str(folder / "clouds"))
+    with torch.no_grad():
+        chances = Voting(model, votes=None, points=40, normalize=unit_sphere)(PointSet.from_points(xyz)).exp()[0]
+    keep = {key: value for key, value in info.items() if key != "path"}
+    save_model(folder / "sized" / "model.safetensors", model, keep | {"extent": 5.0})
+    files = [str(folder / name) for name in ("a.npy", "b.npy")]
+    assert main(["--run", str(folder / "sized"), *files, "--topk", "1", "--device", "cpu"]) == 0
+    found = capsys.readouterr()
+    assert found.out.count(f"{chances.max():.1%}") == 2
+    assert found.err.count("from corner to corner, the training data 5; are the units the same?") == 1
+    assert main(["--run", str(folder / "sized"), files[0], "--votes", "0", "--device", "cpu"]) == 2
+    assert "votes must be at least 1, got 0" in capsys.readouterr().err
