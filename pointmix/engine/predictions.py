@@ -11,8 +11,9 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pointmix.data.paths import files_below, is_junk
-from pointmix.io import formats  # noqa: F401  registers the readers
-from pointmix.io.registry import CLOUD_READERS, IMAGE_READERS
+from pointmix.io.columns import is_cloud
+from pointmix.io.image_files import is_image
+from pointmix.io.registry import IMAGE_READERS
 from pointmix.tasks.protocols import Row
 from pointmix.utils.atomic import write_text
 
@@ -63,8 +64,7 @@ def _readable(folder: Path, out: str | None) -> list[str]:
     output = Path(out).resolve() if out is not None else None
     if output is None or folder.resolve() not in output.parents:
         output = None
-    kinds = IMAGE_READERS.keys() | CLOUD_READERS.keys()
-    files = (file for file in files_below(folder) if file.suffix.lower() in kinds)
+    files = (file for file in files_below(folder) if is_image(file) or is_cloud(file))
     return [str(file) for file in files if output is None or output not in file.resolve().parents]
 
 
