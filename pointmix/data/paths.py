@@ -18,16 +18,15 @@ def is_junk(path: str | PurePath) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and its subfolders, sorted, no junk. Links to folders are followed, to each folder once;
-    links to nowhere are kept, so that reading them fails and names them."""
+    """The files in a folder and its subfolders, sorted, no junk. Links to folders are followed, to each folder once.
+    Links to nowhere, pipes and devices are kept, so that reading them fails and names them."""
     found: list[Path] = []
     seen = {str(parent) for parent in Path(os.path.realpath(folder)).parents}  # a link may lead to a folder it is in
     for place, subfolders, names in os.walk(folder, followlinks=True):
         known = (real := os.path.realpath(place)) in seen
         seen.add(real)
         subfolders[:] = [] if known else sorted(name for name in subfolders if not is_junk(name))
-        paths = [] if known else [Path(place, name) for name in names if not is_junk(name)]
-        found += [path for path in paths if path.is_file() or path.is_symlink()]
+        found += [] if known else [Path(place, name) for name in names if not is_junk(name)]
     return sorted(found)
 
 

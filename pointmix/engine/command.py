@@ -134,7 +134,7 @@ def parse_for(
     for flag in (arg.split("=")[0] for arg in argv if arg.startswith("--")):
         others = [name for name in list_tasks() if flag in flags_of(get_task(name), command)]
         if flag not in parser.flags and others:
-            raise ValueError(f"{flag} is a flag of {' and '.join(others)}; {what} is of {task.name}")
+            raise ValueError(f"{flag} is a flag of {', '.join(others)}; {what} is of {task.name}")
     return parser.parse_args(argv)
 
 

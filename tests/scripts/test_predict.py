@@ -178,7 +178,7 @@ def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
         (["--run", "clouds", "many.npy"], "it holds 2 clouds, give the index of one"),
         (
             ["--run", "clouds", "many.npy", "--index", "1", "--mask", "mask.png"],
-            "--mask is a flag of classify_images and segment; clouds is of classify_points",
+            "--mask is a flag of classify_images, segment, detect; clouds is of classify_points",
         ),
     ],
 )
