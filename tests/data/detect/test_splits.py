@@ -124,7 +124,8 @@ def test_boxes_alone(changed):
     assert not data.has_masks and next(iter(data.train)).targets[0].masks is None
     assert next(iter(data.test)).truths[0].objects.masks is None
     changed(has_masks=lambda split: split == "train")
-    assert not build(val_fraction=0.0).has_masks
+    with pytest.warns(UserWarning, match="no masks are read: a split of data.source toy_objects has boxes only"):
+        assert not build(val_fraction=0.0).has_masks
     with pytest.raises(ValueError, match="data.masks is true, but the objects of data.source toy_objects have boxes"):
         build(masks=True)
     with pytest.raises(ValueError, match="data.copy_paste 0.5 needs masks, but objects have boxes only"):
@@ -133,10 +134,13 @@ def test_boxes_alone(changed):
 
 def test_images_without_objects(changed):
     changed(empty=(0, 1, 2, 3))
-    data = build(val_fraction=0.0)
+    expected = r"left out 4 of 10 training images, which have no objects \(the first is train/0.png\); data.keep_empty"
+    with pytest.warns(UserWarning, match=expected):
+        data = build(val_fraction=0.0)
     assert len(data.train.samples) == 6 and len(data.test.samples) == 4
     assert len(build(val_fraction=0.0, keep_empty=True).train.samples) == 10
-    assert len(build(val_fraction=0.5).val.samples) == 5  # what is held out keeps them
+    with pytest.warns(UserWarning, match="left out 2 of 5 training images"):
+        assert len(build(val_fraction=0.5).val.samples) == 5  # what is held out keeps them
     changed(empty=tuple(range(10)))
     with pytest.raises(
         ValueError, match="none of 10 training images has an object, expected some; see data.keep_empty"
