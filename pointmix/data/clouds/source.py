@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.source import SourceRegistry
+from pointmix.data.source import Source, SourceRegistry
 from pointmix.pointset import PointSet
 
-SOURCES: SourceRegistry[PointDataConfig, str, PointSet] = SourceRegistry()
+SOURCES: SourceRegistry[PointDataConfig, str, Source[PointSet]] = SourceRegistry()
 register_source = SOURCES.register
 
 

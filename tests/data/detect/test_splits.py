@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.detect import splits
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.loaders import check_objects
 from pointmix.data.detect.source import DETECT_SOURCES
@@ -30,6 +29,11 @@ def same(one, other):
         assert torch.equal(a.boxes, b.boxes) and torch.equal(a.labels, b.labels) and torch.equal(a.masks, b.masks)
 
 
+def replaced(monkeypatch, open_split):
+    entry = dataclasses.replace(DETECT_SOURCES.find("toy_objects"), open=open_split)
+    monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", ("toy_objects", entry))
+
+
 @pytest.fixture
 def changed(monkeypatch):
     """Changes the sources that are opened."""
@@ -44,7 +48,7 @@ def changed(monkeypatch):
                     setattr(source, name, value(split) if callable(value) else value)
             return source
 
-        monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", dataclasses.replace(entry, open=opened))
+        replaced(monkeypatch, opened)
 
     return change
 
@@ -233,7 +237,6 @@ def test_what_a_source_lacks(monkeypatch, changed):
     changed(count=3, classes=lambda split: ("a", split))
     with pytest.raises(ValueError, match="train and test have different classes: train only in train; test only in"):
         build()
-    entry = dataclasses.replace(splits.DETECT_SOURCES.find("toy_objects"), open=lambda config, split: None)
-    monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", entry)
+    replaced(monkeypatch, lambda config, split: None)
     with pytest.raises(ValueError, match="data.source toy_objects has no split train"):
         build()
