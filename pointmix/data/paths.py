@@ -70,7 +70,7 @@ def existing(root: str | None, *needed: str) -> Path:
         FileNotFoundError: naming what is missing.
     """
     if not root:
-        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'images and masks'}")
+        raise ValueError(f"data.root is not set; expected a folder with {', '.join(needed) or 'the data'}")
     folder = Path(root)
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:

@@ -1,8 +1,9 @@
-"""Sources of labeled samples: the protocol, and the registry that finds them by name.
+"""Sources of samples: the protocol, and the registry that finds them by name.
 
 A source is one function that opens a split, registered by the name that `data.source` takes: with
-`pointmix.data.clouds.register_source` for clouds, with `pointmix.data.images.register_source` for images. Those of this
-package are in `data/clouds/sources/` and `data/images/sources/`, a module a source.
+`pointmix.data.clouds.register_source` for clouds, with `pointmix.data.images.register_source` for images, with
+`pointmix.data.detect.source.register_detect_source` for images with objects. Those of this package are in
+`data/clouds/sources/`, `data/images/sources/` and `data/detect/sources/`, a module a source.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jaxtyping import Num
 Config = TypeVar("Config")
 Split = TypeVar("Split")  # str for clouds; images may be asked for None, the test split under its usual name
 Sample = TypeVar("Sample")
+Opened = TypeVar("Opened")  # what a source opens, such as Source[Image.Image]
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 
@@ -49,7 +51,7 @@ class Source(Readable[Sample_co], Protocol[Sample_co]):
 
 
 @dataclass(frozen=True)
-class SourceEntry(Generic[Config, Split, Sample]):
+class SourceEntry(Generic[Config, Split, Opened]):
     """A registered source.
 
     Args:
@@ -59,17 +61,17 @@ class SourceEntry(Generic[Config, Split, Sample]):
         has_val: whether the data have a validation split, which is then opened as the split val.
     """
 
-    open: Callable[[Config, Split], Source[Sample]]
+    open: Callable[[Config, Split], Opened]
     check: Callable[[Config], None] = lambda config: None
     defaults: Mapping[str, object] = field(default_factory=dict)
     has_val: Callable[[Config], bool] = lambda config: False
 
 
-class SourceRegistry(Generic[Config, Split, Sample]):
+class SourceRegistry(Generic[Config, Split, Opened]):
     """Sources by name. A name PREFIX/NAME is found by its prefix; the source gets the whole name as `config.source`."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[str, SourceEntry[Config, Split, Sample]]] = {}
+        self._entries: dict[str, tuple[str, SourceEntry[Config, Split, Opened]]] = {}
 
     def register(
         self,
@@ -78,7 +80,7 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         check: Callable[[Config], None] = lambda config: None,
         defaults: Mapping[str, object] | None = None,
         has_val: Callable[[Config], bool] = lambda config: False,
-    ) -> Callable[[Callable[[Config, Split], Source[Sample]]], Callable[[Config, Split], Source[Sample]]]:
+    ) -> Callable[[Callable[[Config, Split], Opened]], Callable[[Config, Split], Opened]]:
         """Decorator: open the source `name` with this function.
 
         Args:
@@ -91,15 +93,13 @@ class SourceRegistry(Generic[Config, Split, Sample]):
         if prefix in self._entries:
             raise ValueError(f"a data source {prefix!r} is registered already")
 
-        def add(
-            open_split: Callable[[Config, Split], Source[Sample]],
-        ) -> Callable[[Config, Split], Source[Sample]]:
+        def add(open_split: Callable[[Config, Split], Opened]) -> Callable[[Config, Split], Opened]:
             self._entries[prefix] = name, SourceEntry(open_split, check, defaults or {}, has_val)
             return open_split
 
         return add
 
-    def find(self, name: str) -> SourceEntry[Config, Split, Sample]:
+    def find(self, name: str) -> SourceEntry[Config, Split, Opened]:
         """The source of this name.
 
         Raises:
@@ -110,7 +110,9 @@ class SourceRegistry(Generic[Config, Split, Sample]):
             raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
         return self._entries[name.partition("/")[0]][1]
 
-    def open_labeled(self, name: str, config: Config, split: Split) -> Source[Sample]:
+    def open_labeled(
+        self: SourceRegistry[Config, Split, Source[Sample]], name: str, config: Config, split: Split
+    ) -> Source[Sample]:
         """A split of the source of this name, for classification.
 
         Raises:

@@ -130,7 +130,7 @@ class Detector(nn.Module):
         if self.training:
             dtype = at_least_float32(maps[0].dtype)
             assert targets is not None
-            known = as_dicts(targets, num_classes=self.num_classes, masks=self.has_masks, dtype=dtype)
+            known = as_dicts(targets, shapes, num_classes=self.num_classes, masks=self.has_masks, dtype=dtype)
         named = {str(i): x for i, x in enumerate([*maps, F.max_pool2d(maps[-1], 1, 2)])}
         proposals, losses = self.rpn(ImageList(maps[0], shapes), named, known)
         found, more = self.roi_heads(maps, proposals, shapes, known)
@@ -158,8 +158,8 @@ class Detector(nn.Module):
         height, width = lattices.pop()
         if sizes is None:
             return [(height, width)] * points.num_sets
-        shapes = [(h, w) for h, w in sizes.tolist()]
-        if len(shapes) != points.num_sets or not all(0 < h <= height and 0 < w <= width for h, w in shapes):
+        shapes = [tuple(size) for size in sizes.tolist()] if sizes.shape == (points.num_sets, 2) else []
+        if not shapes or not all(0 < h <= height and 0 < w <= width for h, w in shapes):
             raise ValueError(f"sizes must be {points.num_sets} pairs within {height} x {width}, got {sizes.tolist()}")
         return shapes
 
@@ -287,6 +287,8 @@ def create_detector(
     NONNEGATIVE.check(box_loss_beta=box_loss_beta)
     NATURAL.check(roi_sampling_ratio=roi_sampling_ratio)
     check_choice(known=("xavier", "torchvision"), init=init)
+    if not anchor_ratios:
+        raise ValueError("anchor_ratios is empty, expected at least one")
     backbone, coord_dims, coord_mode = create_pyramid(name, in_chans=in_chans, **kwargs)
     info = cast(Pyramid, backbone).feature_info
     strides = [stage["reduction"] for stage in info]

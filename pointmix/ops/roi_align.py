@@ -42,7 +42,8 @@ def roi_align(
         batch: the map of each box.
         bins: P.
         scale: cells of the map in a pixel, such as 1/4 for a map of stride 4.
-        sampling_ratio: samples along each side of a bin; 0 for as many as the bin has cells, rounded up.
+        sampling_ratio: samples along each side of a bin; 0 for as many as the bin has cells, rounded up, but not more
+            than the map has.
         aligned: cell i of the map is centered at (i + 0.5) / scale pixels; false for at i / scale, and boxes are at
             least one cell wide and high, as in torchvision's Mask R-CNN.
     """
@@ -113,9 +114,9 @@ def _axis(
     size = high * scale - 0.5 * aligned - start
     size = size if aligned else size.clamp(min=1)
     bin_size = size / bins
-    number = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil()  # samples in a bin
-    most = int(number.max().clamp(min=1)) if len(number) else 1
-    sample = torch.arange(min(most, max(length, sampling_ratio)), device=low.device)
+    adaptive = bin_size.ceil().clamp(max=length)
+    number = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else adaptive  # samples in a bin
+    sample = torch.arange(int(number.max().clamp(min=1)) if len(number) else 1, device=low.device)
     used = (sample < number[:, None])[:, None]  # (K, 1, I)
     place = torch.arange(bins, device=low.device) * bin_size[:, None]  # (K, P)
     at = (start[:, None] + place)[:, :, None] + ((sample + 0.5) * (bin_size / number)[:, None])[:, None]  # (K, P, I)

@@ -361,6 +361,7 @@ def test_half_precision_keeps_boxes_and_losses_in_float32(autocast):
         ("coc_tiny", dict(nms_iou=1.5), "nms_iou must be from 0 to 1, got 1.5"),
         ("coc_tiny", dict(init="random"), "init must be one of xavier, torchvision, got 'random'"),
         ("coc_tiny", dict(anchor_ratios=(0,)), "anchor_ratios must be above 0"),
+        ("coc_tiny", dict(anchor_ratios=()), "anchor_ratios is empty, expected at least one"),
     ],
 )
 def test_settings_that_are_refused(name, kwargs, message):
@@ -373,8 +374,10 @@ def test_settings_that_are_refused(name, kwargs, message):
     [
         (None, "training needs the targets of 1 images, got none"),
         ([], "training needs the targets of 1 images, got 0"),
-        ([target([[5, 5, 5, 9]], [0])], r"target 0 has a box without area: \[5.0, 5.0, 5.0, 9.0\]"),
-        ([target([[5, 5, float("nan"), 9]], [0])], "target 0 has a box without area"),
+        ([target([[5, 5, 5, 9]], [0])], r"target 0 has the box \[5.0, 5.0, 5.0, 9.0\], expected finite corners"),
+        ([target([[5, 5, float("nan"), 9]], [0])], r"target 0 has the box \[5.0, 5.0, nan, 9.0\]"),
+        ([target([[5, 5, float("inf"), 9]], [0])], r"target 0 has the box \[5.0, 5.0, inf, 9.0\]"),
+        ([target([[5, 5, 8, 9]], [0], (64, 95))], r"target 0 has masks \(1, 64, 95\), expected .* image of 64 x 96"),
         ([target([[5, 5, 8, 9]], [4])], "target 0 has label 4, expected 0 to 3"),
         ([target([[5, 5, 8, 9]], [-1])], "target 0 has label -1"),
         ([target([[5, 5, 8, 9]], [0, 1], masks=False)], r"target 0 must have boxes \(M, 4\) and labels \(M,\), got"),
@@ -398,6 +401,6 @@ def test_inputs_that_do_not_suit_the_network():
     images = [torch.rand(3, 32, 32), torch.rand(3, 32, 40)]
     with pytest.raises(ValueError, match=r"images on one lattice, got lattices of \[\(32, 32\), \(32, 40\)\]"):
         network(PointSet.from_images(images))
-    for sizes in ([[64, 97]], [[0, 5]], [[64, 96]] * 2):
+    for sizes in ([[64, 97]], [[0, 5]], [[64, 96]] * 2, [[64, 96, 3]], [64, 96]):
         with pytest.raises(ValueError, match="sizes must be 1 pairs within 64 x 96"):
             network(torch.rand(1, 3, *SIZE), torch.tensor(sizes))

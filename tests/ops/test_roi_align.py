@@ -54,6 +54,12 @@ def test_boxes_without_area_have_finite_gradients(sampling_ratio):
     assert torch.autograd.grad(found.sum(), x)[0].isfinite().all()  # NaN in torchvision's plain form: 0 / 0
 
 
+def test_the_weights_of_a_bin_larger_than_the_map_sum_to_one():
+    boxes = torch.tensor([[-500.0, -90, 700, 80], [-1e9, -1e9, 1e9, 1e9]], **F64)
+    found = roi_align(torch.ones(1, 1, 5, 8, **F64), boxes, torch.zeros(2).long(), 3)
+    torch.testing.assert_close(found, torch.ones(2, 1, 3, 3, **F64))
+
+
 def test_many_boxes_are_summed_in_parts(monkeypatch):
     x, corner = torch.randn(1, 2, 30, 40, **F64), 20 * torch.rand(50, 2, **F64)
     boxes, batch = torch.cat([corner, corner + 1 + 19 * torch.rand(50, 2, **F64)], dim=1), torch.zeros(50).long()

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.named import NamedCloud
-from pointmix.data.source import SourceRegistry
+from pointmix.data.source import Source, SourceRegistry
 
-SOURCES: SourceRegistry[PointDataConfig, str, NamedCloud] = SourceRegistry()
+SOURCES: SourceRegistry[PointDataConfig, str, Source[NamedCloud]] = SourceRegistry()
 register_source = SOURCES.register
 
 

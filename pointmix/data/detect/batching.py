@@ -80,7 +80,7 @@ def _chain(
 
 
 def _sizes(source: DetectSource, indices: Int[np.ndarray, " n"]) -> Int64[np.ndarray, "n 2"]:
-    """H, W of each image; 1, 1 for one that cannot be read, which is left out of its batch."""
+    """H, W of each image; 1, 1 for one that cannot be read, which another image of any size replaces in its batch."""
     sizes = np.ones((len(indices), 2), dtype=np.int64)
     for position, index in enumerate(indices.tolist()):
         try:

@@ -98,6 +98,8 @@ def read_annotations(
         if type(crowd := entry.get("iscrowd", 0)) not in (int, bool) or crowd not in (0, 1):
             raise ValueError(f"{where} has iscrowd {crowd!r}, expected 0 or 1")
         area = None if entry.get("area") is None else _floats([entry["area"]], where, "area", 1)[0]
+        if area is not None and area < 0:
+            raise ValueError(f"{where} has area {area:g}, expected pixels")
         segment = _segment(entry.get("segmentation"), size, where, left_out)
         box = (x, y, x + width, y + height)
         one = Annotation(box, labels[category], segment, bool(crowd), area)

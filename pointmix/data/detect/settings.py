@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from pointmix.data.detect.annotations import Annotation, LeftOut
@@ -44,13 +45,16 @@ def chosen_classes(config: DetectDataConfig, names: Mapping[int, str], where: ob
 
 
 def with_masks(
-    config: DetectDataConfig, images: Sequence[AnnotatedImage], left_out: LeftOut
+    config: DetectDataConfig, images: Sequence[AnnotatedImage], left_out: LeftOut, where: str
 ) -> tuple[list[AnnotatedImage], bool]:
     """The images, and whether they have masks: if every object has a segment, or `data.masks` asks for them. Objects
-    without one are then left out."""
-    every = [one for image in images for one in image.annotations]
-    masks = all(one.segment is not None for one in every) and bool(every) if config.masks is None else config.masks
-    if not masks or all(one.segment is not None for one in every):
+    without one are then left out. Warns if no masks are read because some objects have none."""
+    every = [one.segment is not None for image in images for one in image.annotations]
+    masks = all(every) and bool(every) if config.masks is None else config.masks
+    if config.masks is None and any(every) and not masks:
+        what = f"{len(every) - sum(every)} of {len(every)} objects have no mask, so none are read"
+        warnings.warn(f"{where}: {what}; data.masks true leaves these objects out", stacklevel=3)
+    if not masks or all(every):
         return list(images), masks
     kept = []
     for image in images:

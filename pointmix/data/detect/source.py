@@ -10,15 +10,12 @@ own; a part of train is then held out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.sample import ObjectImage
-from pointmix.data.source import Readable
-
-Open = Callable[[DetectDataConfig, str], "DetectSource | None"]
+from pointmix.data.source import Readable, SourceRegistry
 
 
 @runtime_checkable
@@ -46,62 +43,5 @@ class DetectSource(Readable[ObjectImage], Protocol):
         """Whether an image has objects to train on, without reading it; true if that is not known."""
 
 
-@dataclass(frozen=True)
-class DetectEntry:
-    """A registered source.
-
-    Args:
-        open: (configuration, split) -> the samples of a split, None if there is no such split.
-        check: refuses settings that do not suit the source, before anything is read.
-        defaults: values for settings that are None.
-    """
-
-    open: Open
-    check: Callable[[DetectDataConfig], None] = lambda config: None
-    defaults: Mapping[str, object] = field(default_factory=dict)
-
-
-class DetectRegistry:
-    """Sources by name."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, DetectEntry] = {}
-
-    def register(
-        self,
-        name: str,
-        *,
-        check: Callable[[DetectDataConfig], None] = lambda config: None,
-        defaults: Mapping[str, object] | None = None,
-    ) -> Callable[[Open], Open]:
-        """Decorator: open the source `name` with this function; arguments as in `DetectEntry`.
-
-        Raises:
-            ValueError: if the name is taken.
-        """
-        if name in self._entries:
-            raise ValueError(f"a data source {name!r} is registered already")
-
-        def add(open_split: Open) -> Open:
-            self._entries[name] = DetectEntry(open_split, check, defaults or {})
-            return open_split
-
-        return add
-
-    def find(self, name: str) -> DetectEntry:
-        """The source of this name.
-
-        Raises:
-            ValueError: if there is none; the message lists all names.
-        """
-        if name not in self._entries:
-            own = "or a source that your own module registers (--import MODULE)"
-            raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
-        return self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-
-DETECT_SOURCES = DetectRegistry()
+DETECT_SOURCES: SourceRegistry[DetectDataConfig, str, DetectSource | None] = SourceRegistry()
 register_detect_source = DETECT_SOURCES.register

@@ -150,12 +150,14 @@ def warn_of_shared(train: DetectSource, other: DetectSource, split: str) -> None
 
 
 def have_masks(cfg: DetectDataConfig, *splits: DetectSource) -> bool:
-    """Whether masks are read: if all splits have them, unless `data.masks` says otherwise.
+    """Whether masks are read: if all splits have them, unless `data.masks` says otherwise. Warns if only some have.
 
     Raises:
         ValueError: a setting asks for masks, and there are none.
     """
     there = all(split.has_masks for split in splits)
+    if cfg.masks is None and not there and any(split.has_masks for split in splits):
+        warnings.warn(f"no masks are read: a split of data.source {cfg.source} has boxes only", stacklevel=3)
     if cfg.masks and not there:
         raise ValueError(f"data.masks is true, but the objects of data.source {cfg.source} have boxes only")
     masks = there if cfg.masks is None else cfg.masks
@@ -165,7 +167,7 @@ def have_masks(cfg: DetectDataConfig, *splits: DetectSource) -> bool:
 
 
 def with_objects(source: DetectSource, indices: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-    """The images that have objects to train on.
+    """The images that have objects to train on; warns of the others.
 
     Raises:
         ValueError: there is none.
@@ -173,4 +175,8 @@ def with_objects(source: DetectSource, indices: Int[np.ndarray, " n"]) -> Int[np
     found = np.array([source.has_objects(index) for index in indices.tolist()], dtype=bool)
     if not found.any():
         raise ValueError(f"none of {len(indices)} training images has an object, expected some; see data.keep_empty")
+    if not found.all():
+        first = f"the first is {source.name(int(indices[~found][0]))}"
+        what = f"left out {(~found).sum()} of {len(found)} training images, which have no objects ({first})"
+        warnings.warn(f"{what}; data.keep_empty trains on them too", stacklevel=3)
     return indices[found]

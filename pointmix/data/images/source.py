@@ -23,7 +23,7 @@ from pointmix.data.source import Source, SourceRegistry
 from pointmix.io import image_files
 from pointmix.io.errors import UnreadableSample
 
-SOURCES: SourceRegistry[DataConfig, str | None, Image.Image] = SourceRegistry()
+SOURCES: SourceRegistry[DataConfig, str | None, Source[Image.Image]] = SourceRegistry()
 register_source = SOURCES.register
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.detect import splits
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.loaders import check_objects
 from pointmix.data.detect.source import DETECT_SOURCES
@@ -30,6 +29,11 @@ def same(one, other):
         assert torch.equal(a.boxes, b.boxes) and torch.equal(a.labels, b.labels) and torch.equal(a.masks, b.masks)
 
 
+def replaced(monkeypatch, open_split):
+    entry = dataclasses.replace(DETECT_SOURCES.find("toy_objects"), open=open_split)
+    monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", ("toy_objects", entry))
+
+
 @pytest.fixture
 def changed(monkeypatch):
     """Changes the sources that are opened."""
@@ -44,7 +48,7 @@ def changed(monkeypatch):
                     setattr(source, name, value(split) if callable(value) else value)
             return source
 
-        monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", dataclasses.replace(entry, open=opened))
+        replaced(monkeypatch, opened)
 
     return change
 
@@ -124,7 +128,8 @@ def test_boxes_alone(changed):
     assert not data.has_masks and next(iter(data.train)).targets[0].masks is None
     assert next(iter(data.test)).truths[0].objects.masks is None
     changed(has_masks=lambda split: split == "train")
-    assert not build(val_fraction=0.0).has_masks
+    with pytest.warns(UserWarning, match="no masks are read: a split of data.source toy_objects has boxes only"):
+        assert not build(val_fraction=0.0).has_masks
     with pytest.raises(ValueError, match="data.masks is true, but the objects of data.source toy_objects have boxes"):
         build(masks=True)
     with pytest.raises(ValueError, match="data.copy_paste 0.5 needs masks, but objects have boxes only"):
@@ -133,10 +138,13 @@ def test_boxes_alone(changed):
 
 def test_images_without_objects(changed):
     changed(empty=(0, 1, 2, 3))
-    data = build(val_fraction=0.0)
+    expected = r"left out 4 of 10 training images, which have no objects \(the first is train/0.png\); data.keep_empty"
+    with pytest.warns(UserWarning, match=expected):
+        data = build(val_fraction=0.0)
     assert len(data.train.samples) == 6 and len(data.test.samples) == 4
     assert len(build(val_fraction=0.0, keep_empty=True).train.samples) == 10
-    assert len(build(val_fraction=0.5).val.samples) == 5  # what is held out keeps them
+    with pytest.warns(UserWarning, match="left out 2 of 5 training images"):
+        assert len(build(val_fraction=0.5).val.samples) == 5  # what is held out keeps them
     changed(empty=tuple(range(10)))
     with pytest.raises(
         ValueError, match="none of 10 training images has an object, expected some; see data.keep_empty"
@@ -229,7 +237,6 @@ def test_what_a_source_lacks(monkeypatch, changed):
     changed(count=3, classes=lambda split: ("a", split))
     with pytest.raises(ValueError, match="train and test have different classes: train only in train; test only in"):
         build()
-    entry = dataclasses.replace(splits.DETECT_SOURCES.find("toy_objects"), open=lambda config, split: None)
-    monkeypatch.setitem(DETECT_SOURCES._entries, "toy_objects", entry)
+    replaced(monkeypatch, lambda config, split: None)
     with pytest.raises(ValueError, match="data.source toy_objects has no split train"):
         build()

@@ -46,7 +46,7 @@ def open_coco(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{path}: image {number}: no file {folder / name}")
         images.append(AnnotatedImage(folder / name, number, annotations[number], size))
-    images, masks = with_masks(config, images, left_out)
+    images, masks = with_masks(config, images, left_out, str(path))
     left_out.warn(str(path))
     classes = tuple(names[number] for number in labels)
     return AnnotatedFiles(images, MODES[config.in_chans or 3], classes, tuple(labels), masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,9 +66,9 @@ def open_voc(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     is a folder such as VOC2012. Without test.txt, val.txt is the test split and there is none for "val". Class names
     are VOC's, unless `data.classes` names others.
 
-    Objects have masks if all images of the split are in SegmentationObject; `data.masks: true` takes the lists of
-    ROOT/ImageSets/Segmentation instead, whose images are. Difficult objects are neither trained on nor counted, as
-    crowds are.
+    Objects have masks if all images of the split are in SegmentationObject; a warning says so if only some are.
+    `data.masks: true` takes the lists of ROOT/ImageSets/Segmentation instead, whose images are. Difficult objects are
+    neither trained on nor counted, as crowds are.
 
     Raises:
         FileNotFoundError: a folder or a file is missing.
@@ -99,6 +100,9 @@ def open_voc(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     missing = [file for file in masks if not file.is_file()]
     if config.masks and missing:
         raise FileNotFoundError(f"{path}: {len(missing)} images have no mask; no file {missing[0]}")
+    if config.masks is None and 0 < len(missing) < len(images):
+        what = f"{len(missing)} of {len(images)} images have no mask, so none are read"
+        warnings.warn(f"{path}: {what}; data.masks true takes the images of {root / MASK_LISTS}", stacklevel=2)
     if config.masks is False or missing or not images:
         return AnnotatedFiles(images, *fields, False)
     return VocFiles(images, *fields, True, masks, numbers, counts)

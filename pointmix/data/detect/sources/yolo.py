@@ -20,12 +20,16 @@ FILES = ("data.yaml", "config.yaml", "dataset.yaml")
 def open_yolo(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     """The data that ROOT/data.yaml (or config.yaml, or ROOT itself, if it is a file) describes: `path`, `train`, `val`,
     `test`, `names`, and `skip_if_label_file_missing` of LightlyTrain. The labels of images/A/B.jpg are labels/A/B.txt.
-    Where there is no test split, "val" is the test split. Images are found relative to `path`, or to the folder above
-    it. Objects have masks if all of them are polygons; `data.masks: true` leaves the others out.
+    Where there is no test split, "val" is the test split. Objects have masks if all of them are polygons; `data.masks:
+    true` leaves the others out. Images without a label file have no objects.
+
+    Images are found relative to `path`, or to the folder above it, when their labels may be below `path`. A leading ../
+    of a place that is not there is left out, as Roboflow's files need it.
 
     Raises:
         FileNotFoundError: a file or folder is missing.
-        ValueError: a file cannot be read, or a line is not as expected; the message names both.
+        ValueError: a file cannot be read, or a line is not as expected, the message names both; or no image of the
+            split has a label file.
     """
     data = read_yaml(_yaml_file(config.root))
     labels = chosen_classes(config, data.names, data.path)
@@ -37,8 +41,10 @@ def open_yolo(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
         if split == "val":
             return None
         raise ValueError(f"{data.path} names no {split} images, expected train, and val or test")
-    left_out, images = LeftOut(), []
-    for image, label_file in _files(data, split):
+    left_out, images, files = LeftOut(), [], _files(data, split)
+    if not any(label_file.is_file() for _, label_file in files):
+        raise ValueError(f"{data.path}: none of {len(files)} images for {split} has a label file; no {files[0][1]}")
+    for image, label_file in files:
         if label_file.is_file():
             annotations = read_labels(label_file, data.names, labels, left_out)
         elif data.skip_missing:
@@ -49,7 +55,7 @@ def open_yolo(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
         images.append(AnnotatedImage(image, image.stem, annotations, None))
     if len({image.image_id for image in images}) < len(images):  # of several folders
         images = [AnnotatedImage(one.path, str(one.path), one.annotations, None) for one in images]
-    images, masks = with_masks(config, images, left_out)
+    images, masks = with_masks(config, images, left_out, f"{data.path}, {split}")
     left_out.warn(f"{data.path}, {split}")
     names = tuple(data.names[number] for number in labels)
     return AnnotatedFiles(images, MODES[config.in_chans or 3], names, tuple(labels), masks)
@@ -71,11 +77,14 @@ def _files(data: YoloData, split: str) -> list[tuple[Path, Path]]:
     """The images of a split, each with the place of its label file."""
     files: list[tuple[Path, Path]] = []
     for place in data.splits[split]:
-        where = next((base / place for base in (data.base, data.base.parent) if (base / place).exists()), None)
-        if where is None:
-            raise FileNotFoundError(f"{data.path}: {split} is {place}; no {data.base / place}")
+        places = (data.base, place), (data.base.parent, place), (data.base, place.removeprefix("../"))
+        base, place = next((each for each in places if Path(*each).exists()), places[0])
+        where = base / place
+        if not where.exists():
+            raise FileNotFoundError(f"{data.path}: {split} is {place}; no {where}")
         if where.is_dir():
-            labels = data.base / _label_place(place)
+            own, beside = (root / _label_place(place) for root in (data.base, base))
+            labels = own if own.is_dir() else beside
             images = list(filter(is_image, files_below(where)))
             files += [(image, labels / image.relative_to(where).with_suffix(".txt")) for image in images]
             continue

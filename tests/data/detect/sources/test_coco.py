@@ -103,10 +103,10 @@ def test_a_polygon_outside_its_image_has_an_empty_mask_and_is_not_trained_on(tmp
     assert [len(batch.targets[0].labels) for batch in data.train] == [1]
 
 
-@pytest.mark.parametrize("cache", [False, True])
-def test_an_image_with_an_endless_outline_is_skipped_and_counted(tmp_path, content, cache):
-    for number, corner in ((20, 1e300), (30, 5.0)):
-        polygon = [[0, 0, corner, 0, corner, 7]]
+@pytest.mark.parametrize("cache, far", [(False, 1e300), (True, 1e300), (False, 5e8)])
+def test_an_image_with_an_outline_far_away_is_skipped_and_counted(tmp_path, content, cache, far):
+    for number, corner in ((20, far), (30, 5.0)):
+        polygon = [[corner - 5, 0, corner, 0, corner, 7]]
         entry = {"id": number, "image_id": number, "category_id": 7, "bbox": [1, 1, 5, 5], "segmentation": polygon}
         content["annotations"].append(entry)
     data = build_detect(config(write_coco(tmp_path, content), cache=cache), batch_size=1, seed=0)
@@ -116,7 +116,8 @@ def test_an_image_with_an_endless_outline_is_skipped_and_counted(tmp_path, conte
 
 
 def test_images_without_objects_are_trained_on_if_asked_for(tmp_path):
-    assert len(build_detect(config(write_coco(tmp_path)), batch_size=1, seed=0).train) == 1
+    with pytest.warns(UserWarning, match=r"left out 2 of 3 training images, which have no objects .*2017/30.png\)"):
+        assert len(build_detect(config(write_coco(tmp_path)), batch_size=1, seed=0).train) == 1
     data = build_detect(config(tmp_path, keep_empty=True), batch_size=3, seed=0)
     assert sorted(len(target.labels) for target in next(iter(data.train)).targets) == [0, 0, 2]  # a crowd is no target
     assert [len(batch.truths[0].objects) for batch in data.test] == [0, 2, 1]
@@ -152,6 +153,7 @@ def changed(kind, place, **values):
         (changed("annotations", 0, bbox=[1, 2, 3]), r"annotation 5 has bbox \[1, 2, 3\], expected 4 finite numbers"),
         (changed("annotations", 0, bbox="1234"), r"annotation 5 has bbox"),
         (changed("annotations", 0, area=-math.inf), r"annotation 5 has area \[-inf\], expected 1 finite"),
+        (changed("annotations", 0, area=-3), r"annotation 5 has area -3, expected pixels"),
         (changed("annotations", 0, iscrowd=2), r"annotation 5 has iscrowd 2, expected 0 or 1"),
         (changed("annotations", 0, iscrowd=[0]), r"annotation 5 has iscrowd"),
         (

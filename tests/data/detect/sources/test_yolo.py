@@ -35,8 +35,8 @@ def test_polygons(tmp_path):
     mask[2:10, 3:9] = 1
     assert (rle.decode(source.read(0).objects.masks, SIZE) == mask).all()
     assert np.allclose(source.read(0).objects.boxes, [[3, 2, 9, 10]])
-    mixed = opened("yolo", write_yolo(tmp_path))
-    assert not mixed.has_masks  # one object has a box only
+    with pytest.warns(UserWarning, match="data.yaml, train: 1 of 3 objects have no mask, so none are read; data.masks"):
+        assert not opened("yolo", write_yolo(tmp_path)).has_masks
     with pytest.warns(UserWarning, match=r"left out 1 objects without a mask \(the first is .*train/a.png\)"):
         masked = opened("yolo", tmp_path, masks=True)
     assert masked.read(0).objects.labels.tolist() == [0] and len(masked.read(0).objects.masks) == 1
@@ -56,24 +56,50 @@ def test_names_as_a_list_lists_of_images_and_a_test_split(tmp_path):
 def test_images_without_a_label_file_are_left_out_if_the_data_say_so(tmp_path):
     write_yolo(tmp_path, skip_if_label_file_missing=True)
     with pytest.warns(UserWarning, match=r"data.yaml, train: left out 1 images without a label file .*b.png\)"):
-        assert len(opened("yolo", tmp_path)) == 1
+        assert len(opened("yolo", tmp_path, masks=False)) == 1
 
 
 def test_images_in_the_folder_above_and_another_name_of_the_file(tmp_path):
     root = write_yolo(tmp_path / "boxes")
     shutil.move(root / "images", tmp_path / "images")
     (root / "data.yaml").rename(root / "other.yaml")
-    assert len(opened("yolo", root / "other.yaml").read(0).objects) == 2
+    assert len(opened("yolo", root / "other.yaml", masks=False).read(0).objects) == 2
     with pytest.raises(FileNotFoundError, match="boxes: none of data.yaml, config.yaml, dataset.yaml"):
         opened("yolo", root)
+
+
+def test_labels_in_the_folder_above_as_the_images_are(tmp_path):
+    root = write_yolo(tmp_path) / "data"
+    root.mkdir()
+    (tmp_path / "data.yaml").rename(root / "data.yaml")
+    assert len(opened("yolo", root, masks=False).read(0).objects) == 2
+
+
+def test_places_of_roboflow(tmp_path):
+    root = write_yolo(tmp_path / "data", train="../train/images", val="../val/images")
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (root / split).mkdir(exist_ok=True)
+            (root / kind / split).rename(root / split / kind)
+    assert len(opened("yolo", root, masks=False).read(0).objects) == 2
+    with pytest.raises(FileNotFoundError, match=r"train is ../nowhere; no .*data/../nowhere"):
+        opened("yolo", write_yolo(tmp_path / "data", train="../nowhere"))
+
+
+def test_labels_in_another_place(tmp_path):
+    shutil.move(write_yolo(tmp_path) / "labels", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"none of 2 images for train has a label file; no .*/labels/train/a.txt"):
+        opened("yolo", tmp_path)
 
 
 def test_another_file_for_the_same_data(tmp_path):
     root = write_yolo(tmp_path / "data")
     other = write_yolo(tmp_path / "other", path=str(root), val="images/train") / "data.yaml"
     config = DetectDataConfig(source="yolo", root=str(other), short_side=20, val_fraction=0.0, masks=False)
-    with pytest.warns(UserWarning, match="2 images are in both train and test"):
+    with pytest.warns(UserWarning) as caught:
         data = build_detect(config, batch_size=1, seed=0)
+    shared, empty = (str(warning.message) for warning in caught)
+    assert shared.startswith("2 images are in both train and test") and empty.startswith("left out 1 of 2 training")
     assert [batch.truths[0].name for batch in data.test] == [str(root / f"images/train/{stem}.png") for stem in "ab"]
 
 
@@ -84,7 +110,7 @@ def test_the_size_of_a_turned_image_is_that_of_the_upright_one(tmp_path):
     exif[0x0112] = 6
     Image.open(path.with_suffix(".png")).save(path, exif=exif)
     path.with_suffix(".png").unlink()
-    source = opened("yolo", tmp_path)
+    source = opened("yolo", tmp_path, masks=False)
     assert source.size(0) == (30, 20) and source.read(0).image.size == (20, 30)
     (tmp_path / "images/train/b.png").write_bytes(b"")
     with pytest.raises(UnreadableSample):
