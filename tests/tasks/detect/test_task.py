@@ -148,6 +148,15 @@ def test_networks_that_do_not_suit_the_data_are_refused_before_training(config, 
     refused(hidden, "resnet18 does not take images of 3x32x32 with hidden pixels")
 
 
+@pytest.mark.parametrize("split, name", [("test", "4 test"), ("train", "2 validation")])
+def test_images_for_ap_without_any_object_are_refused_before_training(config, split, name, monkeypatch):
+    held_out = TASK.build_splits(config(), rank=0, world_size=1).val.samples.indices.tolist()
+    empty = range(4) if split == "test" else held_out
+    monkeypatch.setattr(toy.Toy, "has_objects", lambda self, index: self.split != split or index not in empty)
+    with pytest.raises(ValueError, match=f"none of {name} images has an object, expected some"):
+        TASK.build_splits(config(), rank=0, world_size=1)
+
+
 def test_the_check_trains_on_a_blank_image_and_changes_nothing(config, tmp_path):
     cfg = config()
     run = build_run(cfg, tmp_path, build_accelerator(cfg))
