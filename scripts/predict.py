@@ -6,7 +6,7 @@ python scripts/predict.py --model coc_tiny --checkpoint FILE cat.jpg
 python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clusters.png
 python scripts/predict.py --run SEGMENTER_RUN photos/ street.jpg --out labels/ --confidence
 python scripts/predict.py --run SEGMENTER_RUN_ON_CLOUDS scans/ --out labels/ --votes 3
-python scripts/predict.py --run DETECTOR_RUN photos/ --out found/ --score 0.7
+python scripts/predict.py --run DETECTOR_RUN photos/ --out found/ --score 0.7    # or --out found.json, found.csv
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
 Of a folder, every image and cloud below it is predicted. A file that cannot be used is named on stderr and the others

@@ -100,7 +100,8 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
 
     def describe_data(self, cfg: DetectConfig, info: Info) -> str:
         what = "boxes and masks" if info["has_masks"] else "boxes"
-        return f"{cfg.data_name}, {what} of {len(info['classes'])} classes"
+        number = len(info["classes"])
+        return f"{cfg.data_name}, {what} of {number} {'class' if number == 1 else 'classes'}"
 
     def report(self, metrics: Metrics, console: Console) -> None:
         test = metrics["test"]

@@ -214,13 +214,20 @@ def test_data_settings_are_read_back_from_json(config, tmp_path):
 
 @pytest.mark.parametrize(
     "files, source",
-    [(["annotations/train.json"], "coco"), (["data.yaml"], "yolo"), (["Annotations/1.xml"], "voc"), ([], "instances")],
+    [
+        (["annotations/train.json"], "coco"),
+        (["data.yaml"], "yolo"),
+        (["dataset.yaml"], "yolo"),
+        (["Annotations/1.xml"], "voc"),
+        ([], "instances"),
+    ],
 )
 def test_a_folder_alone_says_what_lies_in_it(files, source, tmp_path):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
     assert DetectConfig.root_source(str(tmp_path)) == source
+    assert DetectConfig.root_source(str(tmp_path / "own.yaml")) == "yolo"
     assert SegmentConfig.root_source(str(tmp_path)) == "folder"
 
 
@@ -230,6 +237,8 @@ def test_the_source_of_a_folder_is_set_and_said(tmp_path):
     cfg, basis = parse_recipe([f"--data.root={tmp_path}"], DetectConfig)
     assert cfg.data.source == "coco" and "data.source coco, as data.root is given" in basis
     assert cfg.data_name == tmp_path.name
+    (tmp_path / "own.yaml").touch()
+    assert parse_recipe([f"--data.root={tmp_path}/own.yaml"], DetectConfig)[0].data_name == tmp_path.name
 
 
 def test_the_report_by_class():
