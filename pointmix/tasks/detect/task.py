@@ -89,7 +89,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         images = min(cfg.batch_size, 2)
         try_detector(model, info["name"], blank, size, what=what, masks=info["has_masks"], images=images)
 
-    def build_loss(self, cfg: DetectConfig, info: Info) -> Callable[[nn.Module, DetectBatch], Tensor]:
+    def build_loss(self, cfg: DetectConfig, info: Info) -> Callable[[nn.Module, DetectBatch], dict[str, Tensor]]:
         return detection_loss
 
     def build_metric(self, info: Info) -> DetectionMetric:
@@ -153,7 +153,6 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         return predictor.DetectPredictor(model, info, self.data_config(info), args)
 
 
-def detection_loss(model: nn.Module, batch: DetectBatch) -> Tensor:
-    """The sum of the losses that a detector has in training mode."""
-    losses = model(batch.points, batch.sizes, batch.targets)
-    return torch.stack([loss.float() for loss in losses.values()]).sum()
+def detection_loss(model: nn.Module, batch: DetectBatch) -> dict[str, Tensor]:
+    """The losses that a detector has in training mode."""
+    return model(batch.points, batch.sizes, batch.targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 import torch
@@ -69,6 +70,10 @@ def test_a_run(config, tmp_path, capsys):
     assert info["classes"] == ["a", "b", "c"] and info["category_ids"] == [7, 3, 20]
     assert info["in_chans"] == 3 and info["has_masks"] is True and info["data"]["short_side"] == 20
     text = capsys.readouterr().out
+    (line,) = re.findall(r"epoch 1/3  train loss ([\d.]+) \((.*?)\)  val", text)
+    parts = dict(part.split() for part in line[1].split(", "))
+    assert list(parts) == ["objectness", "rpn_box_reg", "classifier", "box_reg", "mask"]
+    assert sum(map(float, parts.values())) == pytest.approx(float(line[0]), abs=4e-4)
     assert "boxes and masks of 3 classes" in text and "mask AP50" in text and "by class" in text
 
     model, loaded = load_run(tmp_path / "run")
@@ -262,7 +267,7 @@ def test_images_without_objects_train_every_part(config, tmp_path):
     run = build_run(cfg, tmp_path, build_accelerator(cfg))
     batch = next(iter(run.splits.train))
     none = [type(t)(t.boxes[:0], t.labels[:0], t.masks[:0]) for t in batch.targets]
-    loss = run.loss(run.model.train(), batch._replace(targets=none))
+    loss = sum(run.loss(run.model.train(), batch._replace(targets=none)).values())
     loss.backward()
     assert torch.isfinite(loss)
     assert [name for name, p in run.model.named_parameters() if p.grad is None] == []
