@@ -17,11 +17,7 @@ from pointmix.engine.checkpoint import read_weights
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
-BACKBONES = (
-    "backbone.body.model.",
-    "backbone.body.",
-    "backbone.",
-)  # of segmenters and detectors; a network of timm is the body
+BACKBONES = ("backbone.body.model.", "backbone.body.", "backbone.")  # of dense networks; one of timm is the body
 
 
 @dataclass(frozen=True)
