@@ -7,7 +7,7 @@ python scripts/predict.py --run RUN_ON_CLOUDS scan.ply other.npy --clusters clus
 python scripts/predict.py --run RUN photos/ 'more/**/*.jpg' --topk 1 --out classes.csv
 python scripts/predict.py --run SEGMENTER_RUN photos/ street.jpg --out labels/ --confidence
 python scripts/predict.py --run SEGMENTER_RUN_ON_CLOUDS scans/ --out labels/ --votes 3
-python scripts/predict.py --run DETECTOR_RUN photos/ --out found/ --score 0.7
+python scripts/predict.py --run DETECTOR_RUN photos/ --out found/ --score 0.7    # or --out found.json, found.csv
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
 Of a folder, every image and cloud below it is predicted, and of a pattern in quotes, what it matches. With --out, the

@@ -18,11 +18,7 @@ from pointmix.engine.init_inputs import fit_channels, input_layer
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
-BACKBONES = (
-    "backbone.body.model.",
-    "backbone.body.",
-    "backbone.",
-)  # of segmenters and detectors; a network of timm is the body
+BACKBONES = ("backbone.body.model.", "backbone.body.", "backbone.")  # of dense networks; one of timm is the body
 
 
 @dataclass(frozen=True)

@@ -81,18 +81,25 @@ class Log:
         points = {"loss": loss, "lr": lr, "samples_per_second": rate, "share_waiting_for_data": waits}
         self._record({f"train/{name}": value for name, value in points.items()}, step)
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """An entry of the history: one line, and tensorboard's validation curves."""
+    def epoch(self, entry: dict[str, Any], parts: Mapping[str, float] | None = None) -> None:
+        """An entry of the history: one line, and tensorboard's validation curves.
+
+        Args:
+            parts: of the training loss, by name.
+        """
         splits = {split: entry[split] for split in ("val", "test") if entry.get(split)}
         values = {f"{split}/{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
+        values |= {f"train/{name}": value for name, value in (parts or {}).items()}
         self._record(values, entry["step"], flush=True)
         self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()  # evaluation is not training time
+        shown = ", ".join(f"{name.removeprefix('loss_')} {value:.4f}" for name, value in (parts or {}).items())
+        train = f"{entry['train_loss']:.4f}" + (f" ({shown})" if shown else "")
         results = ""
         for split, metrics in splits.items():
             loss = f"loss {metrics['loss']:.4f}  " if "loss" in metrics and "loss" not in self.scores else ""
             results += f"{split} {loss}{score_text(metrics, self.scores)}  "
         self.note(
-            f"epoch {entry['epoch']:g}/{self.epochs}  train loss {entry['train_loss']:.4f}  {results}"
+            f"epoch {entry['epoch']:g}/{self.epochs}  train loss {train}  {results}"
             f"lr {entry['lr']:.2e}  {entry['seconds']:.0f} s"
         )
 

@@ -96,7 +96,11 @@ def train_step(run: Run, group: Sequence[object]) -> torch.Tensor:
         batch = run.task.to_device(batch, accelerator.device)
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.wrapped):
-            loss = run.loss(run.wrapped, batch) / len(group)
+            found = run.loss(run.wrapped, batch)
+            if isinstance(found, dict):
+                run.parts.add(found)
+                found = torch.stack([part.float() for part in found.values()]).sum()
+            loss = found / len(group)
             accelerator.backward(loss)
         total = total + loss.detach()
     if run.cfg.optim.clip_grad is not None:
@@ -157,7 +161,7 @@ def _validate(run: Run, log: Log) -> None:
         "waited": round(state.waited, 3),
     }
     state.history.append(entry)
-    log.epoch(entry)
+    log.epoch(entry, run.parts.take(run.accelerator))
     key, result = run.task.monitor, results.get(select)
     if state.best is None or result is None:
         state.best = entry

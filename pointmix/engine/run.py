@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from pointmix.engine.versions import version
 from pointmix.models import list_models
 from pointmix.tasks.base import AnyTask, task_of
 from pointmix.tasks.config import ENDLESS, RunConfig, as_plain
-from pointmix.tasks.protocols import Info, Loader, Metric, Metrics, Splits
+from pointmix.tasks.protocols import Info, Loader, Loss, Metric, Metrics, Splits
 
 Item = TypeVar("Item")
 
@@ -53,6 +53,26 @@ class TrainState:
 
 
 @dataclass
+class LossParts:
+    """The parts of a loss, added over batches of this process, on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    batches: int = 0
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """Add those of a batch."""
+        for name, part in parts.items():
+            self.sums[name] = self.sums.get(name, 0) + part.detach()
+        self.batches += 1
+
+    def take(self, accelerator: Accelerator) -> dict[str, float]:
+        """Their means over the batches since the last call, and over processes."""
+        means = {name: accelerator.reduce(part / self.batches, "mean").item() for name, part in self.sums.items()}
+        self.sums, self.batches = {}, 0
+        return means
+
+
+@dataclass
 class Run:
     """The parts of a run, so that they can be saved and restored together."""
 
@@ -62,7 +82,7 @@ class Run:
     task: AnyTask
     splits: Splits[object]
     info: Info
-    loss: Callable[[nn.Module, object], Tensor]
+    loss: Callable[[nn.Module, object], Loss]
     metric: Metric[object]
     model: nn.Module  # the bare network
     wrapped: nn.Module  # the same, as accelerate prepared it
@@ -74,6 +94,7 @@ class Run:
     updates_per_epoch: int
     state: TrainState
     frozen: Frozen | None = None  # what is not trained
+    parts: LossParts = field(default_factory=LossParts)  # since the last validation, or the start of this process
     saved: states.Saved | None = None  # the newest state in the folder
     best_file: str | None = None  # the weights of state.best
     lock: RunLock | None = None  # held by the main process

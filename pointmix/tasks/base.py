@@ -30,6 +30,7 @@ from pointmix.tasks.config import RunConfig
 from pointmix.tasks.protocols import (
     Batch,
     Info,
+    Loss,
     Measurement,
     Metric,
     Metrics,
@@ -90,8 +91,9 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         """A blank input of one sample, for checks and for counting multiply-adds."""
 
     @abstractmethod
-    def build_loss(self, cfg: Config, info: Info) -> Callable[[nn.Module, Batch], Tensor]:
-        """Gives the mean training loss of a batch, a float32 scalar. The model may be wrapped by accelerate."""
+    def build_loss(self, cfg: Config, info: Info) -> Callable[[nn.Module, Batch], Loss]:
+        """Gives the mean training loss of a batch, a float32 scalar, or its parts by name, which are added and logged.
+        The model may be wrapped by accelerate."""
 
     @abstractmethod
     def build_metric(self, info: Info) -> Metric[Batch]:

@@ -82,6 +82,9 @@ def to_device(batch: Item, device: torch.device | str) -> Item:
     return batch
 
 
+Loss = Tensor | dict[str, Tensor]  # a float32 scalar, or several by name whose sum is minimized
+
+
 # ---- metrics ----------------------------------------------------------------------------------------------------
 
 

@@ -29,12 +29,14 @@ def test_one_line_an_epoch_without_a_terminal(tmp_path, capsys):
     log.epoch(ENTRY)
     log.epoch(ENTRY | {"val": None})
     log.epoch(ENTRY | {"val": None, "test": {"top1": 0.5, "loss": 1.0}})
+    log.epoch(ENTRY | {"val": None}, {"loss_box": 0.5, "loss_mask": 1.5})
     log.close()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "epoch 1/2  train loss 2.0000  val loss 1.5000  top-1 25.00 %  top-5 50.00 %  lr 1.00e-03  3 s"
     assert lines[1] == "epoch 1/2  train loss 2.0000  lr 1.00e-03  3 s"
     assert lines[2] == "epoch 1/2  train loss 2.0000  test loss 1.0000  top-1 50.00 %  lr 1.00e-03  3 s"
-    assert len(lines) == 3
+    assert lines[3] == "epoch 1/2  train loss 2.0000 (box 0.5000, mask 1.5000)  lr 1.00e-03  3 s"
+    assert len(lines) == 4
 
 
 def test_other_processes_say_and_write_nothing(tmp_path, capsys):

@@ -9,10 +9,14 @@ from typing import Annotated
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
 from pointmix.data.detect.source import DETECT_SOURCES
+from pointmix.data.detect.sources import yolo
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT
 
-LAYOUTS = {"annotations/*.json": "coco", "data.yaml": "yolo", "Annotations/*.xml": "voc"}  # what a folder has -> source
+LAYOUTS = {  # what a folder has -> source
+    "annotations/*.json": "coco", "Annotations/*.xml": "voc", **dict.fromkeys(yolo.FILES, "yolo"),
+}  # fmt: skip
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,15 @@ class DetectConfig(RunConfig):
 
     @classmethod
     def root_source(cls, root: str) -> str:
-        """coco, yolo or voc, by the files that a folder of these has; else instances."""
+        """coco, voc or yolo, by the files that a folder of these has, or yolo for a YAML file; else instances."""
+        if Path(root).suffix in YAML:
+            return "yolo"
         return next((source for files, source in LAYOUTS.items() if any(Path(root).glob(files))), "instances")
 
     @property
     def data_name(self) -> str:
         """The name of the data's folder, or of their source."""
-        root = self.data.root
-        return Path(root).resolve().name if root else self.data.source
+        if not self.data.root:
+            return self.data.source
+        place = Path(self.data.root).resolve()
+        return place.parent.name if place.suffix in YAML else place.name

@@ -124,7 +124,7 @@ def save_evaluation(results: list[Metrics], scores: Mapping[str, Score], unit: s
     by the name of the file, as a CSV with a row for each class; returns the files written."""
     out = Path(args.out)
     if args.keep is not None:
-        shown = [key for key in scores if key in results[0]]
+        shown = [key for key in scores if any(key in result for result in results)]
         columns = ("name", "model", "weights", "mask", "keep", *shown, unit)
         score = ("box_ap", scores["box_ap"])
         return write_curve(results, out, score=score, columns=columns, title=curve_title(results), with_chance=False)

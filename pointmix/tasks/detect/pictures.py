@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.join import join_items
-from pointmix.data.detect.sample import DetectBatch, Objects, Truth
+from pointmix.data.detect.sample import DetectBatch, Objects, Rle, Truth
 from pointmix.data.loader import BatchLoader
-from pointmix.explain.detect_images import Drawn, draw_detections
+from pointmix.explain.detect_images import Drawn
+from pointmix.explain.detect_predictions import draw_detections
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.protocols import Info
 
@@ -54,15 +56,18 @@ def draw_test_images(
 
 
 def drawn(found: Found) -> Drawn:
-    """Detections for drawing; masks are decoded one at a time."""
-    masks = None if found.masks is None else (rle.decode([mask], (0, 0))[0] > 0 for mask in found.masks)
-    return Drawn(found.boxes, found.labels, found.scores, masks)
+    """Detections for drawing."""
+    return Drawn(found.boxes, found.labels, found.scores, _decoded(found.masks))
 
 
 def drawn_truth(objects: Objects) -> Drawn:
-    """Objects for drawing; masks are decoded one at a time."""
-    masks = None if objects.masks is None else (rle.decode([mask], (0, 0))[0] > 0 for mask in objects.masks)
-    return Drawn(objects.boxes, objects.labels, masks=masks, crowd=objects.crowd)
+    """Objects for drawing."""
+    return Drawn(objects.boxes, objects.labels, masks=_decoded(objects.masks), crowd=objects.crowd)
+
+
+def _decoded(masks: Sequence[Rle] | None) -> Iterator[Bool[np.ndarray, "H W"]] | None:
+    """The pixels of masks, decoded one at a time."""
+    return None if masks is None else (rle.decode([mask], (0, 0))[0] > 0 for mask in masks)
 
 
 def colors_of(image: Image.Image, visible: Bool[Tensor, "h w"] | None) -> Float[np.ndarray, "H W 3"]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,14 +33,14 @@ RESULTS = "detections.json"
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags of predict.py for detectors."""
     out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
-    parser.add_argument("--out", metavar="DIR", help=f"{out}; without it only the table is shown")
+    parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file: .json of that form, or .csv with the boxes")
     parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
     score = "leave out what is found with a smaller score (default 0.5)"
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
 
 
 class DetectPredictor:
-    """How much of each class is in a file, and with args.out pictures and a file of boxes and masks.
+    """The number of objects of each class in a file and, with args.out, pictures and a file of boxes and masks.
 
     Args:
         model: a detector in evaluation mode.
@@ -59,13 +58,16 @@ class DetectPredictor:
         FRACTION.check("--", score=args.score)
         if args.mask and not Path(args.mask).is_file():
             raise FileNotFoundError(f"no mask file {args.mask}")
-        if args.out:
-            check_place(Path(args.out, RESULTS))
+        is_file = str(args.out).lower().endswith((".csv", ".json"))
+        self.folder = Path(args.out) if args.out and not is_file else None
+        self.results = Path(args.out) if is_file else self.folder and self.folder / RESULTS
+        if self.results:
+            check_place(self.results)
         self.model, self.cfg, self.args, self.run = model, cfg, args, info["path"]
         self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
         self.classes: list[str] = info["classes"]
         self.file = CocoFile(self.classes, info["category_ids"])
-        self.names = OutputNames(Path(args.out or "."), args.files)
+        self.names = OutputNames(self.folder or Path("."), args.files)
 
     def predict(self, path: str) -> list[tuple[str, ...]]:
         if not is_image(path):
@@ -80,26 +82,23 @@ class DetectPredictor:
         (detections,) = self.model(batch.points.to(device), batch.sizes.to(device))
         lattice = (item.image.shape[1], item.image.shape[2])
         found = at_least(in_pixels(detections, lattice=lattice, size=size, name=path), self.args.score)
-        if self.args.out:
-            self._write(path, image, found)
+        if self.folder:
+            (file,) = self.names(path, ["_overlay.png"])
+            with replacing(file) as opened:
+                overlay(image, drawn(found), self.classes).save(opened, format="png")
+        if self.results:
+            self.file.add(path, size, found)
         rows: list[tuple[str, ...]] = []
         for label in np.unique(found.labels).tolist():
             scores = found.scores[found.labels == label]
             rows.append((one_line(self.classes[label]), str(len(scores)), f"{scores.max():.2f}"))
         return rows or [("nothing", "0", "")]
 
-    def _write(self, path: str, image: Image.Image, found: Found) -> None:
-        (file,) = self.names(path, ["_overlay.png"])
-        with replacing(file) as opened:
-            overlay(image, drawn(found), self.classes).save(opened, format="png")
-        self.file.add(path, (image.height, image.width), found)
-
     def finish(self) -> list[str]:
-        if not self.args.out:
+        if not self.results:
             return []
-        path = Path(self.args.out, RESULTS)
-        self.file.write(path)
-        return [f"{len(self.file.annotations)} detections in {len(self.file.images)} files in {path}"]
+        self.file.write(self.results)
+        return [f"{len(self.file.annotations)} detections in {len(self.file.images)} files in {self.results}"]
 
 
 def at_least(found: Found, score: float) -> Found:

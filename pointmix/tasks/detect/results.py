@@ -1,7 +1,9 @@
-"""Detections in COCO's form: results of known images, and files with images, categories and annotations."""
+"""Detections as files: COCO's results of known images, files with images, categories and annotations, and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,5 +64,20 @@ class CocoFile:
             self.annotations.append({"id": len(self.annotations) + 1, **row, "area": area, "iscrowd": 0})
 
     def write(self, path: str | Path) -> None:
+        """Write COCO's form or, if the name ends in .csv, a row for each box."""
+        if Path(path).suffix.lower() == ".csv":
+            self._write_csv(path)
+            return
         parts = {"images": self.images, "categories": self.categories, "annotations": self.annotations}
         write_text(path, json.dumps(parts) + "\n")
+
+    def _write_csv(self, path: str | Path) -> None:
+        files = {image["id"]: image["file_name"] for image in self.images}
+        names = {category["id"]: category["name"] for category in self.categories}
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", "class", "category_id", "score", "x", "y", "width", "height"])
+        for row in self.annotations:
+            number = row["category_id"]
+            writer.writerow([files[row["image_id"]], names[number], number, row["score"], *row["bbox"]])
+        write_text(path, text.getvalue())

@@ -59,7 +59,8 @@ def class_table(test: Metrics, classes: Sequence[str], *, title: str = "test dat
 def write_csv(results: Sequence[Metrics], path: Path) -> None:
     """Write a row for all classes together, named "all classes", and one for each, of each network."""
     columns = ["name", "class", "category_id", "objects"]
-    columns += [f"{kind}_{key}" for kind in ("box", "mask") for key in COLUMNS if f"{kind}_ap" in results[0]]
+    masks = any("mask" in kinds(result) for result in results)
+    columns += [f"{kind}_{key}" for kind in ["box"] + ["mask"] * masks for key in COLUMNS]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import padded, resolve
 from pointmix.data.detect.sample import DetectBatch
+from pointmix.data.detect.source import DetectSource
 from pointmix.data.detect.splits import DetectSplits, build_detect
 from pointmix.data.images.config import filled, keep_range
 from pointmix.models.detector import create_detector
@@ -48,7 +49,13 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
     monitor = "box_ap"
 
     def build_splits(self, cfg: DetectConfig, *, rank: int, world_size: int) -> DetectSplits:
-        return build_detect(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
+        splits = build_detect(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
+        for name, loader in (("validation", splits.val), ("test", splits.test)):  # without objects there is no AP
+            if loader is not None:
+                source = cast(DetectSource, loader.samples.source)
+                if not any(map(source.has_objects, loader.samples.indices.tolist())):
+                    raise ValueError(f"none of {len(loader.samples)} {name} images has an object, expected some")
+        return splits
 
     def info(self, cfg: DetectConfig, splits: DetectSplits) -> Info:
         return {
@@ -82,7 +89,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         images = min(cfg.batch_size, 2)
         try_detector(model, info["name"], blank, size, what=what, masks=info["has_masks"], images=images)
 
-    def build_loss(self, cfg: DetectConfig, info: Info) -> Callable[[nn.Module, DetectBatch], Tensor]:
+    def build_loss(self, cfg: DetectConfig, info: Info) -> Callable[[nn.Module, DetectBatch], dict[str, Tensor]]:
         return detection_loss
 
     def build_metric(self, info: Info) -> DetectionMetric:
@@ -93,7 +100,8 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
 
     def describe_data(self, cfg: DetectConfig, info: Info) -> str:
         what = "boxes and masks" if info["has_masks"] else "boxes"
-        return f"{cfg.data_name}, {what} of {len(info['classes'])} classes"
+        number = len(info["classes"])
+        return f"{cfg.data_name}, {what} of {number} {'class' if number == 1 else 'classes'}"
 
     def report(self, metrics: Metrics, console: Console) -> None:
         test = metrics["test"]
@@ -145,7 +153,6 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         return predictor.DetectPredictor(model, info, self.data_config(info), args)
 
 
-def detection_loss(model: nn.Module, batch: DetectBatch) -> Tensor:
-    """The sum of the losses that a detector has in training mode."""
-    losses = model(batch.points, batch.sizes, batch.targets)
-    return torch.stack([loss.float() for loss in losses.values()]).sum()
+def detection_loss(model: nn.Module, batch: DetectBatch) -> dict[str, Tensor]:
+    """The losses that a detector has in training mode."""
+    return model(batch.points, batch.sizes, batch.targets)

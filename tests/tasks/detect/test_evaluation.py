@@ -99,6 +99,10 @@ def test_a_csv_has_a_row_for_each_class(tmp_path):
     ]  # fmt: skip
     assert float(rows[0]["mask_ap"]) == results[0]["mask_ap"] and float(rows[2]["box_ap50"]) == 1
     assert rows[1]["box_ap75"] == "" and float(rows[0]["box_ar"]) == results[0]["box_ar"]
+    boxes = measured(Truthful(masks=False), args, info=INFO | {"has_masks": False}, name="boxes")
+    save_evaluation(boxes + results, SCORES, "images", args)
+    rows = list(csv.DictReader((tmp_path / "r.csv").open()))
+    assert len(rows) == 8 and rows[0]["mask_ap"] == "" and float(rows[4]["mask_ap"]) == results[0]["mask_ap"]
 
 
 def test_coco_results_have_the_ids_of_the_data_and_the_same_ap(tmp_path):
@@ -148,6 +152,10 @@ def test_a_curve_over_visible_pixels(tmp_path):
     assert [path.name for path in files] == ["c.png", "c.csv", "c.json"] and all(path.exists() for path in files)
     rows = list(csv.DictReader(files[1].open()))
     assert float(rows[1]["box_ap"]) == results[1]["box_ap"] and rows[1]["keep"] == "0.5"
+    boxes = measured(Truthful(masks=False), args, info=INFO | {"has_masks": False}, name="boxes")
+    save_evaluation(boxes + results, SCORES, "images", args)
+    rows = list(csv.DictReader(files[1].open()))
+    assert rows[0]["mask_ap"] == "" and float(rows[2]["mask_ap"]) == results[0]["mask_ap"]
 
 
 def test_a_network_of_boxes_is_measured_by_boxes(tmp_path):
@@ -163,6 +171,14 @@ def test_data_without_masks_are_measured_by_boxes_and_it_is_said():
     results = measured(Truthful(), args, data(masks=False))
     assert "mask_ap" not in results[0] and results[0]["box_ap"] > 0.3
     assert "run: the data have no masks, so boxes alone are compared" in shown(results, args)
+
+
+def test_masks_asked_of_data_without_them_are_refused(monkeypatch):
+    monkeypatch.setattr(toy.Toy, "has_masks", False)
+    with pytest.raises(ValueError, match="data.masks is true, but the objects of data.source toy_objects have boxes"):
+        measured(Truthful(), flags(), data(masks=True))
+    (result,) = measured(Truthful(), flags(), data())
+    assert "mask_ap" not in result and result["box_ap"] > 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from argparse import ArgumentParser
 
@@ -58,6 +59,24 @@ def test_boxes_and_masks_are_written_in_cocos_form_with_pictures(tmp_path):
     with Image.open(out / "a_overlay.png") as picture:
         assert picture.width == 660 and picture.height > 440  # enlarged, with a legend below
     assert all(points.layout.size == (32, 32) for points, _ in made.model.calls)  # all pixels are visible
+
+
+def test_one_file_without_pictures(tmp_path):
+    file = save_image(tmp_path / "a.png")
+    for name in ("found.json", "boxes.CSV"):
+        made = predictor([file], "--out", tmp_path / "new" / name)
+        made.predict(str(file))
+        assert made.finish() == [f"2 detections in 1 files in {tmp_path / 'new' / name}"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"found.json", "boxes.CSV"}
+    annotations = json.loads((tmp_path / "new" / "found.json").read_text())["annotations"]
+    rows = list(csv.DictReader((tmp_path / "new" / "boxes.CSV").open()))
+    assert [row["class"] for row in rows] == ["dog", "cat"] and {row["file"] for row in rows} == {str(file)}
+    for row, annotation in zip(rows, annotations, strict=True):
+        assert [float(row[key]) for key in ("x", "y", "width", "height")] == annotation["bbox"]
+        assert float(row["score"]) == annotation["score"] and int(row["category_id"]) == annotation["category_id"]
+    (tmp_path / "taken").touch()
+    with pytest.raises(NotADirectoryError, match="taken is a file"):
+        predictor([file], "--out", tmp_path / "taken" / "found.csv")
 
 
 def test_scores_below_the_threshold_are_left_out(tmp_path):

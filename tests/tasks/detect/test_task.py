@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 import torch
@@ -69,6 +70,10 @@ def test_a_run(config, tmp_path, capsys):
     assert info["classes"] == ["a", "b", "c"] and info["category_ids"] == [7, 3, 20]
     assert info["in_chans"] == 3 and info["has_masks"] is True and info["data"]["short_side"] == 20
     text = capsys.readouterr().out
+    (line,) = re.findall(r"epoch 1/3  train loss ([\d.]+) \((.*?)\)  val", text)
+    parts = dict(part.split() for part in line[1].split(", "))
+    assert list(parts) == ["objectness", "rpn_box_reg", "classifier", "box_reg", "mask"]
+    assert sum(map(float, parts.values())) == pytest.approx(float(line[0]), abs=4e-4)
     assert "boxes and masks of 3 classes" in text and "mask AP50" in text and "by class" in text
 
     model, loaded = load_run(tmp_path / "run")
@@ -148,6 +153,15 @@ def test_networks_that_do_not_suit_the_data_are_refused_before_training(config, 
     refused(hidden, "resnet18 does not take images of 3x32x32 with hidden pixels")
 
 
+@pytest.mark.parametrize("split, name", [("test", "4 test"), ("train", "2 validation")])
+def test_images_for_ap_without_any_object_are_refused_before_training(config, split, name, monkeypatch):
+    held_out = TASK.build_splits(config(), rank=0, world_size=1).val.samples.indices.tolist()
+    empty = range(4) if split == "test" else held_out
+    monkeypatch.setattr(toy.Toy, "has_objects", lambda self, index: self.split != split or index not in empty)
+    with pytest.raises(ValueError, match=f"none of {name} images has an object, expected some"):
+        TASK.build_splits(config(), rank=0, world_size=1)
+
+
 def test_the_check_trains_on_a_blank_image_and_changes_nothing(config, tmp_path):
     cfg = config()
     run = build_run(cfg, tmp_path, build_accelerator(cfg))
@@ -205,13 +219,20 @@ def test_data_settings_are_read_back_from_json(config, tmp_path):
 
 @pytest.mark.parametrize(
     "files, source",
-    [(["annotations/train.json"], "coco"), (["data.yaml"], "yolo"), (["Annotations/1.xml"], "voc"), ([], "instances")],
+    [
+        (["annotations/train.json"], "coco"),
+        (["data.yaml"], "yolo"),
+        (["dataset.yaml"], "yolo"),
+        (["Annotations/1.xml"], "voc"),
+        ([], "instances"),
+    ],
 )
 def test_a_folder_alone_says_what_lies_in_it(files, source, tmp_path):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
     assert DetectConfig.root_source(str(tmp_path)) == source
+    assert DetectConfig.root_source(str(tmp_path / "own.yaml")) == "yolo"
     assert SegmentConfig.root_source(str(tmp_path)) == "folder"
 
 
@@ -221,6 +242,8 @@ def test_the_source_of_a_folder_is_set_and_said(tmp_path):
     cfg, basis = parse_recipe([f"--data.root={tmp_path}"], DetectConfig)
     assert cfg.data.source == "coco" and "data.source coco, as data.root is given" in basis
     assert cfg.data_name == tmp_path.name
+    (tmp_path / "own.yaml").touch()
+    assert parse_recipe([f"--data.root={tmp_path}/own.yaml"], DetectConfig)[0].data_name == tmp_path.name
 
 
 def test_the_report_by_class():
@@ -244,7 +267,7 @@ def test_images_without_objects_train_every_part(config, tmp_path):
     run = build_run(cfg, tmp_path, build_accelerator(cfg))
     batch = next(iter(run.splits.train))
     none = [type(t)(t.boxes[:0], t.labels[:0], t.masks[:0]) for t in batch.targets]
-    loss = run.loss(run.model.train(), batch._replace(targets=none))
+    loss = sum(run.loss(run.model.train(), batch._replace(targets=none)).values())
     loss.backward()
     assert torch.isfinite(loss)
     assert [name for name, p in run.model.named_parameters() if p.grad is None] == []
