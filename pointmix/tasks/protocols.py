@@ -152,7 +152,7 @@ class Measurement(Generic[Batch]):
     settings: dict[str, Json]
 
 
-Row = tuple[str | float, ...]  # floats are shares, shown in percent
+Row = tuple[str | int | float, ...]  # floats are shares or scores up to 1, shown in percent
 
 
 @runtime_checkable

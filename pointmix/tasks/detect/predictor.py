@@ -22,10 +22,9 @@ from pointmix.io import is_image, read_image, read_mask
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.detect.pictures import drawn
 from pointmix.tasks.detect.results import CocoFile
-from pointmix.tasks.protocols import Info
+from pointmix.tasks.protocols import Info, Row
 from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
-from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import FRACTION
 
 RESULTS = "detections.json"
@@ -34,7 +33,7 @@ RESULTS = "detections.json"
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags of predict.py for detectors."""
     out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
-    parser.add_argument("--out", metavar="DIR", help=f"{out}; without it only the table is shown")
+    parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file .csv or .json for the table")
     parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
     score = "leave out what is found with a smaller score (default 0.5)"
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
@@ -59,15 +58,16 @@ class DetectPredictor:
         FRACTION.check("--", score=args.score)
         if args.mask and not Path(args.mask).is_file():
             raise FileNotFoundError(f"no mask file {args.mask}")
-        if args.out:
-            check_place(Path(args.out, RESULTS))
+        self.out = None if str(args.out).lower().endswith((".csv", ".json")) else args.out
+        if self.out:
+            check_place(Path(self.out, RESULTS))
         self.model, self.cfg, self.args, self.run = model, cfg, args, info["path"]
         self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
         self.classes: list[str] = info["classes"]
         self.file = CocoFile(self.classes, info["category_ids"])
-        self.names = OutputNames(Path(args.out or "."), args.files)
+        self.names = OutputNames(Path(self.out or "."), args.files)
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
+    def predict(self, path: str) -> list[Row]:
         if not is_image(path):
             raise ValueError(f"{path} is no image, {self.run} takes images")
         image = read_image(path, filled(self.cfg.in_chans))
@@ -80,13 +80,13 @@ class DetectPredictor:
         (detections,) = self.model(batch.points.to(device), batch.sizes.to(device))
         lattice = (item.image.shape[1], item.image.shape[2])
         found = at_least(in_pixels(detections, lattice=lattice, size=size, name=path), self.args.score)
-        if self.args.out:
+        if self.out:
             self._write(path, image, found)
-        rows: list[tuple[str, ...]] = []
+        rows: list[Row] = []
         for label in np.unique(found.labels).tolist():
             scores = found.scores[found.labels == label]
-            rows.append((one_line(self.classes[label]), str(len(scores)), f"{scores.max():.2f}"))
-        return rows or [("nothing", "0", "")]
+            rows.append((self.classes[label], len(scores), float(scores.max())))
+        return rows or [("nothing", 0, 0.0)]
 
     def _write(self, path: str, image: Image.Image, found: Found) -> None:
         (file,) = self.names(path, ["_overlay.png"])
@@ -95,9 +95,9 @@ class DetectPredictor:
         self.file.add(path, (image.height, image.width), found)
 
     def finish(self) -> list[str]:
-        if not self.args.out:
+        if not self.out:
             return []
-        path = Path(self.args.out, RESULTS)
+        path = Path(self.out, RESULTS)
         self.file.write(path)
         return [f"{len(self.file.annotations)} detections in {len(self.file.images)} files in {path}"]
 
