@@ -25,7 +25,7 @@ def make_parser() -> TaskParser:
     from pointmix.engine.command import TaskParser, add_model_arguments
 
     parser = TaskParser(prog="explain.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("file", metavar="FILE", help="an image, or a cloud in .ply, .npy, .npz or .h5")
+    parser.add_argument("file", metavar="FILE", help="an image or a cloud, of any kind that is read")
     parser.add_argument("--out", required=True, metavar="PICTURE", help=".png, or for clouds .html to turn by mouse")
     parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
     add_model_arguments(parser, default_task="the first that reads the file")

@@ -10,9 +10,9 @@ python scripts/predict.py --run SEGMENTER_RUN_ON_CLOUDS scans/ --out labels/ --v
 python scripts/predict.py --run DETECTOR_RUN photos/ --out found/ --score 0.7    # or --out found.json, found.csv
 python scripts/predict.py --run RUN FILE --import my_package.my_task      # of a task of yours
 
-Of a folder, every image and cloud below it is predicted, and of a pattern in quotes, what it matches. With --out, the
-table is written as .csv or .json. A file that cannot be used is named on stderr and the others are still predicted; the
-exit code is then 2.
+Of a folder, every image below it is predicted, or every cloud for a run on clouds, and of a pattern in quotes, what it
+matches. With --out, the table is written as .csv or .json. A file that cannot be used is named on stderr and the others
+are still predicted; the exit code is then 2.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def predict(argv: list[str]) -> None:
     out_table = out if out is not None and out.lower().endswith(TABLES) else None
     if out_table:
         check_place(out_table)
-    args.files = input_files(args.files, out)
+    args.files, left_out = input_files(args.files, out, kind=task.input_kind(info))
     predictor = task.build_predictor(model, info, args)
 
     table = Table("file", *predictor.columns)
@@ -103,17 +103,19 @@ def predict(argv: list[str]) -> None:
         Console().print(table)
     for line in predictor.finish() if found else ():
         print(line)
-    if out_table:
+    if out_table and not getattr(predictor, "writes_out", False):
         write_table(out_table, predictor.columns, found, failures)
         print(f"predictions for {len(found)} files in {out_table}")
     if several:
         print(f"{len(found)} predicted, {len(failures)} failed")
+    if left_out:
+        print(f"{len(left_out)} left out, of another kind, the first {left_out[0]}")
     if failures:
         raise ValueError(f"{len(failures)} of {len(args.files)} files have no prediction")
 
 
-def cell_text(cell: str | float) -> str:
-    """A cell of the table as it is shown: a float is a share."""
+def cell_text(cell: str | int | float) -> str:
+    """A cell of the table as it is shown: a float is a share or a score."""
     from pointmix.utils.messages import one_line
 
     return f"{cell:.1%}" if isinstance(cell, float) else one_line(str(cell))

@@ -65,8 +65,9 @@ class LabelTable:
             names = np.asarray(self.splits)
             parts = {name: np.flatnonzero(names == name) for name in dict.fromkeys(self.splits)}
         name = ("test" if "test" in parts else "val") if split is None else SPLITS.get(split.lower(), split)
-        if name not in parts or not len(parts[name]):
-            raise ValueError(f"{self.path} has no files of split {name}; it has {', '.join(sorted(parts))}")
+        there = sorted(key for key, indices in parts.items() if len(indices))
+        if name not in there:
+            raise ValueError(f"{self.path} has no files of split {name}; it has {', '.join(there)}")
         lacking = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), self.targets[parts[name]])]
         if name == "train" and lacking:
             raise ValueError(f"{self.path}: split train has no file of class {shortened(lacking)}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pointmix.engine.checkpoint import read_weights
 from pointmix.engine.init_inputs import fit_channels, input_layer
+from pointmix.models.hcformer import resized_table
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
@@ -40,8 +41,8 @@ class Taken:
     resized: set[str]
 
     def table(self) -> Table:
-        """A row for each group of tensors: taken, adapted (taken under another name or for
-        other input channels), left out, or as initialized."""
+        """A row for each group of tensors: taken, adapted (taken under another name, for other input channels or of
+        another size), left out, or as initialized."""
         rows: Counter[tuple[str, str, str]] = Counter()
         numbers: Counter[tuple[str, str, str]] = Counter()
 
@@ -90,6 +91,9 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
             if place in found:
                 continue
             fitted = _fit(value, own[place])
+            if fitted is None:
+                fitted = resized_table(place, value, own[place])
+                resized |= set() if fitted is None else {key}
             if fitted is None and entry is not None and place == entry.name:
                 fitted = fit_channels(value, own[place], coords=entry.coords, in_chans=in_chans)
                 resized |= set() if fitted is None else {key}

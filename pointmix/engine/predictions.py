@@ -9,40 +9,52 @@ import json
 from collections.abc import Mapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Literal
 
 from pointmix.data.paths import files_below, is_junk
 from pointmix.io.columns import is_cloud
 from pointmix.io.image_files import is_image
-from pointmix.io.registry import IMAGE_READERS
+from pointmix.io.registry import CLOUD_READERS, IMAGE_READERS
 from pointmix.tasks.protocols import Row
 from pointmix.utils.atomic import write_text
 
 TABLES = (".csv", ".json")
 
 
-def input_files(paths: Sequence[str], out: str | None) -> list[str]:
+def input_files(
+    paths: Sequence[str], out: str | None, *, kind: Literal["image", "cloud"] | None = None
+) -> tuple[list[str], list[str]]:
     """Files, each once: in place of a folder the images and clouds below it, in the order of their names, and in place
     of a pattern such as "scans/**/*.ply" what it matches.
 
     Args:
         out: file or folder of the outputs; what is below it is no input.
+        kind: of the files that are taken from folders; None: both.
+
+    Returns:
+        The files, and the images and clouds of folders that are left out because they are of the other kind.
 
     Raises:
-        ValueError: a folder has no image or cloud.
+        ValueError: a folder has no such file.
     """
     found: dict[str, None] = {}
+    left_out: dict[str, None] = {}
     for path in paths:
         is_pattern = has_magic(path) and not Path(path).exists()
         matches = (_matching(path) if is_pattern else []) or [path]  # reading it will say that there is no such file
-        several = len(matches) > 1
         for match in matches:
-            inside = _readable(Path(match), out) if Path(match).is_dir() else [match]
-            if not inside and not several:
-                raise ValueError(
-                    f"no image or cloud below the folder {match}, expected {', '.join(IMAGE_READERS)} and so on"
-                )
-            found |= dict.fromkeys(inside)
-    return list(found)
+            if not Path(match).is_dir():
+                found[match] = None
+                continue
+            inside = _readable(Path(match), out)
+            taken = [file for file in inside if kind is None or is_image(file) == (kind == "image")]
+            if not taken and len(matches) == 1:
+                readers = {"image": [*IMAGE_READERS], "cloud": [*CLOUD_READERS], None: [*IMAGE_READERS, *CLOUD_READERS]}
+                what = f"no {kind or 'image or cloud'} below the folder {match}"
+                raise ValueError(f"{what}, expected files ending in {', '.join(readers[kind])}")
+            found |= dict.fromkeys(taken)
+            left_out |= dict.fromkeys(inside)
+    return list(found), [file for file in left_out if file not in found]
 
 
 def _matching(pattern: str) -> list[str]:

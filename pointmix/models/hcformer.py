@@ -151,10 +151,22 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> 
     """
     own, out = model.state_dict(), dict(state_dict)
     for name, table in state_dict.items():
-        place = own.get(name)
-        if name.endswith((".bias_patch", ".bias_window")) and place is not None and table.shape[:2] == place.shape[:2]:
-            out[name] = F.interpolate(table, place.shape[2:], mode="bilinear", align_corners=True)
+        resized = resized_table(name, table, own[name]) if name in own else None
+        out[name] = table if resized is None else resized
     return out
+
+
+def resized_table(name: str, table: Tensor, place: Tensor) -> Tensor | None:
+    """A bias table interpolated to the size of its place in a network; None if it is no such table.
+
+    Args:
+        name: of the table in the network.
+        table, place: (heads, clusters, h, w) of any h, w.
+    """
+    is_table = name.endswith((".bias_patch", ".bias_window")) and table.ndim == place.ndim == 4
+    if not is_table or table.shape[:2] != place.shape[:2] or not table.is_floating_point():
+        return None
+    return F.interpolate(table, place.shape[2:], mode="bilinear", align_corners=True)
 
 
 _CFG = IMAGES | dict(paper_name="Hierarchical Clustering for Visual Representation Learning")

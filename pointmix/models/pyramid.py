@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import timm
+import torch
 import torch.nn.functional as F
 from timm.models._features import FeatureInfo
+from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
 from pointmix.layouts.grid import Grid
@@ -15,6 +18,8 @@ from pointmix.models import create_model, list_models
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, count_layers, parameters
 
+ONLY_OF_MAPS = ("out_indices", "feature_cls", "pretrained")  # arguments that change no name of a layer
+FLAT = re.compile(r"^(\w+?)_(\d+)\.")  # in a network of maps stages.0. is stages_0.
 FIRST_STRIDE = 4  # of the finest stage that is taken from a network of timm, as of our networks of images
 
 
@@ -55,6 +60,7 @@ class TimmPyramid(nn.Module):
     def __init__(self, name: str, *, in_chans: int, **kwargs: object) -> None:
         super().__init__()
         self.body = timm.create_model(name, features_only=True, in_chans=in_chans, **kwargs)  # type: ignore[arg-type]
+        self.arguments = {"model_name": name, "in_chans": in_chans, **kwargs}
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"  # as of Swin
         info = cast(FeatureInfo, self.body.feature_info)
         strides, channels = info.reduction(), info.channels()
@@ -103,6 +109,27 @@ class TimmPyramid(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return set()
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """The layer of a parameter, from its name: that in the classifier, which timm's networks of maps do not name.
+
+        Raises:
+            ValueError: if the classifier names no layers either.
+        """
+        arguments = {key: value for key, value in self.arguments.items() if key not in ONLY_OF_MAPS}
+        with torch.random.fork_rng(devices=()):  # as if it was never built
+            whole = timm.create_model(**arguments)  # type: ignore[arg-type]
+        matcher = cast(Callable[[bool], dict[str, object]] | None, getattr(whole, "group_matcher", None))
+        if matcher is None:
+            raise ValueError(f"{self.arguments['model_name']} does not name its layers (no group_matcher)")
+        named = ((name, None) for name, _ in (*whole.named_parameters(), *whole.named_buffers()))
+        layers: dict[str, int] = group_with_matcher(named, matcher(coarse), reverse=True)
+
+        def layer(name: str) -> int:
+            name = name.removeprefix("body.")
+            return layers[name] if name in layers else layers[FLAT.sub(r"\1.\2.", name)]
+
+        return layer
 
 
 def create_pyramid(name: str, *, in_chans: int, **kwargs: object) -> tuple[nn.Module, int | None, str]:

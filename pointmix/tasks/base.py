@@ -199,6 +199,10 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         """What predict.py applies to each file; wrong flags are refused here."""
         raise ValueError(f"{self.name} has no predictions for files")
 
+    def input_kind(self, info: Info) -> Literal["image", "cloud"] | None:
+        """Which files predict.py takes from a folder that holds both; None: both."""
+        return None
+
     def reads(self, args: Namespace) -> bool:
         """Whether explain.py should take this task for args.file where no run says which task it is."""
         return False

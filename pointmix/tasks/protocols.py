@@ -155,7 +155,7 @@ class Measurement(Generic[Batch]):
     settings: dict[str, Json]
 
 
-Row = tuple[str | float, ...]  # floats are shares, shown in percent
+Row = tuple[str | int | float, ...]  # floats are shares or scores up to 1, shown in percent
 
 
 @runtime_checkable
@@ -163,7 +163,8 @@ class Predictor(Protocol):
     """Predicts for one file after the other, without gradients.
 
     Args:
-        columns: titles of the table, after the column of files.
+        columns: titles of the table, after the column of files. A predictor with an attribute `writes_out` that is true
+            writes a file --out itself; for others it is the table.
     """
 
     columns: Sequence[str]

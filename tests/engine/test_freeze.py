@@ -70,6 +70,10 @@ def test_parts_of_other_networks():
     resnet = timm.create_model("resnet10t", num_classes=3)
     freeze(resnet, ["backbone"])
     assert names_frozen(resnet) == all_but(resnet, "fc.")
+    segmenter = create_segmenter("convnext_atto", num_classes=3)
+    freeze(segmenter, ["1"])
+    stem = {name for name, _ in segmenter.named_parameters() if name.startswith("backbone.body.st")}
+    assert names_frozen(segmenter) == {name for name in stem if "stem_" in name or "stages_0." in name}
     mlp = pointmix.create_model("pointmlp", num_classes=3, in_chans=0, **MLP)
     freeze(mlp, ["1"])
     assert names_frozen(mlp) == all_but(mlp, "stages.1.", "mlp.", "head.")

@@ -61,3 +61,17 @@ def test_a_network_of_timm(tmp_path):
     assert taken.resized == {"conv1.0.weight"} and not taken.other_shape
     assert torch.allclose(model.conv1[0].weight, source.conv1[0].weight.sum(1, keepdim=True))
     assert [row for row in taken.table().columns[0]._cells if str(row) == "adapted"]
+
+
+def test_tables_of_positions_of_another_size_are_interpolated(tmp_path):
+    small = TINY | {"rel_pos": True, "heads": 2, "head_dim": 4, "global_centers_per_side": [2, None]}
+    source, model = (
+        pointmix.create_model("hcformer_tiny", num_classes=3, table_size=sides, **small) for sides in ([4, 2], [8, 4])
+    )
+    name = "stages.0.blocks.0.mixer.bias_patch"
+    torch.nn.init.normal_(source.get_parameter(name))
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    taken = start_from(model, tmp_path / "weights.pth", name="hcformer_tiny")
+    assert name in taken.resized and not taken.other_shape
+    found, given = model.get_parameter(name), source.get_parameter(name)
+    assert found.shape[2:] == (8, 8) and torch.equal(found[..., ::7, ::7], given[..., ::3, ::3])  # the corners

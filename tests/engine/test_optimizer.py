@@ -51,6 +51,18 @@ def test_a_segmenter_has_the_layers_of_its_backbone_and_then_the_head():
     assert found["backbone.stages.1.reducer.weight"] == 0.25 and found["backbone.stages.0.reducer.weight"] == 0.0625
 
 
+@pytest.mark.parametrize("name, stem, last", [("resnet10t", "conv1.0.weight", "layer4.0.conv2.weight"),
+    ("convnext_atto", "stem_0.weight", "stages_3.blocks.1.gamma")])  # fmt: skip
+def test_a_segmenter_on_a_network_of_timm_has_the_layers_of_the_classifier(name, stem, last):
+    model = create_segmenter(name, num_classes=3)
+    state = torch.get_rng_state()
+    found = rates(model, build_optimizer(model, OptimConfig(layer_decay=0.5, sched="none"), lr=1.0))
+    assert found.keys() == {name for name, _ in model.named_parameters()}
+    assert {rate for name, rate in found.items() if name.startswith("head.")} == {1.0}
+    assert found[f"backbone.body.{last}"] == 0.5 and found[f"backbone.body.{stem}"] == min(found.values()) < 0.1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_weight_decay_is_that_without_layer_decay(decay_all):
     model = pointmix.create_model("hcformer_nano", num_classes=3)

@@ -272,14 +272,29 @@ def test_json_names_the_files_that_failed(main, folder, photos):
     ],
 )
 def test_patterns(photos, pattern, expected):
-    assert sorted(input_files([pattern], None)) == [photos[i] for i in expected]
-    assert input_files(["photos/a.png", pattern, pattern], None).count("photos/a.png") == 1
+    assert sorted(input_files([pattern], None)[0]) == [photos[i] for i in expected]
+    assert input_files(["photos/a.png", pattern, pattern], None)[0].count("photos/a.png") == 1
+
+
+def test_of_a_folder_the_other_kind_is_left_out_and_counted(main, folder, photos, capsys):
+    Path("photos/bad.png").unlink()
+    Path("photos/gone.png").unlink()
+    np.save("photos/scan.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    assert main(["--run", str(folder / "run"), "photos", "--device", "cpu", "--topk", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "2 predicted, 0 failed\n1 left out, of another kind, the first photos/scan.npy" in told
+    assert main(["--run", str(folder / "clouds"), "photos", "--device", "cpu", "--topk", "1"]) == 0
+    assert "2 left out, of another kind, the first photos/a.png" in capsys.readouterr().out
+    assert main(["--run", str(folder / "clouds"), "photos", "photos/a.png", "--device", "cpu"]) == 2  # named: an error
+    assert "photos/a.png is an image" in capsys.readouterr().err
+    assert main(["--run", str(folder / "clouds"), "photos/deep"]) == 2
+    assert "no cloud below the folder photos/deep, expected files ending in .h5" in capsys.readouterr().err
 
 
 def test_a_file_may_have_the_signs_of_a_pattern(photos):
     Path("photos/a.png").rename("photos/a[1].png")
-    assert input_files(["photos/a[1].png"], None) == ["photos/a[1].png"]
-    assert input_files(["photos/*.jpg", "photos/?[1].png"], None) == ["photos/*.jpg", "photos/?[1].png"]
+    assert input_files(["photos/a[1].png"], None)[0] == ["photos/a[1].png"]
+    assert input_files(["photos/*.jpg", "photos/?[1].png"], None)[0] == ["photos/*.jpg", "photos/?[1].png"]
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_of_its_own(main, folder, photos, capsys):

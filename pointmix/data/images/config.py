@@ -43,9 +43,10 @@ class DataConfig:
         labels: for folder: CSV file in root with columns file, label and, if there is one, split (train, val, test), a
             line an image; files relative to it (unset: labels.csv or data.csv where train has no class folders).
         train_split: name of the training split, a folder in root for source folder.
-        test_split: name of the test split; unset: the first of val, validation and test that exists.
-        val_split: name of a split for model selection, instead of a fraction of train (unset: val of a CSV file that
-            has train, val and test, unless val_fraction is set).
+        test_split: name of the test split; unset: the first of val, validation and test that exists, or test if there
+            is one for validation, too.
+        val_split: name of a split for model selection, instead of a fraction of train (unset: val or validation where
+            a folder or CSV file has it beside train and test, unless val_fraction or test_split is set).
         val_fraction: fraction of every class of train held out for model selection, 0 for none (unset: 0.1).
         split_seed: seed of the held-out and limited images; independent of the run's seed.
         limit: at most this many training images, for a quick try.

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models import get_pretrained_cfg
@@ -182,6 +182,9 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
     def curve_title(self, results: list[Metrics]) -> str:
         kinds = sorted({r["mask"] for r in results if r["mask"]})
         return f"masks of {', '.join(kinds)}" if kinds else "no masks"
+
+    def input_kind(self, info: Info) -> Literal["image"]:
+        return "image"
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
         cfg = self.data_config(info)

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +187,9 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
     def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]
         return "random points" + (f", {votes} votes" if votes > 1 else "")
+
+    def input_kind(self, info: Info) -> Literal["cloud"]:
+        return "cloud"
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
         cfg = self.data_config(info)

@@ -21,10 +21,9 @@ from pointmix.io import is_image, read_image, read_mask
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.detect.pictures import drawn
 from pointmix.tasks.detect.results import CocoFile
-from pointmix.tasks.protocols import Info
+from pointmix.tasks.protocols import Info, Row
 from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
-from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import FRACTION
 
 RESULTS = "detections.json"
@@ -53,6 +52,7 @@ class DetectPredictor:
     """
 
     columns: Sequence[str] = ("class", "found", "best score")
+    writes_out = True
 
     def __init__(self, model: nn.Module, info: Info, cfg: DetectDataConfig, args: Namespace) -> None:
         FRACTION.check("--", score=args.score)
@@ -69,7 +69,7 @@ class DetectPredictor:
         self.file = CocoFile(self.classes, info["category_ids"])
         self.names = OutputNames(self.folder or Path("."), args.files)
 
-    def predict(self, path: str) -> list[tuple[str, ...]]:
+    def predict(self, path: str) -> list[Row]:
         if not is_image(path):
             raise ValueError(f"{path} is no image, {self.run} takes images")
         image = read_image(path, filled(self.cfg.in_chans))
@@ -88,11 +88,11 @@ class DetectPredictor:
                 overlay(image, drawn(found), self.classes).save(opened, format="png")
         if self.results:
             self.file.add(path, size, found)
-        rows: list[tuple[str, ...]] = []
+        rows: list[Row] = []
         for label in np.unique(found.labels).tolist():
             scores = found.scores[found.labels == label]
-            rows.append((one_line(self.classes[label]), str(len(scores)), f"{scores.max():.2f}"))
-        return rows or [("nothing", "0", "")]
+            rows.append((self.classes[label], len(scores), float(scores.max())))
+        return rows or [("nothing", 0, 0.0)]
 
     def finish(self) -> list[str]:
         if not self.results:

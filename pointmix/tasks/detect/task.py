@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,9 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
 
     def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         return evaluation.save_evaluation(results, self.scores, self.unit, args)
+
+    def input_kind(self, info: Info) -> Literal["image"]:
+        return "image"
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> predictor.DetectPredictor:
         return predictor.DetectPredictor(model, info, self.data_config(info), args)

@@ -6,7 +6,7 @@ import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from pointmix.data.images.config import filled
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud, is_sparse, resolve
 from pointmix.data.segment.sample import SegmentBatch
+from pointmix.data.segment.source import SEGMENT_SOURCES
 from pointmix.data.segment.splits import SegmentSplits, build_segments
 from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
@@ -163,6 +164,10 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
 
     def save_evaluation(self, results: list[Metrics], args: Namespace) -> list[Path]:
         return evaluation.save_evaluation(results, self.scores, self.unit, args)
+
+    def input_kind(self, info: Info) -> Literal["image", "cloud"]:
+        kind = SEGMENT_SOURCES.find(self.data_config(info).source).kind  # RGB-D frames are images, with --depth
+        return "cloud" if kind == "cloud" else "image"
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> predictor.SegmentPredictor:
         return predictor.SegmentPredictor(model, info, self.data_config(info), args)

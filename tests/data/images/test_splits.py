@@ -249,3 +249,25 @@ def test_settings_read_back_from_json_are_the_same():
         assert keep_range(back.keep_ratio) == keep_range(config.keep_ratio) and is_partial(back) == is_partial(
             config
         ) == (ratio == (0.5, 1.0))
+
+
+def test_a_folder_with_train_val_and_test(folder, tmp_path):
+    """val chooses the epoch and test is tested, unless val is to be tested, or test has no classes."""
+    root = tmp_path / "data"
+    shutil.copytree(folder, root)
+    test = root / "test"
+    shutil.copytree(root / "val", test)
+    for image in (test / "cat").glob("*.*"):
+        image.with_name("more_" + image.name).write_bytes(image.read_bytes())
+
+    def names(**kwargs):
+        splits = build_data(config(root, **{"val_fraction": None, **kwargs}), **CALL)
+        return [Path(part.samples.source.name(0)).parts[-3] for part in (splits.val, splits.test)]
+
+    assert names() == ["val", "test"]
+    assert names(test_split="test") == ["val", "test"] and names(test_split="val") == ["train", "val"]
+    assert names(val_fraction=0.2) == ["train", "test"]
+    shutil.rmtree(test)
+    test.mkdir()
+    (test / "unlabeled.jpg").touch()
+    assert names() == ["train", "val"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
@@ -68,8 +69,7 @@ def open_csv(table: LabelTable, split: str | None, *, seed: int) -> ImageSource:
     """The images of a split of a CSV file; arguments and errors as `LabelTable.part`."""
     chosen = table.part(split, seed=seed)
     paths = [str(table.files[i]) for i in chosen]
-    val_split = "val" if {"val", "test"} <= set(table.splits or ()) else None
-    return ImageSource(table.classes, table.targets[chosen], partial(_read_path, paths), paths.__getitem__, val_split)
+    return ImageSource(table.classes, table.targets[chosen], partial(_read_path, paths), paths.__getitem__)
 
 
 def open_tar(path: str | Path) -> ImageSource:
@@ -136,10 +136,25 @@ def _has_classes(split: Path) -> bool:
 @register_source("folder")
 def open_folder_split(config: DataConfig, split: str | None) -> ImageSource:
     """A split below `config.root`: of `config.labels`, or of labels.csv or data.csv where the training split has no
-    class folders; else see `open_local`."""
+    class folders; else see `open_local`.
+
+    Where there is a split test and one for validation, None is test, and the other one is `val_split`, unless
+    `config.test_split` names it.
+    """
     root = Path(config.root or "")
     path = root / config.labels if config.labels else find_csv(root) if config.root else None
     if path is None or (not config.labels and _has_classes(root / config.train_split)):
-        return open_local(config.root or "", split)
-    table = read_labels(path, file_key=config.input_key, label_key=config.target_key)
-    return open_csv(table, split, seed=config.split_seed)
+        val = _validation(root)
+        source = open_local(config.root or "", split or (None if val is None else "test"))
+    else:
+        table = read_labels(path, file_key=config.input_key, label_key=config.target_key)
+        val = "val" if {"val", "test"} <= set(table.splits or ()) else None
+        source = open_csv(table, split, seed=config.split_seed)
+    return source if config.test_split not in (None, "test") else replace(source, val_split=val)
+
+
+def _validation(root: Path) -> str | None:
+    """The folder or tar file for validation, where there is one for test, too; of ImageNet's test images the classes
+    are not known."""
+    names = [name for name in TEST_NAMES if _has_classes(root / name)]
+    return names[0] if len(names) > 1 and "test" in names else None
