@@ -98,3 +98,12 @@ def test_a_folder_is_predicted_past_bad_files(folder, tmp_path, capsys):
     assert all(row["score"] >= 0 and row["segmentation"]["size"] == [30, 45] for row in found["annotations"])
     code, text, err = run(script("predict"), capsys, "--run", folder / "run", photos, "--score", 3)
     assert code == 2 and "--score must be" in err and len(err.splitlines()) == 1
+
+
+def test_out_may_be_a_file_of_boxes(folder, tmp_path, capsys):
+    out = tmp_path / "boxes.csv"
+    code, text, _ = run(
+        script("predict"), capsys, "--run", folder / "run", folder / "photos", "--out", out, "--score", 0
+    )
+    assert code == 0 and f"in 2 files in {out}" in text and [*tmp_path.iterdir()] == [out]
+    assert out.read_text().startswith("file,") and "width,height" in out.read_text().splitlines()[0]
