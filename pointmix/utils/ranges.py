@@ -89,14 +89,17 @@ def check_fields(config: object, section: str = "") -> None:
     """Check the fields of a dataclass against their annotations: ranges, choices, types.
 
     Args:
-        config: fields that are dataclasses, dictionaries or Any are skipped.
+        config: fields that are dataclasses or Any are skipped, and dictionaries whose values have no range.
         section: prefix of the field's name in messages, such as "optim.".
 
     Raises:
         ValueError: one line with the field's name, what was expected, and the value.
     """
     for name, hint in hints(type(config)).items():  # type: ignore[arg-type]  # a type is hashable
-        if (expected := _expected(hint, value := getattr(config, name))) is not None:
+        value = getattr(config, name)
+        if isinstance(value, dict) and (allowed := range_of(hint)) is not None:
+            allowed.check(f"{section}{name}.", **value)
+        elif (expected := _expected(hint, value)) is not None:
             raise ValueError(f"{section}{name} must be {expected}, got {value!r}")
 
 

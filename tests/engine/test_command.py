@@ -27,7 +27,7 @@ def test_flags_of_all_tasks_are_taken_until_the_task_is_known():
 
 def test_then_those_of_others_are_refused_by_name():
     assert parse_for(POINTS, make, "evaluate", ["a", "--votes", "3"], what="a").votes == 3
-    with pytest.raises(ValueError, match="^--votes is a flag of classify_points and segment; a is of classify_images$"):
+    with pytest.raises(ValueError, match="^--votes is a flag of classify_points, segment; a is of classify_images$"):
         parse_for(IMAGES, make, "evaluate", ["a", "--votes=3"], what="a")
     with pytest.raises(ValueError, match="unrecognized arguments: --nonsense"):
         parse_for(IMAGES, make, "evaluate", ["a", "--nonsense"], what="a")

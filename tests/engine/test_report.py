@@ -42,7 +42,7 @@ CLOUDS = METRICS | {
     "test": {"oa": 0.75, "macc": 0.6, "loss": 1, "per_class": [0.8, None, 0.4]}
     | {"confusion": [[4, 1, 0], [0] * 3, [3, 0, 2]]},
     "task": "classify_points",
-    "info": {"classes": ["[cup]", "b\x1bowl", "chair"]},
+    "info": {"classes": ["[cup]", "b\x1bowl", "chair"], "data": {}},
     "unit": "clouds",
     "scores": {"oa": {"label": "OA"} | SCORE, "macc": {"label": "mAcc"} | SCORE},
     "monitor": "oa",

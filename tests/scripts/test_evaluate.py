@@ -128,7 +128,7 @@ def test_a_named_model_with_a_checkpoint(main, folder, tmp_path, capsys):
         (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", ""], "--checkpoint is empty, expected"),
         (["--model", "test_vit", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
         (["--model", "coc_tiny", "--data.root", "images", "--checkpoint", "run/model.safetensors"], "does not fit"),
-        (["run", "--votes", "3"], "--votes is a flag of classify_points and segment; run is of classify_images"),
+        (["run", "--votes", "3"], "--votes is a flag of classify_points, segment; run is of classify_images"),
         (["run", "--kwargs", "heads"], "--kwargs"),
         (["run", "--import", "no_such_module"], "--import no_such_module: No module named 'no_such_module'"),
         (["--model", "coc_tiny", "--task", "count_points"], "no task 'count_points' is registered, expected one of"),

@@ -131,9 +131,9 @@ def test_a_folder_of_clouds(folder, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["empty"], "no image or cloud below the folder empty"),
+        (["empty"], "no image below the folder empty"),
         (["empty/none.png"], "no image file empty/none.png"),
-        (["scans"], "0.npz is no image, images_run/model.safetensors takes images"),
+        (["scans/test/0.npz"], "0.npz is no image, images_run/model.safetensors takes images"),
         (["data/images/val/0.png", "--out", "plain.txt"], "plain.txt is a file, expected a folder"),
         (["data/images/val/0.png", "--category", "left"], "--category left: the network has no categories"),
         (["data/images/val/0.png", "--clusters", "c.png"], "--clusters is a flag of"),

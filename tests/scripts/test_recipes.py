@@ -27,6 +27,7 @@ RECIPES = {
     "points/coc_shapes": ("nmuon", 0.06, 128, 1, 0, 13, True),
     "points/coc_tiny_small": ("nmuon", 0.03, 128, 10, 0, 250, True),
     "points/pointmlp_elite_small": ("nmuon", 0.02, 128, 6, 0, 60, True),
+    "points/small": ("nmuon", 0.02, 128, 6, 0, 60, True),
     "points/pointmlp_coc_modern": ("adamw", 0.002, 32, 10, 0, 250, False),
     "points/pointmlp_coc_scanobjectnn": ("momentum", 0.01, 32, 0, 0, 250, False),
     "points/pointmlp_elite_scanobjectnn": ("momentum", 0.01, 32, 0, 0, 200, False),

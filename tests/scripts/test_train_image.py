@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pointmix.engine import flags
 from pointmix.engine.signals import Stopped
 from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
-from pointmix.tasks.config import OptimConfig
+from pointmix.tasks.config import OptimConfig, as_plain
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted([*(ROOT / "configs/image").glob("*.yaml"), *(ROOT / "configs/ablations/cifar10").glob("*.yaml")])
@@ -68,7 +67,7 @@ def test_photographs_are_not_trained_with_the_digits_recipe(script, photographs,
     metrics = json.loads((tmp_path / "runs" / "coc_tiny-pets" / "metrics.json").read_text())
     assert metrics["parameters"] > 5e6 and metrics["steps"] == 1
     config = yaml.safe_load((tmp_path / "runs" / "coc_tiny-pets" / "config.yaml").read_text())
-    assert (config["optim"], config["mix"], config["threads"]) == (asdict(OptimConfig()), asdict(MixConfig()), 1)
+    assert (config["optim"], config["mix"], config["threads"]) == (as_plain(OptimConfig()), as_plain(MixConfig()), 1)
 
 
 @pytest.mark.parametrize(

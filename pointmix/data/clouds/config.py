@@ -81,7 +81,7 @@ class PointDataConfig:
     max_points: Annotated[int, COUNT] | None = None
     sampling: Literal["first", "random", "fps"] | None = None
     features: tuple[str, ...] = ()
-    feature_scale: dict[str, float] | None = None
+    feature_scale: dict[str, Annotated[float, POSITIVE]] | None = None
     keys: dict[str, str] | None = None
     columns: tuple[str, ...] = ()
     surface_points: Annotated[int, NATURAL] = SURFACE_POINTS

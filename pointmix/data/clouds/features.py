@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pointmix.io.names import missing_feature
 SAMPLE = 64  # clouds that scales are computed from, spread evenly over the training data
 
 
+@runtime_checkable
 class FeatureSettings(Protocol):
     """The settings of features, a dataclass."""
 

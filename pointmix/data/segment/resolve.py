@@ -15,7 +15,6 @@ from pointmix.data.segment.sample import IGNORE
 from pointmix.data.segment.source import SEGMENT_SOURCES, Kind
 from pointmix.io.image_files import MODES
 from pointmix.utils.limits import check_limit
-from pointmix.utils.ranges import POSITIVE
 
 # For settings that are None, unless the source has its own.
 CLOUD_DEFAULTS: Mapping[str, object] = {
@@ -61,8 +60,6 @@ def resolve(cfg: SegmentDataConfig) -> SegmentDataConfig:
             raise ValueError(
                 f"data.ignore_index with data.{key}, which says itself what is ignored: expected one of them"
             )
-    for name, scale in (cfg.feature_scale or {}).items():
-        POSITIVE.check("data.feature_scale.", **{name: scale})
     return cfg
 
 

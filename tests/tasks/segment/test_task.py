@@ -61,7 +61,7 @@ def weights_of(folder):
 
 
 def test_a_run_on_images(config, tmp_path, capsys):
-    cfg = config(epochs=6, loss={"class_weights": "balanced", "dice": 0.5})
+    cfg = config(epochs=12, loss={"class_weights": "balanced", "dice": 0.5})
     metrics = train(cfg)
     assert metrics["test"]["miou"] > 0.6 and metrics["data"] == "toy_images" and metrics["unit"] == "samples"
     assert set(metrics["scores"]) == {"miou", "macc", "aacc"} and metrics["monitor"] == "miou"

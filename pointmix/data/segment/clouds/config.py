@@ -26,7 +26,7 @@ class CloudSettings:
     """Source s3dis: the area that is tested on, the others are trained on; null: 5."""
     features: tuple[str, ...] | None = None
     """Features of the points beside their positions, by name, such as rgb, normal, intensity; null: the source's."""
-    feature_scale: dict[str, float] | None = None
+    feature_scale: dict[str, Annotated[float, POSITIVE]] | None = None
     """What each feature is divided by; null: 255 for integer colors, 1 for normals, else the training data's standard
     deviation, which is kept with the run."""
     normalize: Literal["none", "center", "unit_sphere"] | None = None

@@ -70,7 +70,7 @@ def test_folders_of_splits(tmp_path):
 @pytest.mark.parametrize(
     "values, message",
     [
-        (np.zeros((20, 31), np.uint8), r"a.png is 20x31, its image is 20x30 \(rows x columns\)"),
+        (np.zeros((20, 31), np.uint8), r"a.png is 20x31, the image is 20x30 \(rows x columns\)"),
         (np.zeros((*SIZE, 3), np.uint8), r"a.png is RGB, expected one channel of labels that number the objects"),
     ],
 )

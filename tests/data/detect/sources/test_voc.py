@@ -49,7 +49,7 @@ def test_masks_are_read_if_every_image_has_one(tmp_path):
     with pytest.raises(BadMask, match="one.png has object 3, but its xml file has 2 objects"):
         source.read(0)
     write_mask(tmp_path / "SegmentationObject/one.png", np.zeros((3, 4), np.uint8))
-    with pytest.raises(BadMask, match="one.png is 3x4, its image is 20x30"):
+    with pytest.raises(BadMask, match="one.png is 3x4, the image is 20x30"):
         source.read(0)
     write_mask(tmp_path / "SegmentationObject/one.png", np.zeros((*SIZE, 3), np.uint8))
     with pytest.raises(BadMask, match="one.png is RGB, expected one channel of labels, the palette's numbers"):
