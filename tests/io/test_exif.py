@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pointmix.data.segment.images.mask_values import read_values
+from pointmix.data.images.mask_values import read_values
 
 from pointmix import PointSet
 from pointmix.data.images.config import DataConfig
