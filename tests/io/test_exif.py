@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pointmix.data.images.mask_values import read_values
 
 from pointmix import PointSet
 from pointmix.data.images.config import DataConfig
+from pointmix.data.images.mask_values import read_values
 from pointmix.data.images.splits import build_data
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.rgbd import read_meters
