@@ -19,7 +19,8 @@ def on_surface(
     label: Shaped[np.ndarray, "..."] | None,
     count: int,
 ) -> tuple[Float[np.ndarray, "M 3"], dict[str, Shaped[np.ndarray, "M ..."]], Shaped[np.ndarray, "..."] | None]:
-    """Random points of a surface, each part of it as likely as its area; the same for the same mesh.
+    """Random points of a surface, each part of it as likely as its area; the same for the same mesh, wherever whole
+    numbers have moved it.
 
     Features are interpolated between the vertices of a triangle, those of integers rounded; labels are the nearest
     vertex's. The normals of the triangles are the feature normal if the vertices have none.
@@ -29,7 +30,7 @@ def on_surface(
         faces: vertices of each triangle.
         count: number of points.
     Raises:
-        ValueError: if a face names a vertex that is not there, or the surface has no area.
+        ValueError: if a face names a vertex that is not there or not finite, or the surface has no area.
     """
     if pos.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "ui" or not len(faces):
         raise ValueError(f"vertices {pos.shape} and faces {faces.shape}, expected (N, 3) and (F, 3) integers, F > 0")
@@ -37,20 +38,25 @@ def on_surface(
     if bad.any():
         face = int(bad.argmax())
         raise ValueError(f"face {face} names vertices {faces[face].tolist()}, the mesh has {len(pos)}")
-    a, b, c = (pos[faces[:, i]].astype(np.float64) for i in range(3))
+    corners = pos[faces]  # (F, 3, 3)
+    if lost := int((~np.isfinite(corners)).any((1, 2)).sum()):
+        raise ValueError(f"{lost} of {len(faces)} faces have vertices that are NaN or infinite")
+    local = corners - corners.min((0, 1)).astype(np.float64)  # exact for map coordinates in float64
+    a, b, c = local.transpose(1, 0, 2)
     across = np.cross(b - a, c - a)  # (F, 3), normals times twice the area
     area = np.linalg.norm(across, axis=1)
     if not 0 < area.sum() < np.inf:
         raise ValueError(f"its {len(faces)} faces have no area, expected a surface to take points from")
-    rng = np.random.default_rng([zlib.crc32(array.tobytes()) for array in (pos, faces)])
+    rng = np.random.default_rng([zlib.crc32(array.tobytes()) for array in (local, faces)])
     ends = area.cumsum()
     chosen = np.searchsorted(ends, rng.random(count) * ends[-1], side="right").clip(0, len(faces) - 1)
     u, v = rng.random((2, count))
     u, v = np.where(u + v > 1, (1 - u, 1 - v), (u, v))
     weight = np.stack([1 - u - v, u, v], axis=1)  # (M, 3)
     corner = faces[chosen]  # (M, 3)
-    start = a[chosen]  # edges are added to it, so that map coordinates lose nothing
-    points = start + u[:, None] * (b[chosen] - start) + v[:, None] * (c[chosen] - start)
+    away = u[:, None] * (b - a)[chosen] + v[:, None] * (c - a)[chosen]
+    step = 2.0 ** (np.floor(np.log2(local.max())) - 24)  # as fine as float32: the sum is exact on a map too
+    points = corners[chosen, 0] + np.rint(away / step) * step
 
     def between(value: np.ndarray) -> np.ndarray:
         rows = value.reshape(len(pos), -1)[corner]  # (M, 3, C)

@@ -35,7 +35,7 @@ def test_features_are_interpolated_and_labels_are_the_nearest_vertex_s():
 
 def test_the_same_mesh_gives_the_same_points_and_another_mesh_others():
     first, again = (on_surface(SQUARE, FACES, {}, None, 9)[0] for _ in range(2))
-    other = on_surface(SQUARE + 1, FACES, {}, None, 9)[0] - 1
+    other = on_surface(SQUARE * 2, FACES, {}, None, 9)[0] / 2
     assert np.array_equal(first, again) and not np.allclose(first, other)
 
 
@@ -44,6 +44,21 @@ def test_map_coordinates_of_a_mesh():
     points = on_surface(far, FACES, {}, None, 100)[0]
     assert points.dtype == np.float64 and (points >= far.min(0)).all() and (points <= far.max(0)).all()
     assert len(np.unique(points[:, 1])) == 100
+
+
+def test_whole_numbers_move_points_and_normals_bit_for_bit():
+    far = np.random.default_rng(0).normal(size=(300, 3)) + [500_000, 4_500_000, 80]
+    faces = np.arange(300).reshape(100, 3)
+    there, beside, _ = on_surface(far, faces, {}, None, 500)
+    here, near, _ = on_surface(far - [500_000, 4_500_000, 80], faces, {}, None, 500)
+    assert np.array_equal(there - [500_000, 4_500_000, 80], here) and np.array_equal(beside["normal"], near["normal"])
+
+
+def test_faces_with_nan():
+    pos = np.concatenate([SQUARE[:3], [[np.nan] * 3]])
+    with pytest.raises(ValueError, match="1 of 2 faces have vertices that are NaN or infinite"):
+        on_surface(pos, FACES, {}, None, 9)
+    assert np.isfinite(on_surface(pos, FACES[:1], {}, None, 9)[0]).all()  # no face has the vertex
 
 
 def test_polygons_become_triangles():

@@ -81,7 +81,8 @@ def is_table(path: Path) -> bool:
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         lines = [line for line in file.read(HEAD).splitlines() if line.strip() and not line.startswith(COMMENTS)]
     marks = (None, ",", ";")
-    return not lines or any(sum(map(_is_number, line.split(mark))) >= 3 for line in lines[:9] for mark in marks)
+    rows = [[value.strip(" \"'") for value in line.split(mark)] for line in lines[:9] for mark in marks]
+    return not lines or any(sum(map(_is_number, row)) >= 3 for row in rows)
 
 
 def _head(file: TextIO) -> _Head:

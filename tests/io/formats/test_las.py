@@ -52,6 +52,32 @@ def test_positions_keep_double_precision(tmp_path):
     assert np.abs(pos.numpy() - XYZ).max() < 1e-6 and feat.shape == (50, 3)  # colors
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.001, 0.0001])
+def test_offsets_in_whole_numbers_leave_the_shape_to_the_last_bit(tmp_path, scale):
+    """Also if the file near the origin has no offset but larger integers."""
+    steps, found = np.random.default_rng(0).integers(0, 10_000_000, (500, 3)), []
+    for offset, own in (((500_000, 4_500_000, 80), 0), ((0, 0, 0), 0), ((-7, 2, 0), 7)):
+        header = laspy.LasHeader(point_format=0, version="1.2")
+        header.scales, header.offsets = [scale] * 3, offset
+        las = laspy.LasData(header)
+        las.X, las.Y, las.Z = (steps + round(own / scale)).T
+        las.write(tmp_path / "a.las")
+        pos = read_las(tmp_path / "a.las")["xyz"]
+        assert np.abs(pos - (steps * scale + offset + own)).max() < scale / 10_000
+        found.append(pos - pos.min(0))
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.01, np.nan, 1e300])
+def test_scales_that_are_no_scales(tmp_path, scale):
+    path = write(tmp_path / "a.las")
+    content = bytearray(path.read_bytes())
+    content[131:139] = np.float64(scale).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="header has scales .* it is damaged"):
+        read_cloud(path)
+
+
 @pytest.mark.parametrize(
     "left, what", [(100, "too? small"), (300, "its header names 50 points of 38 bytes, 0 follow"), (-1, "cut off")]
 )

@@ -19,7 +19,7 @@ from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.clouds.source import register_source, require_root
 from pointmix.data.label_csv import find_csv, read_labels
 from pointmix.data.splits import shortened
-from pointmix.io import formats  # noqa: F401  registers the readers
+from pointmix.io import is_cloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.registry import CLOUD_READERS
 
@@ -116,7 +116,7 @@ def open_split(config: PointDataConfig, split: str) -> CloudPaths:
         usual = None if split == "test" else split  # val where there is no test split
         chosen = table.part(usual, seed=config.split_seed)
         names, files, labels = list(table.classes), [table.files[i] for i in chosen], table.targets[chosen]
-        if unknown := Counter(file.suffix.lower() for file in files if not _is_cloud(file)):
+        if unknown := Counter(file.suffix.lower() for file in files if file.suffix.lower() not in CLOUD_READERS):
             raise ValueError(f"{path} names files of unknown kind ({_counted(unknown)}); {_expected()}")
     else:
         names, files, labels = _class_folders(root, split)
@@ -138,17 +138,14 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
     others: Counter[str] = Counter()
 
     def is_sample(path: Path) -> bool:
-        others.update([] if _is_cloud(path) else [path.suffix.lower() or path.name])
-        return _is_cloud(path)
+        found = is_cloud(path)
+        others.update([] if found else [path.suffix.lower() or path.name])
+        return found
 
     found = class_files(root / split, is_sample=is_sample, what="cloud", suffixes=sorted(CLOUD_READERS))
     if others:
-        warnings.warn(f"{root / split}: files of other kinds are left out: {_counted(others)}", stacklevel=2)
+        warnings.warn(f"{root / split}: files that are no clouds are left out: {_counted(others)}", stacklevel=2)
     return found
-
-
-def _is_cloud(path: Path) -> bool:
-    return path.suffix.lower() in CLOUD_READERS
 
 
 def _counted(kinds: Counter[str]) -> str:

@@ -67,10 +67,11 @@ def test_class_folders(tmp_path):
         (root / "train" / junk).mkdir()
     (root / "train/flat/._0.ply").touch()
     (root / "train/flat/notes.docx").touch()
+    (root / "train/flat/notes.txt").write_text("scanned by hand,\n3 of them twice\n")
     with pytest.warns(UserWarning) as warned:
         splits = build(root, val_fraction=0.25)
     texts = " ".join(str(w.message) for w in warned)
-    assert "skipped, not a class" in texts and "files of other kinds are left out: 1 .docx" in texts
+    assert "skipped, not a class" in texts and "files that are no clouds are left out: 1 .docx, 1 .txt" in texts
     assert "training clouds have fewer points than data.points 32; all of theirs are used" in texts
     assert splits.classes == ["flat", "tall"] and len(splits.train.dataset) == 12 and len(splits.test.dataset) == 6
     assert (splits.config.sampling, splits.config.normalize, splits.config.up) == ("random", "unit_sphere", "z")
@@ -171,6 +172,56 @@ def test_points_that_are_not_finite(tmp_path, cache):
         dropped = build(root, cache=cache, nan="drop")
         assert sum(len(t) for _, t in dropped.test) == 6
     assert next(iter(dropped.test))[0].ptr.diff()[0] == 48
+
+
+def write_laz(path: Path, pos: np.ndarray) -> None:
+    laspy = pytest.importorskip("laspy", reason="laspy is not installed")
+    pytest.importorskip("lazrs", reason="lazrs is not installed")
+    header = laspy.LasHeader(point_format=3, version="1.2")
+    header.scales, header.offsets = [0.001] * 3, np.floor(pos.min(0))
+    las = laspy.LasData(header)
+    las.x, las.y, las.z = pos.T
+    las.write(str(path))
+
+
+def write_off(path: Path, pos: np.ndarray) -> None:
+    pytest.importorskip("trimesh", reason="trimesh is not installed")
+    lines = ["OFF", f"{len(pos)} {len(pos) - 2} 0", *(f"{x!r} {y!r} {z!r}" for x, y, z in pos.tolist())]
+    path.write_text("\n".join([*lines, *(f"3 {i} {i + 1} {i + 2}" for i in range(len(pos) - 2)), ""]))
+
+
+def clouds_of_four_kinds(root: Path, offset: np.ndarray) -> Path:
+    """Clouds of 5 to 3000 points, the same but for their place."""
+    rng, place = np.random.default_rng(0), np.array([500_000, 4_500_000, 80])
+    for split, count in (("train", 8), ("test", 4)):
+        for name, sides in TILT.items():
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                size = (5, 50, 300, 3000)[(i + i // 4) % 4]
+                pos = (rng.normal(size=(size, 3)) * sides + place) - place + offset  # exact at either place
+                file = root / split / name / f"{i}"
+                if i % 4 == 0:
+                    write_ply(file.with_suffix(".ply"), pos)
+                elif i % 4 == 1:
+                    write_laz(file.with_suffix(".laz"), pos)
+                elif i % 4 == 2:
+                    np.savetxt(file.with_suffix(".txt"), pos, fmt="%.17g")
+                else:
+                    write_off(file.with_suffix(".off"), pos)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:.*fewer points than data.points")
+def test_four_kinds_of_file_give_the_same_batches_wherever_they_lie(tmp_path):
+    found = []
+    for name, offset in (("map", (500_000, 4_500_000, 80)), ("origin", (0, 0, 0))):
+        root = clouds_of_four_kinds(tmp_path / name, np.array(offset))
+        splits = build(root, rotate=180, surface_points=200, val_fraction=0.25)
+        found.append([batch for part in (splits.train, splits.val, splits.test) for batch in part])
+        assert not splits.skipped()
+    assert len(found[0]) == 3 + 1 + 2
+    for (points, targets), (others, other_targets) in zip(*found, strict=True):
+        assert torch.equal(points.pos, others.pos) and torch.equal(targets, other_targets)
 
 
 @pytest.mark.parametrize("sampled", [{"points": None}, {"points": 16}])
