@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pointmix.engine.command import train_command
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "detect" / "digit_scenes.yaml"
+EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "detect" / "digit_objects.yaml"
 
 
 def main(argv: list[str]) -> int:

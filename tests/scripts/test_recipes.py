@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pointmix.engine.flags import parse
 from pointmix.tasks.classify_images import ClassifyImagesConfig
@@ -50,3 +51,10 @@ def test_learning_rate_and_schedule(name):
         assert optim.scaled_lr(batch) == pytest.approx(lr * batch / base, rel=1e-12)
     found = [optim.warmup_epochs, optim.cooldown_epochs, cfg.epochs, optim.sched_on_updates]
     assert (optim.opt, optim.sched, found) == (opt, "cosine", schedule)
+
+
+def test_recipes_have_run_folders_of_their_own():
+    """The same command resumes a run, so two recipes of one name would get in each other's way."""
+    files = [file for file in CONFIGS.glob("*/*.yaml") if file.parent.name != "ablations"]
+    names = [name for file in files if (name := yaml.safe_load(file.read_text()).get("name"))]
+    assert len(names) > 10 and len(set(names)) == len(names)

@@ -43,7 +43,7 @@ def test_without_a_recipe_digits_are_found(script, tmp_path, capsys):
     argv = [f"--output_dir={tmp_path}/run", *TINY]
     assert script.main(argv) == 0
     out = capsys.readouterr().out
-    assert "digit_scenes.yaml" in out and "scenes, boxes and masks of 10 classes" in out
+    assert "digit_objects.yaml" in out and "scenes, boxes and masks of 10 classes" in out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["task"] == "detect" and metrics["steps"] == 4
     assert 0 <= metrics["test"]["box_ap"] <= 1 and 0 <= metrics["test"]["mask_ap"] <= 1
@@ -55,7 +55,7 @@ def test_without_a_recipe_digits_are_found(script, tmp_path, capsys):
 
 def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pointmix.engine.finish._draw", lambda picture, path: None)
-    argv = [f"--config={ROOT}/configs/detect/digit_scenes.yaml", *TINY, "--data.limit=6", "--batch_size=3"]
+    argv = [f"--config={ROOT}/configs/detect/digit_objects.yaml", *TINY, "--data.limit=6", "--batch_size=3"]
     argv += ["--data.keep_ratio=0.5", "--data.mask=pixels"]
     assert script.main([*argv, f"--output_dir={tmp_path}/whole"]) == 0
     step, steps = loop.train_step, []
