@@ -39,7 +39,7 @@ def as_labeled_cloud(sample: LabeledImage) -> LabeledCloud:
     their colors as feature "rgb" (uint8).
 
     Raises:
-        UnreadableSample: if no pixel has a depth, or none that has one has a label.
+        UnreadableSample: if no pixel has a depth, none that has one has a label, or the camera's center is outside.
         ValueError: if the camera is not known.
     """
     if sample.depth is None or sample.intrinsics is None:
@@ -54,5 +54,8 @@ def as_labeled_cloud(sample: LabeledImage) -> LabeledCloud:
     label = sample.label[valid]
     if (label == IGNORE).all():
         raise UnreadableSample("no pixel with a depth has a label, expected one at least")
-    pos, _ = rgbd_points(rgb, sample.depth, np.array(sample.intrinsics))
+    try:
+        pos, _ = rgbd_points(rgb, sample.depth, np.array(sample.intrinsics))
+    except ValueError as e:
+        raise UnreadableSample(f"cannot make a cloud of it: {one_line(e)}") from e
     return LabeledCloud(pos.numpy(), {"rgb": rgb[valid]}, label)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pointmix.data.segment import sources  # noqa: F401  registers them
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.config import IMAGE_DEFAULTS
 from pointmix.data.segment.source import SEGMENT_SOURCES

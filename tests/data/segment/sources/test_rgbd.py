@@ -75,6 +75,8 @@ def test_a_cloud_needs_a_camera_and_a_labeled_point(root):
         SEGMENT_SOURCES.find("rgbd").check(replace(config, intrinsics=CAMERA, keep_ratio=0.5))
     with pytest.raises(ValueError, match="data.intrinsics"):
         as_labeled_cloud(open_source("rgbd", "train", root, **RULES).read(0))
+    with pytest.raises(UnreadableSample, match="cannot make a cloud of it: from_rgbd: the center of the intrinsics"):
+        as_labeled_cloud(open_source("rgbd", "train", root, intrinsics=(5.0, 5.0, 40.0, 2.0), **RULES).read(0))
     write_mask(root / "learn/00_label.png", np.where(LABEL == 0, 1, 0).astype(np.uint8))
     with pytest.raises(UnreadableSample, match="has a label"):
         as_labeled_cloud(open_source("rgbd", "train", root, intrinsics=CAMERA, **RULES).read(0))
