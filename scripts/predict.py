@@ -48,9 +48,9 @@ def predict(argv: list[str]) -> None:
 
     from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
-    from pointmix.engine.predictions import TABLES, input_files, write_table
+    from pointmix.engine.predictions import input_files, write_table
     from pointmix.tasks.base import DEFAULT_TASK, get_task
-    from pointmix.tasks.protocols import Row
+    from pointmix.tasks.protocols import TABLES, Row
     from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import is_out_of_memory, one_line
 

@@ -12,6 +12,8 @@ from pointmix.data.dataset import SampleDataset
 from pointmix.data.loader import BatchLoader
 from pointmix.io.errors import BadMask, UnreadableSample
 
+VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
+
 Batch = TypeVar("Batch")
 Item = TypeVar("Item")  # a training sample
 

@@ -18,8 +18,6 @@ from pointmix.io.registry import CLOUD_READERS, IMAGE_READERS
 from pointmix.tasks.protocols import Row
 from pointmix.utils.atomic import write_text
 
-TABLES = (".csv", ".json")
-
 
 def input_files(
     paths: Sequence[str], out: str | None, *, kind: Literal["image", "cloud"] | None = None

@@ -16,6 +16,8 @@ Info = dict[str, Json]
 Metrics = dict[str, Json]  # the floats among them are logged at every validation
 Picture = Callable[[Path], None] | str  # draws a PNG, or says why there is nothing to draw
 
+TABLES = (".csv", ".json")  # ends of an --out of predict.py that is a table rather than a folder
+
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
 BatchOut = TypeVar("BatchOut", covariant=True)

@@ -9,7 +9,6 @@ from typing import Any
 from pointmix.data.clouds import sources  # noqa: F401  registers the sources of this package
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.source import SOURCES
-from pointmix.utils.ranges import POSITIVE
 
 DEFAULTS: Mapping[str, object] = {"sampling": "first", "normalize": "none", "up": "z"}  # unless the source has its own
 
@@ -37,8 +36,6 @@ def resolve(config: PointDataConfig) -> PointDataConfig:
         raise ValueError(f"data.fold {config.fold}: expected k, n with k from 1 to n, and n at least 2")
     if len(set(config.features)) < len(config.features):
         raise ValueError(f"data.features {', '.join(config.features)}: expected each name once")
-    for name, scale in (config.feature_scale or {}).items():
-        POSITIVE.check("data.feature_scale.", **{name: scale})
     return config
 
 

@@ -22,11 +22,9 @@ from pointmix.data.clouds.transforms import eval_transform, test_transform, trai
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import PartBatches
 from pointmix.data.source import Source
-from pointmix.data.splits import LoaderSplits, check_same_classes, stratified_fold, stratified_split
+from pointmix.data.splits import VAL_FRACTION, LoaderSplits, check_same_classes, stratified_fold, stratified_split
 from pointmix.data.transforms import Transform
 from pointmix.pointset import PointSet
-
-VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from pointmix.data.detect.source import DETECT_SOURCES, DetectSource
 from pointmix.data.images.config import filled
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import PartBatches
-from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split, shortened
-
-VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
+from pointmix.data.splits import VAL_FRACTION, LoaderSplits, check_same_classes, first_sample, random_split, shortened
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
-from pointmix.data.splits import LoaderSplits, check_same_classes, first_sample, random_split
+from pointmix.data.splits import VAL_FRACTION, LoaderSplits, check_same_classes, first_sample, random_split
 from pointmix.io.errors import UnreadableSample
-
-VAL_FRACTION = 0.1  # held out of train where the data have no validation split of their own
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointmix.tasks.protocols import Info, Row
+from pointmix.tasks.protocols import TABLES, Info, Row
 from pointmix.utils.atomic import check_place
 
 
@@ -38,7 +38,7 @@ class ClassPredictor:
             raise ValueError(f"--topk must be at least 1, got {args.topk}")
         if args.clusters:
             check_place(args.clusters)
-        if args.out and not args.out.lower().endswith((".csv", ".json")):
+        if args.out and not args.out.lower().endswith(TABLES):
             raise ValueError(f"--out {args.out}: expected a file that ends in .csv or .json")
         self.model, self.classes, self.args, self.read, self.draw = model, info["classes"], args, read, draw
         self.device = next(model.parameters()).device

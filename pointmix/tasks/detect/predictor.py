@@ -21,7 +21,7 @@ from pointmix.io import is_image, read_image, read_mask
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.detect.pictures import drawn
 from pointmix.tasks.detect.results import CocoFile
-from pointmix.tasks.protocols import Info, Row
+from pointmix.tasks.protocols import TABLES, Info, Row
 from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
 from pointmix.utils.ranges import FRACTION
@@ -58,7 +58,7 @@ class DetectPredictor:
         FRACTION.check("--", score=args.score)
         if args.mask and not Path(args.mask).is_file():
             raise FileNotFoundError(f"no mask file {args.mask}")
-        is_file = str(args.out).lower().endswith((".csv", ".json"))
+        is_file = str(args.out).lower().endswith(TABLES)
         self.folder = Path(args.out) if args.out and not is_file else None
         self.results = Path(args.out) if is_file else self.folder and self.folder / RESULTS
         if self.results:

@@ -14,7 +14,7 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.explain.class_colors import class_colors
 from pointmix.pointset import PointSet
-from pointmix.tasks.protocols import Info, Row
+from pointmix.tasks.protocols import TABLES, Info, Row
 from pointmix.tasks.segment import files
 from pointmix.tasks.segment.inference import choose
 from pointmix.tasks.segment.inference.base import Labels
@@ -59,7 +59,7 @@ class SegmentPredictor:
         COUNT.check("--", topk=args.topk)
         check_choice("--", known=FORMATS, format=args.format)
         self.clouds = is_cloud(cfg)
-        self.out = None if str(args.out).lower().endswith((".csv", ".json")) else args.out
+        self.out = None if str(args.out).lower().endswith(TABLES) else args.out
         if args.confidence and (self.clouds or not self.out):
             raise ValueError("--confidence is for images with --out; files of clouds have it anyway")
         if self.out:
