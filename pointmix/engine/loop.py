@@ -58,11 +58,12 @@ def fit(run: Run, log: Log, parts: list[dict[str, Any]] | None, caught: list[int
             state.seconds, state.waited = time.perf_counter() - started, state.waited + waited
             samples = sum(run.task.num_samples(batch) for batch in group)
             log.step(state.step, samples * accelerator.num_processes, waited=waited)
-            point = state.step % cfg.log_every == 0
+            point = state.step % cfg.log_every == 0 or state.step == run.last_step
             if point or accelerator.device.type == "cpu":
                 _fetch_losses(run, pending)
             if point:
-                recent = state.losses[-cfg.log_every :]
+                last = state.curve[-1][0] if state.curve else 0
+                recent = state.losses[int(last) - state.step :]
                 state.curve.append([state.step, sum(recent) / len(recent), run.lr])
                 log.point(state.step, sum(recent) / len(recent), run.lr)
             stop, late = False, False

@@ -136,8 +136,10 @@ def draw_curves(path: Path, state: TrainState, *, select: str, metric: tuple[str
     loss, value, lr = figure.subplots(1, 3)
     if state.curve:
         x, values, rates = zip(*state.curve, strict=True)
-        loss.plot(x, values, color="tab:blue", alpha=0.3, lw=1, label="train, each point")
-        lr.plot(x, rates, color="tab:gray")
+        few = {"marker": "."} if len(x) < 10 else {}  # a line through one point is invisible
+        loss.plot(x, values, color="tab:blue", alpha=0.3, lw=1, label="train, each point", **few)
+        lr.plot(x, rates, color="tab:gray", **few)
+    last = max([1.0, *(point[0] for point in state.curve), *(entry["step"] for entry in state.history)])
     steps, losses = [e["step"] for e in state.history], [e["train_loss"] for e in state.history]
     loss.plot(steps, losses, color="tab:blue", marker=".", label="train, epoch mean")
     key, score = metric
@@ -157,7 +159,9 @@ def draw_curves(path: Path, state: TrainState, *, select: str, metric: tuple[str
     loss.legend(frameon=False)
     title = f"{score.label} (%)" if score.percent else score.label
     for axis, name in ((loss, "loss"), (value, title), (lr, "learning rate")):
-        axis.set(title=name, xlabel="optimizer step")
+        axis.set(title=name, xlabel="optimizer step", xlim=(0, 1.03 * last))
+        if axis.dataLim.height == 0 and axis.has_data():  # one value: show it on a scale
+            axis.set_ylim(0, 100 if axis is value and score.percent else None)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     with replacing(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -50,6 +51,24 @@ def block_title(assignment: Assignment) -> str:
     windows = int(assignment.window.max()) + 1
     centers = counted(len(assignment.center_pos) // windows, "center")
     return f"stage {int(stage.rpartition('.')[2]) + 1}, block {int(block) + 1}\n{centers} per window"
+
+
+def groups_nothing(assignment: Assignment, row: int) -> bool:
+    """Whether set `row` has as many centers as points in a block, so that each point may be a cluster of its own."""
+    per_window = len(assignment.center_pos) // (int(assignment.window.max()) + 1)
+    lo, hi = assignment.points.ptr[row : row + 2].tolist()
+    return per_window * len(assignment.window[lo:hi].unique()) >= hi - lo
+
+
+def wrapped(text: str, width: int = 36) -> str:
+    """Lines of at most `width` characters, for text below a panel or above a row of panels."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def truth_and_guess(truth: str | None, guess: str, probability: float | None = None) -> str:
+    """ "cat, predicted dog (93 %)", where the true class is known."""
+    share = "" if probability is None else f" ({100 * probability:.0f} %)"
+    return f"{guess}{share}" if truth is None else f"{truth}, predicted {guess}{share}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from pointmix.explain.blocks import block_title, center_and_window, counted, evaluating, explained_blocks
+from pointmix.explain.blocks import (
+    block_title,
+    center_and_window,
+    counted,
+    evaluating,
+    explained_blocks,
+    groups_nothing,
+)
 from pointmix.explain.colors import color_regions
 from pointmix.explain.scatter import Panel, write_html, write_png
 from pointmix.nn.stage import Assignment
@@ -110,12 +117,17 @@ def _row(
             note = counted(len(anchors), "anchor")
             panels.append(Panel(title, note, pos, gray * shade, upright(anchors, up), red))
             continue
+        stage_points = int(stage.points.ptr[row : row + 2].diff())
+        if groups_nothing(stage, row):
+            pale = np.full((len(pos), 3), 0.85) * shade
+            note = f"{counted(stage_points, 'point')}, as many centers: nothing is grouped"
+            panels.append(Panel(title, note, pos, pale, none, none))
+            continue
         center, window = (labels.numpy() for labels in center_and_window(stage, row, cloud.pos))
         colors = _region_colors(center, window, near.numpy())
         paint = np.stack([colors[label] for label in center.tolist()])
         labels = np.array(list(colors))
         marks = upright(stage.center_pos.double().cpu().numpy()[labels], up)
-        stage_points = int(stage.points.ptr[row : row + 2].diff())
         note = f"{counted(stage_points, 'point')}, {counted(len(np.unique(window)), 'window')}"
         panels.append(Panel(title, note, pos, paint * shade, marks, np.stack(list(colors.values()))))
     return panels

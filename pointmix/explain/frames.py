@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.explain.blocks import block_title, evaluating, explained_blocks
+from pointmix.explain.blocks import block_title, evaluating, explained_blocks, wrapped
 from pointmix.explain.images import draw_panel, enlarge, hide_axes, set_titles, to_pictures
 from pointmix.io.fields import ImageLike
 from pointmix.io.rgbd import Intrinsics, as_meters, has_depth
@@ -75,7 +75,7 @@ def draw_frames(
     for row, (cloud, (rgb, _, _)) in enumerate(zip(lattices, frames, strict=True)):
         photo = to_pictures(PointSet.from_image(rgb), None, None)[0]  # (H, W, 3)
         axes[row, 0].imshow(enlarge(photo), interpolation="nearest")
-        axes[row, 0].set_xlabel(titles[row] if titles else "", fontsize=8, parse_math=False)
+        axes[row, 0].set_xlabel(wrapped(titles[row]) if titles else "", fontsize=8, parse_math=False)
         for ax, assignment in zip(axes[row, 1:], blocks, strict=True):
             on_image = replace(assignment, center_pos=_pixels(cloud, assignment))
             draw_panel(ax, photo, cloud, on_image, row, inclusive=True)

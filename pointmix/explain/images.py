@@ -11,7 +11,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pointmix.explain.blocks import block_title, center_and_window, counted, evaluating, explained_blocks
+from pointmix.explain.blocks import (
+    block_title,
+    center_and_window,
+    counted,
+    evaluating,
+    explained_blocks,
+    groups_nothing,
+    truth_and_guess,
+    wrapped,
+)
 from pointmix.explain.colors import color_regions
 from pointmix.nn.stage import Assignment
 from pointmix.pointset import PointSet
@@ -32,12 +41,14 @@ def draw_clusters(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
+    labels: Sequence[int] | None = None,
     max_images: int = 4,
 ) -> None:
     """Write a PNG with a row for each image: the image, then its clusters in the first block and each stage's last.
 
     A region of one color is a cluster of head 0; a dot is its center, at the mean position of the points that form it;
     white lines separate windows. Absent pixels are hatched gray. If no block of the model clusters, the title says so.
+    A block with as many centers as points groups nothing; its panel says so in place of colors.
 
     Args:
         model: with `explain(x) -> list[Assignment]`, if it clusters; its training mode is restored.
@@ -45,9 +56,10 @@ def draw_clusters(
         path: the PNG, overwritten if it exists.
         mean, std: per channel, to undo the normalization. Without them, values outside [0, 1] are rescaled to it.
         classes: class names; if given, the predicted one is written below each image.
+        labels: the true class of each image, written beside the predicted one.
         max_images: maximum number of rows.
     Raises:
-        ValueError: if there is no image, or the points do not lie on a lattice.
+        ValueError: if there is no image, or the points do not lie on a lattice, or labels are not one per image.
     """
     from matplotlib.figure import Figure  # takes half a second to import
 
@@ -55,6 +67,10 @@ def draw_clusters(
     points = images if isinstance(images, PointSet) else PointSet.from_batch(images, coord_mode=mode)
     if points.num_sets == 0 or max_images < 1:
         raise ValueError(f"draw_clusters: no image to draw ({points.num_sets} given, max_images {max_images})")
+    if labels is not None and (classes is None or len(labels) != points.num_sets):
+        raise ValueError(
+            f"draw_clusters: {points.num_sets} images but {len(labels)} labels, or no names of the classes"
+        )
     points = points if points.num_sets <= max_images else PointSet.cat(points.unbind()[:max_images])
     x = points if isinstance(images, PointSet) else images[:max_images]
 
@@ -71,7 +87,10 @@ def draw_clusters(
         if classes is not None and probabilities is not None:
             best = int(probabilities[row].argmax())
             name = classes[best] if best < len(classes) else f"class {best}"
-            axes[row, 0].set_xlabel(f"{name}, {probabilities[row, best]:.0%}", fontsize=9, parse_math=False)
+            truth = None if labels is None else classes[labels[row]]
+            text = wrapped(truth_and_guess(truth, name, float(probabilities[row, best])))
+            color = "tab:red" if truth not in (None, name) else "black"
+            axes[row, 0].set_xlabel(text, fontsize=9, parse_math=False, color=color)
         for column, assignment in enumerate(blocks, start=1):
             draw_panel(axes[row, column], picture, pixels, assignment, row, inclusive=mode == "inclusive")
     set_titles(axes[0], ["image" if blocks else "image\nno block clusters", *map(block_title, blocks)])
@@ -126,6 +145,14 @@ def draw_panel(
     inclusive: bool,
 ) -> None:
     """The clusters of a block; with `inclusive` the last pixel of a side is at 0.5, else the one after it."""
+    points = int(assignment.points.ptr[row : row + 2].diff())
+    if groups_nothing(assignment, row):
+        ax.imshow(hatched(enlarge(0.35 * picture + 0.65)), interpolation="nearest")
+        text = "as many centers as points:\nnothing is grouped"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=9, bbox=box)
+        ax.set_xlabel(counted(points, "point"), fontsize=8)
+        return
     center, window = label_maps(pixels, assignment, row)
     colors = color_regions(center, window)
     paint = np.full(picture.shape, np.nan)
@@ -144,7 +171,7 @@ def draw_panel(
     at = (at + 0.5) * scale - 0.5
     size = np.clip(1200 / len(labels), 3, 40)
     ax.scatter(at[:, 1], at[:, 0], s=size, c=list(colors.values()), edgecolors="black", linewidths=np.sqrt(size) / 8)
-    points, windows = int(assignment.points.ptr[row : row + 2].diff()), len(np.unique(window[window >= 0]))
+    windows = len(np.unique(window[window >= 0]))
     ax.set_xlabel(f"{counted(points, 'point')}, {counted(windows, 'window')}", fontsize=8)
 
 

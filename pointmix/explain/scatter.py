@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from pointmix.explain.blocks import wrapped
 from pointmix.utils.atomic import replacing, write_text
 
 
@@ -25,18 +26,22 @@ class Panel:
 
 
 def write_png(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str]) -> None:
-    """Rows of panels with equal axes, each title below the first of each row."""
+    """Rows of panels with equal axes; the title of a row is above it."""
     from matplotlib.figure import Figure  # takes half a second to import
 
     columns = len(rows[0])
-    height = 2.9 * len(rows) + 0.65
+    heads = [wrapped(title, 32 * columns) for title in titles]
+    lines = max(head.count("\n") + 1 if head else 0 for head in heads)
+    gap = 0.35 + 0.17 * lines  # inches above a row, for its title and the notes of the row before
+    height = (2.6 + gap) * len(rows) + 0.6
     figure = Figure(figsize=(2.6 * columns, height), dpi=130, facecolor="white")
-    figure.subplots_adjust(left=0, right=1, bottom=0.25 / height, top=1 - 0.4 / height, wspace=0, hspace=0.1)
+    top = 1 - (0.35 + gap) / height
+    figure.subplots_adjust(left=0, right=1, bottom=0.25 / height, top=top, wspace=0, hspace=gap / 2.6)
     axes = figure.subplots(len(rows), columns, squeeze=False, subplot_kw=dict(projection="3d", computed_zorder=False))
-    for i, (row, title) in enumerate(zip(rows, titles, strict=True)):
+    for i, (row, head) in enumerate(zip(rows, heads, strict=True)):
         low, high = row[0].pos.min(0), row[0].pos.max(0)
         middle, half = (low + high) / 2, max((high - low).max() / 2, 1e-6)
-        for j, (ax, panel) in enumerate(zip(axes[i], row, strict=True)):
+        for ax, panel in zip(axes[i], row, strict=True):
             ax.scatter(*panel.pos.T, s=_size(len(panel.pos)), c=panel.color, depthshade=False, linewidths=0)
             if len(panel.marks):
                 size = np.clip(900 / len(panel.marks), 1.5, 40)
@@ -49,10 +54,12 @@ def write_png(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequenc
             ax.set_box_aspect((1, 1, 1), zoom=1.35)
             ax.view_init(elev=22, azim=-65)
             ax.set_axis_off()
-            below = f"{title}, {panel.note}" if j == 0 and title else panel.note
-            ax.text2D(0.5, -0.03, below, transform=ax.transAxes, ha="center", va="bottom", fontsize=8, parse_math=False)
+            note = wrapped(panel.note)
+            ax.text2D(0.5, 0.02, note, transform=ax.transAxes, ha="center", va="top", fontsize=8, parse_math=False)
             if i == 0:
-                ax.set_title(panel.title, fontsize=9, fontweight="bold")
+                ax.set_title(panel.title, fontsize=9, fontweight="bold", pad=6 + 13 * lines)
+        corner = axes[i, 0].get_position()
+        figure.text(0.08 / columns, corner.y1, head, va="bottom", fontsize=9, parse_math=False)
     with replacing(path) as file:
         figure.savefig(file, format="png")
 

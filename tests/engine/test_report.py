@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -69,6 +70,18 @@ def test_curves_of_full_short_and_unvalidated_runs(tmp_path, monkeypatch):
         with Image.open(tmp_path / f"{n}.png") as picture:
             assert picture.width > 1000
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+def test_curves_of_one_step_can_be_seen(tmp_path, monkeypatch):
+    """Lines through one point have a mark, within axes that start at step 0."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: figures.append(self))
+    state = TrainState(curve=[[4, 2.0, 0.1]], history=[ENTRY | {"step": 4, "val": {"top1": 0.5, "loss": 1.0}}])
+    draw_curves(tmp_path / "c.png", state, select="val", metric=TOP1)
+    for axis in figures[0].axes:
+        assert axis.get_xlim()[0] == 0 and axis.get_xlim()[1] > 4
+        assert all(line.get_marker() == "." and len(line.get_xdata()) == 1 for line in axis.lines) and axis.lines
+    assert figures[0].axes[1].get_ylim() == (0, 100)
 
 
 def test_result_table_says_the_result_and_where_files_lie(tmp_path):

@@ -79,6 +79,13 @@ def test_a_run_in_steps_goes_on_where_it_stopped(tiny_config, tmp_path):
         train(tiny_config(steps=12))
 
 
+def test_the_loss_curve_ends_with_the_run(tiny_config):
+    cfg = tiny_config(steps=10, log_every=4)
+    train(cfg)
+    state = load_state(f"{cfg.output_dir}/{FOLDER}")[0]["train_state"]
+    assert [step for step, _, _ in state["curve"]] == [4, 8, 10]
+
+
 def test_too_few_steps_are_told(tiny_config):
     with pytest.raises(ValueError, match="steps 7 are 1 epochs; expected more than the 1 of optim.warmup_epochs"):
         train(tiny_config(steps=7))

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -62,6 +64,28 @@ def panels(monkeypatch):
     rows: list[list[Panel]] = []
     monkeypatch.setattr(clouds, "write_png", lambda path, found, titles: rows.extend(found))
     return rows
+
+
+def test_a_block_with_as_many_centers_as_points_is_gray_and_says_so(panels):
+    points, made = halves()
+    made = replace(made, center_pos=torch.rand(2 * 70, 3))  # 70 centers a window
+    draw_clouds(Fixed(made), points, "x.png", up="z")
+    assert ["nothing is grouped" in row[1].note for row in panels] == [False, True]
+    assert len(panels[1][1].marks) == 0 and np.ptp(panels[1][1].color, axis=1).max() < 1e-12
+
+
+def test_titles_are_whole(tmp_path, monkeypatch):
+    """The title of a row stands above it, in lines that fit the picture."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: figures.append(self))
+    points, made = halves()
+    title = "word " * 60 + "end"
+    draw_clouds(Fixed(made), points, tmp_path / "x.png", titles=[title, "second"])
+    renderer = FigureCanvasAgg(figures[0]).get_renderer()
+    for text in figures[0].texts:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0 and box.x1 <= figures[0].bbox.x1 and box.y1 <= figures[0].bbox.y1
+    assert " ".join(figures[0].texts[0].get_text().split("\n")) == title
 
 
 def test_a_point_has_the_color_of_its_cluster(panels):

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 import pointmix
 from pointmix.explain import draw_clusters, images
-from pointmix.explain.blocks import first_and_last
+from pointmix.explain.blocks import first_and_last, groups_nothing
 from pointmix.explain.images import label_maps, to_pictures
 from pointmix.nn.stage import Assignment
 
@@ -116,6 +117,32 @@ def test_the_picture_follows_the_clusters(tmp_path):
     center[3] = 1 - center[3]
     draw_clusters(Fixed(replace(made, center=center)), seen, files[1])
     assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
+
+
+@pytest.mark.parametrize("size, is_grouped", [(4, True), (2, False)])
+def test_a_block_with_as_many_centers_as_points_says_so(size, is_grouped):
+    """With 2 x 2 centers in one window, 4 x 4 points are grouped and 2 x 2 points are not."""
+    seen, made = halves(2 * size)
+    made = replace(made, center_pos=torch.cat([made.center_pos] * 2))
+    assert groups_nothing(made, 0) is not is_grouped
+    ax = Figure().subplots()
+    images.draw_panel(ax, to_pictures(seen, None, None)[0], seen, made, 0, inclusive=True)
+    assert ["nothing is grouped" in text.get_text() for text in ax.texts] == [True] * (not is_grouped)
+    assert len(ax.collections) == is_grouped  # dots of centers
+
+
+def test_the_true_class_stands_beside_the_predicted_one(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(images, "hide_axes", lambda axes: texts.extend(ax.get_xlabel() for ax in axes[:, 0]))
+    images_, classes = torch.rand(2, 3, 8, 8), ["cat", "dog", "a very long name of a breed, and its name in Latin"]
+    with torch.no_grad():
+        guess = tiny().eval()(images_).argmax(1).tolist()
+    draw_clusters(tiny(), images_, tmp_path / "x.png", classes=classes, labels=[2, 0])
+    for text, label, predicted in zip(texts, (2, 0), guess, strict=True):
+        assert " ".join(text.split("\n")).startswith(f"{classes[label]}, predicted {classes[predicted]} (")
+    assert max(len(line) for text in texts for line in text.split("\n")) <= 36
+    with pytest.raises(ValueError, match="2 images but 1 labels"):
+        draw_clusters(tiny(), images_, tmp_path / "x.png", classes=classes, labels=[2])
 
 
 def test_nothing_to_draw(tmp_path):

@@ -112,9 +112,10 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
             from pointmix.explain import draw_clusters
 
             device = next(model.parameters()).device
-            first = one_of_each_class(splits.test, lambda images: images.to(device), number=6)
+            first = one_of_each_class(splits.test, lambda images: images.to(device), number=4)
             images = self._prepare(info)(torch.stack(list(first.values())))
-            draw_clusters(model, images, path, mean=splits.mean, std=splits.std, classes=splits.classes)
+            options = {"mean": splits.mean, "std": splits.std, "classes": splits.classes}
+            draw_clusters(model, images, path, labels=list(first), **options)
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 

@@ -99,6 +99,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         cfg = splits.config
 
         def draw(path: Any) -> None:
+            from pointmix.explain.blocks import truth_and_guess
             from pointmix.explain.clouds import draw_clouds
 
             first = one_of_each_class(splits.test, PointSet.unbind, number=4)
@@ -108,7 +109,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
             with torch.no_grad():
                 predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
-            titles = [f"{splits.classes[target]}, taken for {name}" for target, name in pairs]
+            titles = [truth_and_guess(splits.classes[target], name) for target, name in pairs]
             draw_clouds(model, clouds, path, titles=titles, up=cfg.up or "z")
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
