@@ -15,8 +15,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.grid import Grid
-from pointmix.models.inputs import as_points
-from pointmix.models.pyramid import Pyramid, create_pyramid
+from pointmix.models.pyramid import DenseModel, Pyramid, create_pyramid
 from pointmix.nn.heads.detect.boxes import BoxPooler, BoxPooling, BoxPredictor
 from pointmix.nn.heads.detect.roi_heads import RoIHeads
 from pointmix.nn.heads.detect.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
@@ -55,7 +54,7 @@ class Detections(NamedTuple):
     masks: Float[Tensor, "D M M"] | None
 
 
-class Detector(nn.Module):
+class Detector(DenseModel):
     """Boxes, classes and masks of the objects in images.
 
     Args:
@@ -81,10 +80,9 @@ class Detector(nn.Module):
         coord_dims: int | None = 2,
         coord_mode: str = "inclusive",
     ) -> None:
-        super().__init__()
-        self.backbone, self.neck, self.rpn, self.roi_heads = backbone, neck, rpn, roi_heads
-        self.num_classes, self.in_chans = num_classes, in_chans
-        self.coord_dims, self.coord_mode = coord_dims, coord_mode
+        super().__init__(backbone, in_chans=in_chans, coord_dims=coord_dims, coord_mode=coord_mode)
+        self.neck, self.rpn, self.roi_heads = neck, rpn, roi_heads
+        self.num_classes = num_classes
 
     @property
     def has_masks(self) -> bool:
@@ -96,9 +94,7 @@ class Detector(nn.Module):
         Raises:
             ValueError: if it has other channels than the network takes, or is not images on one lattice.
         """
-        dtype = next(self.neck.parameters()).dtype
-        coords = dict(coord_dims=self.coord_dims, coord_mode=self.coord_mode)
-        points = as_points(x, dtype=dtype, in_chans=self.in_chans, **coords)  # type: ignore[arg-type]
+        points = super().as_points(x)
         if isinstance(points.layout, Cloud):
             raise ValueError("a detector takes images or partial images, got points without a lattice")
         return points
@@ -174,14 +170,6 @@ class Detector(nn.Module):
             nn.init.kaiming_normal_(last.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(cast(Tensor, last.bias))
             heads.mask_predictor.mask_fcn_logits = last.to(like.device, like.dtype)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's blocks in the backward pass instead of storing their activations."""
-        cast(Pyramid, self.backbone).set_grad_checkpointing(enable)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay, beyond the vectors, which optimizers exclude anyway."""
-        return {f"backbone.{name}" for name in cast(Pyramid, self.backbone).no_weight_decay()}
 
     @torch.no_grad()
     def parts(self, points: PointSet) -> Iterator[Part]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pointmix.layouts.grid import Grid
 from pointmix.models import create_model, list_models
+from pointmix.models.inputs import as_points
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, count_layers, parameters
 
@@ -130,6 +131,39 @@ class TimmPyramid(nn.Module):
             return layers[name] if name in layers else layers[FLAT.sub(r"\1.\2.", name)]
 
         return layer
+
+
+class DenseModel(nn.Module):
+    """A `Pyramid` under a head of a dense task.
+
+    Args:
+        backbone: gives the points of its stages; its input is a `PointSet`.
+        in_chans: feature channels of the input.
+        coord_dims: coordinates of a position; None for any.
+        coord_mode: coordinates of the pixels of an image batch, see `PointSet.from_image`.
+    """
+
+    def __init__(self, backbone: nn.Module, *, in_chans: int, coord_dims: int | None, coord_mode: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.in_chans, self.coord_dims, self.coord_mode = in_chans, coord_dims, coord_mode
+
+    def as_points(self, x: Tensor | PointSet) -> PointSet:
+        """The input as points in the precision of the weights.
+
+        Raises:
+            ValueError: if it has other channels or dimensions than the network takes.
+        """
+        dtype = next(self.parameters()).dtype
+        return as_points(x, dtype=dtype, in_chans=self.in_chans, coord_dims=self.coord_dims, coord_mode=self.coord_mode)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's blocks in the backward pass instead of storing their activations."""
+        cast(Pyramid, self.backbone).set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay, beyond the vectors, which optimizers exclude anyway."""
+        return {f"backbone.{name}" for name in cast(Pyramid, self.backbone).no_weight_decay()}
 
 
 def create_pyramid(name: str, *, in_chans: int, **kwargs: object) -> tuple[nn.Module, int | None, str]:

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from pointmix.layouts.cloud import Cloud
 from pointmix.layouts.lift import Lift
-from pointmix.models.inputs import as_points
-from pointmix.models.pyramid import Pyramid, create_pyramid
+from pointmix.models.pyramid import DenseModel, Pyramid, create_pyramid
 from pointmix.nn.heads.segment import SemanticFPN
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Part, parameters
 
 
-class Segmenter(nn.Module):
+class Segmenter(DenseModel):
     """Logits for every pixel or point.
 
     Args:
@@ -38,22 +37,12 @@ class Segmenter(nn.Module):
         coord_dims: int | None = 2,
         coord_mode: str = "inclusive",
     ) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-        self.in_chans, self.coord_dims, self.coord_mode = in_chans, coord_dims, coord_mode
+        super().__init__(backbone, in_chans=in_chans, coord_dims=coord_dims, coord_mode=coord_mode)
+        self.head = head
 
     @property
     def num_classes(self) -> int:
         return self.head.num_classes
-
-    def as_points(self, x: Tensor | PointSet) -> PointSet:
-        """The input as points in the precision of the weights.
-
-        Raises:
-            ValueError: if it has other channels or dimensions than the network takes.
-        """
-        dtype = next(self.head.parameters()).dtype
-        return as_points(x, dtype=dtype, in_chans=self.in_chans, coord_dims=self.coord_dims, coord_mode=self.coord_mode)
 
     def forward(
         self, x: Tensor | PointSet, category: Int[Tensor, "B"] | None = None, *, lift: bool = True
@@ -94,14 +83,6 @@ class Segmenter(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """A new classifier for other classes."""
         self.head.reset_classifier(num_classes)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's blocks in the backward pass instead of storing their activations."""
-        cast(Pyramid, self.backbone).set_grad_checkpointing(enable)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay, beyond the vectors, which optimizers exclude anyway."""
-        return {f"backbone.{name}" for name in cast(Pyramid, self.backbone).no_weight_decay()}
 
     @torch.no_grad()
     def parts(self, points: PointSet) -> Iterator[Part]:

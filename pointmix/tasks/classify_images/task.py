@@ -114,8 +114,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
             device = next(model.parameters()).device
             first = one_of_each_class(splits.test, lambda images: images.to(device), number=4)
             images = self._prepare(info)(torch.stack(list(first.values())))
-            options = {"mean": splits.mean, "std": splits.std, "classes": splits.classes}
-            draw_clusters(model, images, path, labels=list(first), **options)
+            mean, std, classes = splits.mean, splits.std, splits.classes
+            draw_clusters(model, images, path, mean=mean, std=std, classes=classes, labels=list(first))
 
         return super().pictures(model, splits, info, test) | {CLUSTERS: draw}
 
@@ -194,8 +194,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
             from pointmix.explain import draw_clusters
 
             x = PointSet.cat(inputs) if isinstance(inputs[0], PointSet) else torch.cat(inputs)
-            colors = {"mean": cfg.mean, "std": cfg.std}
-            draw_clusters(model, x, path, **colors, classes=info["classes"], max_images=len(inputs))
+            classes, number = info["classes"], len(inputs)
+            draw_clusters(model, x, path, mean=cfg.mean, std=cfg.std, classes=classes, max_images=number)
 
         return ClassPredictor(model, info, args, read=reader(model, info["name"], cfg, args), draw=draw)
 
