@@ -141,7 +141,8 @@ listenToPointer(canvas, {
 });
 document.title = content.title;
 byId("title").textContent = content.title;
-byId("subtitle").textContent = [content.subtitle, shownOf()].filter(Boolean).join(", ");
+byId("subtitle").textContent = content.subtitle;
+byId("notes").textContent = content.notes.join(" ");
 byId("help").textContent = `Arrow keys: blocks (left, right) and heads (up, down); Esc lets go of the point.${lattice ? "" : " Drag to turn, scroll or pinch to zoom, drag with the right button or Shift to move; double-click resets."}`;
 readHash(location.href);
 apply();

@@ -44,12 +44,12 @@ function clusterPanel(block, head, several = false) {
 }
 
 function reducedPanel(reduced) {
-  const labels = array(reduced.label);
+  const labels = spread(reduced.label, reduced.nearest);
   const members = new Uint32Array(shape(reduced.color)[0]);
   labels.forEach((label) => members[label]++);
   return { title: reduced.name, note: "", labels, members, table: array(reduced.color), grouped: true, reduced };
 }
 
 function mapPanel(map) {
-  return { title: map.name, note: "", labels: array(map.value), table: HEAT, grouped: false, map };
+  return { title: map.name, note: "", labels: spread(map.value, map.nearest), table: HEAT, grouped: false, map };
 }

@@ -49,8 +49,8 @@ function showPoint(panel, focus) {
     row(list, "Members", `${panel.members[label].toLocaleString("en")} of ${count(points.count, "shown point")}`);
   }
   if (state.view === "maps") {
-    for (const { name, value, low, high } of epochShown().maps) {
-      row(list, name, number(low + (array(value)[focus] / 255) * (high - low)));
+    for (const { name, value, nearest, low, high } of epochShown().maps) {
+      row(list, name, number(low + (spread(value, nearest)[focus] / 255) * (high - low)));
     }
   }
 }
@@ -82,6 +82,7 @@ function chip(table, label) {
 }
 
 function placeOf(positions, i) {
-  if (lattice) return `row ${number(positions[2 * i])}, column ${number(positions[2 * i + 1])}`;
+  const original = (at) => Number((positions[at] * points.step).toFixed(1));
+  if (lattice) return `row ${original(2 * i)}, column ${original(2 * i + 1)}`;
   return points.low.map((low, axis) => number(low + positions[3 * i + axis] * points.scale)).join(", ");
 }

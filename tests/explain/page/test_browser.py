@@ -20,6 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open a page in")
 
 HOSTILE = "cat</script><script>alert(1)</script><img src=x onerror=alert(2)>.jpg"
+NOTES = ["Shown is every 2nd row and column: 76 of 5,000 points.", "Of each block the first 4 heads are shown."]
 HEIGHT, WIDTH, STAGE = 8, 12, 24  # STAGE: points of the first stage
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SMALL = {"width": 760, "height": 420}  # quick to draw, with the controls beside the picture
@@ -34,13 +35,14 @@ class Content:
         self.arrays: list[np.ndarray] = []
         self.kind = kind
         self.count = HEIGHT * WIDTH - absent if kind == "lattice" else 300
-        place: dict[str, Any] = {"height": HEIGHT, "width": WIDTH}
+        place: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "step": 2}
         if kind == "lattice":
             self.pixel = np.sort(self.rng.permutation(HEIGHT * WIDTH)[: self.count]).astype(np.uint32)
             place["pixel"] = self.add(self.pixel)
         else:
             self.position = self.integers(65_536, (self.count, 3), np.uint16)
             place = {"position": self.add(self.position), "low": [-1.0, 0.0, 2.0], "scale": 1e-4}
+            place["light"] = self.add(self.integers(256, (self.count,)))
         self.points = {
             "count": self.count,
             "given": 5000,
@@ -58,6 +60,7 @@ class Content:
 
     def epoch(self, i: int) -> dict[str, Any]:
         colors = self.add(np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8))
+        near = self.add(self.integers(STAGE, (self.count,), np.uint16))
         guess = [{"name": "cat", "probability": 0.5 + 0.2 * i}, {"name": "dog", "probability": 0.1}]
         return {
             "label": f"epoch {10 * (i + 1)}",
@@ -67,10 +70,24 @@ class Content:
                 self.block("stage 1, block 2", 3),
                 self.block("stage 2", 2, True),
             ],
-            "reduced": {"name": "k-means into 3", "label": self.add(self.integers(3, (self.count,))), "color": colors},
+            "reduced": {
+                "name": "k-means into 3",
+                "label": self.add(self.integers(3, (STAGE,))),
+                "nearest": near,
+                "color": colors,
+            },
             "maps": [
-                {"name": name, "value": self.add(self.integers(256, (self.count,))), "low": -1.0, "high": 3.0}
-                for name in ("class activation: cat", "attention")
+                {
+                    "name": name,
+                    "value": self.add(self.integers(256, size)),
+                    "nearest": nearest,
+                    "low": -1.0,
+                    "high": 3.0,
+                }
+                for name, size, nearest in [
+                    ("class activation: cat", (STAGE,), near),
+                    ("attention", (self.count,), None),
+                ]
             ],
         }
 
@@ -102,7 +119,14 @@ class Content:
             {"dtype": names[a.dtype.name], "shape": list(a.shape), "data": base64.b64encode(a.tobytes()).decode()}
             for a in self.arrays
         ]
-        title = {"version": 1, "title": HOSTILE, "subtitle": "coc_tiny", "truth": "cat", "kind": self.kind}
+        title = {
+            "version": 1,
+            "title": HOSTILE,
+            "subtitle": "coc_tiny",
+            "truth": "cat",
+            "kind": self.kind,
+            "notes": NOTES,
+        }
         write_page(path, {**title, "points": self.points, "arrays": arrays, "epochs": self.epochs})
         return path.as_uri()
 
@@ -251,6 +275,8 @@ def test_a_pixel_under_the_mouse_shows_what_the_arrays_say(
     for point in (0, 33, lattice.count - 1):
         move_to(page, *pixel_place(page, lattice.pixel[point]))
         assert shown(page) == lattice.expected(point, block, head)
+    row, column = divmod(lattice.pixel[point], WIDTH)
+    assert f"row {2 * row}, column {2 * column}\n" in page.inner_text("#readout"), "of the input, not of the lattice"
     missing = next(iter(set(range(HEIGHT * WIDTH)) - set(lattice.pixel.tolist())))
     move_to(page, *pixel_place(page, missing))
     assert shown(page) == {}
@@ -326,14 +352,16 @@ def test_a_block_that_groups_nothing_says_so(visit: Callable[..., Any]) -> None:
 def test_reduced_clusters_and_maps_are_read(visit: Callable[..., Any], lattice: Content) -> None:
     page = visit("lattice", "view=reduced")
     move_to(page, *pixel_place(page, lattice.pixel[9]))
-    label = lattice.arrays[lattice.epochs[-1]["reduced"]["label"]]
+    reduced = lattice.epochs[-1]["reduced"]
+    label = lattice.arrays[reduced["label"]][lattice.arrays[reduced["nearest"]]]
     assert shown(page) == {"point": "9", "cluster": str(label[9])}
     assert f"{(label == label[9]).sum()} of {lattice.count} shown points" in page.inner_text("#readout")
     change(page, "view", "maps")
     move_to(page, *pixel_place(page, lattice.pixel[9], panel=1))
     page.evaluate(FRAMES)
     for map_ in lattice.epochs[-1]["maps"]:
-        assert f"{-1 + lattice.arrays[map_['value']][9] / 255 * 4:.3g}" in page.inner_text("#readout")
+        at = 9 if map_["nearest"] is None else lattice.arrays[map_["nearest"]][9]
+        assert f"{-1 + lattice.arrays[map_['value']][at] / 255 * 4:.3g}" in page.inner_text("#readout")
 
 
 def test_a_point_of_a_cloud_shows_what_the_arrays_say(visit: Callable[..., Any], cloud: Content) -> None:
@@ -425,7 +453,8 @@ def test_it_fits_a_desktop_and_a_phone(visit: Callable[..., Any], kind: str, sch
 def test_titles_guess_and_counts_are_text(visit: Callable[..., Any], lattice: Content) -> None:
     page = visit("lattice")
     assert page.title() == page.inner_text("h1") == HOSTILE
-    assert page.inner_text("#subtitle") == f"coc_tiny, {lattice.count} of 5,000 points shown"
+    assert page.inner_text("#subtitle") == "coc_tiny"
+    assert page.inner_text("#notes") == " ".join(NOTES)
     assert page.inner_text("#guess").split("\n")[:3] == ["Prediction", "cat", "90.0%"]
     assert "True label: cat ✓" in page.inner_text("#guess")
     page.fill("#epoch", "0")
