@@ -12,6 +12,12 @@ function array(index) {
   return decoded.get(index);
 }
 
+// Values of each shown point: those of its nearest point, where nearest is an array.
+function spread(index, nearest) {
+  const values = array(index);
+  return nearest === null ? values : Uint8Array.from(array(nearest), (near) => values[near]);
+}
+
 const shape = (index) => content.arrays[index].shape;
 const points = content.points;
 const lattice = content.kind === "lattice";

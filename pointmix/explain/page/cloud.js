@@ -17,7 +17,7 @@ function cloudPoints() {
     const unit = Math.hypot(...low.map((value, axis) => high[axis] - value)) / 2 || 1;
     const toUnits = (values) => Float32Array.from(values, (value, i) => (value - middle[i % 3]) / unit);
     const xyz = toUnits(position);
-    cloud = { xyz, toUnits, radius: 1.4 * spacing(xyz) };
+    cloud = { xyz, toUnits, radius: 1.8 * spacing(xyz) };
   }
   return cloud;
 }
@@ -66,10 +66,10 @@ function frameFor(width, height) {
   let [x, y, distance] = [0, 0, 2];
   for (let round = 0; round < 5; round++) {
     const reach = ([px, py, pz]) => pz + (2 / 0.94) * focal * Math.max(Math.abs(px - x) / width, Math.abs(py - y) / height);
-    distance = Math.max(0.1, at(all.map(reach), 0.998));
+    distance = Math.max(0.1, at(all.map(reach), 0.9995));
     const middle = (part) => {
       const seen = all.map((p) => (p[part] - [x, y][part]) / Math.max(NEAREST, distance - p[2]));
-      return ((at(seen, 0.002) + at(seen, 0.998)) / 2) * distance;
+      return ((at(seen, 0.0005) + at(seen, 0.9995)) / 2) * distance;
     };
     [x, y] = [x + middle(0), y + middle(1)];
   }
@@ -132,22 +132,18 @@ function discs(width, height, project, ratio) {
 
 // Eye-dome lighting (Boucheny 2009): a pixel is darker the farther it lies behind its neighbors.
 function shades({ width, height, index, depth }, ratio) {
-  const shade = new Uint8Array(width * height);
-  const bias = 1.5 * cloudPoints().radius;
+  const shade = new Uint8Array(width * height).fill(255);
+  const bias = 1.2 * cloudPoints().radius;
   const step = Math.max(1, Math.round(1.5 * ratio));
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
+  const limited = (gap) => (gap > 0 ? Math.min(gap, 0.12) : 0);
+  for (let y = step; y < height - step; y++) {
+    for (let x = step; x < width - step; x++) {
       const at = y * width + x;
       if (index[at] < 0) continue;
-      let behind = 0;
-      for (let side = 0; side < 4; side++) {
-        const nx = x + (side === 0 ? step : side === 1 ? -step : 0);
-        const ny = y + (side === 2 ? step : side === 3 ? -step : 0);
-        if (nx < 0 || ny < 0 || nx >= width || ny >= height) continue;
-        const gap = depth[at] - depth[ny * width + nx] - bias;
-        if (gap > 0) behind += Math.min(gap, 0.12);
-      }
-      shade[at] = 255 * Math.exp(-6 * behind);
+      const near = depth[at] - bias;
+      const behind = limited(near - depth[at - step]) + limited(near - depth[at + step]) +
+        limited(near - depth[at - step * width]) + limited(near - depth[at + step * width]);
+      if (behind > 0) shade[at] = 255 * Math.exp(-6 * behind);
     }
   }
   return shade;

@@ -1,17 +1,19 @@
 // The controls, the keyboard, and the start.
 const canvas = byId("picture");
 const VIEW_NAMES = { clusters: "Clusters of a block", reduced: "Clusters of all blocks (k-means)", maps: "Maps", input: "Input" };
-let panels = [];
+let panels = []; // that the state asks for
+let drawn = []; // that are seen
 let hovered = null; // {panel, point}
 let moving = null; // timer: while a cloud is moved it is drawn coarser
 let waiting = false;
 
-const pointInFocus = () => hovered?.point ?? state.point;
+const pointInFocus = () => state.point ?? hovered?.point ?? null;
 
 function apply(values = {}) {
   change(values);
-  hovered = null;
+  const at = panels.indexOf(hovered?.panel);
   panels = panelsShown();
+  if (hovered) hovered = panels[at] ? { ...hovered, panel: panels[at] } : null;
   showControls();
   showGuess();
   writeHash();
@@ -23,15 +25,20 @@ function redraw() {
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
-    const { clientWidth: width, clientHeight: height } = canvas;
+    const context = canvas.getContext("2d");
+    const { clientWidth: width, clientHeight } = byId("frame");
+    const narrow = matchMedia("(max-width: 720px)").matches; // as in page.css: controls below the picture
+    const used = layOut(context, width, narrow ? 0.56 * innerHeight : clientHeight, panels);
+    byId("frame").style.height = narrow ? `${used}px` : "";
+    const height = narrow ? used : clientHeight;
     const ratio = Math.min(2, devicePixelRatio);
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
-    const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
+    drawn = panels;
     draw(context, width, height, panels, pointInFocus(), moving === null ? 2 : 1);
     const focused = hovered?.panel ?? panels.find((panel) => panel.block || panel.reduced) ?? panels[0];
     showPoint(focused, pointInFocus());
-    canvas.setAttribute("aria-label", panels.map(({ title, note }) => [title, note].filter(Boolean).join(": ")).join("; "));
+    canvas.setAttribute("aria-label", panels.map((panel) => [panel.title, panel.note, panel.message].filter(Boolean).join(": ")).join("; "));
     canvas.dataset.rects = JSON.stringify(panels.map(({ rect }) => [rect.x, rect.y, rect.w, rect.h].map(Math.round)));
   });
 }
@@ -64,8 +71,11 @@ function fill(id, options) {
   select.value = state[id];
 }
 
-function turned(camera) {
-  if (camera) state.camera = camera;
+function reset() {
+  apply({ camera: { ...CAMERA }, point: null });
+}
+
+function turned() {
   hovered = null;
   clearTimeout(moving);
   moving = setTimeout(() => {
@@ -110,13 +120,16 @@ byId("marks").addEventListener("input", (event) => apply({ marks: event.target.c
 byId("point").addEventListener("input", ({ target }) => apply({ point: target.value === "" ? null : target.value }));
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 byId("save").addEventListener("click", save);
-byId("reset").addEventListener("click", () => turned({ ...CAMERA }));
+byId("reset").addEventListener("click", reset);
 document.addEventListener("keydown", press);
-addEventListener("hashchange", () => { readHash(); apply(); });
+addEventListener("hashchange", ({ newURL }) => {
+  readHash(newURL);
+  apply();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-new ResizeObserver(redraw).observe(canvas);
+new ResizeObserver(redraw).observe(byId("frame"));
 listenToPointer(canvas, {
-  panels: () => panels,
+  panels: () => drawn,
   hover: (found) => {
     if (found?.point === hovered?.point && found?.panel === hovered?.panel) return;
     hovered = found;
@@ -124,10 +137,12 @@ listenToPointer(canvas, {
   },
   keep: (found) => apply({ point: found === null || found.point === state.point ? null : found.point }),
   turned,
+  reset,
 });
 document.title = content.title;
 byId("title").textContent = content.title;
 byId("subtitle").textContent = content.subtitle;
-byId("help").textContent = `Arrow keys: blocks (left, right) and heads (up, down).${lattice ? "" : " Drag to turn, scroll or pinch to zoom, drag with the right button or Shift to move; double-click resets."}`;
-readHash();
+byId("notes").textContent = content.notes.join(" ");
+byId("help").textContent = `Arrow keys: blocks (left, right) and heads (up, down); Esc lets go of the point.${lattice ? "" : " Drag to turn, scroll or pinch to zoom, drag with the right button or Shift to move; double-click resets."}`;
+readHash(location.href);
 apply();

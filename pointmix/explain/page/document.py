@@ -11,7 +11,8 @@ from pointmix.utils.atomic import write_text
 from pointmix.utils.json_values import Json
 
 MAX_BYTES = 3_000_000
-SCRIPTS = ("arrays", "state", "grid", "lattice", "cloud", "paint", "panels", "picture", "readout", "pointer", "controls")
+# in this order in one module: later ones use the names of earlier ones
+SCRIPTS = "arrays state grid lattice cloud paint panels picture readout pointer controls".split()
 
 
 def write_page(path: str | Path, content: dict[str, Json], *, max_bytes: int = MAX_BYTES) -> None:

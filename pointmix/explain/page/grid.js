@@ -16,10 +16,9 @@ function arrange(count, width, height, heading, footer, aspect) {
   const across = Math.min(w + GAP, (width + GAP) / columns);
   const down = heading + h + footer + GAP;
   const left = (width - (columns * across - GAP)) / 2;
-  const top = Math.max(0, (height - (rows * down - GAP)) / 2);
   return Array.from({ length: count }, (_, i) => ({
     x: left + (i % columns) * across,
-    y: top + Math.floor(i / columns) * down + heading,
+    y: Math.floor(i / columns) * down + heading,
     w,
     h,
   }));

@@ -30,7 +30,13 @@ function line(path, x0, y0, x1, y1) {
   path.lineTo(x1, y1);
 }
 
-// Middle of a pixel position in a panel's picture.
+// Row and column of a point.
+function pixelPlace(i) {
+  const pixel = array(points.pixel)[i];
+  return [Math.floor(pixel / points.width), pixel % points.width];
+}
+
+// Where a row and a column are in a panel's picture.
 const onLattice = (rect, row, column) => ({
   x: rect.x + ((column + 0.5) * rect.w) / points.width,
   y: rect.y + ((row + 0.5) * rect.h) / points.height,

@@ -1,5 +1,6 @@
 // The color of each point in a panel.
 const own = array(points.color);
+const light = lattice ? null : array(points.light); // brightness by the slope of the surface
 const INFERNO = ["000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06", "f7d13d", "fcffa4"];
 
 // 256 colors from dark to bright (matplotlib's inferno).
@@ -29,6 +30,7 @@ function colorsOf(panel, focus) {
       let value = own[3 * i + channel];
       if (labels) value += opacity * (gray - value);
       if (labels) value += opacity * (table[3 * labels[i] + channel] - value);
+      if (light) value *= light[i] / 255;
       color |= Math.round(value + pale * (paper[channel] - value)) << (8 * channel);
     }
     colors[i] = color;

@@ -1,4 +1,5 @@
 // The pictures that the state asks for. labels: of each point, into table, its colors; grouped: labels are clusters.
+const TRIVIAL = "as many centers as points: every point is its own cluster";
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function panelsShown() {
@@ -12,11 +13,13 @@ function panelsShown() {
   return [inputPanel(), ...Array.from({ length: headsOf(blocks[block]) }, (_, h) => clusterPanel(blocks[block], h, true))];
 }
 
+// How many of the points are shown, if not all.
+const shownOf = () => (points.count < points.given ? `${points.count.toLocaleString("en")} of ${count(points.given, "point")} shown` : "");
+
 function inputPanel() {
-  const { count: shown, given } = points;
-  const pixels = lattice ? points.width * points.height : 0;
-  const note = [shown < given ? `${shown.toLocaleString("en")} of ${count(given, "point")} shown` : count(given, "point")];
-  if (lattice && shown < pixels) note.push(`${Math.round(100 * (1 - shown / pixels))}% absent`);
+  const note = [shownOf() || count(points.given, "point")];
+  const absent = lattice ? 1 - points.count / (points.width * points.height) : 0;
+  if (absent > 0) note.push(`${percent(absent)} of the pixels absent`);
   return { title: "input", note: note.join(", "), labels: null };
 }
 
@@ -24,14 +27,13 @@ function clusterPanel(block, head, several = false) {
   const heads = headsOf(block);
   const [nearest, center, window] = [array(block.nearest), array(block.center), array(block.window)];
   const [, total] = shape(block.color);
-  const note = block.trivial
-    ? "as many centers as points: every point is its own cluster"
-    : `${count(block.points, "point")}, ${count(block.windows, "window")} of ${count(block.centers, "center")}`;
+  const note = `${count(block.points, "point")}, ${count(block.windows, "window")} of ${count(block.centers, "center")}`;
   const members = new Uint32Array(total);
   for (let s = 0; s < block.points; s++) members[center[s * heads + head]]++;
   return {
     title: several || head > 0 ? `${block.name}, head ${head + 1}` : block.name,
-    note,
+    note: block.kind === "soft" ? `${note}, soft` : note,
+    message: block.trivial ? TRIVIAL : null,
     block, head, members,
     labels: block.trivial ? null : Uint32Array.from(nearest, (s) => center[s * heads + head]),
     windows: Uint32Array.from(nearest, (s) => window[s]),
@@ -42,12 +44,12 @@ function clusterPanel(block, head, several = false) {
 }
 
 function reducedPanel(reduced) {
-  const labels = array(reduced.label);
+  const labels = spread(reduced.label, reduced.nearest);
   const members = new Uint32Array(shape(reduced.color)[0]);
   labels.forEach((label) => members[label]++);
   return { title: reduced.name, note: "", labels, members, table: array(reduced.color), grouped: true, reduced };
 }
 
 function mapPanel(map) {
-  return { title: map.name, note: "", labels: array(map.value), table: HEAT, grouped: false, map };
+  return { title: map.name, note: "", labels: spread(map.value, map.nearest), table: HEAT, grouped: false, map };
 }

@@ -4,11 +4,8 @@ const TITLE = `600 13px ${FONT}`, NOTE = `12px ${FONT}`;
 const LINE = 17;
 const number = (value) => Number(value.toPrecision(3)).toString();
 
-// ratio: pixels of a cloud's picture by those of the page. Sets rect of each panel.
-function draw(context, width, height, panels, focus, ratio) {
-  context.fillStyle = theme("paper");
-  context.fillRect(0, 0, width, height);
-  context.textBaseline = "alphabetic";
+// Set rect, the place of its picture, and lines, its heading, of each panel. Returns the height that is used.
+function layOut(context, width, height, panels) {
   const footer = panels.some((panel) => panel.map) ? 24 : 0;
   const aspect = lattice ? points.width / points.height : null;
   let heading = 2 * LINE + 4;
@@ -18,6 +15,13 @@ function draw(context, width, height, panels, focus, ratio) {
     panels.forEach((panel) => (panel.lines = headingLines(context, panel)));
     heading = LINE * Math.max(...panels.map((panel) => panel.lines.length)) + 4;
   }
+  return Math.ceil(Math.max(...panels.map(({ rect }) => rect.y + rect.h)) + footer);
+}
+
+// ratio: pixels of a cloud's picture by those of the page.
+function draw(context, width, height, panels, focus, ratio) {
+  context.fillStyle = theme("paper");
+  context.fillRect(0, 0, width, height);
   for (const panel of panels) {
     const { rect } = panel;
     panel.lines.forEach(({ text, font, color }, i) => {
@@ -37,6 +41,7 @@ function draw(context, width, height, panels, focus, ratio) {
     if (panel.marks && state.marks && lattice) drawBorders(context, panel, focus);
     if (panel.marks && state.marks) drawCenters(context, panel, focus);
     if (focus !== null) drawFocus(context, panel, focus);
+    if (panel.message) drawMessage(context, rect, panel.message);
     context.restore();
     if (panel.map) drawScale(context, rect, panel.map);
   }
@@ -49,6 +54,24 @@ function headingLines(context, panel) {
   context.font = NOTE;
   const notes = panel.note ? wrapped(context, panel.note, width) : [];
   return [...titles, ...notes.map((text) => ({ text, font: NOTE, color: "muted" }))];
+}
+
+function drawMessage(context, { x, y, w, h }, message) {
+  context.font = TITLE;
+  const lines = wrapped(context, message, Math.min(w - 24, 300));
+  const tall = LINE * lines.length + 16;
+  const wide = Math.max(...lines.map((text) => context.measureText(text).width)) + 24;
+  const [middle, top] = [x + w / 2, y + (h - tall) / 2];
+  context.fillStyle = theme("paper");
+  context.globalAlpha = 0.88;
+  context.beginPath();
+  context.roundRect(middle - wide / 2, top, wide, tall, 6);
+  context.fill();
+  context.globalAlpha = 1;
+  context.fillStyle = theme("ink");
+  context.textAlign = "center";
+  lines.forEach((text, i) => context.fillText(text, middle, top + 20 + LINE * i));
+  context.textAlign = "left";
 }
 
 function hatch(context, { x, y, w, h }) {
@@ -94,8 +117,7 @@ function centerPlace(panel, center) {
 
 function pointPlace(panel, i) {
   if (!lattice) return inCloud(panel.rect, panel.surface, cloudPoints().xyz, 3 * i);
-  const pixel = array(points.pixel)[i];
-  return onLattice(panel.rect, Math.floor(pixel / points.width), pixel % points.width);
+  return onLattice(panel.rect, ...pixelPlace(i));
 }
 
 function drawCenters(context, panel, focus) {

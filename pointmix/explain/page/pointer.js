@@ -21,7 +21,7 @@ function pick(panels, x, y) {
   return { panel, point: best };
 }
 
-function listenToPointer(canvas, { panels, hover, keep, turned }) {
+function listenToPointer(canvas, { panels, hover, keep, turned, reset }) {
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
@@ -58,7 +58,7 @@ function listenToPointer(canvas, { panels, hover, keep, turned }) {
   });
   if (lattice) return;
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("dblclick", () => turned({ ...CAMERA }));
+  canvas.addEventListener("dblclick", reset);
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     zoom(Math.exp(-0.0015 * clamp(event.deltaY * (event.deltaMode === 1 ? 20 : 1), -200, 200)));

@@ -40,7 +40,7 @@ function showPoint(panel, focus) {
   if (document.activeElement !== byId("point")) byId("point").value = focus ?? "";
   if (focus === null) return;
   list.dataset.point = focus;
-  row(list, "Position", placeOf(focus));
+  row(list, "Position", lattice ? placeOf(pixelPlace(focus), 0) : placeOf(array(points.position), focus));
   if (panel.block) showCluster(list, panel, focus);
   if (panel.reduced) {
     const label = panel.labels[focus];
@@ -49,8 +49,8 @@ function showPoint(panel, focus) {
     row(list, "Members", `${panel.members[label].toLocaleString("en")} of ${count(points.count, "shown point")}`);
   }
   if (state.view === "maps") {
-    for (const { name, value, low, high } of epochShown().maps) {
-      row(list, name, number(low + (array(value)[focus] / 255) * (high - low)));
+    for (const { name, value, nearest, low, high } of epochShown().maps) {
+      row(list, name, number(low + (spread(value, nearest)[focus] / 255) * (high - low)));
     }
   }
 }
@@ -65,9 +65,10 @@ function showCluster(list, { block, head, members, table }, focus) {
   row(list, "Block", heads > 1 ? `${block.name}, head ${head + 1} of ${heads}` : block.name);
   row(list, "Window", `${window + 1} of ${block.windows}`);
   row(list, "Cluster", chip(table, center), `${center + 1} of ${members.length}`);
+  row(list, "Center", placeOf(array(block.center_position), center));
   row(list, "Members", `${members[center].toLocaleString("en")} of ${count(block.points, "point")}`);
   row(list, "Weight", weight.toFixed(2), share("meter", weight));
-  if (block.trivial) row(list, "", "as many centers as points: every point is its own cluster");
+  if (block.trivial) row(list, "", TRIVIAL);
 }
 
 function row(list, term, ...description) {
@@ -80,10 +81,8 @@ function chip(table, label) {
   return made;
 }
 
-function placeOf(i) {
-  if (lattice) {
-    const pixel = array(points.pixel)[i];
-    return `row ${Math.floor(pixel / points.width)}, column ${pixel % points.width}`;
-  }
-  return points.low.map((low, axis) => number(low + array(points.position)[3 * i + axis] * points.scale)).join(", ");
+function placeOf(positions, i) {
+  const original = (at) => Number((positions[at] * points.step).toFixed(1));
+  if (lattice) return `row ${original(2 * i)}, column ${original(2 * i + 1)}`;
+  return points.low.map((low, axis) => number(low + positions[3 * i + axis] * points.scale)).join(", ");
 }

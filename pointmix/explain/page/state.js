@@ -2,10 +2,13 @@
 const CAMERA = { yaw: -0.4, pitch: 0.3, zoom: 1, x: 0, y: 0 }; // radians; x and y are parts of the panel's height
 const LAST = content.epochs.length - 1;
 const GROUPING = content.epochs[LAST].blocks.findIndex((block) => !block.trivial);
-const state = {
+const DEFAULTS = {
   view: "clusters", block: Math.max(0, GROUPING), head: 0, map: "all", epoch: LAST, opacity: 60, size: 100, marks: true,
-  point: null, camera: { ...CAMERA },
+  point: null, camera: CAMERA,
 };
+const state = { ...DEFAULTS, camera: { ...CAMERA } };
+
+let writing = null;
 
 const epochShown = () => content.epochs[state.epoch];
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -39,6 +42,11 @@ function change(values) {
 }
 
 function writeHash() {
+  if (writing === null) writing = setTimeout(writeHashNow, 200); // browsers limit how often
+}
+
+function writeHashNow() {
+  writing = null;
   const { camera, ...others } = state;
   const values = new URLSearchParams(Object.entries(others).filter(([, value]) => value !== null));
   if (Object.keys(CAMERA).some((key) => camera[key] !== CAMERA[key])) {
@@ -47,16 +55,13 @@ function writeHash() {
   history.replaceState(null, "", `#${values}`);
 }
 
-function readHash() {
-  const { camera, marks, ...values } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  for (const key of Object.keys(values)) if (!(key in state)) delete values[key];
+// Take the state from an address; what it lacks is as at first.
+function readHash(address) {
+  const { camera, marks, ...values } = Object.fromEntries(new URLSearchParams(new URL(address).hash.slice(1)));
+  for (const key of Object.keys(values)) if (!(key in DEFAULTS)) delete values[key];
   const numbers = (camera ?? "").split(" ").map(Number);
   const names = Object.keys(CAMERA);
   const valid = numbers.length === names.length && numbers.every(Number.isFinite) && numbers[2] > 0;
-  change({
-    point: null,
-    ...values,
-    marks: marks !== "false",
-    camera: valid ? Object.fromEntries(names.map((name, i) => [name, numbers[i]])) : { ...CAMERA },
-  });
+  const place = valid ? Object.fromEntries(names.map((name, i) => [name, numbers[i]])) : { ...CAMERA };
+  change({ ...DEFAULTS, ...values, marks: marks !== "false", camera: place });
 }
