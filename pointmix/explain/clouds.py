@@ -19,7 +19,7 @@ from pointmix.explain.blocks import (
     groups_nothing,
 )
 from pointmix.explain.colors import color_regions
-from pointmix.explain.scatter import Panel, write_html, write_png
+from pointmix.explain.scatter import Panel, write_png
 from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
@@ -48,8 +48,7 @@ def draw_clouds(
     up: str = "y",
     max_sets: int = 4,
 ) -> None:
-    """Write a picture with a row for each cloud: its points, then their clusters in the first block and each stage's
-    last. A .html file is interactive (needs plotly); any other name is written as PNG.
+    """Write a PNG with a row for each cloud: its points, then their clusters in the first block and each stage's last.
 
     A point has the color of the cluster of the stage's nearest point, of head 0; a dot is a center, at the mean
     position of the points that form it. For a model without `explain` the points of each stage are drawn. If no block
@@ -65,7 +64,6 @@ def draw_clouds(
         max_sets: maximum number of rows.
     Raises:
         ValueError: if there is no set, or the points are not in three dimensions.
-        ModuleNotFoundError: if plotly is needed and not installed.
     """
     if max_sets < 1 or points.pos.shape[1] != 3:
         raise ValueError(
@@ -88,8 +86,7 @@ def draw_clouds(
             found = intermediates(points, intermediates_only=True)
             stages = [(f"stage {i}", stage) for i, stage in enumerate(found, start=1)]
     rows = [_row(cloud, row, stages, mean, std, up) for row, cloud in enumerate(points.unbind())]
-    write = write_html if Path(path).suffix == ".html" else write_png
-    write(path, rows, list(titles or [""] * len(rows))[: len(rows)])
+    write_png(path, rows, list(titles or [""] * len(rows))[: len(rows)])
 
 
 def _row(
@@ -107,7 +104,7 @@ def _row(
     pos = upright(cloud.pos.double().numpy(), up)  # (n, 3)
     near = knn(cloud.pos, cloud.ptr, cloud.pos, cloud.ptr, 16)  # (n, 16)
     shade = light(pos, near.numpy())[:, None]  # (n, 1)
-    own, none = _colors(cloud, pos, mean, std), np.zeros((0, 3))
+    own, none = cloud_colors(cloud, pos, mean, std), np.zeros((0, 3))
     note = counted(points, "point") + ("" if stages else ", no block clusters")
     panels = [Panel("input", note, pos, own * shade, none, none)]
     for title, stage in stages:
@@ -124,7 +121,7 @@ def _row(
             panels.append(Panel(title, note, pos, pale, none, none))
             continue
         center, window = (labels.numpy() for labels in center_and_window(stage, row, cloud.pos))
-        colors = _region_colors(center, window, near.numpy())
+        colors = region_colors(center, window, near.numpy())
         paint = np.stack([colors[label] for label in center.tolist()])
         labels = np.array(list(colors))
         marks = upright(stage.center_pos.double().cpu().numpy()[labels], up)
@@ -133,7 +130,7 @@ def _row(
     return panels
 
 
-def _region_colors(
+def region_colors(
     center: Int[np.ndarray, "n"], window: Int[np.ndarray, "n"], near: Int[np.ndarray, "n k"]
 ) -> dict[int, Float[np.ndarray, "3"]]:
     """A color for each center, such that neighboring clusters, and clusters in one window, differ."""
@@ -152,7 +149,7 @@ def upright(pos: Float[np.ndarray, "n 3"], up: str) -> Float[np.ndarray, "n 3"]:
     return pos[:, axes] * signs
 
 
-def _colors(
+def cloud_colors(
     cloud: PointSet, pos: Float[np.ndarray, "n 3"], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Float[np.ndarray, "n 3"]:
     """The colors of the points if they have any, else colors by height."""
