@@ -120,6 +120,14 @@ def test_hostile_names(metrics, info):
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
+def test_clouds(metrics, info):
+    about = {"task": "classify_points", "name": "pointmlp_elite", "data": {"source": "shapes"}, "in_chans": 0}
+    text = card(metrics, info | about)
+    assert "It takes a pointmix.PointSet with 3 coordinates and 0 features a point" in text
+    data = ModelCard(text).data
+    assert data.pipeline_tag is None and data.eval_results[0].task_type == "classify_points"
+
+
 def test_long_lists_of_classes(metrics, info):
     text = card(metrics, info | {"classes": [f"c{i}" for i in range(1000)]})
     assert "1,000 classes: c0, " in text and "c99 and 900 more." in text and "c100" not in text
