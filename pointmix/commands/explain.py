@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def make_parser(prog: str) -> TaskParser:
-    from pointmix.engine.command import TaskParser, add_model_arguments
+    from pointmix.engine.command import RUN, TaskParser, add_model_arguments
 
     about = described(__doc__, "pointmix explain", prog)
     parser = TaskParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
@@ -37,7 +37,7 @@ def make_parser(prog: str) -> TaskParser:
     parser.add_argument("--label", metavar="NAME", help="for a page: the true class")
     clusters = "for a page: reduce the clusters of all blocks to this many (default 8)"
     parser.add_argument("--clusters", type=int, metavar="K", help=clusters)
-    parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
+    parser.add_argument("--run", metavar="RUN", help=RUN)
     add_model_arguments(parser, default_task="the first that reads the file")
     return parser
 
