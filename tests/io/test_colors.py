@@ -129,14 +129,13 @@ def as_in_training(files: CloudFiles, *indices: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("cache", [False, True])
-def test_training_reads_them_as_prediction_does(tmp_path, stored, cache):
+def test_training_reads_them_as_prediction_does(tmp_path, stored):
     dark = STORED[stored] // 200 if STORED[stored].dtype.kind in "iu" else STORED[stored] / 150
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"], file["label"] = np.stack([XYZ, XYZ]), np.arange(2)
         file["rgb"] = np.stack([STORED[stored], dark.astype(STORED[stored].dtype)])
     predicted = [read_cloud(tmp_path / "a.h5", index=index, features="rgb")[1] for index in (0, 1)]
-    trained = as_in_training(CloudFiles([tmp_path / "a.h5"], features=["rgb"], cache=cache), 0, 1)
+    trained = as_in_training(CloudFiles([tmp_path / "a.h5"], features=["rgb"]), 0, 1)
     torch.testing.assert_close(trained[0], COLORS)
     for a, b in zip(trained, predicted, strict=True):
         assert torch.equal(a, b)

@@ -238,7 +238,7 @@ def test_damaged_clouds_are_left_out_and_named(root, workers, cache):
     assert splits.train.dataset[(0, 5)][0][1] == 7 % 3  # the next readable one
     skipped = dict(splits.skipped())
     name = f"{root}/main_split/test_objectdataset.h5[1]"
-    assert skipped[name] == "the positions are NaN or infinite at 1 of 16 points"
+    assert skipped[name] == "the positions are NaN or infinite at 1 of 16 points; nan drop leaves them out"
     with pytest.raises(UnreadableSample, match=r"h5\[1\]: the positions are NaN .*data.strict refuses damaged clouds"):
         list(build(root, strict=True).test)
 
@@ -349,7 +349,7 @@ def test_data_that_is_not_there(root):
         ({"up": "w"}, "data.up must be one of x, y, z, got 'w'"),
         ({"max_points": 9}, "data.max_points 9 with data.points 1024; set points to null"),
         ({"fold": (3, 2)}, r"data.fold \(3, 2\): expected k, n with k from 1 to n"),
-        ({"labels": "a.csv"}, "data.labels a.csv is for data.source folder, not shapes"),
+        ({"labels": "a.csv"}, "data.labels is set, but data.source is shapes, which does not use it"),
         ({"points": 0}, "data.points must be at least 1, got 0"),
         ({"limit": 0}, "data.limit must be at least 1, got 0"),
         ({"workers": -1}, "data.workers must be at least 0, got -1"),
