@@ -17,7 +17,7 @@ from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.features import fill_feature_scale, scaled_features
 from pointmix.data.clouds.hdf5 import CloudFiles
 from pointmix.io import read_cloud
-from pointmix.io.colors import color_scale
+from pointmix.io.colors import color_scale, told_scale
 from pointmix.io.errors import UnreadableSample
 
 XYZ = np.random.default_rng(0).random((6, 3)).astype(np.float32)
@@ -186,6 +186,23 @@ def test_only_so_many_colors_are_looked_at(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"the array of colors \(12, 3\) has 144 bytes, more than the limit of 100"):
         color_scale(colors)
     assert color_scale(STORED["ushort"].repeat(9, 0)) == 65535  # which need no look
+
+
+@pytest.mark.parametrize(
+    "colors, expected",
+    [
+        (np.array([0, 1], np.uint8), 255),
+        (np.array([0, 256], np.uint16), 65535),
+        (np.array([0, 255], np.uint16), None),  # may be of 8 bits
+        (np.array([0, 0.5]), 1),
+        (np.array([0.0, 1.0, np.nan]), None),  # black in any range
+        (np.array([0, 1]), None),
+        (np.array([0, 200.5]), 255),
+        (np.array([0, 70000]), None),
+    ],
+)
+def test_what_the_values_of_a_file_tell(colors, expected):
+    assert told_scale(colors[:, None]) == expected
 
 
 def test_normalized_colors_are_kept():
