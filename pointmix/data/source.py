@@ -8,14 +8,25 @@ A source is one function that opens a split, registered by the name that `data.s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
 
-Config = TypeVar("Config")
+
+@runtime_checkable
+class SourceSettings(Protocol):
+    """The settings of data, a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def source(self) -> str: ...
+
+
+Config = TypeVar("Config", bound=SourceSettings)
 Split = TypeVar("Split")  # str for clouds; images may be asked for None, the test split under its usual name
 Sample = TypeVar("Sample")
 Opened = TypeVar("Opened")  # what a source opens, such as Source[Image.Image]
@@ -57,20 +68,27 @@ class SourceEntry(Generic[Config, Split, Opened]):
     Args:
         open: (configuration, split) -> the samples of a split.
         check: refuses settings that do not suit the source, before anything is read.
+        uses: of the settings that only some sources use, those that this one does; None: any.
         defaults: values for settings that are None.
         has_val: whether the data have a validation split, which is then opened as the split val.
     """
 
     open: Callable[[Config, Split], Opened]
     check: Callable[[Config], None] = lambda config: None
+    uses: Collection[str] | None = None
     defaults: Mapping[str, object] = field(default_factory=dict)
     has_val: Callable[[Config], bool] = lambda config: False
 
 
 class SourceRegistry(Generic[Config, Split, Opened]):
-    """Sources by name. A name PREFIX/NAME is found by its prefix; the source gets the whole name as `config.source`."""
+    """Sources by name. A name PREFIX/NAME is found by its prefix; the source gets the whole name as `config.source`.
 
-    def __init__(self) -> None:
+    Args:
+        of_sources: settings that only some sources use.
+    """
+
+    def __init__(self, of_sources: Collection[str] = ()) -> None:
+        self.of_sources = of_sources
         self._entries: dict[str, tuple[str, SourceEntry[Config, Split, Opened]]] = {}
 
     def register(
@@ -78,6 +96,7 @@ class SourceRegistry(Generic[Config, Split, Opened]):
         name: str,
         *,
         check: Callable[[Config], None] = lambda config: None,
+        uses: Collection[str] | None = None,
         defaults: Mapping[str, object] | None = None,
         has_val: Callable[[Config], bool] = lambda config: False,
     ) -> Callable[[Callable[[Config, Split], Opened]], Callable[[Config, Split], Opened]]:
@@ -85,7 +104,7 @@ class SourceRegistry(Generic[Config, Split, Opened]):
 
         Args:
             name: as in `data.source`; "hfds/NAME" registers every name with the prefix hfds.
-            check, defaults, has_val: see `SourceEntry`.
+            check, uses, defaults, has_val: see `SourceEntry`.
         Raises:
             ValueError: if the name is taken.
         """
@@ -94,7 +113,7 @@ class SourceRegistry(Generic[Config, Split, Opened]):
             raise ValueError(f"a data source {prefix!r} is registered already")
 
         def add(open_split: Callable[[Config, Split], Opened]) -> Callable[[Config, Split], Opened]:
-            self._entries[prefix] = name, SourceEntry(open_split, check, defaults or {}, has_val)
+            self._entries[prefix] = name, SourceEntry(open_split, check, uses, defaults or {}, has_val)
             return open_split
 
         return add
@@ -109,6 +128,20 @@ class SourceRegistry(Generic[Config, Split, Opened]):
             own = "or a source that your own module registers (--import MODULE)"
             raise ValueError(f"data.source {name!r}: expected one of {', '.join(self)}, {own}")
         return self._entries[name.partition("/")[0]][1]
+
+    def checked(self, config: Config) -> SourceEntry[Config, Split, Opened]:
+        """The source of these settings.
+
+        Raises:
+            ValueError: if there is none, or a setting is set that it does not use or that does not suit it.
+        """
+        entry = self.find(config.source)
+        entry.check(config)
+        default = {known.name: known.default for known in fields(config)}
+        for key in self.of_sources if entry.uses is not None else ():
+            if key not in (entry.uses or ()) and getattr(config, key) != default[key]:
+                raise ValueError(f"data.{key} is set, but data.source is {config.source}, which does not use it")
+        return entry
 
     def open_labeled(
         self: SourceRegistry[Config, Split, Source[Sample]], name: str, config: Config, split: Split

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from pointmix.io.colors import told_scale
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.mesh import FACES, SURFACE_POINTS, on_surface
 from pointmix.io.names import FEATURES, LABEL_NAMES, WIDTHS, feature_name, missing_feature
@@ -31,12 +32,14 @@ class FoundCloud(NamedTuple):
         features: name -> (N,) or (N, C) as in the file; colors are rgb, normals are normal.
         label: (N,) or (N, 1) as in the file, a single number if the file labels whole clouds, None if it has none.
         dropped: number of points left out because of NaN or infinite values.
+        color_scale: what rgb is divided by to be in [0, 1]; None without rgb, or if the values do not tell.
     """
 
     pos: Float[np.ndarray, "N D"]
     features: Features
     label: Shaped[np.ndarray, "..."] | None
     dropped: int = 0
+    color_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class CloudFile:
         stored: its arrays, and what of them is a cloud.
         keys: our name -> name in the file, where they differ.
         columns: names of the unnamed columns.
+        scales: what colors that many clouds share are divided by, by their name in the file; filled on first use.
     """
 
     stored: Stored
     keys: Mapping[str, str]
     columns: tuple[str, ...] = ()
+    scales: dict[str, float | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -85,7 +90,7 @@ class CloudFile:
 
     def read(
         self,
-        index: int = 0,
+        index: int | None = 0,
         *,
         features: Sequence[str] | None = None,
         labels: Sequence[str] = LABEL_NAMES,
@@ -95,8 +100,11 @@ class CloudFile:
     ) -> FoundCloud:
         """One cloud. Arguments and errors: `read_columns`."""
         with unreadable():
-            if nan not in ("refuse", "drop"):
-                raise ValueError(f"nan {nan!r}: expected refuse or drop")
+            if nan not in ("refuse", "drop", "keep"):
+                raise ValueError(f"nan {nan!r}: expected refuse, drop or keep")
+            if index is None and len(self) != 1:
+                raise ValueError(f"it holds {len(self)} clouds, give the index of one")
+            index = index or 0
             if not 0 <= index < len(self):
                 one = "the file holds one cloud" if len(self) == 1 else f"index must be from 0 to {len(self) - 1}"
                 raise ValueError(f"{one}, got {'index ' * (len(self) == 1)}{index}")
@@ -120,12 +128,23 @@ class CloudFile:
             if faces is not None:
                 pos, parts, label = on_surface(pos, faces, parts, label, surface_points)
                 parts = parts if features is None else {name: parts[name] for name in features}
-            good = finite_rows(pos, {} if features is None else parts, drop=nan == "drop")
+            scale = self._color_scale(index, parts["rgb"]) if "rgb" in parts else None
+            good = None if nan == "keep" else finite_rows(pos, parts if features else {}, drop=nan == "drop")
             if good is None:
-                return FoundCloud(pos, parts, label)
+                return FoundCloud(pos, parts, label, color_scale=scale)
             left = {name: array[good] for name, array in parts.items()}
             label = label[good] if label is not None and label.ndim else label
-            return FoundCloud(pos[good], left, label, len(good) - int(good.sum()))
+            return FoundCloud(pos[good], left, label, len(good) - int(good.sum()), scale)
+
+    def _color_scale(self, index: int, colors: Shaped[np.ndarray, "N ..."]) -> float | None:
+        """See `FoundCloud`; of clouds that share an array the whole array tells, so that a dark cloud is not mistaken
+        for one in another unit."""
+        key = self.names(index).get("rgb")
+        if key is None or len(self.stored.parts) == len(self):
+            return told_scale(colors)
+        if key not in self.scales:
+            self.scales[key] = told_scale(self.stored.whole(index, key))
+        return self.scales[key]
 
     def _parts(self, index: int, dims: int | None) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str]]:
         """Positions, unnamed columns under the names that were given for them, and the other names."""

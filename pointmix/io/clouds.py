@@ -16,7 +16,6 @@ from pointmix.io import registry
 from pointmix.io.cloud_file import CloudFile
 from pointmix.io.colors import color_scale
 from pointmix.io.columns import open_clouds
-from pointmix.io.errors import UnreadableSample
 from pointmix.io.images import as_floats
 from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.io.tensors import ChannelValues, as_tensor
@@ -73,9 +72,7 @@ def read_cloud(
     columns = (columns,) if isinstance(columns, str) else columns
     try:
         with open_clouds(path, keys=keys, columns=columns) as file:
-            if index is None and len(file) != 1:
-                raise UnreadableSample(f"it holds {len(file)} clouds, give the index of one")
-            pos, feat, unread, dropped = cloud_tensors(file, index or 0, features, surface_points, nan)
+            pos, feat, unread, dropped = cloud_tensors(file, index, features, surface_points, nan)
         feat = as_floats(feat, mean=mean, std=std)
     except ImportError:
         raise
@@ -89,22 +86,21 @@ def read_cloud(
 
 
 def cloud_tensors(
-    file: CloudFile, index: int, features: Sequence[str] | None, surface_points: int = 0, nan: str = "refuse"
+    file: CloudFile, index: int | None, features: Sequence[str] | None, surface_points: int = 0, nan: str = "refuse"
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], list[str], int]:
     """Positions, features side by side, names of the columns that are not read if no features are named, and the number
     of points left out. Arguments and errors: `read_cloud`."""
-    wanted, unread = file.usual(index) if features is None else (features, [])
+    wanted, unread = file.usual(index or 0) if features is None else (features, [])
     cloud = file.read(index, features=wanted, labels=(), surface_points=surface_points, nan=nan)
     pos = torch.from_numpy(cloud.pos)
-    parts = [_scaled(file, index, name, value).reshape(len(pos), -1) for name, value in cloud.features.items()]
+    parts = [_scaled(name, value, cloud.color_scale).reshape(len(pos), -1) for name, value in cloud.features.items()]
     return pos, torch.cat([torch.empty(len(pos), 0), *parts], dim=1), list(unread), cloud.dropped
 
 
-def _scaled(file: CloudFile, index: int, name: str, value: Shaped[np.ndarray, "N ..."]) -> Float[Tensor, "N ..."]:
-    """float32; colors in [0, 1] by the range of all colors of the file, other uint8 and uint16 by their type's."""
+def _scaled(name: str, value: Shaped[np.ndarray, "N ..."], colors: float | None) -> Float[Tensor, "N ..."]:
+    """float32; colors divided by what the file tells, other uint8 and uint16 by their type's largest value."""
     if name == "rgb":
-        key = file.names(index).get(name)
-        whole = value if key is None else file.stored.whole(index, key)
-        return torch.from_numpy((value.astype(np.float64) / color_scale(whole)).astype(np.float32))
+        scale = color_scale(value) if colors is None else colors
+        return torch.from_numpy((value.astype(np.float64) / scale).astype(np.float32))
     tensor = as_tensor(np.array(value))
     return as_floats(tensor) if tensor.dtype in (torch.uint8, torch.uint16) else tensor.float()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from pointmix.utils.limits import check_array
 
@@ -31,10 +33,9 @@ def color_scale(colors: np.ndarray | h5py.Dataset) -> float:
     kind = colors.dtype.newbyteorder("=")
     if kind.kind == "b" or kind in (np.uint8, np.uint16):
         return 1.0 if kind.kind == "b" else float(np.iinfo(kind).max)
-    check_array(colors.shape, kind.itemsize, "the array of colors")
-    rows = max(1, CHUNK_BYTES // max(1, math.prod(colors.shape[1:]) * kind.itemsize))
-    extremes = [_extremes(colors, start, min(start + rows, len(colors))) for start in range(0, len(colors), rows)]
-    low, high = min((low for low, _ in extremes), default=0.0), max((high for _, high in extremes), default=0.0)
+    low, high = 0.0, 0.0
+    for part in _chunks(colors):
+        low, high = min(low, part.min(initial=0)), max(high, part.max(initial=0))
     if kind.kind == "f" and (low < 0 or high <= 1 + 1e-3):  # rounding may exceed 1 slightly
         return 1.0
     scale = next((float(top) for top in (1, 255, 65535) if 0 <= low and high <= top), None)
@@ -43,14 +44,34 @@ def color_scale(colors: np.ndarray | h5py.Dataset) -> float:
     return scale
 
 
-def _extremes(colors: np.ndarray | h5py.Dataset, start: int, stop: int) -> tuple[float, float]:
-    """The smallest and the largest finite value of some rows, and zero."""
+def told_scale(colors: np.ndarray | h5py.Dataset) -> float | None:
+    """`color_scale`, or None if the values would be in another range too: 16-bit integers up to 255, which may be of 8
+    bits, and whole numbers up to 1. None too if they are in no range."""
+    try:
+        scale = color_scale(colors)
+        if colors.dtype.kind != "f" and scale == 65535:
+            return scale if any(part.max(initial=0) > 255 for part in _chunks(colors)) else None
+        if colors.dtype.kind not in "b" and scale == 1:
+            return scale if any((part % 1 > 0).any() for part in _chunks(colors)) else None
+    except ValueError:
+        return None
+    return scale
+
+
+def _chunks(colors: np.ndarray | h5py.Dataset) -> Iterator[Float[np.ndarray, " M"]]:
+    """The finite values, some rows at a time; rows that cannot be read are left out: reading such a cloud names it."""
+    check_array(colors.shape, colors.dtype.itemsize, "the array of colors")
+    rows = max(1, CHUNK_BYTES // max(1, math.prod(colors.shape[1:]) * colors.dtype.itemsize))
+    for start in range(0, len(colors), rows):
+        yield from _readable(colors, start, min(start + rows, len(colors)))
+
+
+def _readable(colors: np.ndarray | h5py.Dataset, start: int, stop: int) -> Iterator[Float[np.ndarray, " M"]]:
     try:
         part = np.asarray(colors[start:stop], dtype=np.float64)
-    except OSError:  # skip damaged rows; reading such a cloud later names it
-        if stop - start == 1:
-            return 0.0, 0.0
-        halves = [_extremes(colors, *half) for half in ((start, (start + stop) // 2), ((start + stop) // 2, stop))]
-        return min(halves[0][0], halves[1][0]), max(halves[0][1], halves[1][1])
-    part = part[np.isfinite(part)]
-    return float(part.min(initial=0)), float(part.max(initial=0))
+    except OSError:
+        if stop - start > 1:
+            yield from _readable(colors, start, (start + stop) // 2)
+            yield from _readable(colors, (start + stop) // 2, stop)
+        return
+    yield part[np.isfinite(part)]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pointmix.io import formats, registry  # noqa: F401  formats registers the readers
 from pointmix.io.cloud_file import CloudFile, FoundCloud, unreadable
-from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.text import SUFFIXES, is_table
 from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.io.names import LABEL_NAMES
@@ -41,17 +40,14 @@ def read_columns(
             or a data array, or of feat. rgb and normal are three columns each, others one.
         dims: D; None: any.
         surface_points: number of points on the surface of a mesh, 0 for its vertices.
-        nan: "refuse" NaN and infinite values of positions and of the named features, or "drop" their points.
+        nan: "refuse" NaN and infinite values of positions and of the named features, "drop" their points, or "keep"
+            them.
     Raises:
         ModuleNotFoundError: if the library of the format is not installed.
         UnreadableSample: if it cannot be read, or has no such cloud or feature; the reason alone.
     """
     with open_clouds(path, keys=keys, columns=columns) as file:
-        if index is None and len(file) != 1:
-            raise UnreadableSample(f"it holds {len(file)} clouds, give the index of one")
-        return file.read(
-            index or 0, features=features, labels=labels, dims=dims, surface_points=surface_points, nan=nan
-        )
+        return file.read(index, features=features, labels=labels, dims=dims, surface_points=surface_points, nan=nan)
 
 
 @contextmanager

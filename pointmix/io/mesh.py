@@ -22,8 +22,9 @@ def on_surface(
     """Random points of a surface, each part of it as likely as its area; the same for the same mesh, wherever whole
     numbers have moved it.
 
-    Features are interpolated between the vertices of a triangle, those of integers rounded; labels are the nearest
-    vertex's. The normals of the triangles are the feature normal if the vertices have none.
+    Features are interpolated between the vertices of a triangle, those of integers rounded, normals to unit length;
+    labels are the nearest vertex's. The feature normal is the normal of the triangle where the vertices have none, or
+    those of its vertices cancel out.
 
     Args:
         pos, features, label: of the vertices.
@@ -63,12 +64,20 @@ def on_surface(
         mixed = (rows * weight[..., None]).sum(1).reshape(count, *value.shape[1:])
         return (mixed if value.dtype.kind == "f" else np.rint(mixed)).astype(value.dtype)
 
-    mixed = {name: between(value) for name, value in features.items()}
-    if "normal" not in mixed:
-        mixed["normal"] = (across[chosen] / area[chosen, None]).astype(np.float32)
+    mixed = {name: between(value) for name, value in features.items() if name != "normal"}
+    flat = across[chosen] / area[chosen, None]  # (M, 3)
+    mixed["normal"] = _unit(between(features["normal"].astype(np.float32)), flat) if "normal" in features else flat
+    mixed["normal"] = mixed["normal"].astype(np.float32)
     if label is not None and label.ndim:
         label = label[corner[np.arange(count), weight.argmax(1)]]
     return points.astype(pos.dtype), mixed, label
+
+
+def _unit(vectors: Float[np.ndarray, "M 3"], instead: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "M 3"]:
+    """Vectors of length 1 in the same directions; others instead of those of no length."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    short = length <= 1e-6  # rounding leaves some
+    return np.where(short, instead, vectors / np.where(short, 1, length))
 
 
 def triangles(polygons: Iterable[Int[np.ndarray, "_"]]) -> Int[np.ndarray, "F 3"]:

@@ -30,21 +30,26 @@ AnyCloudReader = TypeVar("AnyCloudReader", bound=CloudReader)
 AnyImageReader = TypeVar("AnyImageReader", bound=ImageReader)
 
 CLOUD_READERS: dict[str, CloudReader] = {}
+MANY_CLOUDS: set[str] = set()  # suffixes of files that may hold more than one cloud
 IMAGE_READERS: dict[str, ImageReader] = {}
 
 
-def register_reader(*suffixes: str) -> Callable[[AnyCloudReader], AnyCloudReader]:
+def register_reader(*suffixes: str, many: bool = False) -> Callable[[AnyCloudReader], AnyCloudReader]:
     """Decorator: read point clouds from files with these suffixes, such as ".ply", with this function.
 
     The function returns the columns, or a context manager that gives them and closes the file. It may raise anything
     on a damaged file; `read_cloud` names the file.
 
+    Args:
+        many: files may hold more than one cloud, so data sets open each of them to count its clouds; opening should
+            then read no more than it must.
     Raises:
         ValueError: if a suffix has no leading dot or has a reader already.
     """
 
     def register(reader: AnyCloudReader) -> AnyCloudReader:
         CLOUD_READERS.update(dict.fromkeys(_unused(suffixes), reader))
+        MANY_CLOUDS.update(suffix.lower() for suffix in suffixes if many)
         return reader
 
     return register

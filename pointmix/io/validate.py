@@ -119,6 +119,8 @@ def finite_rows(
     Raises:
         UnreadableSample: if a point has such a value.
     """
+    if not len(pos):
+        raise UnreadableSample("it has no point")
     good = np.ones(len(pos), dtype=bool)
     for name, value in {"positions": pos, **features}.items():
         if value.dtype.kind != "f":

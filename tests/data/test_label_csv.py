@@ -173,7 +173,7 @@ def test_class_folders_come_first_unless_the_file_is_named(folder):
     assert open_split(named, "train").classes == ["x"]
     with pytest.raises(FileNotFoundError, match="no file .*/nowhere.csv"):
         open_split(DataConfig(root=str(folder), labels="nowhere.csv", **SETTINGS), "train")
-    with pytest.raises(ValueError, match="data.labels data.csv is for data.source folder, not digits"):
+    with pytest.raises(ValueError, match="data.labels is set, but data.source is digits, which does not use it"):
         build_data(DataConfig(labels="data.csv"), batch_size=8, eval_batch_size=8, seed=0)
 
 

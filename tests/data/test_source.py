@@ -76,6 +76,39 @@ def test_a_source_that_needs_a_root(cubes):
     assert build_points(PointDataConfig(source="files", root="x", points=8), **CALL).classes == ["cube", "ball"]
 
 
+@pytest.mark.parametrize(
+    "config, unused",
+    [
+        (PointDataConfig(keys={"pos": "vertices"}), "keys is set, but data.source is shapes"),
+        (PointDataConfig(source="scanobjectnn", root="x", columns=("rgb",)), "columns is set, but data.source is sc"),
+        (
+            PointDataConfig(source="modelnet40", root="x", surface_points=0),
+            "surface_points is set, but data.source is m",
+        ),
+        (
+            PointDataConfig(source="modelnet40", root="x", target_key="kind"),
+            "target_key is set, but data.source is mod",
+        ),
+        (DataConfig(input_key="photo"), "input_key is set, but data.source is digits"),
+        (DataConfig(source="wds/x", root="x", target_key="kind"), "target_key is set, but data.source is wds/x"),
+        (
+            DataConfig(source="torch/cifar10", root="x", labels="a.csv"),
+            "labels is set, but data.source is torch/cifar10",
+        ),
+        (DataConfig(source="folder", root="x", download=True), "download is set, but data.source is folder"),
+    ],
+)
+def test_settings_of_other_sources_are_refused(config, unused):
+    build = build_points if isinstance(config, PointDataConfig) else build_data
+    with pytest.raises(ValueError, match=f"^data.{unused}.*, which does not use it$"):
+        build(config, **CALL)
+
+
+def test_a_source_of_ones_own_may_use_any_setting(cubes):
+    config = PointDataConfig(source="cubes", points=8, keys={"pos": "p"}, labels="a.csv", target_key="kind")
+    assert build_points(config, **CALL).config.keys == {"pos": "p"}
+
+
 def test_splits_of_different_classes_are_refused(cubes):
     def opened(config: PointDataConfig, split: str) -> Cubes:
         source = Cubes()

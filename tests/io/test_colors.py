@@ -17,7 +17,7 @@ from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.features import fill_feature_scale, scaled_features
 from pointmix.data.clouds.hdf5 import CloudFiles
 from pointmix.io import read_cloud
-from pointmix.io.colors import color_scale
+from pointmix.io.colors import color_scale, told_scale
 from pointmix.io.errors import UnreadableSample
 
 XYZ = np.random.default_rng(0).random((6, 3)).astype(np.float32)
@@ -129,14 +129,13 @@ def as_in_training(files: CloudFiles, *indices: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("cache", [False, True])
-def test_training_reads_them_as_prediction_does(tmp_path, stored, cache):
+def test_training_reads_them_as_prediction_does(tmp_path, stored):
     dark = STORED[stored] // 200 if STORED[stored].dtype.kind in "iu" else STORED[stored] / 150
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"], file["label"] = np.stack([XYZ, XYZ]), np.arange(2)
         file["rgb"] = np.stack([STORED[stored], dark.astype(STORED[stored].dtype)])
     predicted = [read_cloud(tmp_path / "a.h5", index=index, features="rgb")[1] for index in (0, 1)]
-    trained = as_in_training(CloudFiles([tmp_path / "a.h5"], features=["rgb"], cache=cache), 0, 1)
+    trained = as_in_training(CloudFiles([tmp_path / "a.h5"], features=["rgb"]), 0, 1)
     torch.testing.assert_close(trained[0], COLORS)
     for a, b in zip(trained, predicted, strict=True):
         assert torch.equal(a, b)
@@ -187,6 +186,23 @@ def test_only_so_many_colors_are_looked_at(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"the array of colors \(12, 3\) has 144 bytes, more than the limit of 100"):
         color_scale(colors)
     assert color_scale(STORED["ushort"].repeat(9, 0)) == 65535  # which need no look
+
+
+@pytest.mark.parametrize(
+    "colors, expected",
+    [
+        (np.array([0, 1], np.uint8), 255),
+        (np.array([0, 256], np.uint16), 65535),
+        (np.array([0, 255], np.uint16), None),  # may be of 8 bits
+        (np.array([0, 0.5]), 1),
+        (np.array([0.0, 1.0, np.nan]), None),  # black in any range
+        (np.array([0, 1]), None),
+        (np.array([0, 200.5]), 255),
+        (np.array([0, 70000]), None),
+    ],
+)
+def test_what_the_values_of_a_file_tell(colors, expected):
+    assert told_scale(colors[:, None]) == expected
 
 
 def test_normalized_colors_are_kept():

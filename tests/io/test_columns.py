@@ -49,8 +49,10 @@ def test_points_with_nan_are_refused_or_dropped_and_counted(tmp_path):
     np.save(tmp_path / "b.npy", pos * np.nan)
     with pytest.raises(UnreadableSample, match="all 9 points hold NaN"):
         read_columns(tmp_path / "b.npy", nan="drop")
-    with pytest.raises(UnreadableSample, match="nan 'keep': expected refuse or drop"):
-        read_columns(tmp_path / "b.npy", nan="keep")
+    with pytest.raises(UnreadableSample, match="nan 'no': expected refuse, drop or keep"):
+        read_columns(tmp_path / "b.npy", nan="no")
+    kept = read_columns(tmp_path / "a.npz", nan="keep", features=("time",))
+    assert len(kept.pos) == 9 and np.isnan(kept.pos[3, 1]) and kept.dropped == 0
 
 
 def test_clouds_of_any_sizes_in_every_form(tmp_path):

@@ -33,6 +33,16 @@ def test_features_are_interpolated_and_labels_are_the_nearest_vertex_s():
     assert np.linalg.norm(points - SQUARE[label], axis=1).max() < 0.75
 
 
+@pytest.mark.parametrize("scale", [1.0, 20.0, 1e-4])
+def test_normals_of_vertices_become_unit_vectors(scale):
+    normal = np.array([[1, 0, 1], [-1, 0, 1], [0, 1, 1], [0, 0, 1]], np.float32) * np.float32(scale)
+    found = on_surface(SQUARE, FACES, {"normal": normal}, None, 500)[1]["normal"]
+    assert found.dtype == np.float32 and np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert np.abs(found[:, 0]).max() > 0.5  # still those of the vertices
+    cancel = np.array([[1, 0, 0], [-1, 0, 0], [0, 0, 0], [0, 0, 0]], np.float32) * 0
+    assert np.array_equal(on_surface(SQUARE, FACES, {"normal": cancel}, None, 9)[1]["normal"], [[0, 0, 1]] * 9)
+
+
 def test_the_same_mesh_gives_the_same_points_and_another_mesh_others():
     first, again = (on_surface(SQUARE, FACES, {}, None, 9)[0] for _ in range(2))
     other = on_surface(SQUARE * 2, FACES, {}, None, 9)[0] / 2

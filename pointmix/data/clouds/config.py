@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, Range, check_fields
 
+OF_SOURCES = ("labels", "input_key", "target_key", "keys", "columns", "surface_points")  # settings of some sources
+
 
 @dataclass(frozen=True)
 class PointDataConfig:

@@ -19,6 +19,7 @@ from pointmix.data.source import Readable
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.names import missing_feature
 
+COLOR_SCALES = (1.0, 255.0, 65535.0)
 SAMPLE = 64  # clouds that scales are computed from, spread evenly over the training data
 
 
@@ -86,18 +87,23 @@ def scaled_features(
 ) -> Float[Tensor, "n C"]:
     """The features of some points side by side in the order of `names`, each divided by its scale, float32.
 
+    Colors are divided by what their own file tells, so that those of files of 8 and of 16 bits are alike; where it
+    does not, or a scale is none of 1, 255 and 65535, by the scale.
+
     Raises:
         UnreadableSample: as `named_feature`, or if a value is not finite.
     """
     parts = [np.zeros((len(cloud.pos), 0), np.float32)[index]]
     for name in names:
-        value = named_feature(cloud, name)[index]
-        if name == "rgb":
-            _check_colors(value, scale[name])
+        value, divisor = named_feature(cloud, name)[index], scale[name]
+        if name == "rgb" and cloud.color_scale is not None and divisor in COLOR_SCALES:
+            divisor = cloud.color_scale
+        elif name == "rgb":
+            _check_colors(value, divisor)
         bad = ~np.isfinite(value).all(1)
         if bad.any():
             raise UnreadableSample(f"{name} holds NaN or infinite values at {bad.sum()} of {len(value)} points")
-        parts.append((value / np.float64(scale[name])).astype(np.float32))
+        parts.append((value / np.float64(divisor)).astype(np.float32))
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
@@ -112,15 +118,15 @@ def survey(
 ) -> Survey:
     """Read up to 64 clouds, spread evenly over the training data, for the scale of their features and positions.
 
-    Colors (rgb): 1 for floats in [0, 1], else 255, or 65535 if a value is above 255. Normals: 1. Others: the standard
-    deviation, or 1 if all values are equal. A scale that is given stays.
+    Colors (rgb): 1 for floats in [0, 1], else 255, or 65535 if a value is above 255; of clouds whose files tell it, the
+    largest. Normals: 1. Others: the standard deviation, or 1 if all values are equal. A scale that is given stays.
 
     Args:
         source: clouds; those that cannot be read are left out.
         indices: (n,) the ones to train on.
     Raises:
-        ValueError: if a feature is missing in all of them, colors are floats to 1 in some clouds only, or a scale is
-            given for a feature that is not used.
+        ValueError: if a feature is missing in all of them, colors are in different ranges and their files do not tell
+            which, or a scale is given for a feature that is not used.
     """
     names, given = cfg.features or (), cfg.feature_scale or {}
     if extra := [name for name in given if name not in names]:
@@ -128,6 +134,7 @@ def survey(
     found: dict[str, list[np.ndarray]] = {name: [] for name in names if name not in given}
     source = copy.copy(source)  # whose files do not stay open in this process
     measured, sizes, failed = [], [], []
+    told: set[float] = set()
     channels: dict[str, tuple[int, int]] = {}
     chosen = np.unique(np.linspace(0, len(indices) - 1, SAMPLE).astype(int)) if len(indices) else ()
     for index in (int(indices[i]) for i in chosen):
@@ -143,11 +150,14 @@ def survey(
             found[name].append(values[name][np.isfinite(values[name])])
         channels = channels or feature_channels(cloud, names)
         sizes.append(len(cloud.pos))
+        if cloud.color_scale is not None:
+            told.add(cloud.color_scale)
         measured.append(measure(cloud.pos))
     if names and not sizes:
         reason = failed[-1] if failed else "there is no cloud"
         raise ValueError(f"data.features {', '.join(names)}: no training cloud has them; {reason}")
-    scale = {name: given[name] if name in given else _scale(name, found[name]) for name in names}
+    scale = {name: _scale(name, found[name]) for name in found if not (name == "rgb" and told)}
+    scale = {name: given.get(name) or scale.get(name) or max(told) for name in names}
     extent, distance = np.median(measured, axis=0).tolist() if measured else (None, 0.0)
     return Survey(scale, channels, extent, distance, sizes, failed)
 

@@ -20,7 +20,6 @@ from pointmix.data.clouds.hdf5_checks import check_file, class_names
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.formats.hdf5 import open_hdf5
-from pointmix.io.validate import check_read
 
 
 class CloudFiles:
@@ -32,7 +31,6 @@ class CloudFiles:
             the labels themselves, which must then be 0 to the last without a gap.
         features: keys of the features to read.
         first: read only the first points of each cloud, this many. None: all.
-        cache: read all clouds now and keep them in memory.
 
     Attributes:
         classes, targets: names, and labels (n,) int64.
@@ -52,7 +50,6 @@ class CloudFiles:
         classes: Sequence[str] | None = None,
         features: Sequence[str] = (),
         first: int | None = None,
-        cache: bool = False,
     ) -> None:
         self.paths, self.features, self.first = [str(path) for path in paths], tuple(features), first
         self._open: tuple[int, dict[int, list[h5py.Dataset]]] = (-1, {})  # process id, file -> datasets
@@ -73,7 +70,6 @@ class CloudFiles:
         joined = stated.pop() if len(stated) == 1 else None
         self.stated_classes = None if joined is None else joined.split(",")
         self.classes = class_names(classes or self.stated_classes, self.targets, ", ".join(self.paths))
-        self._cached = [self._whole(place) for place in range(len(self.paths))] if cache else None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -93,8 +89,11 @@ class CloudFiles:
             UnreadableSample: if it cannot be read.
         """
         place, row = self._place(index)
-        rows = self._rows(place, row) if self._cached is None else [array[row] for array in self._cached[place]]
-        xyz = np.array(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
+        try:
+            rows = [array[row, : self.first] for array in self._arrays(place)]
+        except OSError as error:
+            raise UnreadableSample(str(error).splitlines()[0]) from error
+        xyz = np.asarray(rows[0], dtype=np.float64 if rows[0].dtype.itemsize >= 8 else np.float32)
         return NamedCloud(xyz, dict(zip(self.features, rows[1:], strict=True)))
 
     def on_object(self, index: int) -> Bool[np.ndarray, " N"] | None:
@@ -106,21 +105,6 @@ class CloudFiles:
     def _place(self, index: int) -> tuple[int, int]:
         place = int(np.searchsorted(self.starts, index, side="right")) - 1
         return place, int(index - self.starts[place])
-
-    def _rows(self, place: int, rows: int | slice) -> list[np.ndarray]:
-        """`data` and the features of one or several clouds of a file."""
-        try:
-            return [array[rows, : self.first] for array in self._arrays(place)]
-        except OSError as error:
-            raise UnreadableSample(str(error).splitlines()[0]) from error
-
-    def _whole(self, place: int) -> list[np.ndarray]:
-        try:
-            for array in self._arrays(place):
-                check_read(array, array.shape, f"{self.paths[place]}: {array.name}")
-            return self._rows(place, slice(None))
-        except UnreadableSample as error:
-            raise ValueError(f"{self.paths[place]} cannot be read to its end: {error}") from error
 
     def _arrays(self, place: int) -> list[h5py.Dataset]:
         process, files = self._open
@@ -139,13 +123,12 @@ class FileOptions(TypedDict):
     classes: Sequence[str] | None
     features: Sequence[str]
     first: int | None
-    cache: bool
 
 
 def file_options(config: PointDataConfig) -> FileOptions:
     """The arguments of `CloudFiles` that a configuration asks for."""
     first = config.most_points if config.sampling == "first" else None
-    return {"classes": config.classes, "features": config.features, "first": first, "cache": config.cache}
+    return {"classes": config.classes, "features": config.features, "first": first}
 
 
 def check_points(config: PointDataConfig, files: CloudFiles) -> None:

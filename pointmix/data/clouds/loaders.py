@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from pointmix.data.cache import Cache
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.clouds.points import as_points
@@ -43,6 +44,10 @@ class CloudDataset(SampleDataset[NamedCloud, tuple[PointSet, Target]]):
     ) -> None:
         super().__init__(source=source, indices=indices, seed=seed)
         self.config, self.transform = config, transform
+        self.reader = Cache(source, indices.tolist()) if config.cache else source
+
+    def read(self, index: int) -> NamedCloud:
+        return self.reader.read(index)
 
     def make(self, raw: NamedCloud, index: int) -> tuple[PointSet, Target]:
         points = as_points(raw, self.config, name=self.source.name(index))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,13 @@ class NamedCloud:
     Args:
         pos: (N, 3) positions as in the file, in its unit.
         features: name -> (N,) or (N, C) as in the file, such as "rgb", "normal", "intensity".
+        color_scale: what rgb is divided by to be in [0, 1], where the file tells it by its type and values.
     """
 
     pos: Float[np.ndarray, "N 3"]
     features: Mapping[str, Shaped[np.ndarray, "N ..."]]
+    color_scale: float | None = field(default=None, kw_only=True)
+
+    def subset(self, chosen: Bool[np.ndarray, " N"], names: Iterable[str]) -> NamedCloud:
+        """Some of the points, with the features of these names."""
+        return replace(self, pos=self.pos[chosen], features={name: self.features[name][chosen] for name in names})

@@ -20,8 +20,7 @@ def resolve(config: PointDataConfig) -> PointDataConfig:
     Raises:
         ValueError: naming the setting, its value and what was expected.
     """
-    source = SOURCES.find(config.source)
-    source.check(config)
+    source = SOURCES.checked(config)
     defaults = {**DEFAULTS, **source.defaults}
     changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(config, key) is None}
     config = dataclasses.replace(config, **changes)
@@ -30,8 +29,6 @@ def resolve(config: PointDataConfig) -> PointDataConfig:
         raise ValueError(f"data.scale {low}, {high}: expected two positive numbers, the smaller first")
     if config.points is not None and config.max_points is not None:
         raise ValueError(f"data.max_points {config.max_points} with data.points {config.points}; set points to null")
-    if config.labels is not None and config.source != "folder":
-        raise ValueError(f"data.labels {config.labels} is for data.source folder, not {config.source}")
     if config.fold is not None and not 2 <= config.fold[1] >= config.fold[0]:
         raise ValueError(f"data.fold {config.fold}: expected k, n with k from 1 to n, and n at least 2")
     if len(set(config.features)) < len(config.features):

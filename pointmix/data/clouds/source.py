@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.config import OF_SOURCES, PointDataConfig
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.source import Source, SourceRegistry
 
-SOURCES: SourceRegistry[PointDataConfig, str, Source[NamedCloud]] = SourceRegistry()
+SOURCES: SourceRegistry[PointDataConfig, str, Source[NamedCloud]] = SourceRegistry(OF_SOURCES)
 register_source = SOURCES.register
 
 

@@ -34,9 +34,8 @@ def resolve(cfg: DetectDataConfig) -> DetectDataConfig:
     Raises:
         ValueError: naming the setting, its value and what was expected.
     """
-    entry = DETECT_SOURCES.find(cfg.source)
+    entry = DETECT_SOURCES.checked(cfg)
     defaults: dict[str, Any] = {**DEFAULTS, **entry.defaults}
-    entry.check(cfg)
     changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
     cfg = dataclasses.replace(cfg, **changes)
     if (in_chans := filled(cfg.in_chans)) not in MODES:

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pointmix.data.detect.annotations import Annotation, LeftOut
-from pointmix.data.detect.config import OF_SOURCES, DetectDataConfig
+from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.image_files import AnnotatedImage
 from pointmix.data.splits import shortened
-
-
-def unused(*used: str) -> Callable[[DetectDataConfig], None]:
-    """A check that refuses the settings of single sources, except those named."""
-
-    def check(config: DetectDataConfig) -> None:
-        for key in OF_SOURCES:
-            if key not in used and getattr(config, key) is not None:
-                raise ValueError(f"data.{key} is set, but data.source is {config.source}, which does not use it")
-
-    return check
 
 
 def chosen_classes(config: DetectDataConfig, names: Mapping[int, str], where: object) -> dict[int, int]:

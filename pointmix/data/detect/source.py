@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from pointmix.data.detect.config import DetectDataConfig
+from pointmix.data.detect.config import OF_SOURCES, DetectDataConfig
 from pointmix.data.detect.sample import ObjectImage
 from pointmix.data.source import Readable, SourceRegistry
 
@@ -43,5 +43,5 @@ class DetectSource(Readable[ObjectImage], Protocol):
         """Whether an image has objects to train on, without reading it; true if that is not known."""
 
 
-DETECT_SOURCES: SourceRegistry[DetectDataConfig, str, DetectSource | None] = SourceRegistry()
+DETECT_SOURCES: SourceRegistry[DetectDataConfig, str, DetectSource | None] = SourceRegistry(OF_SOURCES)
 register_detect_source = DETECT_SOURCES.register

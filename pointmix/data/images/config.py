@@ -30,6 +30,8 @@ CHOICES = {
 }
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")  # prefixes of timm's policies
 
+OF_SOURCES = ("labels", "input_key", "target_key", "download")  # settings of some sources
+
 
 @dataclass(frozen=True)
 class DataConfig:

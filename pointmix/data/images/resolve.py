@@ -35,15 +35,11 @@ def resolve(cfg: DataConfig) -> DataConfig:
     """
     defaults = dict(DEFAULTS)
     if cfg.source in SOURCES:  # otherwise opening the source fails, where that is needed
-        entry = SOURCES.find(cfg.source)
-        entry.check(cfg)
-        defaults |= entry.defaults
+        defaults |= SOURCES.checked(cfg).defaults
     changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(cfg, key) is None}
     cfg = dataclasses.replace(cfg, **changes)
     if cfg.in_chans not in MODES:
         raise ValueError(f"data.in_chans {cfg.in_chans}: expected 1 (grayscale) or 3 (RGB)")
-    if cfg.labels is not None and cfg.source != "folder":
-        raise ValueError(f"data.labels {cfg.labels} is for data.source folder, not {cfg.source}")
     channels: dict[str, Any] = {
         key: per_channel(key, getattr(cfg, key), defaults[key], filled(cfg.in_chans)) for key in ("mean", "std")
     }

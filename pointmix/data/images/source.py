@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from pointmix.data.images.config import DataConfig
+from pointmix.data.images.config import OF_SOURCES, DataConfig
 from pointmix.data.source import Source, SourceRegistry
 from pointmix.io import image_files
 from pointmix.io.errors import UnreadableSample
 
-SOURCES: SourceRegistry[DataConfig, str | None, Source[Image.Image]] = SourceRegistry()
+SOURCES: SourceRegistry[DataConfig, str | None, Source[Image.Image]] = SourceRegistry(OF_SOURCES)
 register_source = SOURCES.register
 
 

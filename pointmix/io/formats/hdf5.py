@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import h5py
 
 
-@register_reader(".h5", ".hdf5")
+@register_reader(".h5", ".hdf5", many=True)
 def read_hdf5(path: Path) -> h5py.File:
     """The arrays at the top level of an HDF5 file, by name."""
     require("h5py", path)

@@ -22,6 +22,9 @@ def read_las(path: Path) -> Columns:
     """The points of a .las or .laz file: xyz (float64, in the unit of the file), rgb if there are colors, and
     intensity, return_number, number_of_returns, classification and further dimensions under laspy's names, no flags.
 
+    Colors are integers of 16 bits, but some programs write values of 8 bits into them: colors of a file none of which
+    is above 255 are taken for these and become uint8.
+
     Raises:
         ModuleNotFoundError: if laspy is not installed, or lazrs for compressed points.
         ValueError: if the file is cut off, or its points take more bytes than the limit ARRAY_BYTES.
@@ -57,7 +60,6 @@ class _Dimensions(Mapping[str, np.ndarray]):
             return _positions(np.stack([las.X, las.Y, las.Z], axis=1), las.header.scales, las.header.offsets)
         if name == "rgb":
             colors = np.stack([las.red, las.green, las.blue], axis=1)
-            # some programs write 8-bit colors into the 16-bit fields
             return colors.astype(np.uint8) if colors.max(initial=0) < 256 else colors
         if name not in self._names:
             raise KeyError(name)

@@ -6,10 +6,12 @@ Sizes are checked against `pointmix.utils.limits` before anything is read.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from io import BufferedIOBase
 from pathlib import Path
+from types import EllipsisType
 from typing import IO
 
 import numpy as np
@@ -19,11 +21,17 @@ from pointmix.io.registry import Columns, register_reader
 from pointmix.utils.limits import check_array, check_limit, regular_file
 
 
-@register_reader(".npy")
+@register_reader(".npy", many=True)
 def read_npy_columns(path: Path) -> Columns:
     """The array of a .npy file as the column "data": positions, then features; or its records' fields as columns."""
-    array = read_npy(path)
-    return {"data": array} if array.dtype.names is None else record_columns(array)
+    path = regular_file(path)
+    with open(path, "rb") as file:
+        shape, dtype = _checked_header(file, left=path.stat().st_size, what="the array")
+    return (
+        {"data": _Unread(shape, dtype, lambda: read_npy(path))}
+        if dtype.names is None
+        else record_columns(read_npy(path))
+    )
 
 
 def record_columns(records: np.ndarray) -> Columns:
@@ -48,13 +56,18 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 def _read_array(file: IO[bytes] | BufferedIOBase, *, left: int, what: str) -> np.ndarray:
     start = file.tell()
+    _checked_header(file, left=left, what=what)
+    file.seek(start)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _checked_header(file: IO[bytes] | BufferedIOBase, *, left: int, what: str) -> tuple[tuple[int, ...], np.dtype]:
     shape, dtype = _header(file, what)
     asked = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if min(shape, default=0) < 0 or asked > left:
         raise ValueError(f"{what} is cut off: it should have shape {shape} of {dtype}")
     check_array(shape, dtype.itemsize, what)
-    file.seek(start)
-    return np.lib.format.read_array(file, allow_pickle=False)
+    return shape, dtype
 
 
 def _header(file: IO[bytes] | BufferedIOBase, what: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -69,23 +82,46 @@ def _header(file: IO[bytes] | BufferedIOBase, what: str) -> tuple[tuple[int, ...
     return shape, dtype
 
 
-class _Members(Mapping[str, np.ndarray]):
-    """The arrays of a .npz file by name; each is read on first access."""
+class _Unread:
+    """An array of which only the header has been read; the values are on first use."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[], np.ndarray]) -> None:
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+        self._read = cache(read)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | EllipsisType | tuple[int, ...]) -> np.ndarray:
+        return np.asarray(self._read()[index])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._read(), dtype=dtype, copy=copy)
+
+
+class _Members(Mapping[str, _Unread]):
+    """The arrays of a .npz file by name; each is read on first use."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self._names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        self._read: dict[str, np.ndarray] = {}
+        self._opened: dict[str, _Unread] = {}
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._read:
+    def __getitem__(self, name: str) -> _Unread:
+        if name not in self._opened:
             info = self._names[name]
             with self._archive.open(info) as member:
-                self._read[name] = _read_array(member, left=info.file_size, what=name)
-        return self._read[name]
+                shape, dtype = _checked_header(member, left=info.file_size, what=name)
+            self._opened[name] = _Unread(shape, dtype, partial(self._read, name))
+        return self._opened[name]
+
+    def _read(self, name: str) -> np.ndarray:
+        info = self._names[name]
+        with self._archive.open(info) as member:
+            return _read_array(member, left=info.file_size, what=name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names  # Mapping would read the array
+        return name in self._names  # Mapping would read its header
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -94,10 +130,10 @@ class _Members(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-@register_reader(".npz")
+@register_reader(".npz", many=True)
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[Columns]:
-    """The arrays of a .npz file, each read on first access.
+    """The arrays of a .npz file, each read on first use.
 
     Sizes are taken from the headers and checked before anything is decompressed.
 

@@ -11,7 +11,7 @@ from pointmix.io.torch_files import load_torch
 from pointmix.utils.limits import check_array
 
 
-@register_reader(".pt", ".pth")
+@register_reader(".pt", ".pth", many=True)
 def read_torch(path: Path) -> Columns:
     """A tensor as the column "data": positions, then features; a dict of tensors as columns; of a list a cloud each.
 

@@ -118,7 +118,7 @@ class FileReader:
         try:
             found = read_file(path)
             unlabeled = np.zeros(len(found.pos), dtype=np.int64)
-            cloud = LabeledCloud(found.pos, found.features, unlabeled)
+            cloud = LabeledCloud(found.pos, found.features, unlabeled, color_scale=found.color_scale)
             return Input(self.transform(cloud).points, pos=found.pos)
         except UnreadableSample as e:
             raise ValueError(f"{path}: {e}") from e

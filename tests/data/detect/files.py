@@ -18,8 +18,7 @@ SIZE = (20, 30)  # rows, columns
 def opened(source, root, split="train", **settings):
     """A split of a source."""
     config = DetectDataConfig(source=source, root=str(root), **settings)
-    DETECT_SOURCES.find(source).check(config)
-    return DETECT_SOURCES.find(source).open(config, split)
+    return DETECT_SOURCES.checked(config).open(config, split)
 
 
 def write_image(path: Path, size=SIZE) -> Path:

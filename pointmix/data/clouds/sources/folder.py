@@ -1,12 +1,11 @@
-"""Clouds in files of any kind, in class folders or with a CSV file of labels."""
+"""Clouds in files of any kind, of one cloud or many: in class folders, with a CSV file of labels, or with labels in the
+files."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,20 @@ from jaxtyping import Int64
 
 from pointmix.data.class_folders import class_files
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.files import read_named
-from pointmix.data.clouds.named import NamedCloud
+from pointmix.data.clouds.file_labels import labeled_places
+from pointmix.data.clouds.listed import ListedClouds, places_in
 from pointmix.data.clouds.source import register_source, require_root
 from pointmix.data.label_csv import find_csv, read_labels
+from pointmix.data.paths import is_junk
 from pointmix.data.splits import shortened
 from pointmix.io import is_cloud
-from pointmix.io.errors import UnreadableSample
-from pointmix.io.registry import CLOUD_READERS
+from pointmix.io.registry import CLOUD_READERS, MANY_CLOUDS
 
 LAYOUTS = {  # source -> what lies in its folder
     "scanobjectnn": ("main_split*/*_objectdataset*.h5", "h5_files/main_split*/*_objectdataset*.h5"),
     "modelnet40": ("ply_data_*.h5", "modelnet40_ply_hdf5_2048/*.h5", "train_files.txt"),
 }
+SUFFIXES = [".ply", *sorted(set(CLOUD_READERS) - {".ply"})]
 DEFAULTS = {"sampling": "random", "normalize": "unit_sphere"}
 
 
@@ -34,51 +34,6 @@ def source_of(root: str) -> str:
     """The source that reads a folder: that of a known layout, else folder."""
     found = (name for name, patterns in LAYOUTS.items() if any(any(Path(root).glob(p)) for p in patterns))
     return next(found, "folder")
-
-
-@dataclass(frozen=True)
-class CloudPaths:
-    """A `Source` of labeled files with a cloud each.
-
-    Args:
-        classes: names, in the order of the labels.
-        paths: the files.
-        targets: (N,) labels.
-        config: how the files are read, see `read_named`; with cache each is read once.
-    """
-
-    classes: list[str]
-    paths: Sequence[Path]
-    targets: Int64[np.ndarray, " N"]
-    config: PointDataConfig
-    kept: dict[int, NamedCloud | UnreadableSample] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.config.cache:  # now, so that worker processes share it
-            self.kept.update({index: self._open(index) for index in range(len(self.paths))})
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    def read(self, index: int) -> NamedCloud:
-        """One cloud, with the features that the configuration names.
-
-        Raises:
-            UnreadableSample: it cannot be read.
-        """
-        found = self.kept[index] if index in self.kept else self._open(index)
-        if isinstance(found, UnreadableSample):
-            raise found
-        return found
-
-    def _open(self, index: int) -> NamedCloud | UnreadableSample:
-        try:
-            return read_named(self.paths[index], self.config)
-        except UnreadableSample as error:
-            return error
 
 
 def csv_of(config: PointDataConfig) -> Path | None:
@@ -89,21 +44,35 @@ def csv_of(config: PointDataConfig) -> Path | None:
     return None if (root / "train").is_dir() else find_csv(root)
 
 
+def labeled_files(root: Path, split: str) -> list[Path]:
+    """The files of a split that hold clouds and their labels: those in a folder SPLIT without class folders, or
+    ROOT/SPLIT.SUFFIX, of a kind that may hold many clouds."""
+    folder = root / split
+    if not folder.is_dir():
+        return sorted(path for path in root.glob(f"{split}.*") if path.suffix.lower() in MANY_CLOUDS)
+    entries = [Path(entry.path) for entry in os.scandir(folder) if not is_junk(entry.name)]
+    if any(entry.is_dir() for entry in entries):
+        return []
+    return sorted(entry for entry in entries if entry.suffix.lower() in MANY_CLOUDS)
+
+
 def has_val(config: PointDataConfig) -> bool:
-    """Whether there is a folder val, or a CSV file with a split val beside a split test."""
+    """Whether there is a folder or a file val, or a CSV file with a split val beside a split test."""
     if (path := csv_of(config)) is None:
-        return Path(config.root or "", "val").is_dir()
+        root = Path(config.root or "")
+        return (root / "val").is_dir() or bool(labeled_files(root, "val"))
     splits = read_labels(path, file_key=config.input_key, label_key=config.target_key).splits
     return splits is not None and {"val", "test"} <= set(splits)
 
 
 @register_source("folder", check=require_root(), defaults=DEFAULTS, has_val=has_val)
-def open_split(config: PointDataConfig, split: str) -> CloudPaths:
-    """A split of ROOT/SPLIT/CLASS/**/FILE, or of the CSV file of labels.
+def open_split(config: PointDataConfig, split: str) -> ListedClouds:
+    """A split of ROOT/SPLIT/CLASS/**/FILE, of the CSV file of labels, or of files with labels, ROOT/SPLIT/FILE or
+    ROOT/SPLIT.SUFFIX. All clouds of a file in a class folder or a CSV file have one label.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: a class has no cloud, or a split has a class that train lacks.
+        ValueError: a class has no cloud, a split has a class that train lacks, or the labels in a file do not fit.
     """
     root = Path(config.root or "")
     if not root.is_dir():
@@ -111,18 +80,26 @@ def open_split(config: PointDataConfig, split: str) -> CloudPaths:
             f"data.root: no folder {root}; expected one with train/CLASS and test/CLASS, or labels.csv"
         )
     path = csv_of(config)
-    if path is not None:
-        table = read_labels(path, file_key=config.input_key, label_key=config.target_key)
-        usual = None if split == "test" else split  # val where there is no test split
-        chosen = table.part(usual, seed=config.split_seed)
-        names, files, labels = list(table.classes), [table.files[i] for i in chosen], table.targets[chosen]
-        if unknown := Counter(file.suffix.lower() for file in files if file.suffix.lower() not in CLOUD_READERS):
-            raise ValueError(f"{path} names files of unknown kind ({_counted(unknown)}); {_expected()}")
+    if path is None and (labeled := labeled_files(root, split)):
+        names, places, labels = labeled_places(labeled, config)
     else:
-        names, files, labels = _class_folders(root, split)
+        names, files, of_files = _class_folders(root, split) if path is None else _csv(path, config, split)
+        places, counts = places_in(files, config)
+        labels = np.repeat(of_files, counts)
     if config.classes is not None:
         names, labels = _relabeled(names, labels, list(config.classes), f"{path or root / split}")
-    return CloudPaths(names, files, labels, config)
+    return ListedClouds(names, places, labels, config)
+
+
+def _csv(path: Path, config: PointDataConfig, split: str) -> tuple[list[str], list[Path], Int64[np.ndarray, " N"]]:
+    table = read_labels(path, file_key=config.input_key, label_key=config.target_key)
+    usual = None if split == "test" else split  # val where there is no test split
+    chosen = table.part(usual, seed=config.split_seed)
+    names, files, labels = list(table.classes), [table.files[i] for i in chosen], table.targets[chosen]
+    if unknown := Counter(file.suffix.lower() for file in files if file.suffix.lower() not in CLOUD_READERS):
+        expected = f"expected {', '.join(SUFFIXES)}"
+        raise ValueError(f"{path} names files of unknown kind ({_counted(unknown)}); {expected}")
+    return names, files, labels
 
 
 def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64[np.ndarray, " N"]]:
@@ -133,7 +110,8 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
         if (other := source_of(str(root))) != "folder":
             raise FileNotFoundError(f"{root} holds the files of {other}; set data.source {other}")
         raise FileNotFoundError(
-            f"no folder {root / split}, expected {split}/CLASS/* or labels.csv in {root}; it has {there}"
+            f"no folder {root / split}, expected {split}/CLASS/* or labels.csv in {root}, or {split}.h5 with labels; "
+            f"it has {there}"
         )
     others: Counter[str] = Counter()
 
@@ -142,7 +120,10 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
         others.update([] if found else [path.suffix.lower() or path.name])
         return found
 
-    found = class_files(root / split, is_sample=is_sample, what="cloud", suffixes=sorted(CLOUD_READERS))
+    found = class_files(root / split, is_sample=is_sample, what="cloud", suffixes=SUFFIXES)
+    beside = [entry.path for entry in os.scandir(root / split) if entry.is_file() and not is_junk(entry.name)]
+    if clouds := sum(map(is_cloud, beside)):
+        warnings.warn(f"{root / split}: {clouds} clouds beside the class folders are left out", stacklevel=2)
     if others:
         warnings.warn(f"{root / split}: files that are no clouds are left out: {_counted(others)}", stacklevel=2)
     return found
@@ -150,10 +131,6 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
 
 def _counted(kinds: Counter[str]) -> str:
     return ", ".join(f"{number} {kind or 'without suffix'}" for kind, number in kinds.most_common(5))
-
-
-def _expected() -> str:
-    return f"expected {', '.join(sorted(CLOUD_READERS))}"
 
 
 def _relabeled(

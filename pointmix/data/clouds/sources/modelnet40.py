@@ -25,7 +25,6 @@ def open_modelnet40(
     classes: Sequence[str] | None = None,
     features: Sequence[str] = (),
     first: int | None = None,
-    cache: bool = False,
 ) -> CloudFiles:
     """The 'train' or 'test' split, in ROOT or in its folder modelnet40_ply_hdf5_2048.
 
@@ -45,10 +44,10 @@ def open_modelnet40(
         raise FileNotFoundError(f"no {root}/ply_data_{split}*.h5, nor any file named in {listed}")
     if classes is None:
         classes = (read_lines(names) if names.is_file() else []) or CLASSES
-    return CloudFiles(paths, classes=classes, features=features, first=first, cache=cache)
+    return CloudFiles(paths, classes=classes, features=features, first=first)
 
 
-@register_source("modelnet40", check=require_root(see="datasets/modelnet40"), defaults={"up": "y"})
+@register_source("modelnet40", check=require_root(see="datasets/modelnet40"), uses=(), defaults={"up": "y"})
 def open_split(config: PointDataConfig, split: str) -> CloudFiles:
     """A split as a configuration asks for it."""
     files = open_modelnet40(config.root or "", split=split, **file_options(config))

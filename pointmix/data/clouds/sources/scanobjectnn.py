@@ -28,7 +28,6 @@ def open_scanobjectnn(
     classes: Sequence[str] | None = None,
     features: Sequence[str] = (),
     first: int | None = None,
-    cache: bool = False,
 ) -> CloudFiles:
     """The 'train' or 'test' split of a variant, below ROOT or ROOT/h5_files.
 
@@ -44,13 +43,13 @@ def open_scanobjectnn(
         there = [v for v, (f, e) in FILES.items() if any(Path(root).glob(f"**/{f}/*_objectdataset{e}.h5"))]
         hint = f"; data.variant {' or '.join(there)} is there" if there else ""
         raise FileNotFoundError(f"no file {Path(root, name)}{hint}")
-    files = CloudFiles([path], classes=classes, features=features, first=first, cache=cache)
+    files = CloudFiles([path], classes=classes, features=features, first=first)
     if classes is None and files.classes == [str(i) for i in range(len(CLASSES))]:
         files.classes = list(CLASSES)
     return files
 
 
-@register_source("scanobjectnn", check=require_root(see="datasets/scanobjectnn"), defaults={"up": "y"})
+@register_source("scanobjectnn", check=require_root(see="datasets/scanobjectnn"), uses=(), defaults={"up": "y"})
 def open_split(config: PointDataConfig, split: str) -> CloudFiles:
     """A split as a configuration asks for it."""
     files = open_scanobjectnn(config.root or "", split=split, variant=config.variant, **file_options(config))

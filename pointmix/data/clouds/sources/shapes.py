@@ -133,7 +133,7 @@ def _check(config: PointDataConfig) -> None:
         raise ValueError("data.classes is set, but data.source is shapes, which have names of their own")
 
 
-@register_source("shapes", check=_check, defaults={"up": "y"})
+@register_source("shapes", check=_check, uses=(), defaults={"up": "y"})
 def open_split(config: PointDataConfig, split: str) -> CloudFiles:
     """A split as a configuration asks for it; the shapes are generated on first use."""
     files = open_scanobjectnn(shapes_root(config.root), split=split, variant="obj_bg", **file_options(config))

@@ -8,7 +8,7 @@ from pointmix.data.detect.annotations import LeftOut
 from pointmix.data.detect.coco_json import read_annotations, read_categories, read_images, read_json
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.image_files import AnnotatedFiles, AnnotatedImage
-from pointmix.data.detect.settings import chosen_classes, unused, with_masks
+from pointmix.data.detect.settings import chosen_classes, with_masks
 from pointmix.data.detect.source import register_detect_source
 from pointmix.data.paths import existing
 from pointmix.io.image_files import MODES
@@ -16,7 +16,7 @@ from pointmix.io.image_files import MODES
 JSON = {"train": "annotations/instances_train2017.json", "test": "annotations/instances_val2017.json"}
 
 
-@register_detect_source("coco", check=unused("root", "classes", "train_json", "val_json", "test_json"))
+@register_detect_source("coco", uses=("root", "classes", "train_json", "val_json", "test_json"))
 def open_coco(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     """ROOT/annotations/instances_train2017.json with ROOT/train2017, and instances_val2017.json with ROOT/val2017,
     which is the test split; there is none for "val". `data.train_json`, `data.val_json` and `data.test_json` name other

@@ -14,7 +14,6 @@ import numpy as np
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.sample import ObjectImage, Objects
-from pointmix.data.detect.settings import unused
 from pointmix.data.detect.source import register_detect_source
 from pointmix.data.images.mask_values import read_values
 from pointmix.data.images.pairs import Pair, find_images, paired
@@ -81,13 +80,12 @@ class NumberedFiles:
 
 
 def check_instances(config: DetectDataConfig) -> None:
-    """Raise ValueError for settings of other sources, for several classes, or without masks."""
-    unused("root", "classes", "test_fraction")(config)
+    """Raise ValueError for several classes."""
     if config.classes is not None and len(config.classes) != 1:
         raise ValueError(f"data.classes {', '.join(config.classes)}: objects of source instances are of one class")
 
 
-@register_detect_source("instances", check=check_instances)
+@register_detect_source("instances", check=check_instances, uses=("root", "classes", "test_fraction"))
 def open_instances(config: DetectDataConfig, split: str) -> NumberedFiles | None:
     """ROOT/images/**/NAME.png and ROOT/masks/**/NAME.png, in which 0 is no object and every other number one object.
     Where there are folders images/train and images/test (and perhaps images/val), with the same below masks, they are

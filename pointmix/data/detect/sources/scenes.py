@@ -10,7 +10,6 @@ import numpy as np
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.sample import ObjectImage, Objects
-from pointmix.data.detect.settings import unused
 from pointmix.data.detect.source import register_detect_source
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.sources.scenes import SIDE, Scenes, open_scenes
@@ -56,7 +55,7 @@ class DigitScenes:
         return ObjectImage(scene.image, objects, index)
 
 
-@register_detect_source("scenes", check=unused(), defaults=DEFAULTS)
+@register_detect_source("scenes", uses=(), defaults=DEFAULTS)
 def open_digit_scenes(config: DetectDataConfig, split: str) -> DigitScenes | None:
     """The scenes of a split; there are none for "val"."""
     scenes = open_scenes(SegmentDataConfig(), split)

@@ -14,7 +14,6 @@ from pointmix.data.detect.annotations import Annotation, LeftOut, to_objects
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.image_files import AnnotatedFiles, AnnotatedImage
 from pointmix.data.detect.sample import Objects
-from pointmix.data.detect.settings import unused
 from pointmix.data.detect.source import register_detect_source
 from pointmix.data.detect.voc_xml import read_voc
 from pointmix.data.images.mask_values import read_values
@@ -60,7 +59,7 @@ class VocFiles(AnnotatedFiles):
         return replace(to_objects(annotations, size, masks=False), masks=masks, area=rle.area(masks))
 
 
-@register_detect_source("voc", check=unused("root", "classes"))
+@register_detect_source("voc", uses=("root", "classes"))
 def open_voc(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     """ROOT/JPEGImages, ROOT/Annotations and the lists ROOT/ImageSets/Main/train.txt, val.txt and perhaps test.txt; ROOT
     is a folder such as VOC2012. Without test.txt, val.txt is the test split and there is none for "val". Class names

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from pointmix.data.detect.annotations import LeftOut
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.image_files import AnnotatedFiles, AnnotatedImage
-from pointmix.data.detect.settings import chosen_classes, unused, with_masks
+from pointmix.data.detect.settings import chosen_classes, with_masks
 from pointmix.data.detect.source import register_detect_source
 from pointmix.data.detect.yolo_files import YoloData, read_labels, read_yaml
 from pointmix.data.paths import existing, files_below, read_lines
@@ -16,7 +16,7 @@ from pointmix.io.image_files import MODES, is_image
 FILES = ("data.yaml", "config.yaml", "dataset.yaml")
 
 
-@register_detect_source("yolo", check=unused("root", "classes"))
+@register_detect_source("yolo", uses=("root", "classes"))
 def open_yolo(config: DetectDataConfig, split: str) -> AnnotatedFiles | None:
     """The data that ROOT/data.yaml (or config.yaml, or ROOT itself, if it is a file) describes: `path`, `train`, `val`,
     `test`, `names`, and `skip_if_label_file_missing` of LightlyTrain. The labels of images/A/B.jpg are labels/A/B.txt.

@@ -60,7 +60,7 @@ def _check(config: DataConfig) -> None:
         )
 
 
-@register_source("digits", check=_check, defaults=DEFAULTS)
+@register_source("digits", check=_check, uses=(), defaults=DEFAULTS)
 def open_digits_split(config: DataConfig, split: str | None) -> ImageSource:
     """A split of the digits, see `open_digits`."""
     return open_digits(split or "test")

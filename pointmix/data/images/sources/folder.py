@@ -133,7 +133,7 @@ def _has_classes(split: Path) -> bool:
     return packed or any(entry.is_dir() or entry.name.endswith(".tar") for entry in inside)
 
 
-@register_source("folder")
+@register_source("folder", uses=("labels", "input_key", "target_key"))
 def open_folder_split(config: DataConfig, split: str | None) -> ImageSource:
     """A split below `config.root`: of `config.labels`, or of labels.csv or data.csv where the training split has no
     class folders; else see `open_local`.

@@ -12,7 +12,7 @@ from pointmix.data.images.source import ImageSource, register_source
 from pointmix.data.images.sources.folder import name_member, read_member
 
 
-@register_source("hfds/NAME")
+@register_source("hfds/NAME", uses=("input_key", "target_key"))
 def open_hfds(config: DataConfig, split: str | None) -> ImageSource:
     """A split of a Hugging Face set; the test split is "validation".
 

@@ -21,7 +21,7 @@ def _name_pair(dataset: Dataset[tuple[Image.Image, int]], index: int) -> str:
     return f"{type(dataset).__name__}[{index}]"
 
 
-@register_source("torch/NAME")
+@register_source("torch/NAME", uses=("download",))
 def open_torch(config: DataConfig, split: str | None) -> ImageSource:
     """A split of a torchvision set; the test split is "validation".
 

@@ -124,7 +124,7 @@ def open_shards(root: str, split: str) -> ImageSource:
     )
 
 
-@register_source("wds/NAME")
+@register_source("wds/NAME", uses=())
 def open_wds(config: DataConfig, split: str | None) -> ImageSource:
     """The shards of a split below `config.root`; the test split is "validation"."""
     return open_shards(config.root or "", split or "validation")

@@ -50,4 +50,4 @@ class LabeledClouds:
             has = ", ".join(found.features) or "positions only"
             raise BadMask(f"{path}: it has no labels, expected {self.wanted}; found {has}")
         label = self.rule.classes_of(found.label, len(found.pos), str(path))
-        return LabeledCloud(found.pos, found.features, label)
+        return LabeledCloud(found.pos, found.features, label, color_scale=found.color_scale)

@@ -16,6 +16,7 @@ from pointmix.engine.checkpoint import load_run
 from pointmix.engine.train import train
 from pointmix.io.errors import UnreadableSample
 from pointmix.tasks.classify_points import ClassifyPointsConfig
+from pointmix.tasks.classify_points.files import read_for
 from pointmix.tasks.config import ModelConfig
 
 CALL = {"batch_size": 4, "eval_batch_size": 4, "seed": 0}
@@ -157,6 +158,32 @@ def test_features_by_name_with_their_scales(tmp_path):
     splits = build(root, features=("rgb",), val_fraction=0.0)
     list(splits.train)
     assert "it has no feature rgb with a row for each point; it has: intensity" in splits.skipped()[0][1]
+
+
+def test_colors_of_files_of_every_depth(tmp_path):
+    """Of 8 and 16 bits, floats to 1 and to 255: all in [0, 1], in training and in prediction."""
+    gray, root = np.linspace(0, 1, 30)[:, None].repeat(3, 1), tmp_path
+    for split in ("train", "test"):
+        for name in TILT:
+            pos = np.random.default_rng(0).normal(size=(30, 3))
+            (root / split / name).mkdir(parents=True)
+            np.savetxt(root / split / name / "a.txt", np.c_[pos, gray * 255], header="x y z r g b")
+            np.savez(root / split / name / "b.npz", pos=pos, rgb=gray.astype(np.float32))
+            np.savez(root / split / name / "c.npz", pos=pos, rgb=(gray * 65535).astype(np.uint16))
+            np.savez(root / split / name / "d.npz", pos=pos, rgb=(gray * 255).astype(np.uint8))
+            np.savez(root / split / name / "e.npz", pos=pos, rgb=(gray * 200).astype(np.uint16))  # dark, of 16 bits
+    splits = build(root, features=("rgb",), points=None, shuffle=False, val_fraction=0.0)
+    assert splits.config.feature_scale == {"rgb": 65535}
+    found = [cloud.feat[:, 0] for points, _ in splits.test for cloud in points.unbind()]
+    for i, feat in enumerate(found):
+        assert torch.allclose(feat, torch.linspace(0, 200 / 65535 if i % 5 == 4 else 1, 30), atol=0.005), i
+    read = read_for(root / "test/flat/c.npz", splits.config)
+    assert torch.equal(read.feat[:, 0], found[2])
+
+
+def test_colors_divided_by_a_number_of_ones_own(tmp_path):
+    splits = build(clouds(tmp_path), features=("rgb",), points=None, feature_scale={"rgb": 100.0})
+    assert max(points.feat.max() for points, _ in splits.test) > 0.6
 
 
 @pytest.mark.parametrize("cache", [False, True])
