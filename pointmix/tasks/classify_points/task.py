@@ -104,7 +104,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
             first = one_of_each_class(splits.test, PointSet.unbind, number=4)
             clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
             seen = voting(model, None, cfg)
-            clouds = seen.part(clouds, 0) if isinstance(seen, Voting) else clouds
+            clouds = seen.part(clouds) if isinstance(seen, Voting) else clouds
             with torch.no_grad():
                 predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
@@ -212,7 +212,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
             from pointmix.explain import draw_clouds
 
             points = PointSet.cat(inputs)
-            points = network.part(points, 0) if isinstance(network, Voting) else points
+            points = network.part(points) if isinstance(network, Voting) else points
             draw_clouds(model, points, path, titles=names, up=cfg.up or "z", max_sets=len(inputs))
 
         return ClassPredictor(network, info, args, read=read, draw=draw)
