@@ -95,8 +95,8 @@ class CloudFile:
     ) -> FoundCloud:
         """One cloud. Arguments and errors: `read_columns`."""
         with unreadable():
-            if nan not in ("refuse", "drop"):
-                raise ValueError(f"nan {nan!r}: expected refuse or drop")
+            if nan not in ("refuse", "drop", "keep"):
+                raise ValueError(f"nan {nan!r}: expected refuse, drop or keep")
             if not 0 <= index < len(self):
                 one = "the file holds one cloud" if len(self) == 1 else f"index must be from 0 to {len(self) - 1}"
                 raise ValueError(f"{one}, got {'index ' * (len(self) == 1)}{index}")
@@ -120,7 +120,8 @@ class CloudFile:
             if faces is not None:
                 pos, parts, label = on_surface(pos, faces, parts, label, surface_points)
                 parts = parts if features is None else {name: parts[name] for name in features}
-            good = finite_rows(pos, {} if features is None else parts, drop=nan == "drop")
+            checked = {} if features is None else parts
+            good = None if nan == "keep" else finite_rows(pos, checked, drop=nan == "drop")
             if good is None:
                 return FoundCloud(pos, parts, label)
             left = {name: array[good] for name, array in parts.items()}

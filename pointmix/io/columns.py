@@ -41,7 +41,7 @@ def read_columns(
             or a data array, or of feat. rgb and normal are three columns each, others one.
         dims: D; None: any.
         surface_points: number of points on the surface of a mesh, 0 for its vertices.
-        nan: "refuse" NaN and infinite values of positions and of the named features, or "drop" their points.
+        nan: "refuse" NaN and infinite values of positions and of the named features, "drop" or "keep" their points.
     Raises:
         ModuleNotFoundError: if the library of the format is not installed.
         UnreadableSample: if it cannot be read, or has no such cloud or feature; the reason alone.

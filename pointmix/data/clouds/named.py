@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -20,3 +20,7 @@ class NamedCloud:
 
     pos: Float[np.ndarray, "N 3"]
     features: Mapping[str, Shaped[np.ndarray, "N ..."]]
+
+    def subset(self, chosen: Bool[np.ndarray, " N"], names: Iterable[str]) -> NamedCloud:
+        """Some of the points, with the features of these names."""
+        return NamedCloud(self.pos[chosen], {name: self.features[name][chosen] for name in names})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pointmix.data.clouds.config import PointDataConfig
@@ -12,6 +14,7 @@ from pointmix.data.clouds.features import named_feature, scaled_features
 from pointmix.data.clouds.files import warn_of_dropped
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.io.errors import UnreadableSample
+from pointmix.io.validate import finite_rows
 from pointmix.pointset import PointSet
 
 
@@ -26,7 +29,9 @@ def finite_positions(cloud: NamedCloud) -> Float[Tensor, "N 3"]:
         raise UnreadableSample("it has no point")
     bad = int((~torch.isfinite(pos)).any(1).sum())
     if bad:
-        raise UnreadableSample(f"the positions are NaN or infinite at {bad} of {len(pos)} points")
+        raise UnreadableSample(
+            f"the positions are NaN or infinite at {bad} of {len(pos)} points; nan drop leaves them out"
+        )
     return pos
 
 
@@ -44,8 +49,8 @@ def as_points(cloud: NamedCloud, cfg: PointDataConfig, *, name: str) -> PointSet
         UnreadableSample: if a position or a feature is not finite (with `data.nan` drop: at all points), or the cloud
             has no such feature.
     """
-    if cfg.nan == "drop":
-        cloud = _finite_part(cloud, cfg.features, name)
+    if cfg.nan == "drop" and (good := finite_points(cloud, cfg.features, name=name)) is not None:
+        cloud = cloud.subset(good, cfg.features)
     pos = finite_positions(cloud)
     if cfg.normalize != "none":
         pos = pos.double() - pos.double().amin(0)
@@ -53,16 +58,16 @@ def as_points(cloud: NamedCloud, cfg: PointDataConfig, *, name: str) -> PointSet
     return PointSet(pos, feat, torch.tensor([0, len(pos)]))
 
 
-def _finite_part(cloud: NamedCloud, names: tuple[str, ...], path: str) -> NamedCloud:
-    """The points whose position and features of these names are finite; a warning counts the others."""
-    keep = np.isfinite(cloud.pos).all(1)
-    values = {name: named_feature(cloud, name) for name in names}
-    for value in values.values():
-        keep &= np.isfinite(value).all(1)
-    if keep.all():
-        return cloud
-    bad = int((~keep).sum())
-    if bad == len(keep):
-        raise UnreadableSample(f"all of its {bad} points are NaN or infinite")
-    warn_of_dropped(path, bad)
-    return NamedCloud(cloud.pos[keep], {name: value[keep] for name, value in values.items()})
+def finite_points(cloud: NamedCloud, names: Iterable[str], *, name: str) -> Bool[np.ndarray, " N"] | None:
+    """Which points `data.nan` drop leaves: those whose position and features of these names are finite. None: all.
+
+    Args:
+        name: of the cloud, for the warning that counts the others.
+
+    Raises:
+        UnreadableSample: no point is left, or the cloud has no such feature.
+    """
+    good = finite_rows(cloud.pos, {name: named_feature(cloud, name) for name in names}, drop=True)
+    if good is not None:
+        warn_of_dropped(name, len(good) - int(good.sum()))
+    return good

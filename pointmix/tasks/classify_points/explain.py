@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.io import is_image
 from pointmix.models import create_model, list_models
 from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
+from pointmix.tasks.clouds import add_nan_argument
 
-Trained = tuple[nn.Module, PointDataConfig]
 COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Args:
+        cfg: data settings of its run, resolved.
+        extent: of its training data, see `ScaleCheck`.
+    """
+
+    model: nn.Module
+    cfg: PointDataConfig
+    extent: float | None = None
 
 
 def add_file_arguments(parser: ArgumentParser) -> None:
     """Flags for reading a cloud's file."""
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
     parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=COLUMNS)
+    add_nan_argument(parser)
 
 
 def add_explain_arguments(parser: ArgumentParser) -> None:
@@ -47,6 +64,8 @@ def explain(args: Namespace, run: Trained | None) -> None:
         raise ValueError("--intrinsics are of an image with --depth")
     if args.columns and (run is None or args.depth):
         raise ValueError("--columns goes with a cloud and a --run, which says what features it takes")
+    if args.nan and (run is None or args.depth):
+        raise ValueError("--nan goes with a cloud and a --run")
     if args.depth:
         _explain_frame(args, run)
     elif is_image(args.file):
@@ -63,8 +82,11 @@ def _explain_cloud(args: Namespace, run: Trained | None) -> None:
         points = PointSet.from_file(args.file, args.mask, index=args.index)
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
-        model, cfg = run
-        points = sampled_as(cfg)(read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns))
+        model, cfg, extent = run
+        cfg = dataclasses.replace(cfg, nan=args.nan or cfg.nan)
+        points = read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns)
+        ScaleCheck(extent, cfg.normalize)(args.file, *measure(points.pos.numpy()))
+        points = sampled_as(cfg)(points)
         usual = cfg.up or usual
     draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or usual)
 
@@ -79,7 +101,8 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
     if run is None:
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
-        model, cfg = run
+        model, cfg, extent = run
+        ScaleCheck(extent, cfg.normalize)(args.file, *measure(points.pos.numpy()))
         normalize = sampled_as(cfg, keep_all=True)
         if cfg.features not in ((), ("rgb",)):
             raise ValueError(f"{args.run} takes {', '.join(cfg.features)}; a frame has colors alone")

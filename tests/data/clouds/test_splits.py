@@ -238,7 +238,7 @@ def test_damaged_clouds_are_left_out_and_named(root, workers, cache):
     assert splits.train.dataset[(0, 5)][0][1] == 7 % 3  # the next readable one
     skipped = dict(splits.skipped())
     name = f"{root}/main_split/test_objectdataset.h5[1]"
-    assert skipped[name] == "the positions are NaN or infinite at 1 of 16 points"
+    assert skipped[name] == "the positions are NaN or infinite at 1 of 16 points; nan drop leaves them out"
     with pytest.raises(UnreadableSample, match=r"h5\[1\]: the positions are NaN .*data.strict refuses damaged clouds"):
         list(build(root, strict=True).test)
 
