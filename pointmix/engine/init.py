@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from pointmix.engine.checkpoint import read_weights
 from pointmix.engine.init_inputs import fit_channels, input_layer
-from pointmix.models.hcformer import resized_table
+from pointmix.engine.init_tables import fit_table
 from pointmix.models.weights import read_tensors, reference_name
 from pointmix.utils.messages import one_line
 
+FPNS = ("head.fpn.", "neck.")  # of segmenters, of detectors
 BACKBONES = ("backbone.body.model.", "backbone.body.", "backbone.")  # of dense networks; one of timm is the body
 
 
@@ -31,6 +32,7 @@ class Taken:
         sizes: name -> numbers in the tensor, of the file's tensors under our names, and of the network's.
         places: the name in the file -> that in the network.
         other_shape: names in the file of tensors whose place has another shape.
+        other_input: names in the file of first layers that meet other coordinates, and no channel that they know.
         resized: names in the file of tensors that were taken in another shape.
     """
 
@@ -38,11 +40,12 @@ class Taken:
     sizes: tuple[dict[str, int], dict[str, int]]
     places: dict[str, str]
     other_shape: set[str]
+    other_input: set[str]
     resized: set[str]
 
     def table(self) -> Table:
-        """A row for each group of tensors: taken, adapted (taken under another name, for other input channels or of
-        another size), left out, or as initialized."""
+        """A row for each group of tensors: taken, adapted (to other input channels or another size), left out, or as
+        initialized."""
         rows: Counter[tuple[str, str, str]] = Counter()
         numbers: Counter[tuple[str, str, str]] = Counter()
 
@@ -52,16 +55,18 @@ class Taken:
 
         theirs, ours = self.sizes
         for name, place in self.places.items():
-            add("taken" if name == place and name not in self.resized else "adapted", name, place, ours[place])
+            add("adapted" if name in self.resized else "taken", name, place, ours[place])
         for name in theirs.keys() - self.places.keys():
-            add("left out, other shape" if name in self.other_shape else "left out", name, "", theirs[name])
+            shape = "left out, other shape" if name in self.other_shape else "left out"
+            add("left out, other coordinates" if name in self.other_input else shape, name, "", theirs[name])
         for place in ours.keys() - set(self.places.values()):
             add("as initialized", "", place, ours[place])
         share = sum(ours[place] for place in self.places.values()) / sum(ours.values())
         table = Table(title=Text(f"{100 * share:.1f} % of the network's numbers are from {self.source}"))
         for column in ("", "in the file", "in the network", "tensors", "numbers"):
             table.add_column(column, justify="right" if column in ("tensors", "numbers") else "left")
-        fates = ("taken", "adapted", "left out, other shape", "left out", "as initialized")
+        fates = ["taken", "adapted", "left out, other coordinates", "left out, other shape", "left out"]
+        fates += ["as initialized"]
         for row in sorted(rows, key=lambda row: (fates.index(row[0]), row[1:])):
             table.add_row(*map(Text, row), f"{rows[row]:,}", f"{numbers[row]:,}")
         return table
@@ -70,7 +75,8 @@ class Taken:
 def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
     """Copy every tensor of a file that fits into a network, in place.
 
-    The final norm and the stages of a classifier fit the backbone of a segmenter or detector, and the reverse.
+    The final norm and the stages of a classifier fit the backbone of a segmenter or detector, and the reverse, and the
+    FPN of a segmenter fits that of a detector.
 
     Args:
         path: a run folder or its model.safetensors, or an authors' checkpoint, see `load_reference`.
@@ -85,21 +91,23 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
     entry = input_layer(model)
     places: dict[str, str] = {}
     found: dict[str, Tensor] = {}
-    other_shape, resized = set(), set()
+    other_shape, other_input, resized = set(), set(), set()
     for key, value in weights.items():
-        for place in _places(key, weights.keys(), own.keys()):
+        for place in _places(key, weights.keys(), own.keys()) if _is_plain(value) else ():
             if place in found:
                 continue
-            fitted = _fit(value, own[place])
+            layer = entry if entry is not None and place == entry.name else None
+            if layer is None:
+                fitted = _fit(value, own[place])
+            else:
+                fitted = fit_channels(value, own[place], coords=layer.coords, in_chans=in_chans)
+                other_input |= {key} if layer.meets_others(value, in_chans) else set()
             if fitted is None:
-                fitted = resized_table(place, value, own[place])
-                resized |= set() if fitted is None else {key}
-            if fitted is None and entry is not None and place == entry.name:
-                fitted = fit_channels(value, own[place], coords=entry.coords, in_chans=in_chans)
-                resized |= set() if fitted is None else {key}
+                fitted = fit_table(model, place, value, own[place])
             if fitted is None:
                 other_shape.add(key)
                 continue
+            resized |= set() if torch.equal(fitted.flatten(), value.flatten()) else {key}
             places[key], found[place] = place, fitted
             break
     if not any(value.numel() > 1 for value in found.values()):
@@ -111,7 +119,8 @@ def start_from(model: nn.Module, path: str | Path, *, name: str) -> Taken:
             raise ValueError(f"model.init {file}: {one_line(key, 100)} is not finite")
     model.load_state_dict(found, strict=False)
     sizes = tuple({key: value.numel() for key, value in tensors.items()} for tensors in (weights, own))
-    return Taken(file, (sizes[0], sizes[1]), places, other_shape - places.keys(), resized)
+    left = other_shape - places.keys()
+    return Taken(file, (sizes[0], sizes[1]), places, left, left & other_input, resized)
 
 
 def _read(path: Path, ours: Collection[str]) -> tuple[Path, dict[str, Tensor], int | None]:
@@ -154,6 +163,8 @@ def _places(name: str, theirs: Collection[str], ours: Collection[str]) -> list[s
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)  # timm's name in a network of features: stages.0. is stages_0.
     names = [name, *(f"{prefix}{name}" for prefix in BACKBONES), f"backbone.body.{flat}"]
     names += [name.removeprefix(prefix) for prefix in BACKBONES if name.startswith(prefix)]
+    for one, other in (FPNS, FPNS[::-1]):
+        names += [other + name.removeprefix(one)] if name.startswith(one) else []
     if re.match(r"norm\.\D", name):
         names.append(f"backbone.norm.{_last_norm(ours)}.{name.removeprefix('norm.')}")
     if name.startswith(last := f"backbone.norm.{_last_norm(theirs)}."):
@@ -166,10 +177,12 @@ def _last_norm(names: Collection[str]) -> int:
     return max((int(found[1]) for name in names if (found := re.match(r"backbone\.norm\.(\d+)\.", name))), default=0)
 
 
+def _is_plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
+
+
 def _fit(value: Tensor, place: Tensor) -> Tensor | None:
     """The value in the shape of its place; a 1x1 convolution is a linear map. None if it does not fit."""
-    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
-        return None
     if value.is_floating_point() != place.is_floating_point():
         return None
     sides = [[side for side in tensor.shape if side != 1] for tensor in (value, place)]

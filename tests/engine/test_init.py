@@ -18,6 +18,7 @@ from pointmix.engine.init import start_from
 from pointmix.engine.run import build_run
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import build_accelerator, train
+from pointmix.models.detector import create_detector
 from pointmix.tasks.config import ModelConfig
 from tests.engine.conftest import TINY
 
@@ -62,7 +63,7 @@ def test_a_segmenter_takes_the_stages_and_the_last_norm_of_a_classifier(tmp_path
     assert set(theirs) - set(taken.places) == {"head.weight", "head.bias"}
     text = text_of(taken)
     for part in (
-        "adapted",
+        "taken",
         "stages.*",
         "backbone.stages.*",
         "backbone.norm.1.*",
@@ -71,7 +72,7 @@ def test_a_segmenter_takes_the_stages_and_the_last_norm_of_a_classifier(tmp_path
         "head.*",
     ):
         assert part in text
-    assert "taken" not in text and f"{len(stages)}" in text
+    assert "adapted" not in text and f"{len(stages)}" in text
 
 
 def test_a_classifier_takes_those_of_a_segmenter(tmp_path):
@@ -100,8 +101,23 @@ def test_other_classes(tmp_path, make, place):
 def test_clouds_take_from_images_what_does_not_depend_on_coordinates(tmp_path):
     given, model = classifier(), segmenter(in_chans=1, coord_dims=3)
     taken = start_from(model, saved(tmp_path / "model.safetensors", given), name="coc_tiny")
-    assert {"stages.0.reducer.weight"} <= taken.other_shape
+    assert {"stages.0.reducer.weight"} <= taken.other_shape  # the file does not say how many of its channels are colors
     assert equal(model.state_dict(), "backbone.stages.1.reducer.weight", given.state_dict(), "stages.1.reducer.weight")
+
+
+@pytest.mark.parametrize("first", ["segmenter", "detector"])
+def test_the_fpn_of_segmenters_and_detectors_is_the_same(tmp_path, first):
+    sizes = TINY | {"neck_dim": 8}
+    detector = create_detector("coc_tiny", 2, anchor_sizes=(8, 16, 32), **sizes)
+    dense = create_segmenter("coc_tiny", 3, **sizes, decoder_dim=8)
+    given, model = (dense, detector) if first == "segmenter" else (detector, dense)
+    taken = start_from(model, saved(tmp_path / "model.safetensors", given), name="coc_tiny")
+    theirs, ours = ("head.fpn.", "neck.") if first == "segmenter" else ("neck.", "head.fpn.")
+    parts = [name.removeprefix(theirs) for name in given.state_dict() if name.startswith(theirs)]
+    assert len(parts) >= 8 and all(equal(model.state_dict(), ours + p, given.state_dict(), theirs + p) for p in parts)
+    assert not taken.resized and not taken.other_shape
+    row = next(line for line in text_of(taken).splitlines() if theirs.split(".")[0] in line and "taken" in line)
+    assert ours.split(".")[0] in row
 
 
 @pytest.mark.parametrize(

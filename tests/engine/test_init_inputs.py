@@ -30,11 +30,58 @@ def test_gray_becomes_color_with_the_same_answer():
 
 @pytest.mark.parametrize(
     "shape, coords, in_chans",
-    [((4, 5, 2, 2), 2, 3), ((5, 5, 3, 3), 2, 3), ((4, 5, 3), 2, 3), ((4, 2, 3, 3), 2, None), ((4, 5, 3, 3), 2, 2)],
+    [((4, 5, 2, 2), 2, 3), ((5, 5, 3, 3), 2, 3), ((4, 5, 3), 2, 3), ((4, 5, 3, 3), 2, -1), ((4, 5, 3, 3), 2, 6)],
 )
 def test_what_does_not_fit(shape, coords, in_chans):
     place = torch.empty(4, 1 + coords, 3, 3)
     assert fit_channels(torch.randn(shape), place, coords=coords, in_chans=in_chans) is None
+
+
+@pytest.mark.parametrize(
+    "theirs, their_dims, ours, dims, kept",
+    [
+        (3, 2, 3, 3, "colors"),  # an image and a colored cloud
+        (2, 3, 3, 2, "colors"),  # of one shape, and yet another meaning
+        (0, 3, 3, 3, "coordinates"),
+        (3, 3, 0, 3, "coordinates"),
+        (3, 3, 3, 3, "both"),
+        (3, 2, 0, 3, None),
+        (0, 2, 0, 3, None),
+    ],
+)
+def test_channels_that_the_file_does_not_have_are_as_initialized(theirs, their_dims, ours, dims, kept):
+    value, place = torch.randn(4, theirs + their_dims, 3, 3), torch.randn(4, ours + dims, 3, 3)
+    found = fit_channels(value, place, coords=dims, in_chans=theirs)
+    if kept is None:
+        assert found is None
+        return
+    assert (found is value) == (kept == "both") and found.shape == place.shape
+    has_colors, has_coordinates = kept in ("colors", "both"), kept in ("coordinates", "both")
+    assert torch.equal(found[:, ours:], value[:, theirs:] if has_coordinates else place[:, ours:])
+    if has_colors:
+        assert torch.allclose(found[:, :ours], value[:, :3] if theirs == 3 else value[:, [0, 1, 0]] * 2 / 3)
+    elif ours:
+        assert torch.equal(found[:, :ours], place[:, :ours])
+
+
+def test_files_of_others_with_convolutions_meet_rows_and_columns():
+    value, place = torch.randn(4, 3 + 2, 4, 4), torch.randn(4, 3 + 3, 4, 4)
+    found = fit_channels(value, place, coords=3, in_chans=None)
+    assert torch.equal(found[:, :3], value[:, :3]) and torch.equal(found[:, 3:], place[:, 3:])
+    flat, wide = torch.randn(4, 3, 1), torch.randn(4, 6)  # of PointMLP's authors: a 1x1 convolution of x, y, z
+    found = fit_channels(flat, wide, coords=3, in_chans=None)
+    assert torch.equal(found[:, 3:], flat[..., 0]) and torch.equal(found[:, :3], wide[:, :3])
+
+
+def test_point_mlp_of_other_features(tmp_path):
+    small = dict(num_classes=3, dim=8, expansion=[2], neighbors=4, pre_blocks=[1], pos_blocks=[1])
+    bare = pointmix.create_model("pointmlp", in_chans=0, **small)
+    save_model(tmp_path / "model.safetensors", bare, {"task": "classify_points", "in_chans": 0})
+    model = pointmix.create_model("pointmlp", in_chans=3, **small)
+    before = model.stem.linear.weight.clone()
+    assert start_from(model, tmp_path, name="pointmlp").resized == {"stem.linear.weight"}
+    found = model.stem.linear.weight
+    assert torch.equal(found[:, 3:], bare.stem.linear.weight) and torch.equal(found[:, :3], before[:, :3])
 
 
 @pytest.mark.parametrize("make", [pointmix.create_model, create_segmenter])
@@ -49,8 +96,15 @@ def test_a_network_of_gray_images_starts_from_one_of_colors(tmp_path, make):
     assert coords == 2 and torch.allclose(found[:, :1], given[:, :3].sum(1, keepdim=True))
     assert torch.equal(found[:, 1:], given[:, 3:])
     clouds = pointmix.create_model("coc_tiny", num_classes=3, in_chans=3, coord_dims=3, **TINY)
-    taken = start_from(clouds, tmp_path, name="coc_tiny")  # x, y of images are not x, y, z
-    assert not taken.resized and "stages.0.reducer.weight" in taken.other_shape
+    before = clouds.state_dict()[first := "stages.0.reducer.weight"].clone()
+    taken = start_from(clouds, tmp_path, name="coc_tiny")  # rows and columns are not x, y, z
+    assert taken.resized == {first} and not taken.other_input
+    assert torch.equal(clouds.state_dict()[first][:, :3], source.state_dict()[first][:, :3])
+    assert torch.equal(clouds.state_dict()[first][:, 3:], before[:, 3:])
+    bare = pointmix.create_model("coc_tiny", num_classes=3, in_chans=0, coord_dims=3, **TINY)
+    taken = start_from(bare, tmp_path, name="coc_tiny")
+    assert taken.other_input == {first} and first not in taken.places
+    assert "left out, other coordinates" in [str(cell) for cell in taken.table().columns[0]._cells]
 
 
 def test_a_network_of_timm(tmp_path):

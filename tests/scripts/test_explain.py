@@ -98,6 +98,32 @@ def test_a_cloud_is_seen_as_its_run_sees_it(main, folder, tmp_path, monkeypatch)
     assert seen[0].pos.mean().abs() < 1e-5 and 0.999 < seen[0].pos.norm(dim=1).max() < 1.001
 
 
+def test_another_unit_and_points_that_are_not_finite_are_named(main, folder, tmp_path, capsys, monkeypatch):
+    import pointmix.explain
+    from pointmix.engine import load_run
+
+    seen = []
+    monkeypatch.setattr(pointmix.explain, "draw_clouds", lambda model, points, path, **_: seen.append(points))
+    monkeypatch.setattr(pointmix.explain, "draw_frames", lambda *a, **_: seen.append(a))
+    model, info = load_run(folder / "clouds")
+    info = {key: value for key, value in info.items() if key != "path"} | {"extent": 5000.0}
+    save_model(tmp_path / "run" / "model.safetensors", model, info)
+    pos = np.random.default_rng(0).normal(size=(300, 3))
+    pos[:5] = np.nan
+    np.save(tmp_path / "nan.npy", pos)
+    argv = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "x.png")]
+    for given in ([folder / "cloud.npz"], [folder / "a.png", "--depth", folder / "depth.png"], [tmp_path / "nan.npy"]):
+        more = ["--nan", "drop"] if given[0] == tmp_path / "nan.npy" else []
+        assert main([*map(str, given), *argv, *more]) == 0
+        shown = capsys.readouterr().err
+        assert "from corner to corner, the training data 5e+03; are the units the same?" in shown
+        assert ("nan.npy: 5 points dropped, NaN or infinite" in shown) == bool(more)
+    assert len(seen) == 3 and main([str(tmp_path / "nan.npy"), *argv]) == 2
+    assert "nan drop leaves them out" in capsys.readouterr().err
+    assert main([str(folder / "cloud.npz"), "--model", "coc_tiny", "--nan", "drop", "--out", "x.png"]) == 2
+    assert "--nan goes with a cloud and a --run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name, run, columns",
     [

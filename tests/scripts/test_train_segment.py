@@ -93,7 +93,7 @@ def test_a_classifier_of_images_is_a_start(script, tmp_path, capsys):
     argv = [*TINY, f"--model.init={tmp_path}", f"--output_dir={tmp_path}/run", "--max_steps=1"]
     assert script.main(argv) == 0
     out = capsys.readouterr().out
-    assert "adapted" in out and "backbone.stages.*" in out and "left out" in out
+    assert "taken" in out and "backbone.stages.*" in out and "left out" in out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from pointmix.data.clouds.named import NamedCloud
-from pointmix.data.clouds.scale import measure
+from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.data.source import Readable
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.names import missing_feature
@@ -35,14 +35,11 @@ class FeatureSettings(Protocol):
     @property
     def feature_scale(self) -> dict[str, float] | None: ...
 
+    @property
+    def normalize(self) -> str | None: ...
+
 
 Settings = TypeVar("Settings", bound=FeatureSettings)
-
-
-class SizedClouds(Readable[NamedCloud], Protocol):
-    """Clouds of a known number."""
-
-    def __len__(self) -> int: ...
 
 
 class Survey(NamedTuple):
@@ -162,13 +159,36 @@ def survey(
     return Survey(scale, channels, extent, distance, sizes, failed)
 
 
-def fill_feature_scale(cfg: Settings, source: SizedClouds, indices: Int[np.ndarray, " n"] | None = None) -> Settings:
-    """The same settings with a scale for each feature, see `survey`; nothing is read if all are given."""
-    names, given = cfg.features or (), cfg.feature_scale or {}
-    if set(names) == set(given):
-        return dataclasses.replace(cfg, feature_scale={name: given[name] for name in names})
-    chosen: Sequence[int] | Int[np.ndarray, " n"] = range(len(source)) if indices is None else indices
-    return dataclasses.replace(cfg, feature_scale=survey(cfg, source, chosen).feature_scale)
+def surveyed(
+    cfg: Settings,
+    source: Readable[NamedCloud],
+    indices: Int[np.ndarray, " n"] | Sequence[int],
+    *,
+    quiet: bool = False,
+) -> tuple[Settings, Survey]:
+    """The settings with a scale for each feature, and the survey of the training data. Arguments and errors: `survey`.
+
+    Args:
+        quiet: without warnings of clouds that cannot be read and of those far from the origin.
+    """
+    found = survey(cfg, source, indices)
+    if not quiet:
+        if found.failed:
+            what = f"{len(found.failed)} of {len(found.failed) + len(found.sizes)} training clouds cannot be used"
+            warnings.warn(f"{what}; {found.failed[0]}", stacklevel=3)
+        ScaleCheck(None, cfg.normalize)("training clouds", found.extent or 0.0, found.distance)
+    return dataclasses.replace(cfg, feature_scale=found.feature_scale), found
+
+
+def check_scale(
+    cfg: Settings,
+    source: Readable[NamedCloud],
+    indices: Int[np.ndarray, " n"] | Sequence[int],
+    trained: float | None,
+) -> None:
+    """Warn of test clouds of another scale than the training data's; `trained` as in `ScaleCheck`."""
+    found = survey(dataclasses.replace(cfg, features=(), feature_scale=None), source, indices)
+    ScaleCheck(trained, cfg.normalize)("test clouds", found.extent or 0.0, found.distance)
 
 
 def _scale(name: str, values: list[Shaped[np.ndarray, "..."]]) -> float:

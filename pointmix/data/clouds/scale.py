@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from jaxtyping import Float
 
 FACTOR = 100.0  # of sizes and distances that are worth a warning
+
+
+class ScaleCheck:
+    """Warns of input of another scale than the training data's, or far from the origin; once.
+
+    Args:
+        trained: median diagonal of the training data; None if it is not known.
+        normalize: `data.normalize`.
+    """
+
+    def __init__(self, trained: float | None, normalize: str | None) -> None:
+        self.trained, self.normalize, self.warned = trained, normalize, False
+
+    def __call__(self, what: str, size: float, distance: float) -> None:
+        """Check clouds; arguments: `scale_warning`."""
+        warning = scale_warning(what, size, distance, self.trained, self.normalize)
+        if warning and not self.warned:
+            warnings.warn(warning, stacklevel=2)
+            self.warned = True
 
 
 def measure(pos: Float[np.ndarray, "N D"]) -> tuple[float, float]:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from pointmix.data.balanced import train_batches
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.features import survey
+from pointmix.data.clouds.features import surveyed
 from pointmix.data.clouds.loaders import cloud_loader
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.data.clouds.resolve import check_keep_ratio, resolve
-from pointmix.data.clouds.scale import scale_warning
 from pointmix.data.clouds.source import SOURCES
 from pointmix.data.clouds.transforms import eval_transform, test_transform, train_transform
 from pointmix.data.loader import BatchLoader
@@ -101,18 +100,11 @@ def build_points(
             f"{len(chosen)} training clouds do not fill one batch of {batch_size} x {world_size} processes; "
             "use a smaller batch size"
         )
-    found = survey(cfg, train, chosen)
-    cfg = dataclasses.replace(cfg, feature_scale=found.feature_scale)
-    if found.failed and not rank:
-        what = f"{len(found.failed)} of {len(found.failed) + len(found.sizes)} training clouds cannot be used"
-        warnings.warn(f"{what}; {found.failed[0]}", stacklevel=2)
+    cfg, found = surveyed(cfg, train, chosen, quiet=rank > 0)
     few = sum(cfg.points is not None and size < cfg.points for size in found.sizes)
     if few and not rank:
         what = f"{few} of {len(found.sizes)} training clouds have fewer points than data.points {cfg.points}"
         warnings.warn(f"{what}; all of theirs are used", stacklevel=2)
-    far = scale_warning("training clouds", found.extent or 0.0, found.distance, None, cfg.normalize)
-    if far and not rank:
-        warnings.warn(far, stacklevel=2)
     place = {"rank": rank, "world_size": world_size}
     order = train_batches(train.targets[chosen], balanced=cfg.balanced, batch_size=batch_size, seed=seed, **place)
 

@@ -51,7 +51,8 @@ class DetectDataConfig:
     limit: Annotated[int, COUNT] | None = None
     """At most this many training images, for a quick try."""
     keep_empty: bool = False
-    """Train on images without objects too, as far as their files tell without reading the pixels."""
+    """Train on images without objects too, as far as their files tell without reading the pixels, and on crops without
+    one, which are else drawn again, ten times at most."""
     in_chans: Annotated[int, COUNT] | None = None
     """Color channels, 1 grayscale or 3 RGB; files are converted. null: the source's or 3."""
     mean: tuple[Annotated[float, FINITE], ...] | None = None

@@ -51,7 +51,7 @@ def cut(objects: Augmented, crop: Crop, size: tuple[int, int]) -> Augmented:
     moved = F.crop(_as_boxes(objects.boxes, size), crop.top, crop.left, crop.height, crop.width)  # and clamped
     moved = moved.as_subclass(Tensor)
     is_cut = (abs(moved - objects.boxes + moved.new_tensor([crop.left, crop.top] * 2)) > CUT).any(1)
-    masks = None if objects.masks is None else _resized(crop.of(objects.masks), crop.rows, crop.cols)
+    masks = None if objects.masks is None else _resized(crop.of(objects.masks), crop.rows, crop.cols, whole=~is_cut)
     factor = moved.new_tensor([crop.cols / crop.width, crop.rows / crop.height] * 2)
     return _settled(Augmented(moved * factor, objects.labels, masks), is_cut)
 
@@ -98,11 +98,18 @@ def _as_boxes(boxes: Float64[Tensor, "M 4"], size: tuple[int, int]) -> BoundingB
     return BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)
 
 
-def _resized(masks: Bool[Tensor, "M h w"], rows: int, cols: int) -> Bool[Tensor, "M H W"]:
-    """Masks at another size: pixels that are covered by half at least. One at a time, as that takes less memory."""
+def _resized(masks: Bool[Tensor, "M h w"], rows: int, cols: int, *, whole: Bool[Tensor, " M"]) -> Bool[Tensor, "M H W"]:
+    """Masks at another size: pixels that are covered by half at least. Of a whole object without any such pixel, which
+    is thin or small: those that are covered half as much as the one that is covered most. One at a time, as that takes
+    less memory."""
     if masks.shape[1:] == (rows, cols) or not len(masks):
         return masks if len(masks) else masks.new_zeros((0, rows, cols))
-    return torch.cat([resized(mask[None].byte() * 255, rows, cols) >= 128 for mask in masks])
+    found = []
+    for mask, is_whole in zip(masks, whole.tolist(), strict=True):
+        cover = resized(mask[None].byte() * 255, rows, cols)
+        most = int(cover.max())
+        found.append(cover >= (max(1, most // 2) if is_whole and most < 128 else 128))
+    return torch.cat(found)
 
 
 def _settled(objects: Augmented, changed: Bool[Tensor, " M"]) -> Augmented:

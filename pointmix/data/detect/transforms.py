@@ -20,6 +20,8 @@ from pointmix.data.images.partial import random_mask
 from pointmix.data.images.photometric import PhotometricDistortion
 from pointmix.io.image_files import MODES
 
+TRIES = 10  # other crops, drawn in search of one with an object
+
 
 class DetectItem(NamedTuple):
     """An image of a batch.
@@ -89,9 +91,15 @@ class TrainTransform:
     def _moved(self, sample: ObjectImage) -> tuple[UInt8[Tensor, "C h w"], Augmented]:
         """The image at a random size, perhaps cropped and flipped, and its objects."""
         size = (sample.image.height, sample.image.width)
+        given = trained_on(sample.objects, size, masks=self.masks)
         crop = self._crop(size)
+        objects = cut(given, crop, size)
+        for _ in range(TRIES if self.cfg.jitter_scale is not None and not self.cfg.keep_empty else 0):
+            if len(objects.labels) or not len(given.labels):
+                break
+            crop = self._crop(size)
+            objects = cut(given, crop, size)
         image = resized(crop.of(Pixels(self.cfg).bytes_of(sample.image)), crop.rows, crop.cols)
-        objects = cut(trained_on(sample.objects, size, masks=self.masks), crop, size)
         if float(torch.rand(())) < filled(self.cfg.hflip):
             image, objects = F.horizontal_flip(image), flip(objects, (crop.rows, crop.cols))
         return image, objects

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pointmix.data.cache import Cache
+from pointmix.data.clouds.points import finite_points
 from pointmix.data.dataset import SampleDataset, join_samples
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
@@ -108,6 +109,25 @@ class Cached(Repeated[Raw]):
 
     def read(self, index: int) -> Raw:
         return self.cache.read(index % len(self.source))
+
+
+class Finite(Repeated[LabeledCloud]):
+    """Clouds without their points that are not finite, see `data.nan`.
+
+    Args:
+        names: of the features that are used.
+    """
+
+    def __init__(self, source: SegmentSource[LabeledCloud], names: tuple[str, ...]) -> None:
+        super().__init__(source)
+        self.names = names
+
+    def read(self, index: int) -> LabeledCloud:
+        cloud = super().read(index)
+        if cloud.label.shape != cloud.pos.shape[:1]:  # refused by the transform
+            return cloud
+        good = finite_points(cloud, self.names, name=self.name(index))
+        return cloud if good is None else cloud.subset(good, self.names)
 
 
 class AsClouds(Repeated[Any]):

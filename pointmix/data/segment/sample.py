@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -60,6 +61,10 @@ class LabeledCloud(NamedCloud):
 
     label: Int[np.ndarray, "N"]
     category: int | None = None
+
+    def subset(self, chosen: Bool[np.ndarray, " N"], names: Iterable[str]) -> LabeledCloud:
+        found = super().subset(chosen, names)
+        return LabeledCloud(found.pos, found.features, self.label[chosen], self.category, color_scale=self.color_scale)
 
 
 class SegmentBatch(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Int
 
-from pointmix.data.clouds.features import fill_feature_scale
+from pointmix.data.clouds.features import check_scale, surveyed
 from pointmix.data.loader import BatchLoader
 from pointmix.data.sampler import EpochBatches, PartBatches
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.data.segment.loaders import AsClouds, check_labels, segment_loader
+from pointmix.data.segment.loaders import AsClouds, Finite, check_labels, segment_loader
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES, Color, SegmentSource
@@ -37,6 +37,7 @@ class SegmentSplits(LoaderSplits[SegmentBatch]):
         in_chans: feature channels of a point.
         coord_dims: coordinates of a point, 2 in images.
         config: the configuration with every setting filled in.
+        extent: of clouds: median diagonal of the training clouds' bounding boxes, in the unit of the positions.
     """
 
     train: BatchLoader[SegmentBatch]
@@ -48,6 +49,7 @@ class SegmentSplits(LoaderSplits[SegmentBatch]):
     in_chans: int
     coord_dims: int
     config: SegmentDataConfig
+    extent: float | None
 
     def label_counts(self) -> list[int]:
         """Labeled points of each class in the training samples, which are all read; damaged ones are left out."""
@@ -92,7 +94,7 @@ def build_segments(
         chosen, held_out = np.arange(len(train)), np.arange(len(val))
     if cfg.limit:
         chosen = np.sort(np.random.default_rng(cfg.split_seed).permutation(chosen)[: cfg.limit])
-    cfg = with_feature_scale(cfg, train, chosen)
+    cfg, extent = with_feature_scale(cfg, train, chosen, quiet=rank > 0)
     place = {"rank": rank, "world_size": world_size}
     order = EpochBatches(size=len(chosen) * (cfg.repeat or 1), batch_size=batch_size, seed=seed, **place)
 
@@ -111,11 +113,17 @@ def build_segments(
         in_chans=example.points.feat.shape[1],
         coord_dims=example.points.pos.shape[1],
         config=cfg,
+        extent=extent,
     )
 
 
-def build_segments_test(cfg: SegmentDataConfig) -> tuple[BatchLoader[SegmentBatch], SegmentSource[Any]]:
+def build_segments_test(
+    cfg: SegmentDataConfig, *, extent: float | None = None
+) -> tuple[BatchLoader[SegmentBatch], SegmentSource[Any]]:
     """The loader of the test split, whole samples, one a batch, and its source, without opening train.
+
+    Args:
+        extent: of the training clouds; a warning tells clouds of another scale.
 
     Raises:
         FileNotFoundError: the data are missing.
@@ -123,14 +131,20 @@ def build_segments_test(cfg: SegmentDataConfig) -> tuple[BatchLoader[SegmentBatc
     """
     cfg = resolve(cfg)
     test = open_split(cfg, "test")
+    if is_cloud(cfg):
+        check_scale(cfg, test, range(len(test)), extent)
     return segment_loader(cfg, test, np.arange(len(test)), PartBatches(size=len(test), batch_size=1)), test
 
 
 def with_feature_scale(
-    cfg: SegmentDataConfig, train: SegmentSource[Any], chosen: Int[np.ndarray, " n"]
-) -> SegmentDataConfig:
-    """The configuration with what each feature of a cloud is divided by, from the chosen training data."""
-    return fill_feature_scale(cfg, train, chosen) if is_cloud(cfg) else cfg
+    cfg: SegmentDataConfig, train: SegmentSource[Any], chosen: Int[np.ndarray, " n"], *, quiet: bool
+) -> tuple[SegmentDataConfig, float | None]:
+    """The configuration with what each feature of a cloud is divided by, and the extent of the clouds, from the chosen
+    training data; see `surveyed`."""
+    if not is_cloud(cfg):
+        return cfg, None
+    cfg, found = surveyed(cfg, train, chosen, quiet=quiet)
+    return cfg, found.extent
 
 
 def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) -> Any:
@@ -149,6 +163,8 @@ def open_split(cfg: SegmentDataConfig, split: str, *, optional: bool = False) ->
         raise ValueError(f"the {split} split of data.source {cfg.source} has no samples, expected at least one")
     if not source.classes:
         raise ValueError(f"data.source {cfg.source} names no classes, expected at least one; see data.classes")
+    if entry.kind == "cloud" and cfg.nan == "drop":
+        return Finite(source, cfg.features or ())
     return AsClouds(source) if entry.kind == "rgbd" and is_cloud(cfg) else source
 
 

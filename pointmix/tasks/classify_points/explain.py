@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
 from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.io import is_image
 from pointmix.models import create_model, list_models
 from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
+from pointmix.tasks.clouds import add_nan_argument
 from pointmix.tasks.page import is_page, write_page_of
 from pointmix.tasks.protocols import Info
 
 if TYPE_CHECKING:
     from pointmix.explain.page.scene import Scene
 
-Trained = tuple[nn.Module, PointDataConfig, Info]
 COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Args:
+        cfg: data settings of its run, resolved.
+        info: metadata of its weights.
+    """
+
+    model: nn.Module
+    cfg: PointDataConfig
+    info: Info
+
+    def check_scale(self, path: str, points: PointSet) -> None:
+        """Warn of a cloud of another scale than those of its training, see `ScaleCheck`."""
+        ScaleCheck(self.info.get("extent"), self.cfg.normalize)(path, *measure(points.pos.numpy()))
 
 
 def add_file_arguments(parser: ArgumentParser) -> None:
     """Flags for reading a cloud's file."""
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
     parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=COLUMNS)
+    add_nan_argument(parser)
 
 
 def add_explain_arguments(parser: ArgumentParser) -> None:
@@ -55,6 +75,8 @@ def explain(args: Namespace, run: Trained | None) -> None:
         raise ValueError("--intrinsics are of an image with --depth")
     if args.columns and (run is None or args.depth):
         raise ValueError("--columns goes with a cloud and a --run, which says what features it takes")
+    if args.nan and (run is None or args.depth):
+        raise ValueError("--nan goes with a cloud and a --run")
     if args.depth:
         _explain_frame(args, run)
     elif is_image(args.file):
@@ -71,8 +93,10 @@ def _explain_cloud(args: Namespace, run: Trained | None) -> None:
         points = PointSet.from_file(args.file, args.mask, index=args.index)
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
-        model, cfg, _ = run
-        points = sampled_as(cfg)(read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns))
+        model, cfg = run.model, dataclasses.replace(run.cfg, nan=args.nan or run.cfg.nan)
+        points = read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns)
+        run.check_scale(args.file, points)
+        points = sampled_as(cfg)(points)
         usual = cfg.up or usual
     if is_page(args):
         _write_cloud_page(args, model, points, run, up=args.up or usual)
@@ -87,7 +111,7 @@ def _write_cloud_page(args: Namespace, model: nn.Module, points: PointSet, run: 
 
 
 def _write_page(args: Namespace, model: nn.Module, scene: Scene, run: Trained | None) -> None:
-    info = run[2] if run else {"name": args.model, "classes": None}
+    info = run.info if run else {"name": args.model, "classes": None}
     write_page_of(args, model, scene, name=info["name"], classes=info["classes"])
 
 
@@ -102,6 +126,7 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
         model, cfg, _ = run
+        run.check_scale(args.file, points)
         normalize = sampled_as(cfg, keep_all=True)
         if cfg.features not in ((), ("rgb",)):
             raise ValueError(f"{args.run} takes {', '.join(cfg.features)}; a frame has colors alone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.features import survey
+from pointmix.data.clouds.features import check_scale
 from pointmix.data.clouds.resolve import check_keep_ratio, resolve
-from pointmix.data.clouds.scale import measure, scale_warning
+from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
 from pointmix.data.clouds.transforms import is_voted, test_transform
 from pointmix.io import is_image
@@ -27,10 +26,11 @@ from pointmix.tasks.classification.metrics import Confusion
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
 from pointmix.tasks.classify_points.config import ClassifyPointsConfig
-from pointmix.tasks.classify_points.explain import add_explain_arguments, add_file_arguments, explain
+from pointmix.tasks.classify_points.explain import Trained, add_explain_arguments, add_file_arguments, explain
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.metrics import VotedConfusion
 from pointmix.tasks.classify_points.voting import Voting, check_votes, points_seen, voting
+from pointmix.tasks.clouds import check_extent
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
@@ -105,7 +105,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
             first = one_of_each_class(splits.test, PointSet.unbind, number=4)
             clouds = PointSet.cat(list(first.values())).to(next(model.parameters()).device)
             seen = voting(model, None, cfg)
-            clouds = seen.part(clouds, 0) if isinstance(seen, Voting) else clouds
+            clouds = seen.part(clouds) if isinstance(seen, Voting) else clouds
             with torch.no_grad():
                 predicted = [splits.classes[label] for label in model(clouds).argmax(1).tolist()]
             pairs = zip(first, predicted, strict=True)
@@ -119,6 +119,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
     def check_info(self, info: Info) -> None:
         super().check_info(info)
         check_key(info, "data", bool(info["data"]), "the settings of the data it was trained on")
+        check_extent(info)
 
     def data_config(self, info: Info) -> PointDataConfig:
         return resolve(super().data_config(info))
@@ -168,11 +169,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         else:
             test, classes = build_points_test(cfg, **size)
         check_classes(info, classes)
-        source = test.samples.source
-        found = survey(dataclasses.replace(cfg, features=(), feature_scale=None), source, range(len(test.samples)))
-        given = info.get("extent"), cfg.normalize
-        if warning := scale_warning("test clouds", found.extent or 0.0, found.distance, *given):
-            warnings.warn(warning, stacklevel=2)
+        check_scale(cfg, test.samples.source, test.samples.indices, info.get("extent"))
         network = voting(model, votes, cfg, parts=is_voted(cfg) and not args.keep)
         about = {"keep": keep, "votes": votes, "points": points_seen(votes, cfg), "num_classes": len(names)}
         return Measurement(network, test, Confusion(len(names), unit=self.unit), {**about, "classes": names})
@@ -198,25 +195,21 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> ClassPredictor:
         cfg = self.data_config(info)
         check_votes(args.votes, cfg)
+        cfg = dataclasses.replace(cfg, nan=args.nan or cfg.nan)
         cfg = cfg if cfg.sampling == "fps" else dataclasses.replace(cfg, sampling="random")
         network, prepare = voting(model, args.votes, cfg), test_transform(cfg)
-        warned = False
+        check = ScaleCheck(info.get("extent"), cfg.normalize)
 
         def read(path: str) -> PointSet:
-            nonlocal warned
             points = read_for(path, cfg, run=info["path"], index=args.index, columns=args.columns)
-            size, distance = measure(points.pos.numpy())
-            warning = scale_warning(path, size, distance, info.get("extent"), cfg.normalize)
-            if warning and not warned:
-                warnings.warn(warning, stacklevel=2)
-                warned = True
+            check(path, *measure(points.pos.numpy()))
             return prepare(points)
 
         def draw(inputs: list[Any], names: list[str], path: str) -> None:
             from pointmix.explain import draw_clouds
 
             points = PointSet.cat(inputs)
-            points = network.part(points, 0) if isinstance(network, Voting) else points
+            points = network.part(points) if isinstance(network, Voting) else points
             draw_clouds(model, points, path, titles=names, up=cfg.up or "z", max_sets=len(inputs))
 
         return ClassPredictor(network, info, args, read=read, draw=draw)
@@ -225,4 +218,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         return bool(args.depth or args.intrinsics) or not is_image(args.file)
 
     def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
-        explain(args, None if run is None else (run[0].to(args.device), self.data_config(run[1]), run[1]))
+        if run is None:
+            explain(args, None)
+        else:
+            model, info = run
+            explain(args, Trained(model.to(args.device), self.data_config(info), info))

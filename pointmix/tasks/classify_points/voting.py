@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.transforms import is_voted, normalized
 from pointmix.data.transforms import Transform
+from pointmix.ops.ragged import counts_to_ptr
 from pointmix.pointset import PointSet
 from pointmix.utils.ranges import COUNT, NATURAL, POSITIVE
+
+PASS_POINTS = 1 << 15  # that the model is given at a time: 32 clouds of 1024 points
+
+
+class Vote(NamedTuple):
+    """A vote on a cloud.
+
+    Args:
+        cloud: its place in the batch.
+        number: of the vote, from 0.
+        rows: of the cloud, ascending; on the CPU.
+    """
+
+    cloud: int
+    number: int
+    rows: Int[Tensor, " n"]
 
 
 class Voting(nn.Module):
@@ -21,7 +41,8 @@ class Voting(nn.Module):
     A cloud of more than `points` points is divided at random into the fewest equal parts of at most this many, each of
     which is a vote, so that every point is seen once. Votes beyond those see the cloud divided anew, with every axis
     scaled by a factor of its own. Divisions and factors are the same in every evaluation, and a cloud's result does not
-    depend on the batch that it is in.
+    depend on the batch that it is in. The model is given several votes at a time: one on every cloud, or more if these
+    are of at most `PASS_POINTS` points.
 
     Args:
         model: clouds -> logits (B, K).
@@ -59,41 +80,67 @@ class Voting(nn.Module):
         """Logarithms of the mean probabilities, which serve as logits."""
         points = points if isinstance(points, PointSet) else PointSet.from_batch(points)
         sizes = points.ptr.diff().tolist()
-        parts = [1 if self.points is None else -(-size // self.points) for size in sizes]
-        votes = [part if self.votes is None else self.votes for part in parts]
+        numbers = [self._parts(size) if self.votes is None else self.votes for size in sizes]
         draw = torch.Generator().manual_seed(self.seed)
-        total: Tensor | None = None  # (B, K), logarithms of sums
-        for vote in range(max(votes)):
-            factor = torch.empty(points.pos.shape[1]).uniform_(self.low, self.high, generator=draw)  # (D,)
-            clouds = [cloud for cloud, number in enumerate(votes) if vote < number]
-            again = torch.tensor([vote >= parts[cloud] for cloud in clouds])
-            inputs = self.part(points, vote, clouds)
-            scale = torch.where(again[:, None], factor, 1.0).to(inputs.pos)[inputs.batch]  # (N, D)
-            inputs = dataclasses.replace(inputs, pos=inputs.pos * scale) if again.any() else inputs
-            scores = self.model(inputs).float().log_softmax(1)
-            total = scores.new_full((len(sizes), scores.shape[1]), -torch.inf) if total is None else total
-            total[clouds] = torch.logaddexp(total[clouds], scores)
-        assert total is not None
-        return total - total.new_tensor(votes).log()[:, None]
+        dims = points.pos.shape[1]
+        factors = torch.stack(
+            [torch.empty(dims).uniform_(self.low, self.high, generator=draw) for _ in range(max(numbers))]
+        )  # (max votes, D)
+        scores, clouds = [], []
+        for votes in self._passes(sizes, numbers):
+            inputs = self._inputs(points, votes)
+            again = torch.tensor([vote.number >= self._parts(sizes[vote.cloud]) for vote in votes])
+            if again.any():
+                scale = torch.where(again[:, None], factors[[vote.number for vote in votes]], 1.0)  # (votes, D)
+                inputs = dataclasses.replace(inputs, pos=inputs.pos * scale.to(inputs.pos)[inputs.batch])
+            scores.append(self.model(inputs).float().log_softmax(1))
+            clouds += [vote.cloud for vote in votes]
+        by_cloud = torch.cat(scores)[torch.tensor(clouds).argsort(stable=True).to(points.ptr.device)].split(numbers)
+        return torch.stack([own.logsumexp(0) - math.log(len(own)) for own in by_cloud])
 
-    def part(self, points: PointSet, vote: int, clouds: list[int] | None = None) -> PointSet:
-        """What the model is given in a vote for some of the clouds, None for all, before it is scaled."""
-        starts, sizes = points.ptr[:-1].tolist(), points.ptr.diff().tolist()
-        chosen = range(len(sizes)) if clouds is None else clouds
-        if self.points is not None and any(sizes[cloud] > self.points for cloud in chosen) or len(chosen) < len(sizes):
-            index = [starts[cloud] + self._rows(sizes[cloud], vote) for cloud in chosen]
-            rows = torch.cat(index).to(points.ptr.device)
-            ptr = torch.tensor([0, *map(len, index)]).cumsum(0).to(points.ptr.device)
-            points = PointSet(points.pos[rows], points.feat[rows], ptr)
-        return points if self.normalize is None else self.normalize(points)
+    def part(self, points: PointSet) -> PointSet:
+        """What the model is given in the first vote on each cloud."""
+        return self._inputs(points, list(self._votes(points.ptr.diff().tolist(), [1] * points.num_sets)))
 
-    def _rows(self, size: int, vote: int) -> Tensor:
-        """Rows of a cloud of this size in a vote, ascending; on the CPU."""
-        parts = 1 if self.points is None else -(-size // self.points)
-        if parts == 1:
-            return torch.arange(size)
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed + vote // parts))
-        return order[vote % parts :: parts].sort().values
+    def _parts(self, size: int) -> int:
+        return 1 if self.points is None else -(-size // self.points)
+
+    def _passes(self, sizes: list[int], numbers: list[int]) -> Iterator[list[Vote]]:
+        """The votes that the model is given at a time."""
+        once = sum(size if self.points is None else min(size, self.points) for size in sizes)
+        votes: list[Vote] = []
+        held = 0
+        for vote in self._votes(sizes, numbers):
+            if votes and held + len(vote.rows) > max(once, PASS_POINTS):
+                yield votes
+                votes, held = [], 0
+            votes.append(vote)
+            held += len(vote.rows)
+        yield votes
+
+    def _votes(self, sizes: list[int], numbers: list[int]) -> Iterator[Vote]:
+        """The first vote on each cloud, then the second, and so on."""
+        division: dict[int, Tensor] = {}  # cloud -> its points in random order
+        for number in range(max(numbers)):
+            for cloud, size in enumerate(sizes):
+                if number >= numbers[cloud]:
+                    continue
+                parts = self._parts(size)
+                if parts == 1:
+                    yield Vote(cloud, number, torch.arange(size))
+                    continue
+                if number % parts == 0:
+                    draw = torch.Generator().manual_seed(self.seed + number // parts)
+                    division[cloud] = torch.randperm(size, generator=draw)
+                yield Vote(cloud, number, division[cloud][number % parts :: parts].sort().values)
+
+    def _inputs(self, points: PointSet, votes: list[Vote]) -> PointSet:
+        """What the model is given in these votes, before it is scaled."""
+        starts, device = points.ptr.tolist(), points.ptr.device
+        rows = torch.cat([starts[vote.cloud] + vote.rows for vote in votes]).to(device)
+        ptr = counts_to_ptr(torch.tensor([len(vote.rows) for vote in votes])).to(device)
+        inputs = PointSet(points.pos[rows], points.feat[rows], ptr)
+        return inputs if self.normalize is None else self.normalize(inputs)
 
 
 def check_votes(votes: int | None, data: PointDataConfig) -> None:

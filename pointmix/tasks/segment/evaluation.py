@@ -71,7 +71,7 @@ def measurements(
 def _measurement(
     model: nn.Module, info: Info, data: SegmentDataConfig, keep: float, infer: Infer, args: Namespace
 ) -> Measurement[SegmentBatch]:
-    test, source = build_segments_test(data)
+    test, source = build_segments_test(data, extent=info.get("extent"))
     check_classes(info, list(source.classes))
     kind = None if is_cloud(data) or args.keep is None else args.mask or data.mask
     loader = test if args.keep is None else Kept(test, keep, kind=kind or data.mask, patch=data.mask_patch)

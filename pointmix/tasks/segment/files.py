@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 
+from pointmix.data.clouds.points import finite_points
+from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.data.images.config import filled
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.config import SegmentDataConfig
@@ -23,6 +25,7 @@ from pointmix.io import is_image, read_image, read_mask
 from pointmix.io.errors import UnreadableSample
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
+from pointmix.tasks.clouds import add_nan_argument
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 
@@ -34,11 +37,13 @@ class Input(NamedTuple):
         points: what the inference takes.
         image: of images.
         pos: of clouds, as in the file.
+        good: (N,) of clouds of which points were dropped: which of them are among `points`; None: all.
     """
 
     points: PointSet
     image: Image.Image | None = None
     pos: Float[np.ndarray, "N 3"] | None = None
+    good: Bool[np.ndarray, " N"] | None = None
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--depth-scale", type=float, metavar="S", help=scale)
     camera = "of the depth camera (default: as in training)"
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help=camera)
+    add_nan_argument(parser)
 
 
 class FileReader:
@@ -58,13 +64,14 @@ class FileReader:
         cfg: data settings of the network.
         run: what messages call it.
         args: has the flags of `add_arguments`.
+        extent: of the training clouds, see `ScaleCheck`.
 
     Raises:
         ValueError: flags do not suit the data.
         FileNotFoundError: there is no such mask.
     """
 
-    def __init__(self, cfg: SegmentDataConfig, run: str, args: Namespace) -> None:
+    def __init__(self, cfg: SegmentDataConfig, run: str, args: Namespace, *, extent: float | None = None) -> None:
         kind = SEGMENT_SOURCES.find(cfg.source).kind
         self.clouds, self.has_depth = kind == "cloud", kind == "rgbd"
         if self.has_depth and not args.depth:
@@ -74,9 +81,13 @@ class FileReader:
                 raise ValueError(f"--{flag.replace('_', '-')} is for images with depth, {run} takes none")
         if args.mask and is_cloud(cfg):
             raise ValueError(f"--mask is for images, {run} takes clouds")
+        if args.nan and not self.clouds:
+            raise ValueError(f"--nan is for clouds, {run} takes images")
         if args.mask and not Path(args.mask).is_file():
             raise FileNotFoundError(f"no mask file {args.mask}")
         self.cfg, self.run, self.args = cfg, run, args
+        self.drops = (args.nan or cfg.nan) == "drop"
+        self.check = ScaleCheck(extent, cfg.normalize)
         whole = dataclasses.replace(cfg, keep_ratio=1.0)
         self.transform = transform_of(whole, training=False)
 
@@ -98,6 +109,7 @@ class FileReader:
         try:
             if is_cloud(self.cfg):
                 cloud = as_labeled_cloud(sample)
+                self.check(path, *measure(cloud.pos))
                 return Input(self.transform(cloud).points, pos=cloud.pos)
             points = self.transform(sample).points
         except UnreadableSample as e:
@@ -119,7 +131,11 @@ class FileReader:
             found = read_file(path)
             unlabeled = np.zeros(len(found.pos), dtype=np.int64)
             cloud = LabeledCloud(found.pos, found.features, unlabeled, color_scale=found.color_scale)
-            return Input(self.transform(cloud).points, pos=found.pos)
+            names = self.cfg.features or ()
+            good = finite_points(cloud, names, name=path) if self.drops else None
+            used = cloud if good is None else cloud.subset(good, names)
+            self.check(path, *measure(used.pos))
+            return Input(self.transform(used).points, pos=cloud.pos, good=good)
         except UnreadableSample as e:
             raise ValueError(f"{path}: {e}") from e
 

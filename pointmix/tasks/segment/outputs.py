@@ -15,6 +15,7 @@ from pointmix.io.registry import require
 from pointmix.utils.atomic import replacing
 
 HIDDEN = 255  # value of pixels without a label in palette images
+UNLABELED = 225  # gray of pixels and points without a label
 LabelMap = Int[np.ndarray, "H W"]  # negative where there is no label
 
 
@@ -69,7 +70,7 @@ def palette_image(label: LabelMap, colors: UInt8[np.ndarray, "K 3"]) -> Image.Im
         return Image.fromarray(np.where(label < 0, 65535, label).astype(np.uint16))
     picture = Image.fromarray(np.where(label < 0, HIDDEN, label).astype(np.uint8)).convert("P")
     table = np.full((256, 3), 0, np.uint8)
-    table[: len(colors)], table[HIDDEN] = colors, 225
+    table[: len(colors)], table[HIDDEN] = colors, UNLABELED
     picture.putpalette(table.tobytes())
     return picture
 
@@ -82,18 +83,20 @@ def write_ply(
     file: Path,
 ) -> None:
     """Write a .ply with x, y, z (in double precision if they need it), the color of the class, label and confidence.
+    Points without a label (negative) are gray.
 
     Raises:
         ModuleNotFoundError: plyfile is not installed.
     """
     plyfile = require("plyfile", file)
-    place = "f8" if (pos.astype(np.float32) != pos).any() else "f4"
+    place = "f4" if np.array_equal(pos.astype(np.float32), pos, equal_nan=True) else "f8"
+    own = np.where(label[:, None] < 0, np.uint8(UNLABELED), colors[label])
     kinds = [*((axis, place) for axis in "xyz"), *((name, "u1") for name in ("red", "green", "blue"))]
     vertices = np.empty(len(pos), dtype=[*kinds, ("label", "i4"), ("confidence", "f4")])
     for i, axis in enumerate("xyz"):
         vertices[axis] = pos[:, i]
     for i, name in enumerate(("red", "green", "blue")):
-        vertices[name] = colors[label, i]
+        vertices[name] = own[:, i]
     vertices["label"], vertices["confidence"] = label, confidence
     _write(file, plyfile.PlyData([plyfile.PlyElement.describe(vertices, "vertex")]).write)
 

@@ -6,12 +6,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud
+from pointmix.data.segment.sample import IGNORE
 from pointmix.explain.class_colors import class_colors
 from pointmix.pointset import PointSet
 from pointmix.tasks.protocols import TABLES, Info, Row
@@ -41,7 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 class SegmentPredictor:
-    """The share of the most frequent classes of each file, and with args.out files of labels.
+    """The share of the most frequent classes of each file, and with args.out files of labels. Points that `data.nan` or
+    args.nan drop have no label, `IGNORE`, and the confidence 0 there.
 
     Args:
         model: a segmenter in evaluation mode.
@@ -65,7 +68,7 @@ class SegmentPredictor:
         if self.out:
             check_place(Path(self.out, "labels"))
         self.infer = choose.choose_infer(cfg, args)
-        self.read = files.FileReader(cfg, info["path"], args)
+        self.read = files.FileReader(cfg, info["path"], args, extent=info.get("extent"))
         if args.mask and getattr(self.infer, "resizes", False):
             raise ValueError(
                 "--mask with resized images, windows or scales: partial images are taken whole, in their size"
@@ -74,7 +77,7 @@ class SegmentPredictor:
         self.model, self.classes, self.args = model, info["classes"], args
         self.colors = class_colors(len(self.classes), info["palette"] and [tuple(color) for color in info["palette"]])
         self.names = OutputNames(Path(self.out or "."), args.files)
-        self.written = 0
+        self.written, self.unlabeled = 0, 0
 
     def predict(self, path: str) -> list[Row]:
         found = self.read(path)
@@ -90,7 +93,10 @@ class SegmentPredictor:
         return [(self.classes[k], count / len(label)) for count, k in pairs if count]
 
     def finish(self) -> list[str]:
-        return [f"labels of {self.written} files in {self.out}"] if self.out else []
+        if not self.out:
+            return []
+        without = f"; {self.unlabeled} points are dropped, label {IGNORE}" if self.unlabeled else ""
+        return [f"labels of {self.written} files in {self.out}{without}"]
 
     def _labels(self, points: PointSet) -> Labels:
         points = points.to(next(self.model.parameters()).device)
@@ -104,6 +110,9 @@ class SegmentPredictor:
     def _write(self, path: str, found: files.Input, label: Int[Tensor, "N"], confidence: Tensor) -> None:
         if found.image is None:
             assert found.pos is not None
+            if found.good is not None:  # a row for every point of the file
+                self.unlabeled += len(found.good) - len(label)
+                label, confidence = _at(found.good, label, IGNORE), _at(found.good, confidence, 0.0)
             (file,) = self.names(path, [f".{self.args.format}"])
             if self.args.format == "npy":
                 write_npy(label.numpy(), confidence.numpy(), file)
@@ -114,6 +123,13 @@ class SegmentPredictor:
         endings = ["_labels.png", "_overlay.png", *(["_confidence.png"] if self.args.confidence else [])]
         out = self.names(path, endings)
         write_image(label_map(found.points, label), sure, found.image, self.classes, self.colors, out)
+
+
+def _at(good: Bool[np.ndarray, " N"], values: Tensor, fill: float) -> Tensor:
+    """The values at the points that are good, `fill` at the others."""
+    whole = values.new_full((len(good),), fill)
+    whole[torch.from_numpy(good)] = values
+    return whole
 
 
 def parts_of(categories: dict[str, list[int]] | None, name: str | None) -> tuple[int, list[int]] | None:

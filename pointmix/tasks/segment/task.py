@@ -23,6 +23,7 @@ from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
 from pointmix.tasks.class_weights import class_weights
 from pointmix.tasks.classification.task import MAX_CHANNELS, are_numbers, check_key, is_whole
+from pointmix.tasks.clouds import check_extent
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 from pointmix.tasks.segment import evaluation, predictor
@@ -46,7 +47,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
     """Images or clouds to a class for each of their points.
 
     The info has "classes" (names in the order of the labels), "palette" (a color for each, or None), "categories" (of
-    objects: name -> labels of its parts, or None), "in_chans", "coord_dims" and "class_weights" (of the loss, or None).
+    objects: name -> labels of its parts, or None), "in_chans", "coord_dims", "class_weights" (of the loss, or None) and
+    "extent" (of the training clouds, or None).
     """
 
     config = SegmentConfig
@@ -68,6 +70,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
             "in_chans": splits.in_chans,
             "coord_dims": splits.coord_dims,
             "class_weights": weights,
+            "extent": splits.extent,
             "data": as_plain(splits.config),
         }
 
@@ -141,6 +144,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         weights = info["class_weights"]
         right = weights is None or (are_numbers(weights) and len(weights) == number and min(weights) >= 0)
         check_key(info, "class_weights", right, f"{number} numbers from 0 on, or null")
+        check_extent(info)
         check_key(info, "data", bool(info["data"]), "the settings of the data it was trained on")
 
     def data_config(self, info: Info) -> SegmentDataConfig:

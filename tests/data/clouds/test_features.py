@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.clouds.features import feature_channels, fill_feature_scale, scaled_features, survey
+from pointmix.data.clouds.features import feature_channels, scaled_features, survey, surveyed
 from pointmix.data.segment.clouds.config import CloudSettings
 from pointmix.data.segment.sample import LabeledCloud
 from pointmix.io.errors import UnreadableSample
@@ -37,7 +37,7 @@ class Clouds:
 
 def filled(names: tuple[str, ...], *clouds: LabeledCloud | Exception, **given: float) -> dict[str, float] | None:
     cfg = CloudSettings(features=names, feature_scale=given or None)
-    return fill_feature_scale(cfg, Clouds(*clouds)).feature_scale
+    return surveyed(cfg, Clouds(*clouds), range(len(clouds)))[0].feature_scale
 
 
 def test_features_are_side_by_side_and_divided_by_their_scale():
@@ -115,13 +115,13 @@ def test_a_survey_tells_sizes_extents_and_channels():
 
 def test_scales_follow_from_the_chosen_clouds():
     clouds = Clouds(*(cloud(4, h=np.array([0.0, 0.0, s, s])) for s in (2.0, 200.0, 4.0)))
-    cfg = fill_feature_scale(CloudSettings(features=("h",)), clouds, np.array([0, 2]))
+    cfg, _ = surveyed(CloudSettings(features=("h",)), clouds, np.array([0, 2]))
     assert cfg.feature_scale == {"h": pytest.approx(np.std([0, 0, 2, 2, 0, 0, 4, 4]))}
 
 
-def test_given_scales_stay_and_nothing_is_read_for_them():
-    assert filled(("height",), ValueError("read"), height=4.0) == {"height": 4.0}
-    assert filled((), ValueError("read")) == {}
+def test_given_scales_stay():
+    assert filled(("height",), cloud(height=np.arange(40)), height=4.0) == {"height": 4.0}
+    assert filled((), cloud()) == {}
     with pytest.raises(ValueError, match="data.feature_scale names size, which is not among data.features: height"):
         filled(("height",), cloud(), size=2.0)
 

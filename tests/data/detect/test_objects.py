@@ -71,6 +71,18 @@ def test_objects_that_become_too_small_are_left_out():
     assert none.masks.shape == (0, 5, 8) and none.boxes.shape == (0, 4)
 
 
+def test_thin_and_small_objects_do_not_vanish_when_an_image_is_made_smaller():
+    objects = augmented([[5, 5, 7, 7], [0, 0, 20, 20]])
+    objects.masks[1] = torch.eye(20, 30, dtype=torch.bool)  # a line
+    moved = cut(objects, Crop(0, 0, *SIZE, 10, 15), SIZE)  # pixels of two by two, the small one on four of them
+    assert moved.labels.tolist() == [0, 1] and moved.boxes.tolist() == [[2.5, 2.5, 3.5, 3.5], [0, 0, 10, 10]]
+    assert moved.masks[0].nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
+    thinner = cut(objects, Crop(0, 0, *SIZE, 5, 8), SIZE)
+    assert thinner.labels.tolist() == [1] and thinner.masks[0].sum() >= 3
+    part = cut(objects, Crop(6, 6, 14, 24, 7, 12), SIZE)  # a quarter of the small one, and of the line what is in it
+    assert 0 not in part.labels.tolist()
+
+
 def test_a_flip():
     objects = flip(augmented([[2, 4, 10, 12]]), SIZE)
     assert objects.boxes.tolist() == [[20, 4, 28, 12]] == [box_of(objects.masks[0])]

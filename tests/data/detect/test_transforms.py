@@ -72,6 +72,20 @@ def test_large_scale_jitter():
     assert (32, 48) in seen and min(height for height, _ in seen) < 22
 
 
+def test_crops_without_an_object_are_drawn_again(monkeypatch):
+    settings = {"jitter_scale": (2.0, 2.0), "crop_size": (20, 30), "hflip": 0.0}
+
+    def shares(boxes, **more):
+        found = [len(train(given=sample(boxes), **settings, **more).target.labels) for _ in range(40)]
+        return sum(number > 0 for number in found) / 40
+
+    assert shares([[13, 8, 16, 11]]) == 1.0  # one of ten holds it, of which a quarter of crops have a part
+    assert shares([[0, 0, 3, 3]], keep_empty=True) < 0.7
+    drawn, crop = [], TrainTransform._crop
+    monkeypatch.setattr(TrainTransform, "_crop", lambda self, size: drawn.append(size) or crop(self, size))
+    assert shares([]) == 0.0 and len(drawn) == 40
+
+
 def test_colors_change_and_boxes_do_not():
     colored = sample()
     colored = type(colored)(Image.fromarray(np.full((*SIZE, 3), (90, 140, 60), np.uint8)), colored.objects, 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 from pointmix.data.segment import loaders, splits
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.loaders import Cached, Repeated, check_labels
-from pointmix.data.segment.sample import LabeledImage
+from pointmix.data.segment.sample import LabeledCloud, LabeledImage
 from pointmix.data.segment.source import SegmentEntry
-from pointmix.data.segment.splits import build_segments, build_segments_test
+from pointmix.data.segment.splits import build_segments, build_segments_test, with_feature_scale
 from pointmix.data.splits import random_split
 from pointmix.io.errors import BadMask, UnreadableSample
 from tests.data.segment import toy
@@ -26,7 +27,7 @@ def plain_transforms(monkeypatch):
         return toy.flipped_or_not if training else toy.prepared
 
     monkeypatch.setattr(loaders, "transform_of", transform_of)
-    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source, chosen: cfg)
+    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source, chosen, quiet: (cfg, None))
 
 
 def build(source="toy_images", **settings):
@@ -50,6 +51,57 @@ def test_an_epoch_of_training_and_whole_samples_of_test():
     assert [batch.labels.tolist() for batch in data.test] == expected
     assert (data.classes, data.in_chans, data.coord_dims, data.categories) == (list(toy.CLASSES), 3, 2, None)
     assert data.palette == [(1, 2, 3), (4, 5, 6), (7, 8, 9)] and data.config.crop_size == (8, 8)
+
+
+def messy(index, *, all_bad=False):
+    """A cloud whose first points are not finite."""
+    rng = np.random.default_rng(index)
+    pos, value, label = rng.random((12, 3)), np.arange(12.0), np.arange(12) % 3
+    pos[: 12 if all_bad else 1], value[1] = np.nan, np.inf
+    return LabeledCloud(pos, {"value": value, "other": np.full(12, np.nan), "pose": np.eye(4)}, label, 0)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_points_that_are_not_finite_are_left_out_and_counted(monkeypatch, cache):
+    monkeypatch.setattr(toy.ToyClouds, "read", lambda self, index: messy(index, all_bad=index == 1))
+    with pytest.warns(UserWarning, match="test/0.ply: 2 points dropped, NaN or infinite"):
+        data = build("toy_clouds", val_fraction=0.0, nan="drop", cache=cache)
+        batches = [*data.train, *data.test]
+    assert all(batch.points.pos.isfinite().all() and batch.points.feat.isfinite().all() for batch in batches)
+    for batch in data.test:
+        assert batch.labels.tolist() == [2, *[0, 1, 2] * 3] and len(batch.points.pos) == 10
+    assert dict(data.skipped())["test/1.ply"] == "all 12 points hold NaN or infinite values"
+
+
+def test_the_scale_of_the_training_clouds_is_kept_and_another_one_is_warned_of(monkeypatch):
+    monkeypatch.setattr(splits, "with_feature_scale", with_feature_scale)
+    data = build("toy_clouds", normalize="center")
+    pos = [toy.ToyClouds(data.config, "train").read(int(i)).pos for i in data.train.samples.indices]
+    assert data.extent == pytest.approx(np.median([np.linalg.norm(np.ptp(p, axis=0)) for p in pos]))
+    assert data.config.feature_scale == {"value": pytest.approx(0.35, abs=0.1)} and build().extent is None
+    cfg = SegmentDataConfig(source="toy_clouds")
+    with pytest.warns(UserWarning, match="test clouds: 1.* from corner .* data 1e.03; are the units"):
+        build_segments_test(cfg, extent=1000.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_segments_test(cfg, extent=data.extent)
+        build_segments_test(cfg)
+
+
+def test_clouds_far_from_the_origin_are_warned_of_where_nothing_centers_them(monkeypatch):
+    monkeypatch.setattr(splits, "with_feature_scale", with_feature_scale)
+    read = toy.ToyClouds.read
+
+    def far(self, index):
+        cloud = read(self, index)
+        return dataclasses.replace(cloud, pos=cloud.pos + 500_000)
+
+    monkeypatch.setattr(toy.ToyClouds, "read", far)
+    with pytest.warns(UserWarning, match="training clouds: up to 500001 from the origin .* data.normalize is none"):
+        build("toy_clouds", normalize="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build("toy_clouds", normalize="none", rank=1, world_size=2)  # the first process warns
 
 
 def test_what_is_held_out_is_not_trained_on_and_depends_on_split_seed_alone():

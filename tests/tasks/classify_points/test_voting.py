@@ -22,6 +22,13 @@ class Extent(nn.Module):
         self.seen.append(points)
         return torch.stack([cloud.pos.amax(0) for cloud in points.unbind()])  # (B, 3)
 
+    def by_vote(self, *clouds):
+        """What it was given in each vote, on this many clouds."""
+        sets = iter([cloud for points in self.seen for cloud in points.unbind()])
+        found = [PointSet.cat([next(sets) for _ in range(number)]) for number in clouds]
+        assert next(sets, None) is None
+        return found
+
 
 CLOUDS = PointSet.cat([PointSet.from_points(torch.rand(n, 3), torch.rand(n, 2)) for n in (4, 7)])
 
@@ -29,10 +36,11 @@ CLOUDS = PointSet.cat([PointSet.from_points(torch.rand(n, 3), torch.rand(n, 2)) 
 def test_mean_of_probabilities_over_scalings():
     model = Extent()
     logits = Voting(model, votes=4, low=0.5, high=2.0)(CLOUDS)
-    expected = torch.stack([Extent()(points).softmax(1) for points in model.seen]).mean(0)
+    seen = model.by_vote(2, 2, 2, 2)
+    expected = torch.stack([Extent()(points).softmax(1) for points in seen]).mean(0)
     torch.testing.assert_close(logits.exp(), expected)
-    assert torch.equal(model.seen[0].pos, CLOUDS.pos) and all(torch.equal(p.feat, CLOUDS.feat) for p in model.seen)
-    for points in model.seen[1:]:
+    assert torch.equal(seen[0].pos, CLOUDS.pos) and all(torch.equal(points.feat, CLOUDS.feat) for points in seen)
+    for points in seen[1:]:
         factors = points.pos / CLOUDS.pos  # (N, 3)
         torch.testing.assert_close(factors, factors[:1].expand_as(factors))  # the same for all clouds
         assert len(set(factors[0].tolist())) == 3 and 0.5 <= factors.min() and factors.max() <= 2
@@ -71,15 +79,15 @@ def test_bad_settings(given, message):
 def test_every_point_is_seen_once_in_equal_parts():
     model = Extent()
     logits = Voting(model, votes=None, points=3)(CLOUDS)  # of 4 and 7 points: 2 parts and 3
-    assert [points.num_sets for points in model.seen] == [2, 2, 1]
-    assert [points.ptr.diff().tolist() for points in model.seen] == [[2, 3], [2, 2], [2]]
+    votes = model.by_vote(2, 2, 1)
+    assert [points.ptr.diff().tolist() for points in votes] == [[2, 3], [2, 2], [2]]
     for index, cloud in enumerate(CLOUDS.unbind()):
-        parts = [points.unbind()[index if points.num_sets == 2 else 0] for points in model.seen[: 2 + index]]
+        parts = [points.unbind()[index if points.num_sets == 2 else 0] for points in votes[: 2 + index]]
         for key in ("pos", "feat"):
             seen = torch.cat([getattr(part, key) for part in parts])
             assert sorted(seen.tolist()) == sorted(getattr(cloud, key).tolist())
-        votes = torch.stack([part.pos.amax(0).softmax(0) for part in parts])
-        torch.testing.assert_close(logits[index].exp(), votes.mean(0))
+        chances = torch.stack([part.pos.amax(0).softmax(0) for part in parts])
+        torch.testing.assert_close(logits[index].exp(), chances.mean(0))
 
 
 def test_parts_do_not_depend_on_the_batch_or_the_global_seed():
@@ -95,14 +103,44 @@ def test_small_clouds_stay_as_they_are():
     assert len(model.seen) == 1 and torch.equal(model.seen[0].pos, CLOUDS.pos)
 
 
+@pytest.mark.parametrize("votes, most", [(None, 5), (5, 5), (3, 1000)])
+def test_votes_are_joined_and_counted_the_same(monkeypatch, votes, most):
+    """Passes of at most PASS_POINTS points, or of one vote on every cloud; the results are those of single votes."""
+    clouds = PointSet.cat([PointSet.from_points(torch.rand(n, 3)) for n in (2, 30, 9)])
+    monkeypatch.setattr("pointmix.tasks.classify_points.voting.PASS_POINTS", most)
+    model = Extent()
+    logits = Voting(model, votes=votes, points=4)(clouds)
+    sizes = [len(points.pos) for points in model.seen]
+    assert max(sizes) <= max(most, 10) and (most > 10) == (len(sizes) == 1)  # 10: one vote on every cloud
+    monkeypatch.setattr("pointmix.tasks.classify_points.voting.PASS_POINTS", 1)
+    single = Extent()
+    alone = torch.cat([Voting(single, votes=votes, points=4)(cloud) for cloud in clouds.unbind()])
+    torch.testing.assert_close(logits, alone)
+    assert all(points.num_sets == 1 for points in single.seen)
+
+
+def test_a_cloud_is_divided_once_for_all_of_its_parts(monkeypatch):
+    drawn, randperm = [], torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda n, **given: drawn.append(n) or randperm(n, **given))
+    Voting(Extent(), votes=None, points=3)(CLOUDS)
+    assert drawn == [4, 7]
+
+
+def test_the_part_that_is_drawn_is_the_first():
+    voting_ = Voting(model := Extent(), votes=1, points=3)
+    voting_(CLOUDS)
+    assert torch.equal(voting_.part(CLOUDS).pos, model.seen[0].pos)
+
+
 def test_votes_beyond_one_look_are_scaled_and_of_other_parts():
     model, cloud = Extent(), CLOUDS.unbind()[1]
     Voting(model, votes=5, points=4, low=2.0, high=3.0)(cloud)  # 2 parts
-    places = [{tuple(feat) for feat in points.feat.tolist()} for points in model.seen]
+    seen = model.by_vote(1, 1, 1, 1, 1)
+    places = [{tuple(feat) for feat in points.feat.tolist()} for points in seen]
     assert len(places) == 5 and places[0] | places[1] == places[2] | places[3] and places[0] != places[2]
     largest = cloud.pos.amax(0)
-    assert all((points.pos <= largest).all() for points in model.seen[:2])
-    for points in model.seen[2:]:
+    assert all((points.pos <= largest).all() for points in seen[:2])
+    for points in seen[2:]:
         same = (points.feat[:, None] == cloud.feat).all(2).nonzero()[:, 1]
         factors = points.pos / cloud.pos[same]
         assert 2 <= factors.min() and factors.max() <= 3

@@ -131,6 +131,51 @@ def test_clouds_get_the_features_by_name_and_keep_their_positions(tmp_path, far)
     assert np.load(tmp_path / "out" / "a.npy")["label"].tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("kind", ["ply", "npy"])
+def test_dropped_points_keep_their_rows_without_a_label(tmp_path, kind):
+    file = save_cloud(tmp_path / "a.npz", 6)
+    with np.load(file) as arrays:
+        pos, intensity = arrays["xyz"].astype(np.float32), arrays["intensity"]
+    pos[1, 2], intensity[4] = np.nan, np.inf
+    save_cloud(file, 6, xyz=pos, intensity=intensity)
+    model, out = StandIn(4, dims=3), tmp_path / "out"
+    made = predictor(clouds(), [file], "--out", out, "--format", kind, "--nan", "drop", model=model)
+    with pytest.warns(UserWarning, match="a.npz: 2 points dropped, NaN or infinite"):
+        rows = made.predict(str(file))
+    assert sum(share for _, share in rows) == pytest.approx(1) and len(model.calls[0].feat) == 4
+    assert made.finish() == [f"labels of 1 files in {out}; 2 points are dropped, label -1"]
+    if kind == "npy":
+        found = np.load(out / "a.npy")
+    else:
+        found = pytest.importorskip("plyfile").PlyData.read(out / "a.ply")["vertex"]
+        assert np.array_equal(np.stack([found[axis] for axis in "xyz"], 1), pos, equal_nan=True)
+        assert found["x"].dtype == "f4" and found["red"][[1, 4]].tolist() == [225, 225]
+    good = [0, 2, 3, 5]
+    assert found["label"][[1, 4]].tolist() == [-1, -1] and found["confidence"][[1, 4]].tolist() == [0, 0]
+    scores = (model.calls[0].feat @ model.weight.T).softmax(1)
+    assert found["label"][good].tolist() == scores.argmax(1).tolist()
+    assert found["confidence"][good] == pytest.approx(scores.amax(1).detach().numpy())
+    run = dataclasses.replace(clouds(), nan="drop")  # as the run says, which the flag overrides
+    with pytest.warns(UserWarning, match="2 points dropped"):
+        predictor(run, [file], model=model).predict(str(file))
+    with pytest.raises(ValueError, match="a.npz: the positions are NaN or infinite at 1 of 6 points"):
+        predictor(run, [file], "--nan", "refuse", model=model).predict(str(file))
+
+
+def test_another_unit_than_in_training_is_warned_of_once(tmp_path):
+    files = [save_cloud(tmp_path / name, far=far) for name, far in (("a.npz", 0), ("b.npz", 5e5))]
+    made = predictor(clouds(), files, model=StandIn(4, dims=3), extent=1700.0)
+    with pytest.warns(UserWarning, match="from corner to corner, the training data 1.7e.03; are the units") as warned:
+        for file in files:
+            made.predict(str(file))
+    assert len(warned) == 1
+    made = predictor(clouds(normalize="none"), files, model=StandIn(4, dims=3), extent=1.7)
+    with pytest.warns(UserWarning, match="b.npz: up to 500001 from the origin") as warned:
+        for file in files:
+            made.predict(str(file))
+    assert len(warned) == 1
+
+
 def test_parts_are_those_of_the_category(tmp_path):
     file, model = save_cloud(tmp_path / "a.npz", 1), StandIn(4, dims=3, categories=2)
     model.weight.data.zero_()
@@ -183,7 +228,7 @@ def test_depth_images_of_a_folder_or_a_file(tmp_path):
         (clouds(), "text.npz", "text.npz: not a complete .npz archive"),
         (clouds(), "none.npz", "none.npz: no file"),
         (clouds(features=("rgb", "height")), "a.npz", "a.npz: it has no feature height .*: rgb, intensity"),
-        (clouds(), "nan.npz", "nan.npz: positions hold NaN or infinite values at 1 of 2 points, the first at 1"),
+        (clouds(), "nan.npz", "nan.npz: the positions are NaN or infinite at 1 of 2 points; nan drop leaves them out"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, cfg, name, message):
@@ -206,6 +251,7 @@ def test_files_that_cannot_be_used(tmp_path, cfg, name, message):
         (images(), ["--votes", "2"], "--votes 2 is for clouds"),
         (images(), ["--depth", "x"], "--depth is for images with depth, the run takes none"),
         (images(), ["--mask", "none.png"], "no mask file none.png"),
+        (images(), ["--nan", "drop"], "--nan is for clouds, the run takes images"),
         (images(short_side=4), ["--mask", __file__], "--mask with resized images"),
         (clouds(), ["--flip"], "--flip is for images"),
         (clouds(), ["--mask", __file__], "--mask is for images, the run takes clouds"),

@@ -35,7 +35,7 @@ def plain_transforms(monkeypatch, no_pictures):
         return toy.flipped_or_not if training else toy.prepared
 
     monkeypatch.setattr(loaders, "transform_of", transform_of)
-    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source, chosen: cfg)
+    monkeypatch.setattr(splits, "with_feature_scale", lambda cfg, source, chosen, quiet: (cfg, None))
 
 
 @pytest.fixture

@@ -29,6 +29,9 @@ class CloudSettings:
     feature_scale: dict[str, Annotated[float, POSITIVE]] | None = None
     """What each feature is divided by; null: 255 for integer colors, 1 for normals, else the training data's standard
     deviation, which is kept with the run."""
+    nan: Literal["refuse", "drop"] = "refuse"
+    """Clouds with NaN or infinite positions or features: refuse (the cloud is skipped and counted) or drop (its other
+    points are used, and a warning says how many are not)."""
     normalize: Literal["none", "center", "unit_sphere"] | None = None
     """Of a crop or an object: none; center, subtract the middle of its bounding box (along the up axis, its lowest
     point); unit_sphere, also divide by its largest distance from there. null: the source's or center."""

@@ -10,7 +10,7 @@ from pointmix.io.names import LABEL_NAMES
 
 def read_file(path: str | Path, label_name: str | None = None) -> FoundCloud:
     """The cloud in a file of any kind that `pointmix.io.read_columns` knows; of a mesh the vertices, which may be
-    labeled.
+    labeled. Points with NaN are kept, see `data.nan`.
 
     Args:
         label_name: name of the labels, in upper or lower case; unset: the first of `LABEL_NAMES`.
@@ -19,4 +19,4 @@ def read_file(path: str | Path, label_name: str | None = None) -> FoundCloud:
         UnreadableSample: if it cannot be read or has no positions.
     """
     labels = LABEL_NAMES if label_name is None else (label_name,)
-    return read_columns(path, labels=labels, dims=3, surface_points=0)
+    return read_columns(path, labels=labels, dims=3, surface_points=0, nan="keep")

@@ -29,7 +29,7 @@ def train_transform(cfg: CloudSettings) -> Callable[[LabeledCloud], SegmentBatch
     for a cloud with positions or features that are not finite, without a label, or with too few points.
 
     Args:
-        cfg: with a scale for each feature, see `fill_feature_scale`.
+        cfg: with a scale for each feature, see `surveyed`.
     Raises:
         ValueError: for crops of no size, or a feature without a scale.
     """

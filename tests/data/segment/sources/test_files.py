@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointmix.data.clouds.features import fill_feature_scale
+from pointmix.data.clouds.features import surveyed
 from pointmix.data.segment import sources  # noqa: F401  registers the sources
 from pointmix.data.segment.clouds.transforms import eval_transform, train_transform
 from pointmix.data.segment.config import SegmentDataConfig
@@ -141,7 +141,7 @@ def test_bad_files(tmp_path):
     transform = eval_transform(config(tmp_path))
     with pytest.raises(UnreadableSample, match="all 30 points are ignored"):
         transform(source.read(3))
-    with pytest.raises(UnreadableSample, match="NaN or infinite values at 30 of 30 points"):
+    with pytest.raises(UnreadableSample, match="NaN or infinite at 30 of 30 points; nan drop leaves them out"):
         transform(source.read(4))
     with pytest.raises(UnreadableSample, match="^not a complete .npz archive"):
         source.read(5)
@@ -169,7 +169,7 @@ def test_airborne_scans_are_split_by_site_and_their_codes_mapped(real):
     )
     train, test = opened(cfg, "train"), opened(cfg, "test")
     assert (len(train), len(test)) == (77, 100) and opened(cfg, "val") is None
-    cfg = fill_feature_scale(cfg, train)
+    cfg, _ = surveyed(cfg, train, range(len(train)))
     assert cfg.feature_scale["intensity"] > 100 and 0.2 < cfg.feature_scale["return_number"] < 2
     raw = np.load(train.paths[7])
     cloud = train.read(7)
@@ -195,7 +195,7 @@ def test_parts_of_caps(real):
     )
     train, test = opened(cfg, "train"), opened(cfg, "test")
     assert (len(train), len(test)) == (5, 11)
-    cfg = fill_feature_scale(cfg, train)
+    cfg, _ = surveyed(cfg, train, range(len(train)))
     batch = train_transform(cfg)(train.read(0))
     assert batch.points.feat.shape == (2048, 3) and set(batch.labels.tolist()) == {0, 1}
     assert np.isclose(np.linalg.norm(batch.points.feat, axis=1), 1, atol=1e-3).mean() > 0.9

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointmix.data.clouds.features import fill_feature_scale
+from pointmix.data.clouds.features import surveyed
 from pointmix.data.segment import sources  # noqa: F401  registers the sources
 from pointmix.data.segment.clouds.transforms import eval_transform
 from pointmix.data.segment.config import SegmentDataConfig
@@ -74,7 +74,7 @@ def test_scannet_is_tested_on_its_validation_folder(scannet):
 
 def test_a_scene_to_a_sample(s3dis):
     source = opened("s3dis", s3dis, "train")
-    cfg = fill_feature_scale(SegmentDataConfig(source="s3dis", features=("rgb", "normal")), source)
+    cfg, _ = surveyed(SegmentDataConfig(source="s3dis", features=("rgb", "normal")), source, range(len(source)))
     assert cfg.feature_scale == {"rgb": 255, "normal": 1}
     batch = eval_transform(cfg)(source.read(1))
     assert batch.points.feat.shape == (60, 6) and batch.labels.tolist() == source.read(1).label.tolist()

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pointmix.data.clouds.features import fill_feature_scale
+from pointmix.data.clouds.features import surveyed
 from pointmix.data.segment import sources  # noqa: F401  registers the sources
 from pointmix.data.segment.clouds.transforms import eval_transform, train_transform
 from pointmix.data.segment.config import SegmentDataConfig
@@ -161,7 +161,7 @@ def test_real_caps_in_the_text_form(tmp_path):
     write_text(tmp_path, caps)
     source = opened(tmp_path)
     cfg = SegmentDataConfig(features=("normal",), normalize="unit_sphere", up="y", max_points=2048)
-    cfg = fill_feature_scale(cfg, source)
+    cfg, _ = surveyed(cfg, source, range(len(source)))
     whole, part = eval_transform(cfg)(source.read(0)), train_transform(cfg)(source.read(0))
     assert len(whole.labels) == len(np.load(files[0])["label"]) and len(part.labels) == 2048
     assert whole.category.tolist() == part.category.tolist() == [2] and set(whole.labels.tolist()) == {6, 7}
