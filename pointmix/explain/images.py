@@ -46,6 +46,7 @@ def draw_clusters(
         mean, std: per channel, to undo the normalization. Without them, values outside [0, 1] are rescaled to it.
         classes: class names; if given, the predicted one is written below each image.
         max_images: maximum number of rows.
+
     Raises:
         ValueError: if there is no image, or the points do not lie on a lattice.
     """

@@ -118,6 +118,7 @@ def survey(
     Args:
         source: clouds; those that cannot be read are left out.
         indices: (n,) the ones to train on.
+
     Raises:
         ValueError: if a feature is missing in all of them, colors are floats to 1 in some clouds only, or a scale is
             given for a feature that is not used.

@@ -21,6 +21,7 @@ def ignored_label(given: int | None, num_classes: int, *, first: int) -> int:
 
     Args:
         first: label of the first class.
+
     Raises:
         ValueError: if none is given and 255 is a class.
     """
