@@ -1,3 +1,7 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[*find_packages(include=["pointmix*"]), "pointmix.configs"],
+    package_dir={"pointmix.configs": "configs"},  # recipes: beside the package in a checkout, inside it once installed
+    package_data={"pointmix": ["py.typed"], "pointmix.configs": ["**/*.yaml"]},
+)

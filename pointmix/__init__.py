@@ -14,8 +14,11 @@ _FUNCTIONS = {
     "create_detector": "models.detector",
     "create_model": "models",
     "create_segmenter": "models.segmenter",
+    "from_pretrained": "engine.hub",
     "list_models": "models",
     "load_reference": "models.weights",
+    "push_to_hub": "engine.hub",
+    "save_pretrained": "engine.hub",
 }
 _MODULES = {name: name for name in ("data", "explain", "io", "layouts", "models", "nn", "ops", "profile", "tasks")}
 _MODULES["transforms"] = "data.transforms"

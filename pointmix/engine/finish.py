@@ -16,7 +16,7 @@ from pointmix.engine.resume import all_skipped, load_best
 from pointmix.engine.run import Run, evaluate_run, numbers
 from pointmix.engine.versions import versions
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.protocols import Metrics, Picture
+from pointmix.tasks.protocols import Loader, Metrics, Picture
 from pointmix.utils import atomic
 
 CURVES = "curves.png"
@@ -41,6 +41,7 @@ def finish(run: Run) -> dict[str, Any]:
         "model": {"name": cfg.model.name, "kwargs": as_plain(cfg)["model"]["kwargs"]},
         "data": cfg.data_name,
         "unit": task.unit,
+        "samples": {name: len(loader.samples) for name, loader in _loaders(run).items() if loader is not None},
         "info": run.info,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "epochs": state.step / run.updates_per_epoch,
@@ -68,6 +69,10 @@ def finish(run: Run) -> dict[str, Any]:
         console.print(f"{count} could not be read and were skipped; metrics.json names them")
     show_result(metrics, folder, console=console)
     return metrics
+
+
+def _loaders(run: Run) -> dict[str, Loader[object] | None]:
+    return {"training": run.splits.train, "validation": run.splits.val, "test": run.splits.test}
 
 
 def _best_on_test(run: Run) -> dict[str, Any]:

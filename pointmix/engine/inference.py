@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pointmix.engine.checkpoint import load_run
+from pointmix.engine.init_sources import local_weights
 from pointmix.tasks.base import get_task, list_tasks
 from pointmix.tasks.protocols import Info
 
@@ -39,7 +40,7 @@ def open_model(
     """A network in evaluation mode, and its info.
 
     Args:
-        run: a run folder, or the model.safetensors of one.
+        run: a run folder, or the model.safetensors of one, or "hf-hub:OWNER/NAME", see `local_weights`.
         model: instead of a run, the name of a network.
         task: name of the task that opens `model`; a run names its own, which must be this one.
         checkpoint: weights for `model`; without them they are random, with a warning.
@@ -48,14 +49,14 @@ def open_model(
 
     Raises:
         FileNotFoundError: there is no such run or checkpoint.
-        ValueError: not exactly one of run and model is given, or the weights do not fit.
+        ValueError: not exactly one of run and model is given, or the weights do not fit or cannot be downloaded.
     """
     if (run is None) == (model is None):
         raise ValueError("give one of --run and --model")
     if run is not None and checkpoint is not None:
         raise ValueError("--checkpoint goes with --model; a run has its own weights")
     if run is not None:
-        network, info = load_run(run, device=device, kwargs=kwargs)
+        network, info = load_run(local_weights(run), device=device, kwargs=kwargs)
         if task is not None and task != info["task"]:
             raise ValueError(f"{run} is a run of {info['task']}, got --task {task}")
         return network, info

@@ -1,10 +1,10 @@
-"""Weights to start from that are not on this computer."""
+"""Weights that are not on this computer: names of the Hugging Face hub, and the files downloaded for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pointmix.utils.messages import one_line
+from pointmix.engine.hub_errors import why_not
 
 HUB = "hf-hub:"
 FILE = "model.safetensors"
@@ -29,4 +29,4 @@ def local_weights(source: str) -> Path:
     try:
         return Path(hf_hub_download(name, FILE, revision=revision or None))
     except Exception as e:  # of the network, the hub, the name or the disk: many kinds
-        raise ValueError(f"model.init {source}: cannot download its {FILE}: {one_line(e)}") from e
+        raise ValueError(f"cannot download {FILE} of {source}: {why_not(e)}") from e

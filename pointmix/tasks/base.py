@@ -65,6 +65,8 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         unit: what the samples are called in tables.
         scores: the metrics that are shown, by name.
         monitor: the metric by which the best epoch is selected, one of `scores`.
+        pipeline_tag: the Hugging Face hub's name of the task for images, such as "image-classification"; None: it has
+            none.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
     unit: ClassVar[str] = "samples"
     scores: ClassVar[Mapping[str, Score]]
     monitor: ClassVar[str]
+    pipeline_tag: ClassVar[str | None] = None
 
     @abstractmethod
     def build_splits(self, cfg: Config, *, rank: int, world_size: int) -> SplitsT:
@@ -198,6 +201,11 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> Predictor:
         """What predict.py applies to each file; wrong flags are refused here."""
         raise ValueError(f"{self.name} has no predictions for files")
+
+    def transform(self, info: Info) -> Callable[..., Tensor | PointSet] | None:
+        """What evaluation does to a sample: makes a float32 (C, H, W) of a Pillow image, or the network's input of a
+        `PointSet` with the features of the data. None: it takes more than that, see `build_predictor`."""
+        return None
 
     def input_kind(self, info: Info) -> Literal["image", "cloud"] | None:
         """Which files predict.py takes from a folder that holds both; None: both."""

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from PIL import Image
 
 from pointmix.data.images.config import DataConfig
 from pointmix.engine import finish
+from pointmix.engine.seeds import train_all
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import ModelConfig, OptimConfig
 from tests.engine.forks import Forks
@@ -61,3 +63,28 @@ def tiny_config(tmp_path):
         return dataclasses.replace(cfg, **top)
 
     return make
+
+
+CLASSES = ("<img src=x>", "a|b")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The folder of a run on a folder of images, one of them damaged; other tests must not change it."""
+    place = tmp_path_factory.mktemp("jane")
+    for split in ("train", "test"):
+        for shade, name in enumerate(CLASSES):
+            (place / "letters" / split / name).mkdir(parents=True)
+            for i in range(8):
+                Image.new("L", (8, 8), 100 * shade + i).save(place / "letters" / split / name / f"{i}.png")
+    (place / "letters/test/a|b/bad.png").write_bytes(b"no image")
+    cfg = ClassifyImagesConfig(
+        data=DataConfig(source="folder", root=str(place / "letters"), img_size=8, in_chans=1),
+        model=ModelConfig(name="coc_tiny", kwargs=TINY),
+        optim=OptimConfig(warmup_epochs=0),
+        output_dir=str(place / "run"),
+        epochs=1,
+        batch_size=8,
+    )
+    train_all(cfg, recipe=None)
+    return place / "run"

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from pointmix.data.images.normalize import hide
 from pointmix.data.images.partial import partial_points
 from pointmix.data.images.resolve import resolve
 from pointmix.data.images.splits import ImageSplits, build_data, build_test
+from pointmix.io.image_files import MODES, decode
 from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
@@ -35,7 +37,7 @@ from pointmix.tasks.classification.task import (
     one_of_each_class,
 )
 from pointmix.tasks.classify_images.config import ClassifyImagesConfig
-from pointmix.tasks.classify_images.files import reader
+from pointmix.tasks.classify_images.files import reader, whole_image
 from pointmix.tasks.classify_images.named import open_named
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
@@ -52,6 +54,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
     unit = "images"
     scores = TopAccuracy.scores
     monitor = "top1"
+    pipeline_tag = "image-classification"
     curve_scores = ("top1",)
     setting = "mask"
 
@@ -182,6 +185,10 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
     def curve_title(self, results: list[Metrics]) -> str:
         kinds = sorted({r["mask"] for r in results if r["mask"]})
         return f"masks of {', '.join(kinds)}" if kinds else "no masks"
+
+    def transform(self, info: Info) -> Callable[[Image.Image], Tensor]:
+        cfg = self.data_config(info)
+        return lambda image: whole_image(decode(image.copy, MODES[info["in_chans"]]), cfg)
 
     def input_kind(self, info: Info) -> Literal["image"]:
         return "image"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
 from pointmix.tasks.classify_points.config import ClassifyPointsConfig
 from pointmix.tasks.classify_points.explain import add_explain_arguments, add_file_arguments, explain
-from pointmix.tasks.classify_points.files import read_for
+from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.classify_points.metrics import VotedConfusion
 from pointmix.tasks.classify_points.voting import Voting, check_votes, points_seen, voting
 from pointmix.tasks.config import as_plain
@@ -187,6 +187,9 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
     def curve_title(self, results: list[Metrics]) -> str:
         votes = results[0]["votes"]
         return "random points" + (f", {votes} votes" if votes > 1 else "")
+
+    def transform(self, info: Info) -> Callable[[PointSet], PointSet]:
+        return sampled_as(self.data_config(info))
 
     def input_kind(self, info: Info) -> Literal["cloud"]:
         return "cloud"

@@ -47,6 +47,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
     unit = "images"
     scores = DetectionMetric.scores
     monitor = "box_ap"
+    pipeline_tag = "object-detection"
 
     def build_splits(self, cfg: DetectConfig, *, rank: int, world_size: int) -> DetectSplits:
         splits = build_detect(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)

@@ -53,6 +53,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
     unit = "samples"
     scores = SegmentationMetric.scores
     monitor = "miou"
+    pipeline_tag = "image-segmentation"
 
     def build_splits(self, cfg: SegmentConfig, *, rank: int, world_size: int) -> SegmentSplits:
         return build_segments(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
