@@ -4,7 +4,7 @@ PYTHON3 ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 
-.PHONY: install demo test points test-backends lint bench clean
+.PHONY: install demo test points test-backends lint docs docs-serve bench clean
 
 install: $(STAMP)
 
@@ -36,9 +36,20 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The documentation site, in site/; docs-serve shows it at http://127.0.0.1:8000 and follows changes
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+$(VENV)/docs.stamp: $(STAMP) requirements-docs.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-docs.txt
+	@touch $@
+
 bench: install
 	@mkdir -p runs
 	$(BIN)/python benchmarks/run.py --no-compile --csv runs/goals.csv
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -81,6 +81,7 @@ def test_a_failure_says_what_failed(tmp_path: Path, settings: dict[str, str], me
             "neither built nor tested; POINTMIX_CI_POINTS=build does both",
         ),
         ({"FAIL": "lint"}, 1, "note: torch-cluster and torch-scatter were neither built nor tested"),
+        ({"FAIL": "docs"}, 1, "note: torch-cluster and torch-scatter were neither built nor tested"),
         ({"FAIL": "test"}, 1, "note: torch-cluster and torch-scatter were neither built nor tested"),
         ({"POINTMIX_CI_POINTS": "build"}, 0, ""),
         (

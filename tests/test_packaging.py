@@ -63,18 +63,20 @@ def test_every_requirement_is_used(project: dict) -> None:
         n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
     }
     extras = project["optional-dependencies"]
-    required = names(project["dependencies"]) | names(sum((v for k, v in extras.items() if k != "test"), []))
-    assert not required - used
+    runtime = sum((v for k, v in extras.items() if k not in ("docs", "test")), project["dependencies"])
+    assert not names(runtime) - used
     assert names(extras["test"]) - {"pointmix"} == TOOLS
 
 
 def test_pins_are_within_the_ranges(project: dict) -> None:
-    """requirements.txt pins every dependency, each within the range of pyproject.toml."""
+    """Both files of pins have every dependency, each within the range of pyproject.toml."""
     requirements = pytest.importorskip("packaging.requirements")
-    lines = [line.split("  #")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    files = [ROOT / "requirements.txt", ROOT / "requirements-docs.txt"]
+    lines = [line.split("  #")[0].strip() for file in files for line in file.read_text("utf-8").splitlines()]
     pins = [requirements.Requirement(line) for line in lines if line and not line.startswith("#")]
     extras = project["optional-dependencies"]
-    for declared in map(requirements.Requirement, project["dependencies"] + extras["test"]):
+    pinned = project["dependencies"] + extras["docs"] + extras["test"]
+    for declared in map(requirements.Requirement, pinned):
         versions = [next(iter(p.specifier)).version for p in pins if p.name == declared.name]
         assert versions or declared.name == "pointmix", f"{declared.name} is not pinned"
         assert all(declared.specifier.contains(v) for v in versions), f"{declared} does not take {versions}"

@@ -36,6 +36,7 @@ class GroupedBatches(EpochBatches):
         chains: the groups, each sample in one of them.
         rest: samples per batch and process of what all chains leave over.
         seed, rank, world_size: see `EpochBatches`.
+
     Raises:
         ValueError: if there is no batch.
     """

@@ -18,6 +18,7 @@ class EpochBatches:
         batch_size: samples per batch and process; a last incomplete global batch is dropped.
         seed: of the order, not negative.
         rank, world_size: this process and how many there are.
+
     Raises:
         ValueError: if the split is smaller than a global batch.
     """

@@ -105,6 +105,7 @@ class SourceRegistry(Generic[Config, Split, Opened]):
         Args:
             name: as in `data.source`; "hfds/NAME" registers every name with the prefix hfds.
             check, uses, defaults, has_val: see `SourceEntry`.
+
         Raises:
             ValueError: if the name is taken.
         """

@@ -60,6 +60,7 @@ def stratified_fold(
 
     Args:
         fold: k, n, with k from 1.
+
     Raises:
         ValueError: if there are fewer than n samples.
     """

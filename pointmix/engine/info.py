@@ -50,6 +50,7 @@ def check_kwargs(kwargs: dict[str, Any], *, values: int) -> None:
 
     Args:
         values: numbers in all the weights.
+
     Raises:
         ValueError: one line with the argument.
     """

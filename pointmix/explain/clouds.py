@@ -62,6 +62,7 @@ def draw_clouds(
         mean, std: per channel, to undo the normalization of colors. Three channels within [0, 1] are taken as colors.
         up: the up axis: "x", "-x", "y", "-y" (in a camera frame), "z" or "-z".
         max_sets: maximum number of rows.
+
     Raises:
         ValueError: if there is no set, or the points are not in three dimensions.
     """

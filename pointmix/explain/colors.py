@@ -31,6 +31,7 @@ def color_regions(labels: Int[np.ndarray, "H W"], groups: Int[np.ndarray, "H W"]
     Args:
         labels: (H, W) int, region of each cell, negative where absent.
         groups: (H, W) int, such as windows; each label lies in one group.
+
     Returns:
         label -> (3,) color. Labels that touch or share a group get different colors as far as the palette allows.
     """

@@ -19,6 +19,7 @@ def draw_confusion(path: str | Path, confusion: Sequence[Sequence[int]], classes
         path: the PNG, overwritten if it exists.
         confusion: (K, K) counts.
         classes: K names.
+
     Raises:
         ValueError: if the matrix is not K by K.
     """

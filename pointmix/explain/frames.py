@@ -48,6 +48,7 @@ def draw_frames(
         transform: applied to each cloud before the model, such as a normalization; must keep all points.
         titles: one per frame.
         max_frames: maximum number of rows.
+
     Raises:
         ValueError: if the parts of a frame do not match, or there is no frame.
     """

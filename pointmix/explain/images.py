@@ -58,6 +58,7 @@ def draw_clusters(
         classes: class names; if given, the predicted one is written below each image.
         labels: the true class of each image, written beside the predicted one.
         max_images: maximum number of rows.
+
     Raises:
         ValueError: if there is no image, or the points do not lie on a lattice, or labels are not one per image.
     """

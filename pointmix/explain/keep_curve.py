@@ -25,6 +25,7 @@ def draw_keep_curve(
         title: of the plot.
         score: name of the accuracy.
         chance: accuracy of guessing, drawn as a dotted line.
+
     Raises:
         ValueError: if there is nothing to draw.
     """

@@ -60,6 +60,7 @@ def read_cloud(
         features: names of the features, such as rgb, normal, intensity, side by side in this order. Unset: columns
             without a name, feat, colors and normals, as far as the file has them; a warning names what is not read.
         columns, keys, surface_points, nan: see `read_columns`; a warning counts the points that nan="drop" leaves out.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ModuleNotFoundError: if the library of the format is not installed.

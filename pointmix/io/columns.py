@@ -42,6 +42,7 @@ def read_columns(
         surface_points: number of points on the surface of a mesh, 0 for its vertices.
         nan: "refuse" NaN and infinite values of positions and of the named features, "drop" their points, or "keep"
             them.
+
     Raises:
         ModuleNotFoundError: if the library of the format is not installed.
         UnreadableSample: if it cannot be read, or has no such cloud or feature; the reason alone.

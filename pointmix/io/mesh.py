@@ -30,6 +30,7 @@ def on_surface(
         pos, features, label: of the vertices.
         faces: vertices of each triangle.
         count: number of points.
+
     Raises:
         ValueError: if a face names a vertex that is not there or not finite, or the surface has no area.
     """

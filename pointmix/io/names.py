@@ -47,6 +47,7 @@ def join_vectors(single: Mapping[str, np.ndarray], kind: str) -> dict[str, np.nd
     Args:
         single: name -> (N,) or (N, C).
         kind: what a column is called in this kind of file, for messages.
+
     Raises:
         ValueError: if there are no x, y and z.
     """

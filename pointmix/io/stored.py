@@ -132,6 +132,7 @@ def find_clouds(arrays: Arrays, key: str | None = None) -> Stored:
 
     Args:
         key: name of the positions; unset: the first of `POSITIONS`.
+
     Raises:
         ValueError: if there are no positions, or they are in none of the forms above.
     """

@@ -60,6 +60,7 @@ def load_torch(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
 
     Args:
         mmap: memory-map the tensors instead of reading them.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: with the reason alone, in one line.

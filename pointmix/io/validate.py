@@ -84,6 +84,7 @@ def as_positions(found: Shaped[np.ndarray, "..."], dims: int | None = None) -> F
 
     Args:
         dims: D; None: any.
+
     Raises:
         UnreadableSample: for another shape or type, or no point.
     """
@@ -116,6 +117,7 @@ def finite_rows(
 
     Args:
         drop: only refuse a cloud without any such point.
+
     Raises:
         UnreadableSample: if a point has such a value.
     """

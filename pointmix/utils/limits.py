@@ -89,6 +89,7 @@ def parameters_at_most(tensors: int, values: int) -> Iterator[None]:
 
     Args:
         tensors, values: of the weights.
+
     Raises:
         TooLarge: as soon as a network is larger, before it is complete.
     """

@@ -29,8 +29,10 @@ def nms(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: 
         boxes: corners (x1, y1, x2, y2), any unit.
         scores: one per box; of boxes with equal scores the first is kept.
         iou_threshold: boxes with a larger intersection over union with a kept box are suppressed.
+
     Returns:
         int64 indices of the kept boxes, by decreasing score.
+
     Raises:
         ValueError: for other shapes.
     """

@@ -15,6 +15,7 @@ def check_yaml(text: str, what: str) -> None:
 
     Args:
         what: its name in messages.
+
     Raises:
         ValueError: one line with the name.
     """

@@ -1,4 +1,4 @@
-"""Every Python snippet of README.md and docs/*.md runs, page by page and in order."""
+"""Every Python snippet of README.md and docs/ runs, page by page and in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ import torch
 from pointmix.data.clouds import source as clouds
 from pointmix.data.detect import source as objects
 from pointmix.data.images import source as images
+from pointmix.engine.checkpoint import FINAL, save_model
+from pointmix.engine.flags import parse
+from pointmix.engine.run import run_info
 from pointmix.io import registry
 from pointmix.ops import dispatch
 from pointmix.tasks import base
+from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DIGITS_RUN = "runs/coc_digits"  # some pages go on with this run
 SKIP = "# not executed: "  # first line of a snippet that cannot run here, with the reason
 
 
@@ -42,6 +47,14 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.T
     return {"rgb": torch.rand(3, 480, 640), "depth": torch.rand(480, 640) + 0.5}
 
 
+def write_digits_run(folder: Path) -> None:
+    """What training on digits leaves for prediction, with random weights."""
+    task = base.get_task("classify_images")
+    cfg = parse([f"--config={ROOT}/configs/image/coc_digits.yaml"], ClassifyImagesConfig)
+    info = run_info(task, cfg, task.build_splits(cfg, rank=0, world_size=1))
+    save_model(folder / FINAL, task.build_model(info), info)
+
+
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Registries are afterwards as they were before."""
@@ -56,12 +69,16 @@ def registries() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if snippets(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_snippets_run(page: Path, inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """The snippets of a page are one module, so that later ones use what earlier ones define."""
     module = types.ModuleType(f"snippets_of_{page.stem.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     vars(module).update(inputs)
+    if any(DIGITS_RUN in code for _, code in snippets(page)):
+        write_digits_run(Path(DIGITS_RUN))
     for line, code in snippets(page):
         if not code.startswith(SKIP):
             exec(compile("\n" * line + code, page, "exec"), vars(module))
@@ -87,3 +104,11 @@ def test_paths_exist() -> None:
             r"`((?:pointmix|scripts|configs|docs|benchmarks|tests|datasets)/[\w./-]+)`", page.read_text("utf-8")
         ):
             assert "OPERATION" in path or (ROOT / path).exists(), f"{page.name} names {path}, which does not exist"
+
+
+def test_the_tables_of_results_agree() -> None:
+    """README.md repeats some of docs/results.md."""
+    here = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Results\n")[2].partition("\n## ")[0]
+    rows = [line for line in readme.splitlines() if line.startswith("|")]
+    assert len(rows) > 10 and not [row for row in rows if row not in here.splitlines()]

@@ -121,6 +121,7 @@ def survey(
     Args:
         source: clouds; those that cannot be read are left out.
         indices: (n,) the ones to train on.
+
     Raises:
         ValueError: if a feature is missing in all of them, colors are in different ranges and their files do not tell
             which, or a scale is given for a feature that is not used.

@@ -71,6 +71,7 @@ def build_points(
         eval_batch_size: clouds per step and process in evaluation.
         seed: of the order and the augmentation, not negative.
         rank, world_size: this process and how many there are.
+
     Raises:
         FileNotFoundError: if the data are missing.
         ValueError: for a setting out of range, a damaged file or one without the keys, labels out of range, splits with

@@ -24,6 +24,7 @@ def verify_clouds(files: CloudFiles, *, count: int, points: int) -> Iterator[str
 
     Args:
         count, points: expected number of clouds, and of points in each.
+
     Raises:
         ValueError: if a number differs, a cloud cannot be read or holds NaN, or a class has no cloud.
     """
@@ -58,6 +59,7 @@ def extract(archive: Path, root: Path, wanted: dict[str, str]) -> None:
 
     Args:
         wanted: end of a member's path -> path below ROOT. Other members, and files that exist already, are skipped.
+
     Raises:
         FileNotFoundError, ValueError: if there is no such archive, it is damaged, or it has no wanted member.
     """

@@ -42,6 +42,7 @@ def decode(masks: Sequence[Rle], size: tuple[int, int]) -> UInt8[np.ndarray, "M 
 
     Args:
         size: H, W, which is only needed if there is no mask.
+
     Raises:
         TooLarge: if they take more bytes than the limit ARRAY_BYTES.
     """
@@ -68,6 +69,7 @@ def from_polygons(polygons: Sequence[Float[np.ndarray, "_ 2"]], size: tuple[int,
     Args:
         polygons: corners x, y in pixels, finite, at least three each.
         size: H, W of the image; what lies outside is cut off.
+
     Raises:
         TooLarge: if their outlines take more bytes than the limit ARRAY_BYTES.
     """
@@ -87,6 +89,7 @@ def from_counts(counts: object, size: tuple[int, int]) -> Rle:
     Args:
         counts: a list of whole numbers, or COCO's compressed text.
         size: H, W.
+
     Raises:
         ValueError: if they are neither, are negative, or do not sum to H x W.
     """

@@ -24,6 +24,7 @@ def read_voc(
 
     Args:
         labels: of the classes by their names.
+
     Raises:
         ValueError: naming the file and what was expected.
     """

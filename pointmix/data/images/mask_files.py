@@ -45,6 +45,7 @@ def with_masks(
         source: image files below `root`.
         mode: 'L' or 'RGB', mode of the images without masks.
         strict: every image must have a mask.
+
     Raises:
         FileNotFoundError: if there is no folder `mask_root`, no image has a mask, or with strict, one has none.
         ValueError: if the images are not files below `root`.

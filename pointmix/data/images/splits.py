@@ -100,6 +100,7 @@ def build_data(
         eval_batch_size: images per step and process in evaluation.
         seed: of the order and the augmentation, not negative.
         rank, world_size: this process and how many there are.
+
     Raises:
         FileNotFoundError: if the data are missing.
         ValueError: for a setting out of range, a class without images, or splits with different classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ def ignored_label(given: int | None, num_classes: int, *, first: int) -> int:
 
     Args:
         first: label of the first class.
+
     Raises:
         ValueError: if none is given and 255 is a class.
     """
@@ -63,8 +64,8 @@ class LabeledCloud(NamedCloud):
     category: int | None = None
 
     def subset(self, chosen: Bool[np.ndarray, " N"], names: Iterable[str]) -> LabeledCloud:
-        found = super().subset(chosen, names)
-        return LabeledCloud(found.pos, found.features, self.label[chosen], self.category, color_scale=self.color_scale)
+        features = {name: self.features[name][chosen] for name in names}
+        return replace(self, pos=self.pos[chosen], features=features, label=self.label[chosen])
 
 
 class SegmentBatch(NamedTuple):

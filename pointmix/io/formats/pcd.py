@@ -133,6 +133,7 @@ def unpack_lzf(data: bytes, size: int) -> bytes:
 
     Args:
         size: of the result.
+
     Raises:
         ValueError: if the data are damaged or give another number of bytes.
     """

@@ -34,6 +34,7 @@ def masked_image(
 
     Args:
         coord_mode: the network's, see `PointSet.from_image`.
+
     Raises:
         ValueError: the crop has no visible pixel.
     """

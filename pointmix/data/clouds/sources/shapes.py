@@ -112,6 +112,7 @@ def shapes_root(root: str | Path | None = None) -> Path:
 
     Args:
         root: unset, it is $XDG_CACHE_HOME/pointmix or ~/.cache/pointmix.
+
     Raises:
         OSError: if it cannot be written.
     """

@@ -34,6 +34,7 @@ def cell_keys(pos: Float[Tensor, "N D"], size: float) -> tuple[Int[Tensor, "N"],
 
     Returns:
         keys, and the stride of each axis.
+
     Raises:
         UnreadableSample: if the grid has too many cells to count.
     """
@@ -64,8 +65,10 @@ def grid_fragments(points: PointSet, grid_size: float) -> list[Int[Tensor, "K"]]
     Args:
         points: one set.
         grid_size: side of the cells, in the unit of the positions.
+
     Returns:
         Indices of the points of each fragment.
+
     Raises:
         ValueError: if there are several sets, or the grid has too many cells to count.
     """
@@ -85,6 +88,7 @@ def sphere_cover(pos: Float[Tensor, "N 3"], radius: float, *, spacing: float = 1
     Args:
         radius: in the unit of the positions.
         spacing: side of the cells over the radius, from 1 to 1.15.
+
     Returns:
         Indices of the points of each sphere, ascending.
     """
@@ -104,6 +108,7 @@ def box_cover(
         side: of the base, in the unit of the positions.
         up: x, y or z; None: z.
         spacing: distance between columns over their side, from 0.5 to 1 (no overlap).
+
     Returns:
         Indices of the points of each column, ascending.
     """

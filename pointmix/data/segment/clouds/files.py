@@ -14,6 +14,7 @@ def read_file(path: str | Path, label_name: str | None = None) -> FoundCloud:
 
     Args:
         label_name: name of the labels, in upper or lower case; unset: the first of `LABEL_NAMES`.
+
     Raises:
         ModuleNotFoundError: if the library of the format is not installed.
         UnreadableSample: if it cannot be read or has no positions.

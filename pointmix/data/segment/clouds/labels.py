@@ -21,6 +21,7 @@ class LabelRule:
         label_map: label -> class, or `IGNORE`; labels that are not named are ignored. None: labels are classes.
         ignore_index: a label that is ignored, beside `IGNORE` itself.
         reduce_zero_label: label 0 is ignored, and classes count from label 1.
+
     Raises:
         ValueError: if label_map names a class beyond K, or both it and reduce_zero_label are given.
     """
@@ -46,6 +47,7 @@ class LabelRule:
             found: labels of a file, (N,) or (N, 1).
             points: N, points of the cloud.
             where: what messages call the file.
+
         Raises:
             BadMask: if there is not one whole number a point, or a label beyond the classes.
         """

@@ -87,6 +87,7 @@ def list_text_files(root: Path, split: str, categories: list[str]) -> TextFiles:
 
     Args:
         categories: names, in the order of their numbers.
+
     Raises:
         FileNotFoundError: if there is no list.
         ValueError: if a list is damaged.

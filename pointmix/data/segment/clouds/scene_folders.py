@@ -20,6 +20,7 @@ def scene_folders(folder: Path, label_files: tuple[str, ...]) -> list[Path]:
 
     Args:
         label_files: names of files with labels, without .npy; every scene needs one of them.
+
     Raises:
         FileNotFoundError: if there is no such folder, no scene in it, or a scene without positions or labels.
     """
@@ -43,6 +44,7 @@ def read_scene(folder: str | Path, label_files: tuple[str, ...], features: tuple
     Args:
         label_files: names of files with labels without .npy; the first that is there counts, the others are not read.
         features: names of the features to read; None: all.
+
     Raises:
         UnreadableSample: if the positions, the labels or a feature cannot be read.
     """

@@ -30,6 +30,7 @@ def train_transform(cfg: CloudSettings) -> Callable[[LabeledCloud], SegmentBatch
 
     Args:
         cfg: with a scale for each feature, see `surveyed`.
+
     Raises:
         ValueError: for crops of no size, or a feature without a scale.
     """

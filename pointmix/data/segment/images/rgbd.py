@@ -21,6 +21,7 @@ def read_meters(path: str | Path, depth_scale: float, size: tuple[int, int]) -> 
     Args:
         depth_scale: units per meter of a file of integers; floats are meters.
         size: rows and columns of its image.
+
     Raises:
         UnreadableSample: if it is damaged or no depth image.
         BadMask: if it has another size.
