@@ -1,13 +1,18 @@
-"""The page of a file, as the flags of explain.py ask for it."""
+"""The page of a file, as the flags of explain.py ask for it, and pictures and pages of backbones."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
+
+from pointmix.layouts.cloud import Cloud
+from pointmix.models.pointmlp import PointMLP
+from pointmix.pointset import PointSet
 
 if TYPE_CHECKING:
     from pointmix.explain.page.scene import Scene
@@ -50,3 +55,52 @@ def write_page_of(
         clusters=8 if args.clusters is None else args.clusters,
         epochs=args.epochs,
     )
+
+
+def explain_backbone(
+    args: Namespace,
+    model: nn.Module,
+    points: PointSet,
+    *,
+    name: str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    up: str = "y",
+) -> None:
+    """Draw the clusters in the backbone of a segmenter or detector into args.out, a picture or a page.
+
+    Args:
+        points: the input, one set on a lattice or a cloud.
+        name: of the backbone.
+        mean, std: of the first channels, to undo the normalization of an image.
+        up: of clouds, see `pointmix.explain.draw_clouds`.
+    Raises:
+        ValueError: the backbone does not cluster, or a flag is wrong.
+    """
+    backbone, points = cast(nn.Module, model.backbone), points.to(args.device)
+    if not hasattr(backbone, "explain") and not isinstance(backbone, PointMLP):
+        raise ValueError(f"{args.run} has the backbone {name}, none of whose blocks clusters: there is nothing to draw")
+    if mean is not None and std is not None:  # further channels, such as depth, are not drawn
+        more = points.feat.shape[1] - len(mean)
+        mean, std = [*mean, *[0.0] * more], [*std, *[1.0] * more]
+    is_cloud = isinstance(points.layout, Cloud)
+    if is_page(args):
+        from pointmix.explain.page.scene import cloud_scene, image_scene
+
+        mode = getattr(model, "coord_mode", "inclusive")
+        image = partial(image_scene, mean=mean, std=std, coord_mode=mode)
+        args.epochs = [(label, partial(_load_whole, load, model)) for label, load in args.epochs]
+        write_page_of(args, backbone, cloud_scene(points, up=up) if is_cloud else image(points), name=name)
+    elif is_cloud:
+        from pointmix.explain import draw_clouds
+
+        draw_clouds(backbone, points, args.out, titles=[Path(args.file).name], up=up)
+    else:
+        from pointmix.explain import draw_clusters
+
+        draw_clusters(backbone, points, args.out, mean=mean, std=std)
+
+
+def _load_whole(load: Callable[[nn.Module], None], model: nn.Module, backbone: nn.Module) -> None:
+    """Load weights of the whole network, of which the page shows the backbone."""
+    load(model)

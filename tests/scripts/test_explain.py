@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -145,6 +148,56 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
 
 
 @pytest.mark.parametrize(
+    "arguments, kind, points, blocks, maps",
+    [
+        (["a.png", "--run", "images", "--mask", "mask.png", "--label", "dog"], "lattice", None, 2, None),
+        (["a.png", "--run", "colored", "--depth", "depth.png", *CAMERA], "lattice", 19 * 32, 2, 1),
+        (["a.png", "--run", "colored", "--depth", "depth.png", *CAMERA, "--up=-y"], "cloud", 19 * 32, 2, 1),
+        (["cloud.npz", "--run", "colored", "--clusters", "3"], "cloud", 100, 2, 1),
+        (["many.npy", "--index", "1", "--model", "pointmlp_elite"], "cloud", 50, 0, 0),
+        (["a.png", "--model", "test_vit"], "lattice", 160 * 160, 0, 6),
+    ],
+)
+def test_a_page_is_written(main, folder, tmp_path, capsys, monkeypatch, arguments, kind, points, blocks, maps):
+    monkeypatch.chdir(folder)
+    assert main([*arguments, "--out", str(tmp_path / "a.html"), "--device", "cpu"]) == 0, capsys.readouterr().err
+    page = content(tmp_path / "a.html")
+    (epoch,) = page["epochs"]
+    assert (page["kind"], page["title"], len(epoch["blocks"])) == (kind, arguments[0], blocks)
+    assert points is None or page["points"]["count"] == points
+    assert len(epoch["maps"]) == maps or maps is None
+    if "--label" in arguments:
+        assert page["truth"] == "dog" and {"cat", "dog"} >= {epoch["guess"][0]["name"], "dog"}
+        assert 0 < page["points"]["count"] < 32 * 32
+        assert "class activation: dog" in [m["name"] for m in epoch["maps"]]
+
+
+def test_the_epochs_of_a_run_are_on_its_page(main, folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "images", run)
+    (run / "epochs").mkdir()
+    for epoch in (2, 10):
+        shutil.copy(run / "model.safetensors", run / f"epochs/epoch_{epoch}.safetensors")
+    (run / "epochs/epoch_4.safetensors").write_bytes(b"no weights")
+    assert main([str(folder / "a.png"), "--run", str(run), "--out", str(tmp_path / "a.html")]) == 0
+    assert [e["label"] for e in content(tmp_path / "a.html")["epochs"]] == ["epoch 2", "epoch 10", "selected weights"]
+    assert "warning: epoch 4 is left out: " in (err := capsys.readouterr().err) and "epoch_4.safetensors is not" in err
+
+
+def test_a_page_is_served_without_a_file(main, folder, monkeypatch):
+    from pointmix.explain.page import serve
+
+    served = []
+    monkeypatch.setattr(serve, "serve", lambda path, port: served.append((content(Path(path))["title"], port)))
+    monkeypatch.chdir(folder)
+    assert main(["a.png", "--run", "images", "--serve"]) == 0 and served == [("a.png", 0)]
+
+
+def content(path):
+    return json.loads(re.search(r'<script[^>]*id="content"[^>]*>(.*?)</script>', path.read_text(), re.S)[1])
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["none.ply"], "no file none.ply"),
@@ -156,7 +209,10 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["a.png", "--depth", "none.png"], "no depth file none.png"),
         (["a.png", "--depth", "depth.png", "--intrinsics", "0", "1", "1", "1"], "positive focal lengths"),
         (["a.png", *CAMERA], "--intrinsics are of an image with --depth"),
-        (["a.png", "--depth", "depth.png", "--run", "images"], "--depth is a flag of classify_points; images is of cl"),
+        (
+            ["a.png", "--depth", "depth.png", "--run", "images"],
+            "--depth is a flag of classify_points, segment; images is",
+        ),
         (["a.png", "--run", "clouds"], "a.png is an image, expected a cloud, or --depth with it"),
         (["a.png", "--model", "pointmlp"], "pointmlp takes point clouds, expected a model of images"),
         (["many.npy", "--index", "0", "--model", "test_vit"], "test_vit takes no clouds, expected one of coc_"),

@@ -99,14 +99,16 @@ def _epoch(
 def fitted(view: View, limit: int = MAX_BYTES) -> dict[str, Json]:
     """The content of a page within `limit` bytes: first with fewer epochs, every second one, then with fewer heads. The
     notes say so."""
-    content = to_json(view)
+    content, whole = to_json(view), view
     while _size(content) > limit and len(view.epochs) > 2:
-        view = replace(view, epochs=view.epochs[::-2][::-1])
-        content = to_json(replace(view, notes=[*view.notes, "Some epochs are left out to keep the page small."]))
+        notes = [*whole.notes, "Some epochs are left out to keep the page small."]
+        view = replace(view, epochs=view.epochs[::-2][::-1], notes=notes)
+        content = to_json(view)
     for heads in (4, 1):
         if _size(content) > limit and any(b.center.shape[1] > heads for e in view.epochs for b in e.blocks):
             few = [replace(e, blocks=[_with_heads(b, heads) for b in e.blocks]) for e in view.epochs]
-            note = f"Of each block the first {heads} heads are shown, to keep the page small."
+            which = "first head is" if heads == 1 else f"first {heads} heads are"
+            note = f"Of each block the {which} shown, to keep the page small."
             content = to_json(replace(view, epochs=few, notes=[*view.notes, note]))
     return content
 

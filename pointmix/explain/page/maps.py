@@ -37,7 +37,7 @@ def class_maps(scene: Scene, model: nn.Module, classes: Sequence[tuple[str, int]
     """
     head: Callable[[Tensor | PointSet], Tensor] | None = getattr(model, "forward_head", None)
     forward: Callable[[Tensor | PointSet], Tensor | PointSet] | None = getattr(model, "forward_features", None)
-    if head is None or forward is None:
+    if head is None or forward is None or not classes:
         return []
     as_points: Callable[[Tensor | PointSet], PointSet] | None = getattr(model, "as_points", None)
     with torch.no_grad():

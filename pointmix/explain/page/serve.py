@@ -20,8 +20,17 @@ def serve(path: str | Path, port: int = 0) -> None:
         ValueError: there is no such port.
         OSError: the file cannot be read, or the port is taken.
     """
+    with page_server(Path(path).read_bytes(), port) as server:
+        print(f"http://{HOST}:{server.server_port}/ shows the page; Ctrl-C ends", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+
+
+def page_server(page: bytes, port: int) -> ThreadingHTTPServer:
+    """A server of one page, which is not running yet; errors as of `serve`."""
     PORT.check(port=port)
-    page = Path(path).read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,12 +47,6 @@ def serve(path: str | Path, port: int = 0) -> None:
             pass
 
     try:
-        server = ThreadingHTTPServer((HOST, port), Handler)
+        return ThreadingHTTPServer((HOST, port), Handler)
     except OSError as e:
         raise OSError(f"cannot serve on {HOST}:{port}: {e.strerror}") from e
-    with server:
-        print(f"http://{HOST}:{server.server_port}/ shows the page; Ctrl-C ends", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            pass

@@ -6,14 +6,17 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.join import join_items
+from pointmix.data.detect.sample import DetectBatch
 from pointmix.data.detect.transforms import EvalTransform
 from pointmix.data.images.config import filled
 from pointmix.explain.detect_images import overlay
@@ -27,15 +30,52 @@ from pointmix.utils.atomic import check_place, replacing
 from pointmix.utils.ranges import FRACTION
 
 RESULTS = "detections.json"
+MASK = "image of the same size as each image; zero hides a pixel"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The flags of predict.py for detectors."""
     out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
     parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file: .json of that form, or .csv with the boxes")
-    parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
+    parser.add_argument("--mask", metavar="FILE", help=MASK)
     score = "leave out what is found with a smaller score (default 0.5)"
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
+
+
+class Input(NamedTuple):
+    """An image, and what a network takes of it: a batch of one."""
+
+    image: Image.Image
+    batch: DetectBatch
+
+
+class FileReader:
+    """Reads images as a network takes them.
+
+    Args:
+        cfg: data settings of the network.
+        run: what messages call it.
+        mask: file of a mask for each image, or None.
+
+    Raises:
+        FileNotFoundError: there is no such mask.
+    """
+
+    def __init__(self, cfg: DetectDataConfig, run: str, mask: str | None) -> None:
+        if mask and not Path(mask).is_file():
+            raise FileNotFoundError(f"no mask file {mask}")
+        self.cfg, self.run, self.mask = cfg, run, mask
+        self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
+
+    def __call__(self, path: str) -> Input:
+        """Read a file; ValueError or OSError in one line if it cannot be used."""
+        if not is_image(path):
+            raise ValueError(f"{path} is no image, {self.run} takes images")
+        image = read_image(path, filled(self.cfg.in_chans))
+        item = self.transform.image(image)
+        if self.mask:
+            item = item._replace(visible=visible_pixels(self.mask, (image.height, image.width), item.image))
+        return Input(image, join_items([item], multiple=self.cfg.size_multiple))
 
 
 class DetectPredictor:
@@ -56,31 +96,24 @@ class DetectPredictor:
 
     def __init__(self, model: nn.Module, info: Info, cfg: DetectDataConfig, args: Namespace) -> None:
         FRACTION.check("--", score=args.score)
-        if args.mask and not Path(args.mask).is_file():
-            raise FileNotFoundError(f"no mask file {args.mask}")
         is_file = str(args.out).lower().endswith(TABLES)
         self.folder = Path(args.out) if args.out and not is_file else None
         self.results = Path(args.out) if is_file else self.folder and self.folder / RESULTS
         if self.results:
             check_place(self.results)
-        self.model, self.cfg, self.args, self.run = model, cfg, args, info["path"]
-        self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
+        self.model, self.args = model, args
+        self.read = FileReader(cfg, info["path"], args.mask)
         self.classes: list[str] = info["classes"]
         self.file = CocoFile(self.classes, info["category_ids"])
         self.names = OutputNames(self.folder or Path("."), args.files)
 
     def predict(self, path: str) -> list[Row]:
-        if not is_image(path):
-            raise ValueError(f"{path} is no image, {self.run} takes images")
-        image = read_image(path, filled(self.cfg.in_chans))
+        image, batch = self.read(path)
         size = (image.height, image.width)
-        item = self.transform.image(image)
-        if self.args.mask:
-            item = item._replace(visible=visible_pixels(self.args.mask, size, item.image))
-        batch = join_items([item], multiple=self.cfg.size_multiple)
         device = next(self.model.parameters()).device
         (detections,) = self.model(batch.points.to(device), batch.sizes.to(device))
-        lattice = (item.image.shape[1], item.image.shape[2])
+        height, width = batch.sizes[0].tolist()
+        lattice = (height, width)
         found = at_least(in_pixels(detections, lattice=lattice, size=size, name=path), self.args.score)
         if self.folder:
             (file,) = self.names(path, ["_overlay.png"])

@@ -27,6 +27,7 @@ from pointmix.tasks.detect.config import DetectConfig
 from pointmix.tasks.detect.metrics import DetectionMetric
 from pointmix.tasks.detect.pictures import draw_test_images
 from pointmix.tasks.detect.tables import ap_table, class_table
+from pointmix.tasks.page import explain_backbone
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
             evaluation.add_arguments(parser)
         if command == "predict":
             predictor.add_arguments(parser)
+        if command == "explain":
+            parser.add_argument("--mask", metavar="FILE", help=predictor.MASK)
 
     def measurements(
         self, model: nn.Module, info: Info, data: DetectDataConfig, args: Namespace
@@ -155,6 +158,14 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> predictor.DetectPredictor:
         return predictor.DetectPredictor(model, info, self.data_config(info), args)
+
+    def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
+        if run is None:
+            raise ValueError(f"{self.name} has no networks by name; give a run with --run")
+        (model, info), cfg = run, self.data_config(run[1])
+        points = predictor.FileReader(cfg, args.run, args.mask)(args.file).batch.points
+        mean, std = (torch.tensor(filled(v)).expand(filled(cfg.in_chans)).tolist() for v in (cfg.mean, cfg.std))
+        explain_backbone(args, model, points, name=info["name"], mean=mean, std=std)
 
 
 def detection_loss(model: nn.Module, batch: DetectBatch) -> dict[str, Tensor]:

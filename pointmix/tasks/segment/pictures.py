@@ -61,6 +61,12 @@ def draw_predictions(
     draw_image_predictions(path, images, truth, found, **given)
 
 
+def color_scale(cfg: SegmentDataConfig) -> dict[str, list[float]]:
+    """Mean and standard deviation of each color channel."""
+    channels = filled(cfg.in_chans)
+    return {k: np.broadcast_to(filled(v), channels).tolist() for k, v in (("mean", cfg.mean), ("std", cfg.std))}
+
+
 def color_image(points: PointSet, cfg: SegmentDataConfig) -> Float[np.ndarray, "H W 3"]:
     """The colors of one image in [0, 1], NaN where pixels are hidden."""
     channels, mean, std = filled(cfg.in_chans), filled(cfg.mean), filled(cfg.std)

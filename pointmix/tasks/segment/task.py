@@ -25,13 +25,14 @@ from pointmix.tasks.class_weights import class_weights
 from pointmix.tasks.classification.task import MAX_CHANNELS, are_numbers, check_key, is_whole
 from pointmix.tasks.clouds import check_extent
 from pointmix.tasks.config import as_plain
+from pointmix.tasks.page import explain_backbone
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
-from pointmix.tasks.segment import evaluation, predictor
+from pointmix.tasks.segment import evaluation, files, predictor
 from pointmix.tasks.segment.config import SegmentConfig
 from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.loss import SegmentationLoss
 from pointmix.tasks.segment.metrics import SegmentationMetric
-from pointmix.tasks.segment.pictures import draw_predictions
+from pointmix.tasks.segment.pictures import color_scale, draw_predictions
 from pointmix.tasks.segment.tables import category_table, class_table
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
             evaluation.add_arguments(parser)
         if command == "predict":
             predictor.add_arguments(parser)
+        if command == "explain":
+            files.add_arguments(parser)
 
     def measurements(
         self, model: nn.Module, info: Info, data: SegmentDataConfig, args: Namespace
@@ -176,6 +179,15 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> predictor.SegmentPredictor:
         return predictor.SegmentPredictor(model, info, self.data_config(info), args)
+
+    def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
+        if run is None:
+            raise ValueError(f"{self.name} has no networks by name; give a run with --run")
+        (model, info), cfg = run, self.data_config(run[1])
+        points = files.FileReader(cfg, args.run, args)(args.file).points
+        colors: dict[str, Any] = {} if is_cloud(cfg) else color_scale(cfg)
+        up = "-y" if cfg.rgbd == "cloud" else filled(cfg.up) if is_cloud(cfg) else "y"  # a camera's y points down
+        explain_backbone(args, model, points, name=info["name"], up=up, **colors)
 
 
 def _within(value: object, low: int, high: int) -> bool:
