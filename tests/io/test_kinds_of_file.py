@@ -116,6 +116,7 @@ READ: list[tuple[str, str, Write, tuple[str, ...], tuple[int, int]]] = [
     ("h5", "a group a cloud", hdf5(**{"chair/xyz": XYZ, "chair/rgb": RGB, "desk/xyz": XYZ}), ("rgb",), (50, 3)),
     ("pt", "a tensor", pt(torch.from_numpy(XYZ)), (), (50, 0)),
     ("pt", "a dict of tensors", pt({"pos": torch.from_numpy(XYZ), "x": torch.ones(50, 2), "y": 3}), ("x",), (50, 2)),
+    ("pt", "a list of dicts, a cloud each", pt([{"pos": torch.from_numpy(XYZ), "label": 1}]), (), (50, 0)),
     ("pt", "a list of clouds, bfloat16", pt([torch.ones(50, 3, dtype=torch.bfloat16)]), (), (50, 0)),
 ]
 
@@ -285,6 +286,12 @@ REFUSED: list[tuple[str, str, Write, str]] = [
         "an object",
         pt({"cloud": Path("a")}),
         "it holds a dict, expected a tensor (N, C), a dict or a list of tensors",
+    ),
+    (
+        "pt",
+        "a list with something else",
+        pt([torch.ones(5, 3), None]),
+        "item 1 of its list is a NoneType, expected a tensor or a dict of tensors, a cloud each",
     ),
     ("pt", "not by torch", lines("hello"), "it was not written by torch.save"),
     ("pt", "cut off", cut(pt(torch.ones(500, 3)), 0.5), "it is damaged or cut off"),

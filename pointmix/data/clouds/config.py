@@ -16,13 +16,15 @@ class PointDataConfig:
     """Point-cloud data and its augmentation.
 
     Args:
-        source: shapes (generated once, nothing to download), folder (class folders or a CSV file of labels in root),
-            scanobjectnn or modelnet40 (HDF5 files in root), or a source of your own, see `pointmix.data.source`.
+        source: shapes (generated once, nothing to download), folder (class folders, a CSV file of labels, or files
+            train.h5 and test.h5 or the like with labels in root), scanobjectnn or modelnet40 (HDF5 files in root), or a
+            source of your own, see `pointmix.data.source`.
         root: folder of the data; for shapes, where to keep them (unset: ~/.cache/pointmix).
         labels: for folder: CSV file in root with columns file, label and, if there is one, split (train, val, test), a
-            line a cloud; files relative to it (unset: labels.csv or data.csv where there is no folder train).
+            line a file; files relative to it (unset: labels.csv or data.csv where there is no folder train).
         input_key: column of the files in the CSV file; file also stands for path and filename.
-        target_key: column of the labels in the CSV file; label also stands for class and target.
+        target_key: column of the labels in the CSV file, or their name in files that hold clouds and labels; label also
+            stands for class and the like.
         variant: of ScanObjectNN: obj_only (the object alone), obj_bg (with background points) or pb_t50_rs (boxes
             shifted by up to half, rotated and scaled: the hardest).
         classes: names in the order of the labels (unset: those in the files, else those of the source; files of fewer
@@ -40,11 +42,12 @@ class PointDataConfig:
             first.
         features: features of the points besides their positions, by name, such as rgb, normal, intensity.
         feature_scale: what each feature is divided by (unset: 255 for integer colors, 1 for normals, else the training
-            data's standard deviation, which is kept with the run).
-        keys: for files with other names: pos or the name of a feature -> its name in the file.
-        columns: names of the columns without one, in order: those after x, y, z in text files without a header and in
-            arrays; rgb and normal are three columns each.
-        surface_points: points on the surface of a mesh, evenly by area; 0 for its vertices.
+            data's standard deviation, which is kept with the run). Colors with 1, 255 or 65535 are divided by what
+            their own file tells, so that files of 8 and of 16 bits are alike.
+        keys: for folder, files with other names: pos or the name of a feature -> its name in the file.
+        columns: for folder, names of the columns without one, in order: those after x, y, z in text files without a
+            header and in arrays; rgb and normal are three columns each.
+        surface_points: for folder, points on the surface of a mesh, evenly by area; 0 for its vertices.
         nan: clouds with NaN or infinite positions or features: refuse (the cloud is skipped and counted) or drop (its
             other points are used, and a warning says how many are not).
         normalize: none (positions as in the file; double-precision positions far from the origin, such as map

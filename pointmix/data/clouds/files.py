@@ -56,9 +56,6 @@ class OpenFiles:
         self._process = -1
         self._files: dict[Path, tuple[CloudFile, ExitStack]] = {}
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_process": -1, "_files": {}}
-
     def __getitem__(self, path: Path) -> CloudFile:
         """The file, open.
 

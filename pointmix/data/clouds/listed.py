@@ -45,6 +45,9 @@ class ListedClouds:
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", OpenFiles(self.config.keys, self.config.columns))
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "files": OpenFiles(self.config.keys, self.config.columns)}  # a copy opens its own
+
     def __len__(self) -> int:
         return len(self.places)
 

@@ -62,6 +62,7 @@ def test_a_file_a_split(tmp_path, suffix):
     write(tmp_path / f"train{suffix}", ragged(train, label=np.arange(24) % 3))
     write(tmp_path / f"test{suffix}", ragged(test, label=np.array([1, 0, 1, 1, 0, 1, 0])))
     splits = build(tmp_path, workers=2 if suffix == ".h5" else 0)
+    assert not splits.train.dataset.source.files._files  # nothing is open that worker processes would share
     assert splits.classes == ["0", "1", "2"] and len(splits.train.dataset) == 21
     assert seen(splits) == ([len(cloud) for cloud in test], [1, 0, 1, 1, 0, 1, 0])
     assert splits.test.dataset.source.name(3) == f"{tmp_path}/test{suffix}[3]"
@@ -90,6 +91,14 @@ def test_folders_of_files_with_named_labels_a_group_a_cloud(tmp_path):
         build(tmp_path, target_key="kind")
     with pytest.raises(ValueError, match="train has class box, which is not among cup, cone"):
         build(tmp_path, classes=("cup", "cone"))
+
+
+def test_lists_of_dicts_in_torch_files(tmp_path):
+    for split in ("train", "test"):
+        listed = [{"pos": torch.from_numpy(c), "label": "ab"[i % 2]} for i, c in enumerate(clouds(12))]
+        torch.save(listed, tmp_path / f"{split}.pt")
+    splits = build(tmp_path)
+    assert splits.classes == ["a", "b"] and seen(splits)[0] == [len(cloud) for cloud in clouds(12)]
 
 
 def test_names_of_classes_in_the_files(tmp_path):
