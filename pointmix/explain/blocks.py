@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
+from pointmix.utils.messages import counted
 
 HEAD = 0  # the head that is drawn
 
@@ -50,11 +51,6 @@ def block_title(assignment: Assignment) -> str:
     windows = int(assignment.window.max()) + 1
     centers = counted(len(assignment.center_pos) // windows, "center")
     return f"stage {int(stage.rpartition('.')[2]) + 1}, block {int(block) + 1}\n{centers} per window"
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 point", "2 points"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def center_and_window(

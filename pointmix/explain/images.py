@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pointmix.explain.blocks import block_title, center_and_window, counted, evaluating, explained_blocks
+from pointmix.explain.blocks import block_title, center_and_window, evaluating, explained_blocks
 from pointmix.explain.colors import color_regions
 from pointmix.nn.stage import Assignment
 from pointmix.pointset import PointSet
 from pointmix.utils.atomic import replacing
+from pointmix.utils.messages import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

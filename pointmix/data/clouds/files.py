@@ -9,6 +9,7 @@ from pathlib import Path
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.io.columns import read_columns
+from pointmix.utils.messages import counted
 
 
 def read_named(
@@ -43,4 +44,4 @@ def read_named(
 
 def warn_of_dropped(name: str, points: int) -> None:
     """Count the points of a cloud that `data.nan` drop leaves out."""
-    warnings.warn(f"{name}: {points} points dropped, NaN or infinite (data.nan drop)", stacklevel=3)
+    warnings.warn(f"{name}: {counted(points, 'point')} dropped, NaN or infinite (data.nan drop)", stacklevel=3)

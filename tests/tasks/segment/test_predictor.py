@@ -79,7 +79,7 @@ def test_images_become_palette_images_overlays_and_shares(tmp_path):
     first = share.topk(2)
     assert [name for name, _ in rows] == [CLASSES[k] for k in first.indices.tolist()]
     assert [value for _, value in rows] == pytest.approx(first.values.tolist())
-    assert made.finish() == [f"labels of 1 files in {out}"] and len(list(out.iterdir())) == 3
+    assert made.finish() == [f"labels of 1 file in {out}"] and len(list(out.iterdir())) == 3
 
 
 def test_without_out_nothing_is_written(tmp_path):
@@ -143,7 +143,7 @@ def test_dropped_points_keep_their_rows_without_a_label(tmp_path, kind):
     with pytest.warns(UserWarning, match="a.npz: 2 points dropped, NaN or infinite"):
         rows = made.predict(str(file))
     assert sum(share for _, share in rows) == pytest.approx(1) and len(model.calls[0].feat) == 4
-    assert made.finish() == [f"labels of 1 files in {out}; 2 points are dropped, label -1"]
+    assert made.finish() == [f"labels of 1 file in {out}; 2 points dropped, label -1"]
     if kind == "npy":
         found = np.load(out / "a.npy")
     else:
