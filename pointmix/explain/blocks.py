@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
+from pointmix.utils.messages import counted
 
 HEAD = 0  # the head that is drawn
 
@@ -69,11 +70,6 @@ def truth_and_guess(truth: str | None, guess: str, probability: float | None = N
     """ "cat, predicted dog (93 %)", where the true class is known."""
     share = "" if probability is None else f" ({100 * probability:.0f} %)"
     return f"{guess}{share}" if truth is None else f"{truth}, predicted {guess}{share}"
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 point", "2 points"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def center_and_window(

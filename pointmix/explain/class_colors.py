@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from pointmix.explain.colors import palette
+from pointmix.utils.messages import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def class_colors(number: int, own: Sequence[Color] | None = None) -> UInt8[np.nd
     if own is None:
         return _different(number)
     if len(own) < number:
-        raise ValueError(f"the palette has {len(own)} colors for {number} classes")
+        raise ValueError(f"the palette has {counted(len(own), 'color')} for {counted(number, 'class')}")
     return np.array(own[:number], dtype=np.uint8)
 
 

@@ -10,19 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from pointmix.explain.blocks import (
-    block_title,
-    center_and_window,
-    counted,
-    evaluating,
-    explained_blocks,
-    groups_nothing,
-)
+from pointmix.explain.blocks import block_title, center_and_window, evaluating, explained_blocks, groups_nothing
 from pointmix.explain.colors import color_regions
 from pointmix.explain.scatter import Panel, write_png
 from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
+from pointmix.utils.messages import counted
 
 MAX_POINTS = 30_000  # drawn of a set
 # up axis -> axes and signs of a right-handed frame with it as third axis, viewed along the second

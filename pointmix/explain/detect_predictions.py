@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
-from pointmix.explain.blocks import counted
 from pointmix.explain.class_colors import Color, class_colors
 from pointmix.explain.detect_images import Drawn, paint
 from pointmix.explain.images import hatched
 from pointmix.explain.overlay import legend
 from pointmix.utils.atomic import replacing
-from pointmix.utils.messages import one_line
+from pointmix.utils.messages import counted, one_line
 
 PANEL = 512  # pixels of the longer side of a panel
 MARGIN = 12  # pixels between panels

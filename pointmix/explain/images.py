@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pointmix.explain.blocks import (
     block_title,
     center_and_window,
-    counted,
     evaluating,
     explained_blocks,
     groups_nothing,
@@ -25,6 +24,7 @@ from pointmix.explain.colors import color_regions
 from pointmix.nn.stage import Assignment
 from pointmix.pointset import PointSet
 from pointmix.utils.atomic import replacing
+from pointmix.utils.messages import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from pointmix.explain.blocks import counted
 from pointmix.explain.class_colors import Color, add_legend, class_colors
 from pointmix.explain.clouds import UP, light, upright
 from pointmix.explain.images import hide_axes, set_titles
 from pointmix.ops.neighbors import knn
 from pointmix.utils.atomic import replacing
+from pointmix.utils.messages import counted
 
 WIDTH = 4.4  # inches of a panel
 MAX_POINTS = 40_000  # drawn of a cloud

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from pointmix.utils.messages import counted
+
 Given = Sequence[float] | Literal["balanced"] | None
 
 
@@ -23,7 +25,8 @@ def class_weights(given: Given, *, counts: Callable[[], Sequence[int]], classes:
         return None
     weights = balanced_weights(counts()) if isinstance(given, str) else [float(weight) for weight in given]
     if len(weights) != classes:
-        raise ValueError(f"loss.class_weights has {len(weights)} values for {classes} classes")
+        number = counted(len(weights), "value")
+        raise ValueError(f"loss.class_weights has {number} for {counted(classes, 'class')}")
     if not any(weights):
         raise ValueError("loss.class_weights are all 0, expected one above 0")
     return weights

@@ -18,6 +18,12 @@ def one_line(text: object, longest: int = LONGEST) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural if it is not one: "1 class", "2 classes", "3 points"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether NumPy, Pillow or torch ran out of memory, in this process or in a worker."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

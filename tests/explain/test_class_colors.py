@@ -18,7 +18,7 @@ def test_colors_of_any_number_of_classes_differ(number):
 
 def test_the_palette_of_the_data_is_used():
     assert class_colors(2, [(1, 2, 3), (4, 5, 6), (7, 8, 9)]).tolist() == [[1, 2, 3], [4, 5, 6]]
-    with pytest.raises(ValueError, match="the palette has 1 colors for 2 classes"):
+    with pytest.raises(ValueError, match="the palette has 1 color for 2 classes"):
         class_colors(2, [(1, 2, 3)])
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.utils.messages import is_out_of_memory, one_line
+from pointmix.utils.messages import counted, is_out_of_memory, one_line
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ from pointmix.utils.messages import is_out_of_memory, one_line
 )
 def test_one_line(text, line):
     assert one_line(text) == line and one_line(text).isprintable()
+
+
+def test_nouns_follow_their_number():
+    assert [counted(n, "class") for n in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
+    assert [counted(n, "point") for n in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
 
 
 NO_MEMORY = [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("you can't allocate memory")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.named import NamedCloud
 from pointmix.io import CloudFile, open_clouds
+from pointmix.utils.messages import counted
 
 MOST_OPEN = 16  # files of many clouds that stay open in a process
 
@@ -41,7 +42,7 @@ def named_cloud(file: CloudFile, cfg: PointDataConfig, *, index: int | None) -> 
 
 def warn_of_dropped(name: str, points: int) -> None:
     """Count the points of a cloud that `data.nan` drop leaves out."""
-    warnings.warn(f"{name}: {points} points dropped, NaN or infinite (data.nan drop)", stacklevel=3)
+    warnings.warn(f"{name}: {counted(points, 'point')} dropped, NaN or infinite (data.nan drop)", stacklevel=3)
 
 
 class OpenFiles:

@@ -18,6 +18,7 @@ from pointmix.data.segment.source import Color
 from pointmix.data.splits import shortened
 from pointmix.io.formats.pillow import open_image
 from pointmix.io.image_files import MODES, decode
+from pointmix.utils.messages import counted
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def label_rules(
         )
     if classes and len(classes) != len(names) and not relabeled:
         raise ValueError(
-            f"data.classes has {len(names)} names, the data have {len(classes)} classes; to merge or leave out classes "
-            "set data.label_map too"
+            f"data.classes has {counted(len(names), 'name')}, the data have {counted(len(classes), 'class')}; to merge "
+            "or leave out classes set data.label_map too"
         )
     if config.label_map is not None and max(config.label_map.values(), default=-1) + 1 != len(names):
         last = max(config.label_map.values(), default=-1)

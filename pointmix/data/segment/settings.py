@@ -13,7 +13,7 @@ LABELS = (  # settings for files whose labels mean anything
     *("classes", "label_map", "reduce_zero_label", "ignore_index"),
     *("label_name", "label_starts", "palette_file"),
 )
-FILES = ("root", "train_files", "val_files", "test_files", "test_area")
+FILES = ("root", "train_files", "val_files", "test_files", "test_area", "keys", "columns")
 
 
 def check_root(config: SegmentDataConfig) -> None:
@@ -51,6 +51,7 @@ def check_unused(config: SegmentDataConfig, *keys: str) -> None:
 def label_rule(config: SegmentDataConfig, num_classes: int) -> LabelRule:
     """The rule for labels that the settings ask for; errors as in `LabelRule`."""
     if config.label_map is not None:
-        return LabelRule(num_classes, config.label_map, reduce_zero_label=bool(config.reduce_zero_label))
+        zero = bool(config.reduce_zero_label)
+        return LabelRule(num_classes, config.label_map, reduce_zero_label=zero, nan=config.nan)
     ignored = ignored_label(config.ignore_index, num_classes, first=int(bool(config.reduce_zero_label)))
-    return LabelRule(num_classes, None, ignored, bool(config.reduce_zero_label))
+    return LabelRule(num_classes, None, ignored, bool(config.reduce_zero_label), config.nan)

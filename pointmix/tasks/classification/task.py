@@ -13,6 +13,7 @@ from pointmix.tasks.base import Command, Config, Data, SplitsT, Task
 from pointmix.tasks.classification.tables import class_table, curve_table, write_curve
 from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture
 from pointmix.tasks.tables import result_table, write_results
+from pointmix.utils.messages import counted, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,7 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         return len(batch[1])
 
     def describe_data(self, cfg: Config, info: Info) -> str:
-        return f"{cfg.data_name}, {len(info['classes'])} classes"
+        return f"{cfg.data_name}, {counted(len(info['classes']), 'class')}"
 
     def report(self, metrics: Metrics, console: Console) -> None:
         if "per_class" in metrics["test"]:
@@ -102,8 +103,6 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
 
 def check_key(info: Info, key: str, right: bool, expected: str) -> None:
     """Refuse a value of an info that is not right."""
-    from pointmix.utils.messages import one_line
-
     if not right:
         raise ValueError(f"{key} in its metadata is {one_line(repr(info[key]), 60)}, expected {expected}")
 
@@ -130,7 +129,7 @@ def check_classes(info: Info, classes: list[str]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    return f"{counted(len(names), 'class')} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def one_of_each_class(test: Loader[Any], split: Any, *, number: int) -> dict[int, Any]:

@@ -27,6 +27,7 @@ from pointmix.tasks.detect.results import CocoFile
 from pointmix.tasks.protocols import TABLES, Info, Row
 from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
+from pointmix.utils.messages import counted
 from pointmix.utils.ranges import FRACTION
 
 RESULTS = "detections.json"
@@ -131,7 +132,8 @@ class DetectPredictor:
         if not self.results:
             return []
         self.file.write(self.results)
-        return [f"{len(self.file.annotations)} detections in {len(self.file.images)} files in {self.results}"]
+        found, files = counted(len(self.file.annotations), "detection"), counted(len(self.file.images), "file")
+        return [f"{found} in {files} in {self.results}"]
 
 
 def at_least(found: Found, score: float) -> Found:

@@ -29,6 +29,7 @@ from pointmix.tasks.detect.pictures import draw_test_images
 from pointmix.tasks.detect.tables import ap_table, class_table
 from pointmix.tasks.page import explain_backbone
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+from pointmix.utils.messages import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,8 +103,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
 
     def describe_data(self, cfg: DetectConfig, info: Info) -> str:
         what = "boxes and masks" if info["has_masks"] else "boxes"
-        number = len(info["classes"])
-        return f"{cfg.data_name}, {what} of {number} {'class' if number == 1 else 'classes'}"
+        return f"{cfg.data_name}, {what} of {counted(len(info['classes']), 'class')}"
 
     def report(self, metrics: Metrics, console: Console) -> None:
         test = metrics["test"]

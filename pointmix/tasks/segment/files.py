@@ -54,6 +54,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--depth-scale", type=float, metavar="S", help=scale)
     camera = "of the depth camera (default: as in training)"
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help=camera)
+    parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
+    columns = "names of the columns without one in a cloud's file, in order, such as rgb,label (default: data.columns)"
+    parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=columns)
     add_nan_argument(parser)
 
 
@@ -81,8 +84,9 @@ class FileReader:
                 raise ValueError(f"--{flag.replace('_', '-')} is for images with depth, {run} takes none")
         if args.mask and is_cloud(cfg):
             raise ValueError(f"--mask is for images, {run} takes clouds")
-        if args.nan and not self.clouds:
-            raise ValueError(f"--nan is for clouds, {run} takes images")
+        for flag in ("nan", "index", "columns"):
+            if not self.clouds and getattr(args, flag) is not None:
+                raise ValueError(f"--{flag} is for clouds, {run} takes images")
         if args.mask and not Path(args.mask).is_file():
             raise FileNotFoundError(f"no mask file {args.mask}")
         self.cfg, self.run, self.args = cfg, run, args
@@ -128,7 +132,8 @@ class FileReader:
         if is_image(path):
             raise ValueError(f"{path} is an image, {self.run} takes clouds")
         try:
-            found = read_file(path)
+            columns = self.args.columns or self.cfg.columns or ()
+            found = read_file(path, self.cfg.label_name, index=self.args.index, keys=self.cfg.keys, columns=columns)
             unlabeled = np.zeros(len(found.pos), dtype=np.int64)
             cloud = LabeledCloud(found.pos, found.features, unlabeled, color_scale=found.color_scale)
             names = self.cfg.features or ()

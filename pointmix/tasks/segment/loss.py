@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.layouts.lift import Lift
+from pointmix.utils.messages import counted
 from pointmix.utils.ranges import FRACTION_BELOW_1, NONNEGATIVE, check_fields
 
 SMOOTH = 1e-5  # in Dice
@@ -63,7 +64,8 @@ class SegmentationLoss:
         self, num_classes: int, config: LossConfig, *, weights: Sequence[float] | None = None, rows: int = ROWS
     ) -> None:
         if weights is not None and len(weights) != num_classes:
-            raise ValueError(f"loss.class_weights has {len(weights)} values for {num_classes} classes")
+            number = counted(len(weights), "value")
+            raise ValueError(f"loss.class_weights has {number} for {counted(num_classes, 'class')}")
         self.num_classes, self.config, self.rows = num_classes, config, rows
         self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
 

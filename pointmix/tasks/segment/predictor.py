@@ -23,6 +23,7 @@ from pointmix.tasks.segment.inference.base import Labels
 from pointmix.tasks.segment.outputs import OutputNames, write_image, write_npy, write_ply
 from pointmix.tasks.segment.pictures import label_map
 from pointmix.utils.atomic import check_place
+from pointmix.utils.messages import counted
 from pointmix.utils.ranges import COUNT, check_choice
 
 FORMATS = ("ply", "npy")
@@ -95,8 +96,8 @@ class SegmentPredictor:
     def finish(self) -> list[str]:
         if not self.out:
             return []
-        without = f"; {self.unlabeled} points are dropped, label {IGNORE}" if self.unlabeled else ""
-        return [f"labels of {self.written} files in {self.out}{without}"]
+        without = f"; {counted(self.unlabeled, 'point')} dropped, label {IGNORE}" if self.unlabeled else ""
+        return [f"labels of {counted(self.written, 'file')} in {self.out}{without}"]
 
     def _labels(self, points: PointSet) -> Labels:
         points = points.to(next(self.model.parameters()).device)

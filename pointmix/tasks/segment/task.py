@@ -34,6 +34,7 @@ from pointmix.tasks.segment.loss import SegmentationLoss
 from pointmix.tasks.segment.metrics import SegmentationMetric
 from pointmix.tasks.segment.pictures import color_scale, draw_predictions
 from pointmix.tasks.segment.tables import category_table, class_table
+from pointmix.utils.messages import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,7 +115,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         return batch.points.num_sets
 
     def describe_data(self, cfg: SegmentConfig, info: Info) -> str:
-        return f"{cfg.data_name}, {len(info['classes'])} classes"
+        return f"{cfg.data_name}, {counted(len(info['classes']), 'class')}"
 
     def report(self, metrics: Metrics, console: Console) -> None:
         test = metrics["test"]

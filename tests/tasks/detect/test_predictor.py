@@ -66,7 +66,7 @@ def test_one_file_without_pictures(tmp_path):
     for name in ("found.json", "boxes.CSV"):
         made = predictor([file], "--out", tmp_path / "new" / name)
         made.predict(str(file))
-        assert made.finish() == [f"2 detections in 1 files in {tmp_path / 'new' / name}"]
+        assert made.finish() == [f"2 detections in 1 file in {tmp_path / 'new' / name}"]
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"found.json", "boxes.CSV"}
     annotations = json.loads((tmp_path / "new" / "found.json").read_text())["annotations"]
     rows = list(csv.DictReader((tmp_path / "new" / "boxes.CSV").open()))

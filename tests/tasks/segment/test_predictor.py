@@ -79,7 +79,7 @@ def test_images_become_palette_images_overlays_and_shares(tmp_path):
     first = share.topk(2)
     assert [name for name, _ in rows] == [CLASSES[k] for k in first.indices.tolist()]
     assert [value for _, value in rows] == pytest.approx(first.values.tolist())
-    assert made.finish() == [f"labels of 1 files in {out}"] and len(list(out.iterdir())) == 3
+    assert made.finish() == [f"labels of 1 file in {out}"] and len(list(out.iterdir())) == 3
 
 
 def test_without_out_nothing_is_written(tmp_path):
@@ -143,7 +143,7 @@ def test_dropped_points_keep_their_rows_without_a_label(tmp_path, kind):
     with pytest.warns(UserWarning, match="a.npz: 2 points dropped, NaN or infinite"):
         rows = made.predict(str(file))
     assert sum(share for _, share in rows) == pytest.approx(1) and len(model.calls[0].feat) == 4
-    assert made.finish() == [f"labels of 1 files in {out}; 2 points are dropped, label -1"]
+    assert made.finish() == [f"labels of 1 file in {out}; 2 points dropped, label -1"]
     if kind == "npy":
         found = np.load(out / "a.npy")
     else:
@@ -160,6 +160,23 @@ def test_dropped_points_keep_their_rows_without_a_label(tmp_path, kind):
         predictor(run, [file], model=model).predict(str(file))
     with pytest.raises(ValueError, match="a.npz: the positions are NaN or infinite at 1 of 6 points"):
         predictor(run, [file], "--nan", "refuse", model=model).predict(str(file))
+
+
+def test_a_cloud_of_many_and_columns_without_a_name(tmp_path):
+    many, text, model = tmp_path / "many.npy", tmp_path / "a.txt", StandIn(3, dims=3)
+    rng = np.random.default_rng(0)
+    np.save(many, rng.random((2, 5, 3)))
+    np.savetxt(text, rng.random((5, 6)))
+    with pytest.raises(ValueError, match="many.npy: it holds 2 clouds, give the index of one"):
+        predictor(clouds(features=()), [many], model=model).predict(str(many))
+    bare = StandIn(0, dims=3, place=1.0)
+    predictor(clouds(features=()), [many], "--index", "1", model=bare).predict(str(many))
+    made = predictor(clouds(features=("rgb",)), [text], "--columns", "rgb", model=model)
+    made.predict(str(text))
+    assert model.calls[-1].feat.shape == (5, 3)
+    trained = clouds(features=("rgb",), columns=("rgb",))  # as the run says
+    predictor(trained, [text], model=model).predict(str(text))
+    assert torch.equal(model.calls[-1].feat, model.calls[-2].feat)
 
 
 def test_another_unit_than_in_training_is_warned_of_once(tmp_path):
@@ -252,6 +269,7 @@ def test_files_that_cannot_be_used(tmp_path, cfg, name, message):
         (images(), ["--depth", "x"], "--depth is for images with depth, the run takes none"),
         (images(), ["--mask", "none.png"], "no mask file none.png"),
         (images(), ["--nan", "drop"], "--nan is for clouds, the run takes images"),
+        (images(), ["--columns", "rgb"], "--columns is for clouds, the run takes images"),
         (images(short_side=4), ["--mask", __file__], "--mask with resized images"),
         (clouds(), ["--flip"], "--flip is for images"),
         (clouds(), ["--mask", __file__], "--mask is for images, the run takes clouds"),

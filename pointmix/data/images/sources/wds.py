@@ -22,7 +22,7 @@ from pointmix.data.images.source import ImageSource, register_source
 from pointmix.data.paths import is_junk, read_lines
 from pointmix.io.formats.pillow import open_image
 from pointmix.utils.limits import regular_file
-from pointmix.utils.messages import one_line
+from pointmix.utils.messages import counted, one_line
 
 MAX_LABEL_BYTES = 32
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -117,7 +117,9 @@ def open_shards(root: str, split: str) -> ImageSource:
     names = os.path.join(root, "classes.txt")
     classes = read_lines(names) if os.path.exists(names) else list(map(str, range(max(labels) + 1)))
     if targets.min() < 0 or targets.max() >= len(classes):
-        raise ValueError(f"{root} {split} has labels {min(labels)} to {max(labels)}, for {len(classes)} classes")
+        raise ValueError(
+            f"{root} {split} has labels {min(labels)} to {max(labels)}, for {counted(len(classes), 'class')}"
+        )
     paths, owners = [str(shard) for shard in shards], np.asarray(owner)
     return ImageSource(
         classes, targets, partial(_read, paths, owners, place), partial(_name, paths, owners, list(keys))

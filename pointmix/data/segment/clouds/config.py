@@ -22,6 +22,11 @@ class CloudSettings:
     label_name: str | None = None
     """Source files: name of the labels in the files; null: label, segment, class, classification, scalar_Label and
     the like, the first that is found."""
+    keys: dict[str, str] | None = None
+    """Source files, for other names in the files: pos or the name of a feature -> its name in the file."""
+    columns: tuple[str, ...] | None = None
+    """Source files: names of the columns without one, in order, label among them: those after x, y, z in text files
+    without a header and in arrays; rgb and normal are three columns each."""
     test_area: Annotated[int, Range(1, 6, whole=True)] | None = None
     """Source s3dis: the area that is tested on, the others are trained on; null: 5."""
     features: tuple[str, ...] | None = None
@@ -31,7 +36,7 @@ class CloudSettings:
     deviation, which is kept with the run."""
     nan: Literal["refuse", "drop"] = "refuse"
     """Clouds with NaN or infinite positions or features: refuse (the cloud is skipped and counted) or drop (its other
-    points are used, and a warning says how many are not)."""
+    points are used, and a warning says how many are not; points whose label is NaN are ignored)."""
     normalize: Literal["none", "center", "unit_sphere"] | None = None
     """Of a crop or an object: none; center, subtract the middle of its bounding box (along the up axis, its lowest
     point); unit_sphere, also divide by its largest distance from there. null: the source's or center."""

@@ -5,6 +5,7 @@ The cost is linear in the points, up to sorting.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -20,6 +21,7 @@ from pointmix.layouts.cloud import Cloud
 from pointmix.pointset import PointSet
 
 AXES = ("x", "y", "z")
+MANY = 500  # points of a cell that are worth a warning
 
 
 def horizontal(up: str | None) -> list[int]:
@@ -76,7 +78,10 @@ def grid_fragments(points: PointSet, grid_size: float) -> list[Int[Tensor, "K"]]
     key, order = cell_keys(points.pos, grid_size)[0].sort(stable=True)
     count = key.unique_consecutive(return_counts=True)[1]
     start = count.cumsum(0) - count
-    return [order[start + j % count] for j in range(int(count.max()))]
+    if (most := int(count.max())) > MANY:
+        what = f"a cell of data.grid_size {grid_size:g} holds {most} points (are there duplicates?)"
+        warnings.warn(f"{what}, and each of them costs a pass; --fast labels a cell by one of its points", stacklevel=2)
+    return [order[start + j % count] for j in range(most)]
 
 
 def sphere_cover(pos: Float[Tensor, "N 3"], radius: float, *, spacing: float = 1.0) -> list[Int[Tensor, "K"]]:

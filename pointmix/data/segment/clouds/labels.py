@@ -21,6 +21,7 @@ class LabelRule:
         label_map: label -> class, or `IGNORE`; labels that are not named are ignored. None: labels are classes.
         ignore_index: a label that is ignored, beside `IGNORE` itself.
         reduce_zero_label: label 0 is ignored, and classes count from label 1.
+        nan: "refuse" labels that are NaN, as programs write them for points without one, or "drop": ignore them.
 
     Raises:
         ValueError: if label_map names a class beyond K, or both it and reduce_zero_label are given.
@@ -30,6 +31,7 @@ class LabelRule:
     label_map: Mapping[int, int] | None = None
     ignore_index: int = 255
     reduce_zero_label: bool = False
+    nan: str = "refuse"
 
     def __post_init__(self) -> None:
         for label, to in (self.label_map or {}).items():
@@ -55,13 +57,16 @@ class LabelRule:
             what = f"labels are {found.shape} {found.dtype}"
             raise BadMask(f"{where}: {what}, expected a whole number for each of {points} points")
         found = found.reshape(-1)
+        missing = np.isnan(found) if self.nan == "drop" and found.dtype.kind == "f" else np.zeros(points, bool)
+        found = np.where(missing, 0, found)  # 0 is never refused
         with np.errstate(invalid="ignore"):  # floats beyond int64 become other numbers, which the next line finds
             raw = np.where(np.isfinite(found), found, np.iinfo(np.int32).min).astype(np.int64)
         if (wrong := raw != found).any():
             point = int(wrong.argmax())
-            raise BadMask(f"{where}: label {found[point]} at point {point}, expected whole numbers")
+            hint = "; data.nan drop ignores NaN" if np.isnan(found[point]) else ""
+            raise BadMask(f"{where}: label {found[point]} at point {point}, expected whole numbers{hint}")
         if self.label_map is not None:
-            return self._mapped(raw)
+            return np.where(missing, IGNORE, self._mapped(raw))
         first = int(self.reduce_zero_label)
         ignored = (raw == IGNORE) | (raw == self.ignore_index) | (raw < first) & (raw >= 0)
         wrong = ~ignored & ((raw < first) | (raw >= first + self.num_classes))
@@ -71,7 +76,7 @@ class LabelRule:
                 f"{where}: label {raw[point]} at point {point} (and {wrong.sum() - 1} more points), expected {first} "
                 f"to {last}, {self.ignore_index} or -1; data.label_map says what other labels mean"
             )
-        return np.where(ignored, IGNORE, raw - first)
+        return np.where(ignored | missing, IGNORE, raw - first)
 
     def _mapped(self, raw: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
         values, place = np.unique(raw, return_inverse=True)

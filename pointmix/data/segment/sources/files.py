@@ -95,7 +95,6 @@ def open_files(config: SegmentDataConfig, split: str) -> LabeledClouds | None:
         if shared := [path for path in paths if os.path.realpath(path) in theirs]:
             raise ValueError(f"{shared[0]} is in both {split} and {other} (and {len(shared) - 1} more)")
     classes = config.classes or ()
+    read = partial(read_file, label_name=config.label_name, keys=config.keys, columns=config.columns or ())
     wanted = f"an array {config.label_name or ' or '.join(LABEL_NAMES)} (data.label_name)"
-    return LabeledClouds(
-        paths, partial(read_file, label_name=config.label_name), label_rule(config, len(classes)), classes, wanted
-    )
+    return LabeledClouds(paths, read, label_rule(config, len(classes)), classes, wanted)

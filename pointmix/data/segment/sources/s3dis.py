@@ -25,7 +25,7 @@ LABELS = ("segment",)
 def _check(config: SegmentDataConfig) -> None:
     check_root(config)
     check_own_labels(config)
-    check_unused(config, "train_files", "val_files", "test_files")
+    check_unused(config, "keys", "columns", "train_files", "val_files", "test_files")
 
 
 @register_segment_source(

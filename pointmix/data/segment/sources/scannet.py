@@ -26,7 +26,7 @@ LABELS = ("segment20", "segment")
 def _check(config: SegmentDataConfig) -> None:
     check_root(config)
     check_own_labels(config)
-    check_unused(config, "train_files", "val_files", "test_files", "test_area")
+    check_unused(config, "keys", "columns", "train_files", "val_files", "test_files", "test_area")
 
 
 @register_segment_source(

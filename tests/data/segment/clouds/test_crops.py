@@ -68,6 +68,12 @@ def test_every_point_of_a_cell_is_picked_as_often():
     assert count[3] == 600 and (count[:3] - 200).abs().max() < 60
 
 
+def test_a_cell_of_very_many_points_is_warned_of():
+    pos = torch.cat([torch.zeros(501, 3), torch.ones(5, 3)])
+    with pytest.warns(UserWarning, match="a cell of data.grid_size 0.1 holds 501 points .are there duplicates.*--fast"):
+        assert len(grid_fragments(one_set(pos), 0.1)) == 501
+
+
 def test_fragments_hold_every_point_and_one_a_cell():
     pos = scene(2000)
     cells = cells_of(pos, 0.7)

@@ -38,7 +38,8 @@ def test_a_map_of_labels_ignores_those_it_does_not_name():
         (LabelRule(3, reduce_zero_label=True), (3, 4), "label 4 at point 1 .*, expected 1 to 3"),
         (LabelRule(3, ignore_index=0), (255,), "label 255 at point 0"),
         (LabelRule(3), (0, 1.5), "label 1.5 at point 1, expected whole numbers"),
-        (LabelRule(3), (np.nan, 1.0), "label nan at point 0, expected whole numbers"),
+        (LabelRule(3), (np.nan, 1.0), "label nan at point 0, expected whole numbers; data.nan drop ignores NaN"),
+        (LabelRule(3, nan="drop"), (np.nan, 1, 1.5), "label 1.5 at point 2, expected whole numbers$"),
         (LabelRule(3, {1: 0}), (1, 1e30), "label 1e.30 at point 1, expected whole numbers"),
         (LabelRule(3, {1: 0}), (1, 0.5), "label 0.5 at point 1, expected whole numbers"),
     ],
@@ -46,6 +47,19 @@ def test_a_map_of_labels_ignores_those_it_does_not_name():
 def test_labels_beyond_the_classes_are_refused(rule, labels, what):
     with pytest.raises(BadMask, match=f"^a.ply: {what}"):
         classes(rule, *labels, kind="f8")
+
+
+@pytest.mark.parametrize(
+    "rule, expected",
+    [
+        (LabelRule(3, nan="drop"), [0, -1, 2]),
+        (LabelRule(3, {0: 2, 2: 1, -1: 0}, nan="drop"), [2, -1, 1]),
+        (label_rule(SegmentDataConfig(reduce_zero_label=True, nan="drop"), 3), [-1, -1, 1]),
+        (label_rule(SegmentDataConfig(label_map={0: 1, 2: 0}, nan="drop"), 3), [1, -1, 0]),
+    ],
+)
+def test_points_whose_label_is_nan_may_be_ignored(rule, expected):
+    assert classes(rule, 0, np.nan, 2, kind="f4") == expected
 
 
 def test_255_is_not_both_a_class_and_ignored():

@@ -124,6 +124,21 @@ def test_a_missing_test_folder(tmp_path):
         opened(config(tmp_path), "test")
 
 
+def test_columns_without_a_name_and_other_names(tmp_path):
+    table = np.concatenate([RNG.random((9, 3)), RNG.integers(0, 256, (9, 3)), np.arange(9)[:, None] % 3], axis=1)
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        np.savetxt(tmp_path / split / "a.txt", table, fmt="%.6g")
+    with pytest.raises(BadMask, match="a.txt: it has no labels"):
+        opened(config(tmp_path), "train").read(0)
+    cloud = opened(config(tmp_path, columns=("rgb", "label"), features=("rgb",)), "train").read(0)
+    assert cloud.label.tolist() == [0, 1, 2] * 3 and np.array_equal(cloud.features["rgb"], table[:, 3:6])
+    np.savez(tmp_path / "test" / "b.npz", where=table[:, :3], refl=table[:, 3], kind=table[:, 6])
+    cfg = config(tmp_path, test_files=("test/b.npz",), keys={"pos": "where", "intensity": "refl"}, label_name="kind")
+    cloud = opened(cfg, "test").read(0)
+    assert cloud.label.tolist() == [0, 1, 2] * 3 and np.array_equal(cloud.features["intensity"], table[:, 3])
+
+
 def test_bad_files(tmp_path):
     write(tmp_path / "train/a.npz", label=np.arange(30) % 4)
     write(tmp_path / "train/b.npz", label=np.zeros(29, int))
