@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 
 def make_parser(prog: str) -> TaskParser:
-    from pointmix.engine.command import TaskParser, add_model_arguments
+    from pointmix.engine.command import RUN, TaskParser, add_model_arguments
 
     about = described(__doc__, "pointmix evaluate", prog)
     parser = TaskParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders, or the model.safetensors of each")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=RUN)
     parser.add_argument("--run", metavar="RUN", help="one more run")
     add_model_arguments(parser)
     kwargs = 'other arguments of the model, as {"keep_cells": "occupied", "absent": "nearest"} for partial images'

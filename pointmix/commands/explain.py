@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def make_parser(prog: str) -> TaskParser:
-    from pointmix.engine.command import TaskParser, add_model_arguments
+    from pointmix.engine.command import RUN, TaskParser, add_model_arguments
 
     about = described(__doc__, "pointmix explain", prog)
     parser = TaskParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", help="an image or a cloud, of any kind that is read")
     parser.add_argument("--out", required=True, metavar="PICTURE", help=".png, or for clouds .html to turn by mouse")
-    parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
+    parser.add_argument("--run", metavar="RUN", help=RUN)
     add_model_arguments(parser, default_task="the first that reads the file")
     return parser
 

@@ -16,6 +16,7 @@ COMMANDS = {  # a word, which is the name of its module, and what it does
     "explain": "draw what a network clusters in an image, an RGB-D frame or a cloud",
     "describe": "parameters, multiply-adds and stages of a model",
     "ablate": "train recipes over several seeds and compare them in one table",
+    "push": "share a trained network on the Hugging Face hub, or write what would be shared",
     "recipes": "list the recipes that train takes by name, or print one",
 }
 FIRST_STEPS = """first steps:

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def make_parser(prog: str) -> TaskParser:
-    from pointmix.engine.command import TaskParser, add_model_arguments
+    from pointmix.engine.command import RUN, TaskParser, add_model_arguments
 
     about = described(__doc__, "pointmix predict", prog)
     parser = TaskParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="images, clouds, folders of them, or patterns such as 'scans/**/*.ply'"
     )
-    parser.add_argument("--run", metavar="RUN", help="run folder, or the model.safetensors of one")
+    parser.add_argument("--run", metavar="RUN", help=RUN)
     add_model_arguments(parser)
     return parser
 

@@ -99,17 +99,21 @@ def _results(metrics: Metrics, task_type: str) -> Iterator[EvalResult]:
 
 def _use(info: Info, repo_id: str) -> list[str]:
     """How the network is loaded, and what it takes."""
-    x = get_task(info["task"]).example_input(info)
+    task = get_task(info["task"])
+    x = task.example_input(info)
     if isinstance(x, Tensor):
         takes = f"float32 images of shape (B, {', '.join(map(str, x.shape[1:]))})"
+        prepared = 'model.transform(Image.open("cat.jpg"))[None]  # with Pillow\'s Image'
     else:
-        takes = f"a pointmix.PointSet with {x.pos.shape[1]} coordinates and {x.feat.shape[1]} features a point"
+        takes = f"a pointmix.PointSet of positions (N, {x.pos.shape[1]}) and features (N, {x.feat.shape[1]})"
+        prepared = "model.transform(points)"
     return [
         "```python",
         "import pointmix",
         "",
         f'model = pointmix.from_pretrained("hf-hub:{repo_id}")  # in evaluation mode',
         "model.info  # classes, data settings and whatever else prepares its inputs",
+        *([] if task.transform(info) is None else [f"x = {prepared}", "y = model(x)"]),
         "```",
         "",
         f"It takes {takes}, prepared as in evaluation. The commands prepare files themselves:",
@@ -162,15 +166,14 @@ def _training(metrics: Metrics, task: str, flags: Sequence[str]) -> list[str]:
     given = "".join(f" --{flag} PATH" for flag in flags)
     count = metrics.get("samples", {}).get("training")
     samples = f" of {count:,} {escaped(metrics['unit'])}" if count else ""
-    cost = f"{metrics['epochs']:g} epochs{samples}, {metrics['steps']:,} steps, {metrics['seconds']:,.0f} s"
-    skipped = len(metrics["skipped"])
+    cost = f"Epochs: {metrics['epochs']:g}{samples}, steps: {metrics['steps']:,}, seconds: {metrics['seconds']:,.0f}"
+    skipped = f", damaged and left out: {len(metrics['skipped']):,}" if metrics["skipped"] else ""
     return [
         "```bash",
         f"pointmix train --task {task} --config config.yaml{given}",
         "```",
         "",
-        f"{cost} on {metrics['processes']} x {escaped(metrics['device'])}"
-        + (f"; {skipped} damaged {escaped(metrics['unit'])} were left out." if skipped else "."),
+        f"{cost} on {metrics['processes']} x {escaped(metrics['device'])}{skipped}.",
         "",
         ", ".join(escaped(f"{library} {number}") for library, number in metrics["versions"].items()) + ".",
         "",

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, get_task, list_tasks
 from pointmix.utils.cli import exit_code
 
+RUN = "run folder, the model.safetensors of one, or hf-hub:OWNER/NAME to download one"
 IMPORT = "import a module of yours that registers a task, model, data source or reader; may be repeated"
 
 

@@ -92,6 +92,8 @@ def save_pretrained(
         OSError: nothing can be written.
     """
     run, folder = Path(run), Path(folder)
+    if repo_id is not None and (not REPOSITORY.fullmatch(repo_id) or "@" in repo_id):
+        raise ValueError(f"repository {repo_id!r}, expected OWNER/NAME")
     if run.is_file():
         raise ValueError(f"{run} is a file, expected the folder of a finished run")
     if folder.resolve() == run.resolve():
@@ -150,8 +152,6 @@ def push_to_hub(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    if not REPOSITORY.fullmatch(repo_id) or "@" in repo_id:
-        raise ValueError(f"repository {repo_id!r}, expected OWNER/NAME")
     if not (token or get_token()):
         raise ValueError(f"uploading to {repo_id} needs a token; {LOG_IN}")
     with TemporaryDirectory() as folder:

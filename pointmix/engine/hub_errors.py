@@ -15,12 +15,13 @@ def why_not(error: Exception) -> str:
     """Why a request to the hub failed."""
     from huggingface_hub import constants, errors
 
+    nobody = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"
     reasons: dict[type[Exception], str] = {  # derived classes first
         errors.GatedRepoError: f"its owner gives access on request only; ask for it on its page, then {LOG_IN}",
         errors.RepositoryNotFoundError: f"the hub has no such repository, or it is private: then {LOG_IN}",
         errors.RevisionNotFoundError: "the repository has no such revision",
-        errors.LocalEntryNotFoundError: f"no connection to {constants.ENDPOINT}, and it is not in the cache",
-        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
+        errors.LocalEntryNotFoundError: f"{nobody}, and it is not in the cache",
+        errors.OfflineModeIsEnabled: nobody,
         errors.EntryNotFoundError: "the repository has no such file; pickles such as pytorch_model.bin are not read",
     }
     for kind, reason in reasons.items():
@@ -30,5 +31,5 @@ def why_not(error: Exception) -> str:
     if status in STATUS:
         return STATUS[status]
     if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):  # of httpx or requests
-        return f"no connection to {constants.ENDPOINT}"
+        return nobody
     return one_line(error)

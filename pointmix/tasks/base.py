@@ -45,6 +45,7 @@ from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import hints
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.console import Console
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -202,7 +203,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         """What predict.py applies to each file; wrong flags are refused here."""
         raise ValueError(f"{self.name} has no predictions for files")
 
-    def transform(self, info: Info) -> Callable[..., Tensor | PointSet] | None:
+    def transform(self, info: Info) -> Callable[[Image], Tensor] | Callable[[PointSet], PointSet] | None:
         """What evaluation does to a sample: makes a float32 (C, H, W) of a Pillow image, or the network's input of a
         `PointSet` with the features of the data. None: it takes more than that, see `build_predictor`."""
         return None

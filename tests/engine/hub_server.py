@@ -55,6 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", self.path)
         if found is None:
             return self.answer(404)
+        if self.headers["Authorization"] not in (None, f"Bearer {TOKEN}"):
+            return self.answer(401, X_Error_Message="Invalid credentials in Authorization header")
         repo, revision, file = found.groups()
         is_known = repo in self.hub.repos
         if not is_known or (repo in self.hub.private and self.headers["Authorization"] != f"Bearer {TOKEN}"):

@@ -79,14 +79,14 @@ def test_what_people_read(metrics, info):
         "|---|---:|---:|---:|",
         "| top-1 | 81.25 % | 87.50 % | 75.00 % |",
         "pointmix train --task classify_images --config config.yaml --data.root PATH",
-        "3 epochs of 4,000 images, 1,200 steps, 62 s on 2 x cuda; 1 damaged images were left out.",
+        "Epochs: 3 of 4,000 images, steps: 1,200, seconds: 62 on 2 x cuda, damaged and left out: 1.",
         "python 3.11.7, pointmix 0.1.0.",
         "2 classes: a, b.",
         "![clusters.png](clusters.png)",
         "None is stated.",
     ):
         assert line in text.splitlines()
-    assert "float32 images of shape (B, 3, 32, 32)" in text
+    assert "float32 images of shape (B, 3, 32, 32)" in text and "x = model.transform(Image.open(" in text
 
 
 def test_how_the_weights_were_selected(metrics, info):
@@ -118,6 +118,15 @@ def test_hostile_names(metrics, info):
     assert not re.search(r"(?<!\\)<|(?<!\\)\[z|(?<!\\)`q|\x1b|^license: evil", prose, re.MULTILINE)
     rows = [line for line in prose.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
+
+
+def test_clouds(metrics, info):
+    about = {"task": "classify_points", "name": "pointmlp_elite", "data": {"source": "shapes"}, "in_chans": 0}
+    text = card(metrics, info | about)
+    assert "It takes a pointmix.PointSet of positions (N, 3) and features (N, 0), prepared" in text
+    assert "x = model.transform(points)\ny = model(x)\n" in text
+    data = ModelCard(text).data
+    assert data.pipeline_tag is None and data.eval_results[0].task_type == "classify_points"
 
 
 def test_long_lists_of_classes(metrics, info):

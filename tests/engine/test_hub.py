@@ -135,10 +135,26 @@ def test_names_and_revisions(hub, tmp_path, monkeypatch):
 def test_no_connection(hub, finished_run, monkeypatch):
     hub.close()
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between tries
-    with pytest.raises(ValueError, match=f"no connection to {hub.url}, and it is not in the cache"):
+    with pytest.raises(ValueError, match=f"no answer from {hub.url}, and it is not in the cache"):
         pointmix.from_pretrained("hf-hub:me/letters@" + "a" * 40)
-    with pytest.raises(ValueError, match=f"cannot upload to me/letters: no connection to {hub.url}"):
+    with pytest.raises(ValueError, match=f"cannot upload to me/letters: no answer from {hub.url}"):
         pointmix.push_to_hub(finished_run, "me/letters", token=TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set, and it is not in the cache"):
+        pointmix.from_pretrained("me/letters")
+
+
+def test_what_is_in_the_cache_needs_no_connection(hub, finished_run):
+    pointmix.push_to_hub(finished_run, "me/letters", token=TOKEN, pictures=False)
+    original = pointmix.from_pretrained("me/letters")
+    hub.close()
+    assert equal(pointmix.from_pretrained("me/letters"), original)
+
+
+def test_a_wrong_token(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ValueError, match="the hub does not accept the token; log in"):
+        pointmix.from_pretrained("me/letters")
 
 
 def test_uploads_that_are_refused(hub, finished_run):

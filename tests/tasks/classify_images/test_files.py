@@ -10,6 +10,7 @@ from PIL import Image
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.resolve import resolve
 from pointmix.io import read_image
+from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_images import files
 from pointmix.tasks.classify_images.files import masked_image, whole_image
 
@@ -92,3 +93,12 @@ def test_bad_images(tmp_path, photo):
         read_image(tmp_path / "nan.tiff", 3)
     with pytest.raises(FileNotFoundError, match="no image file"):
         read_image(tmp_path / "none.png", 3)
+
+
+def test_the_transform_of_a_trained_network(photo):
+    size = {"img_size": 32, "in_chans": 3, "mean": [0.5], "std": [0.25]}
+    transform = get_task("classify_images").transform(size | {"data": {"source": "folder"}})
+    expected = whole_image(read_image(photo, 3), config(mean=(0.5,), std=(0.25,)))
+    with Image.open(photo) as image:
+        assert torch.equal(transform(image), expected) and torch.equal(transform(image.convert("RGBA")), expected)
+        image.load()  # it is still open

@@ -7,6 +7,7 @@ import torch
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.ops.sampling import farthest_point_sampling
+from pointmix.tasks.base import get_task
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 
 XYZ = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32))
@@ -41,3 +42,9 @@ def test_what_a_run_does_not_take_is_refused(tmp_path) -> None:
         read_for(tmp_path / "cloud.npy", normals)
     with pytest.raises(ValueError, match="a.png is an image, run takes clouds"):
         read_for("a.png", config(), run="run")
+
+
+def test_the_transform_of_a_trained_network() -> None:
+    data = {"source": "shapes", "points": 8, "normalize": "unit_sphere"}
+    points = get_task("classify_points").transform({"data": data})(PointSet.from_points(XYZ + 5))
+    assert len(points.pos) == 8 and points.pos.norm(dim=1).max() <= 1 + 1e-6
