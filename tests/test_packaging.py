@@ -19,7 +19,7 @@ import pointmix
 
 ROOT = Path(__file__).parents[1]
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit_learn": "sklearn"}  # others are those of their distribution
-TOOLS = {"beartype", "geoopt", "import_linter", "mypy", "pycocotools", "pytest", "pytest_xdist", "ruff"}
+TOOLS = {"beartype", "geoopt", "import_linter", "mypy", "playwright", "pycocotools", "pytest", "pytest_xdist", "ruff"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -75,7 +75,7 @@ def test_pins_are_within_the_ranges(project: dict) -> None:
     lines = [line.split("  #")[0].strip() for file in files for line in file.read_text("utf-8").splitlines()]
     pins = [requirements.Requirement(line) for line in lines if line and not line.startswith("#")]
     extras = project["optional-dependencies"]
-    pinned = project["dependencies"] + extras["docs"] + extras["test"] + extras["viz"]
+    pinned = project["dependencies"] + extras["docs"] + extras["test"]
     for declared in map(requirements.Requirement, pinned):
         versions = [next(iter(p.specifier)).version for p in pins if p.name == declared.name]
         assert versions or declared.name == "pointmix", f"{declared.name} is not pinned"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pointmix.engine import checkpoint, states
+from pointmix.engine.epochs import keep_epoch
 from pointmix.engine.run import Run, TrainState
 from pointmix.engine.validate import check_state
 from pointmix.tasks.base import task_of
@@ -57,6 +58,8 @@ def save_run(run: Run, *, mid_epoch: bool) -> None:
         run.lock.check()
     if now.best is not None and states.best_step(run.best_file) != now.best["step"]:  # the best step is this one
         run.best_file = states.save_best(folder, run.eval_model, run.info, step=now.step)
+    if not mid_epoch:
+        keep_epoch(run)  # before the state: a run killed in between ends this epoch again
     state = {
         "task": run.task.name,
         "config": as_plain(run.cfg),

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from rich.console import Console
 
-from pointmix.engine import checkpoint, states
+from pointmix.engine import checkpoint, epochs, states
 from pointmix.engine.determinism import deterministic
 from pointmix.engine.finish import CURVES, draw_pictures, finish, missing_pictures
 from pointmix.engine.lock import RunLock, lock
@@ -140,7 +140,9 @@ def _prepare_folder(run: Run) -> None:
     if run.cfg.restart:  # else this run, once resumed, could continue the earlier one
         states.discard(run.folder / states.FOLDER)
         (run.folder / checkpoint.FINAL).unlink(missing_ok=True)
-    for folder in (run.folder, run.folder / states.FOLDER):
+    if run.state.step == 0:
+        states.discard(run.folder / epochs.FOLDER)
+    for folder in (run.folder, run.folder / states.FOLDER, run.folder / epochs.FOLDER):
         states.sweep(folder)
     text = yaml.safe_dump(as_plain(run.cfg) | {"restart": False}, sort_keys=False)  # used again, it must not delete
     atomic.write_text(run.folder / "config.yaml", text)

@@ -62,6 +62,12 @@ def center_and_window(
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """Center and window of positions in set `row`, those of the nearest point of the stage."""
     lo, hi = assignment.points.ptr[row : row + 2].tolist()
-    stage = assignment.points.pos[lo:hi].to("cpu", pos.dtype)
-    nearest = knn(stage, torch.tensor([0, hi - lo]), pos, torch.tensor([0, len(pos)]), 1)[:, 0]  # (n,)
+    nearest = nearest_points(assignment.points, row, pos)
     return assignment.center[lo:hi, HEAD].cpu()[nearest], assignment.window[lo:hi].cpu()[nearest]
+
+
+def nearest_points(points: PointSet, row: int, pos: Float[Tensor, "n D"]) -> Int[Tensor, " n"]:
+    """For each position the nearest point of set `row`, counted within the set; on the CPU."""
+    lo, hi = points.ptr[row : row + 2].tolist()
+    stage = points.pos[lo:hi].to("cpu", pos.dtype)
+    return knn(stage, torch.tensor([0, hi - lo]), pos, torch.tensor([0, len(pos)]), 1)[:, 0]  # (n,)

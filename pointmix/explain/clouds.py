@@ -12,7 +12,7 @@ from torch import nn
 
 from pointmix.explain.blocks import block_title, center_and_window, counted, evaluating, explained_blocks
 from pointmix.explain.colors import color_regions
-from pointmix.explain.scatter import Panel, write_html, write_png
+from pointmix.explain.scatter import Panel, write_png
 from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
@@ -41,8 +41,7 @@ def draw_clouds(
     up: str = "y",
     max_sets: int = 4,
 ) -> None:
-    """Write a picture with a row for each cloud: its points, then their clusters in the first block and each stage's
-    last. A .html file is interactive (needs plotly); any other name is written as PNG.
+    """Write a PNG with a row for each cloud: its points, then their clusters in the first block and each stage's last.
 
     A point has the color of the cluster of the stage's nearest point, of head 0; a dot is a center, at the mean
     position of the points that form it. For a model without `explain` the points of each stage are drawn. If no block
@@ -59,7 +58,6 @@ def draw_clouds(
 
     Raises:
         ValueError: if there is no set, or the points are not in three dimensions.
-        ModuleNotFoundError: if plotly is needed and not installed.
     """
     if max_sets < 1 or points.pos.shape[1] != 3:
         raise ValueError(
@@ -82,8 +80,7 @@ def draw_clouds(
             found = intermediates(points, intermediates_only=True)
             stages = [(f"stage {i}", stage) for i, stage in enumerate(found, start=1)]
     rows = [_row(cloud, row, stages, mean, std, up) for row, cloud in enumerate(points.unbind())]
-    write = write_html if Path(path).suffix == ".html" else write_png
-    write(path, rows, list(titles or [""] * len(rows))[: len(rows)])
+    write_png(path, rows, list(titles or [""] * len(rows))[: len(rows)])
 
 
 def _row(
@@ -101,7 +98,7 @@ def _row(
     pos = upright(cloud.pos.double().numpy(), up)  # (n, 3)
     near = knn(cloud.pos, cloud.ptr, cloud.pos, cloud.ptr, 16)  # (n, 16)
     shade = light(pos, near.numpy())[:, None]  # (n, 1)
-    own, none = _colors(cloud, pos, mean, std), np.zeros((0, 3))
+    own, none = cloud_colors(cloud, pos, mean, std), np.zeros((0, 3))
     note = counted(points, "point") + ("" if stages else ", no block clusters")
     panels = [Panel("input", note, pos, own * shade, none, none)]
     for title, stage in stages:
@@ -112,7 +109,7 @@ def _row(
             panels.append(Panel(title, note, pos, gray * shade, upright(anchors, up), red))
             continue
         center, window = (labels.numpy() for labels in center_and_window(stage, row, cloud.pos))
-        colors = _region_colors(center, window, near.numpy())
+        colors = region_colors(center, window, near.numpy())
         paint = np.stack([colors[label] for label in center.tolist()])
         labels = np.array(list(colors))
         marks = upright(stage.center_pos.double().cpu().numpy()[labels], up)
@@ -122,7 +119,7 @@ def _row(
     return panels
 
 
-def _region_colors(
+def region_colors(
     center: Int[np.ndarray, "n"], window: Int[np.ndarray, "n"], near: Int[np.ndarray, "n k"]
 ) -> dict[int, Float[np.ndarray, "3"]]:
     """A color for each center, such that neighboring clusters, and clusters in one window, differ."""
@@ -141,7 +138,7 @@ def upright(pos: Float[np.ndarray, "n 3"], up: str) -> Float[np.ndarray, "n 3"]:
     return pos[:, axes] * signs
 
 
-def _colors(
+def cloud_colors(
     cloud: PointSet, pos: Float[np.ndarray, "n 3"], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Float[np.ndarray, "n 3"]:
     """The colors of the points if they have any, else colors by height."""

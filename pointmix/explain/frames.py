@@ -15,7 +15,6 @@ from pointmix.explain.images import draw_panel, enlarge, hide_axes, set_titles, 
 from pointmix.io.fields import ImageLike
 from pointmix.io.rgbd import Intrinsics, as_meters, has_depth
 from pointmix.layouts.sparse import SparseGrid
-from pointmix.nn.stage import Assignment
 from pointmix.ops.neighbors import knn
 from pointmix.pointset import PointSet
 from pointmix.utils.atomic import replacing
@@ -63,9 +62,7 @@ def draw_frames(
     for rgb, depth, mask in frames:
         cloud = PointSet.from_rgbd(rgb, depth, intrinsics, mask, depth_scale=depth_scale, mean=mean, std=std)
         cloud = (cloud if transform is None else transform(cloud)).in_type(next(model.parameters()).dtype)
-        visible = has_depth(as_meters(depth, depth_scale), mask)  # (H, W)
-        layout = SparseGrid(visible.nonzero().to(cloud.ptr.device), cloud.ptr.new_tensor([visible.shape]))
-        lattices.append(replace(cloud, layout=layout))
+        lattices.append(on_lattice(cloud, depth, mask, depth_scale=depth_scale))
     with evaluating(model):
         clouds = PointSet.cat([cloud.as_cloud() for cloud in lattices])
         blocks = explained_blocks(model, clouds.to(next(model.parameters()).device))
@@ -78,7 +75,7 @@ def draw_frames(
         axes[row, 0].imshow(enlarge(photo), interpolation="nearest")
         axes[row, 0].set_xlabel(titles[row] if titles else "", fontsize=8, parse_math=False)
         for ax, assignment in zip(axes[row, 1:], blocks, strict=True):
-            on_image = replace(assignment, center_pos=_pixels(cloud, assignment))
+            on_image = replace(assignment, center_pos=pixels_of_centers(cloud, assignment.center_pos))
             draw_panel(ax, photo, cloud, on_image, row, inclusive=True)
     set_titles(axes[0], ["image" if blocks else "image\nno block clusters", *map(block_title, blocks)])
     hide_axes(axes)
@@ -86,10 +83,17 @@ def draw_frames(
         figure.savefig(file, format="png")
 
 
-def _pixels(cloud: PointSet, assignment: Assignment) -> Float[Tensor, "K 2"]:
+def on_lattice(cloud: PointSet, depth: ImageLike, mask: ImageLike | None, *, depth_scale: float = 1000.0) -> PointSet:
+    """The cloud of a frame with the pixels of its points as layout; arguments are those of `PointSet.from_rgbd`."""
+    visible = has_depth(as_meters(depth, depth_scale), mask)  # (H, W)
+    layout = SparseGrid(visible.nonzero().to(cloud.ptr.device), cloud.ptr.new_tensor([visible.shape]))
+    return replace(cloud, layout=layout)
+
+
+def pixels_of_centers(frame: PointSet, center_pos: Float[Tensor, "K 3"]) -> Float[Tensor, "K 2"]:
     """Row and column in [-0.5, 0.5] of each center: those of the point of the frame nearest to it."""
-    center = assignment.center_pos.to(cloud.pos.device, cloud.pos.dtype)
-    near = knn(cloud.pos, cloud.ptr, center, cloud.ptr.new_tensor([0, len(center)]), 1)[:, 0]
-    layout = cloud.layout
+    center = center_pos.to(frame.pos.device, frame.pos.dtype)
+    near = knn(frame.pos, frame.ptr, center, frame.ptr.new_tensor([0, len(center)]), 1)[:, 0]
+    layout = frame.layout
     assert isinstance(layout, SparseGrid)
     return layout.cell[near] / (layout.size - 1).clamp(min=1) - 0.5

@@ -1,4 +1,4 @@
-"""Sheets of three-dimensional views, as a PNG or as a page that can be turned with the mouse."""
+"""Sheets of three-dimensional views."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from pointmix.utils.atomic import replacing, write_text
+from pointmix.utils.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -55,37 +55,6 @@ def write_png(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequenc
                 ax.set_title(panel.title, fontsize=9, fontweight="bold")
     with replacing(path) as file:
         figure.savefig(file, format="png")
-
-
-def write_html(path: str | Path, rows: Sequence[Sequence[Panel]], titles: Sequence[str]) -> None:
-    """The same as a page of its own."""
-    try:
-        from plotly.graph_objects import Scatter3d
-        from plotly.subplots import make_subplots
-    except ImportError as e:
-        raise ModuleNotFoundError("a picture in .html needs plotly: pip install plotly", name="plotly") from e
-
-    columns = len(rows[0])
-    names = [
-        "<br>".join(filter(None, [panel.title.replace("\n", ", "), title if j == 0 else "", panel.note]))
-        for row, title in zip(rows, titles, strict=True)
-        for j, panel in enumerate(row)
-    ]
-    figure = make_subplots(
-        len(rows), columns, specs=[[{"type": "scene"}] * columns] * len(rows), subplot_titles=names,
-        horizontal_spacing=0.01, vertical_spacing=0.06,
-    )  # fmt: skip
-    for i, row in enumerate(rows, start=1):
-        for j, panel in enumerate(row, start=1):
-            for pos, color, size in ((panel.pos, panel.color, 2), (panel.marks, panel.mark_color, 5)):
-                marker = dict(size=size, color=[f"rgb{tuple((255 * c).astype(int).tolist())}" for c in color])
-                x, y, z = pos.T
-                figure.add_trace(Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, hoverinfo="none"), i, j)
-    hidden = dict(visible=False)
-    figure.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden)
-    figure.update_layout(showlegend=False, height=420 * len(rows), margin=dict(l=0, r=0, t=60, b=0))
-    figure.update_annotations(font_size=12)
-    write_text(path, figure.to_html(include_plotlyjs=True))
 
 
 def _size(points: int) -> float:

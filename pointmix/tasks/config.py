@@ -199,6 +199,9 @@ class RunConfig:
     """Save a checkpoint after this many steps, in addition to the one at the end of each epoch."""
     save_every_seconds: Annotated[float, NONNEGATIVE] | None = 300.0
     """Save a checkpoint this many seconds after the last one."""
+    keep_epochs: Annotated[int, NATURAL] = 0
+    """Also keep the weights of every N-th epoch in <output_dir>/epochs/epoch_<n>.safetensors, for the page of
+    explain.py; 0 keeps none."""
     log_every: Annotated[int, COUNT] = 20
     """Optimizer steps between points of the loss curve."""
 
@@ -220,7 +223,8 @@ class RunConfig:
 
 # Keys that may differ when a run is resumed, as they do not change what is trained.
 FREE_KEYS = frozenset(
-    "name output_dir restart seeds max_steps save_every_steps save_every_seconds log_every data.workers".split()
+    "name output_dir restart seeds max_steps save_every_steps save_every_seconds keep_epochs log_every "
+    "data.workers".split()
 )
 
 

@@ -59,8 +59,8 @@ def state(cfg):
 
 @pytest.fixture
 def straight(tiny_config, tmp_path):
-    """A run that is never stopped: mixing, drop-path, EMA, accumulation with a short last group."""
-    cfg = tiny_config(grad_accum_steps=2, output_dir=str(tmp_path / "straight"))
+    """A run that is never stopped: mixing, drop-path, EMA, accumulation with a short last group, kept epochs."""
+    cfg = tiny_config(grad_accum_steps=2, output_dir=str(tmp_path / "straight"), keep_epochs=2)
     train(cfg)
     return cfg
 
@@ -70,6 +70,9 @@ def assert_same_end(straight, resumed):
     assert_equal(
         load_file(f"{straight.output_dir}/model.safetensors"), load_file(f"{resumed.output_dir}/model.safetensors")
     )
+    folders = [Path(cfg.output_dir, "epochs") for cfg in (straight, resumed)]
+    kept = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert kept[0].keys() == {"epoch_2.safetensors"} and kept[0] == kept[1]
 
 
 def test_killed_in_the_middle_of_an_epoch(straight, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ import pointmix
 from pointmix import PointSet
 from pointmix.explain import clouds, draw_clouds
 from pointmix.explain.blocks import center_and_window
-from pointmix.explain.clouds import UP, _region_colors, upright
+from pointmix.explain.clouds import UP, region_colors, upright
 from pointmix.explain.scatter import Panel
 from pointmix.nn.stage import Assignment
 
@@ -97,7 +96,7 @@ def test_clusters_that_touch_or_share_a_window_differ():
     x = np.arange(60)
     center, window = x // 2, x // 20
     near = np.clip(x[:, None] + np.array([0, -1, 1]), 0, 59)
-    colors = _region_colors(center, window, near)
+    colors = region_colors(center, window, near)
     assert sorted(colors) == list(range(30))
     for a in range(30):
         for b in range(a):
@@ -162,21 +161,6 @@ def test_the_picture_follows_the_clusters(tmp_path):
     made.center[:100] = 0
     draw_clouds(Fixed(made), points, files[1])
     assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
-
-
-def test_a_page_to_turn_by_mouse(tmp_path):
-    pytest.importorskip("plotly")
-    points, made = halves()
-    draw_clouds(Fixed(made), points, tmp_path / "a.html", titles=["first", "second"])
-    text = (tmp_path / "a.html").read_text()
-    assert text.count('"type":"scatter3d"') >= 8 and "first" in text and "200 points" in text
-
-
-def test_plotly_is_asked_for_when_needed(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    points, made = halves()
-    with pytest.raises(ModuleNotFoundError, match=r"a picture in .html needs plotly: pip install plotly"):
-        draw_clouds(Fixed(made), points, tmp_path / "a.html")
 
 
 @pytest.mark.parametrize(

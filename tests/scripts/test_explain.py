@@ -153,7 +153,7 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["wide.npy", "--columns", "rgb"], "--columns goes with a cloud and a --run"),
         (["a.png", "--run", "images", "--columns", "rgb"], "--columns is a flag of classify_points; images is of cl"),
         (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normal; a frame has colors alone"),
-        (["cloud.npz", "--run", "images"], "cloud.npz into x.png: expected an image file into a .png"),
+        (["cloud.npz", "--run", "images"], "cloud.npz is no image, images takes images"),
         (["flat.npy"], "expected points in 3 dimensions"),
         (["cloud.npz", "--up", "w"], "up must be one of"),
         (["cloud.npz", "--run", "clouds", "--checkpoint", "x"], "--checkpoint goes with --model"),
@@ -161,6 +161,8 @@ def test_a_run_gets_the_features_it_was_trained_on(main, folder, tmp_path, monke
         (["a.png", "--index", "1"], "--index is a flag of classify_points; a.png is of classify_images"),
         ([], "FILE"),
         (["a.png", "--task", "nothing"], "no task 'nothing' is registered"),
+        (["a.png", "--label", "cat"], "--label is for a page, and --out x.png does not end in .html"),
+        (["a.png", "--serve"], "--serve is for a page, and --out x.png does not end in .html"),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):

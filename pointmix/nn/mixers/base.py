@@ -47,7 +47,8 @@ class ClusteringMixer(Mixer, Protocol):
 
     def assignment(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Int[Tensor, "N E"], Float[Tensor, "N E"]]:
         """The center of each point in each of E heads, as s * M + m for center m of window s, and the point's weight
-        there, both in window order."""
+        there, both in window order. A mixer in which points exchange with several centers gives that of the largest
+        weight, and has an attribute `soft` that is true."""
         ...
 
 

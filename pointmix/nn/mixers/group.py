@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -63,6 +64,11 @@ class GroupCluster(nn.Module):
         q, v, p = self.query, self.value, self.proj
         weights = q.weight, q.bias, v.weight, v.bias, p.weight, p.bias
         return cluster(x.unflatten(0, (-1, self.neighbors)), *weights, self.alpha, self.beta).flatten(0, 1)
+
+    def weights(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "G k"]:
+        """Similarity of each neighbor to the center of its group, sigmoid(alpha cos(q_n, c) + beta)."""
+        q = self.query(x).unflatten(0, (-1, self.neighbors))  # (G, k, D)
+        return torch.sigmoid(self.alpha * F.cosine_similarity(q, q.mean(1, keepdim=True), dim=-1) + self.beta)
 
     def macs(self, rows: int) -> Macs:
         """Multiply-adds of that many rows: three linear maps, and the similarities to the centers as products."""

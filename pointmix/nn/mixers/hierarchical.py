@@ -72,6 +72,8 @@ class ClusterMixer(nn.Module):
         reference: run the reference form. For tests and benchmarks.
     """
 
+    soft = True  # points exchange with all centers of their window
+
     def __init__(
         self,
         dim: int,

@@ -40,6 +40,7 @@ from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader, whole_image
 from pointmix.tasks.classify_images.named import open_named
 from pointmix.tasks.config import as_plain
+from pointmix.tasks.page import is_page, write_page_of
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
 
 MAX_SIDE = 8192  # pixels
@@ -211,15 +212,22 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         return is_image(args.file)
 
     def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
-        from pointmix.explain import draw_clusters
-
-        if not self.reads(args) or args.out.endswith(".html"):
-            raise ValueError(f"{args.file} into {args.out}: expected an image file into a .png")
+        if not self.reads(args):
+            raise ValueError(f"{args.file} is no image, {args.run or args.model} takes images")
         model, info = run or self.open_named(args.model, checkpoint=args.checkpoint)
         model, cfg = model.to(args.device), self.data_config(info)
         x = reader(model, info["name"], cfg, args)(args.file).to(args.device)
         classes = info["classes"] if run or args.checkpoint else None
-        draw_clusters(model, x, args.out, mean=cfg.mean, std=cfg.std, classes=classes)
+        if is_page(args):
+            from pointmix.explain.page.scene import image_scene
+
+            mode = getattr(model, "coord_mode", "inclusive")
+            scene = image_scene(x, mean=cfg.mean, std=cfg.std, coord_mode=mode)
+            write_page_of(args, model, scene, name=info["name"], classes=classes)
+        else:
+            from pointmix.explain import draw_clusters
+
+            draw_clusters(model, x, args.out, mean=cfg.mean, std=cfg.std, classes=classes)
 
 
 def _prepare(cfg: DataConfig, *, coord_mode: str) -> Callable[[Tensor], Tensor | PointSet]:

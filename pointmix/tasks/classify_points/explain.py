@@ -6,6 +6,7 @@ import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -15,8 +16,13 @@ from pointmix.models import create_model, list_models
 from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
+from pointmix.tasks.page import is_page, write_page_of
+from pointmix.tasks.protocols import Info
 
-Trained = tuple[nn.Module, PointDataConfig]
+if TYPE_CHECKING:
+    from pointmix.explain.page.scene import Scene
+
+Trained = tuple[nn.Module, PointDataConfig, Info]
 COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
 
 
@@ -33,12 +39,14 @@ def add_explain_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
     parser.add_argument(
-        "--up", help="the axis of a cloud that points upwards, such as z or =-z (default: data.up of the run, else y)"
+        "--up",
+        help="the axis of a cloud that points upwards, such as z or =-z (default: data.up of the run, else y); with it "
+        "the page shows a frame as a cloud",
     )
 
 
 def explain(args: Namespace, run: Trained | None) -> None:
-    """Draw args.file into args.out, with the network of a run or else args.model.
+    """Draw args.file into args.out, a picture or a page, with the network of a run or else args.model.
 
     Raises:
         ValueError: flags, file and network do not go together; one line.
@@ -63,10 +71,24 @@ def _explain_cloud(args: Namespace, run: Trained | None) -> None:
         points = PointSet.from_file(args.file, args.mask, index=args.index)
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
-        model, cfg = run
+        model, cfg, _ = run
         points = sampled_as(cfg)(read_for(args.file, cfg, run=args.run, index=args.index, columns=args.columns))
         usual = cfg.up or usual
-    draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or usual)
+    if is_page(args):
+        _write_cloud_page(args, model, points, run, up=args.up or usual)
+    else:
+        draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=args.up or usual)
+
+
+def _write_cloud_page(args: Namespace, model: nn.Module, points: PointSet, run: Trained | None, *, up: str) -> None:
+    from pointmix.explain.page.scene import cloud_scene
+
+    _write_page(args, model, cloud_scene(points.to(args.device), up=up), run)
+
+
+def _write_page(args: Namespace, model: nn.Module, scene: Scene, run: Trained | None) -> None:
+    info = run[2] if run else {"name": args.model, "classes": None}
+    write_page_of(args, model, scene, name=info["name"], classes=info["classes"])
 
 
 def _explain_frame(args: Namespace, run: Trained | None) -> None:
@@ -79,7 +101,7 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
     if run is None:
         model = _named(args, channels=points.feat.shape[1], dims=points.pos.shape[1])
     else:
-        model, cfg = run
+        model, cfg, _ = run
         normalize = sampled_as(cfg, keep_all=True)
         if cfg.features not in ((), ("rgb",)):
             raise ValueError(f"{args.run} takes {', '.join(cfg.features)}; a frame has colors alone")
@@ -87,10 +109,18 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
         def transform(points: PointSet) -> PointSet:
             return normalize(points if cfg.features else points.with_feat(points.feat[:, :0]))
 
-    if Path(args.out).suffix == ".html" or not hasattr(model, "explain"):
+    cloud = points if transform is None else transform(points)
+    if is_page(args) and args.up:
+        _write_cloud_page(args, model, cloud, run, up=args.up)
+    elif is_page(args):
+        from pointmix.explain.frames import on_lattice
+        from pointmix.explain.page.scene import frame_scene
+
+        frame = on_lattice(cloud, depth, mask, depth_scale=args.depth_scale).to(args.device)
+        _write_page(args, model, frame_scene(frame, rgb), run)
+    elif not hasattr(model, "explain"):
         up = args.up or ("-y" if args.intrinsics else "-x")
-        points = points if transform is None else transform(points)
-        draw_clouds(model, points, args.out, titles=[Path(args.file).name], up=up)
+        draw_clouds(model, cloud, args.out, titles=[Path(args.file).name], up=up)
     else:
         options = {"depth_scale": args.depth_scale, "transform": transform}
         draw_frames(model, [rgb], [depth], args.out, args.intrinsics, [mask], **options)

@@ -224,4 +224,4 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         return bool(args.depth or args.intrinsics) or not is_image(args.file)
 
     def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
-        explain(args, None if run is None else (run[0].to(args.device), self.data_config(run[1])))
+        explain(args, None if run is None else (run[0].to(args.device), self.data_config(run[1]), run[1]))

@@ -1,0 +1,179 @@
+// Draws the panels: headings, pictures, borders, centers, and what belongs to the point in focus.
+const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
+const TITLE = `600 13px ${FONT}`, NOTE = `12px ${FONT}`;
+const LINE = 17;
+const number = (value) => Number(value.toPrecision(3)).toString();
+
+// Set rect, the place of its picture, and lines, its heading, of each panel. Returns the height that is used.
+function layOut(context, width, height, panels) {
+  const footer = panels.some((panel) => panel.map) ? 24 : 0;
+  const aspect = lattice ? points.width / points.height : null;
+  let heading = 2 * LINE + 4;
+  for (let round = 0; round < 2; round++) {
+    const rects = arrange(panels.length, width, height, heading, footer, aspect);
+    panels.forEach((panel, i) => (panel.rect = rects[i]));
+    panels.forEach((panel) => (panel.lines = headingLines(context, panel)));
+    heading = LINE * Math.max(...panels.map((panel) => panel.lines.length)) + 4;
+  }
+  return Math.ceil(Math.max(...panels.map(({ rect }) => rect.y + rect.h)) + footer);
+}
+
+// ratio: pixels of a cloud's picture by those of the page.
+function draw(context, width, height, panels, focus, ratio) {
+  context.fillStyle = theme("paper");
+  context.fillRect(0, 0, width, height);
+  for (const panel of panels) {
+    const { rect } = panel;
+    panel.lines.forEach(({ text, font, color }, i) => {
+      context.font = font;
+      context.fillStyle = theme(color);
+      context.fillText(text, rect.x, rect.y - 8 - LINE * (panel.lines.length - 1 - i));
+    });
+    const surface = lattice ? latticeOf() : cloudOf(rect.w, rect.h, ratio);
+    panel.surface = surface;
+    context.save();
+    context.beginPath();
+    context.rect(rect.x, rect.y, rect.w, rect.h);
+    context.clip();
+    if (surface.absent) hatch(context, rect);
+    context.imageSmoothingEnabled = !lattice || rect.w < points.width;
+    context.drawImage(painted(surface, colorsOf(panel, focus)), rect.x, rect.y, rect.w, rect.h);
+    if (panel.marks && state.marks && lattice) drawBorders(context, panel, focus);
+    if (panel.marks && state.marks) drawCenters(context, panel, focus);
+    if (focus !== null) drawFocus(context, panel, focus);
+    if (panel.message) drawMessage(context, rect, panel.message);
+    context.restore();
+    if (panel.map) drawScale(context, rect, panel.map);
+  }
+}
+
+function headingLines(context, panel) {
+  const width = Math.max(panel.rect.w, 60);
+  context.font = TITLE;
+  const titles = wrapped(context, panel.title, width).map((text) => ({ text, font: TITLE, color: "ink" }));
+  context.font = NOTE;
+  const notes = panel.note ? wrapped(context, panel.note, width) : [];
+  return [...titles, ...notes.map((text) => ({ text, font: NOTE, color: "muted" }))];
+}
+
+function drawMessage(context, { x, y, w, h }, message) {
+  context.font = TITLE;
+  const lines = wrapped(context, message, Math.min(w - 24, 300));
+  const tall = LINE * lines.length + 16;
+  const wide = Math.max(...lines.map((text) => context.measureText(text).width)) + 24;
+  const [middle, top] = [x + w / 2, y + (h - tall) / 2];
+  context.fillStyle = theme("paper");
+  context.globalAlpha = 0.88;
+  context.beginPath();
+  context.roundRect(middle - wide / 2, top, wide, tall, 6);
+  context.fill();
+  context.globalAlpha = 1;
+  context.fillStyle = theme("ink");
+  context.textAlign = "center";
+  lines.forEach((text, i) => context.fillText(text, middle, top + 20 + LINE * i));
+  context.textAlign = "left";
+}
+
+function hatch(context, { x, y, w, h }) {
+  context.fillStyle = theme("hatch");
+  context.fillRect(x, y, w, h);
+  context.strokeStyle = theme("stripe");
+  context.lineWidth = 4;
+  context.beginPath();
+  for (let at = -h; at < w; at += 12) line(context, x + at, y + h, x + at + h, y);
+  context.stroke();
+}
+
+function drawBorders(context, panel, focus) {
+  const { rect, labels, windows, surface } = panel;
+  const scale = rect.w / points.width;
+  panel.clusterBorders ??= borders(surface, (i, j) => i >= 0 && j >= 0 && labels[i] !== labels[j]);
+  panel.windowBorders ??= borders(surface, (i, j) => i >= 0 && j >= 0 && windows[i] !== windows[j]);
+  const stroke = (path, color, width) => {
+    context.strokeStyle = color;
+    context.lineWidth = width / scale;
+    context.stroke(path);
+  };
+  context.save();
+  context.translate(rect.x, rect.y);
+  context.scale(scale, scale);
+  stroke(panel.clusterBorders, "rgba(0, 0, 0, 0.35)", 1);
+  stroke(panel.windowBorders, focus === null ? "white" : "rgba(255, 255, 255, 0.6)", 1.6);
+  if (focus !== null) {
+    const inside = (i) => i >= 0 && windows[i] === windows[focus];
+    const around = borders(surface, (i, j) => inside(i) !== inside(j));
+    stroke(around, theme("paper"), 4);
+    stroke(around, theme("ink"), 2);
+  }
+  context.restore();
+}
+
+// Where a center is in a panel's picture.
+function centerPlace(panel, center) {
+  const { rect, marks, surface } = panel;
+  if (lattice) return onLattice(rect, marks[2 * center], marks[2 * center + 1]);
+  return inCloud(rect, surface, cloudPoints().toUnits(marks.subarray(3 * center, 3 * center + 3)), 0);
+}
+
+function pointPlace(panel, i) {
+  if (!lattice) return inCloud(panel.rect, panel.surface, cloudPoints().xyz, 3 * i);
+  return onLattice(panel.rect, ...pixelPlace(i));
+}
+
+function drawCenters(context, panel, focus) {
+  const { rect, members, table, labels } = panel;
+  const used = members.reduce((sum, n) => sum + (n > 0), 0);
+  const radius = clamp(0.08 * Math.sqrt((rect.w * rect.h) / used), 1.2, 5);
+  members.forEach((n, center) => {
+    if (n === 0 || (focus !== null && labels[focus] === center)) return;
+    const { x, y, near, hidden } = centerPlace(panel, center);
+    if (hidden) return;
+    context.globalAlpha = (near ? 1 : 0.3) * (focus === null ? 1 : 0.35);
+    disc(context, x, y, radius, `rgb(${table.subarray(3 * center, 3 * center + 3).join(",")})`, "black", radius / 3);
+  });
+  context.globalAlpha = 1;
+}
+
+function disc(context, x, y, radius, fill, stroke, width) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fillStyle = fill;
+  context.fill();
+  context.strokeStyle = stroke;
+  context.lineWidth = width;
+  context.stroke();
+}
+
+function drawFocus(context, panel, focus) {
+  const point = pointPlace(panel, focus);
+  if (panel.marks) {
+    const center = panel.labels[focus];
+    const { x, y } = centerPlace(panel, center);
+    for (const [color, width] of [["white", 4], ["black", 1.8]]) {
+      context.strokeStyle = color;
+      context.lineWidth = width;
+      context.beginPath();
+      line(context, point.x, point.y, x, y);
+      context.stroke();
+    }
+    disc(context, x, y, 6.5, `rgb(${panel.table.subarray(3 * center, 3 * center + 3).join(",")})`, "white", 4);
+    disc(context, x, y, 6.5, "transparent", "black", 1.8);
+  }
+  disc(context, point.x, point.y, 4, "white", "black", 1.8);
+}
+
+function drawScale(context, { x, y, w, h }, { low, high }) {
+  const gradient = context.createLinearGradient(x, 0, x + w, 0);
+  for (let stop = 0; stop <= 16; stop++) {
+    const at = 3 * Math.round((stop / 16) * 255);
+    gradient.addColorStop(stop / 16, `rgb(${HEAT.subarray(at, at + 3).join(",")})`);
+  }
+  context.fillStyle = gradient;
+  context.fillRect(x, y + h + 4, w, 5);
+  context.fillStyle = theme("muted");
+  context.font = `11px ${FONT}`;
+  context.fillText(number(low), x, y + h + 20);
+  context.textAlign = "right";
+  context.fillText(number(high), x + w, y + h + 20);
+  context.textAlign = "left";
+}
