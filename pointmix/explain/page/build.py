@@ -50,6 +50,7 @@ def write_explained(
         clusters: to which the clusters of all blocks are reduced.
         epochs: weights to show one after the other; by default those that the model has. Weights that cannot be loaded
             are left out with a warning.
+
     Raises:
         ValueError: there is no such class, or the number of clusters is out of range.
     """

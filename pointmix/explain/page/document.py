@@ -22,6 +22,7 @@ def write_page(path: str | Path, content: dict[str, Json], *, max_bytes: int = M
         path: the .html file, overwritten if it exists.
         content: `view.Content.to_json()`.
         max_bytes: of the file.
+
     Raises:
         ValueError: if the page would be larger, or a number is not finite.
         OSError: if it cannot be written.

@@ -31,6 +31,7 @@ def class_maps(scene: Scene, model: nn.Module, classes: Sequence[tuple[str, int]
 
     Args:
         classes: name and index of each class.
+
     Returns:
         a map for each class; none if the network has no features of points or cells before its head, as transformers
         that read their class token alone.

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.explain.blocks import counted, nearest_points, stage_of
+from pointmix.explain.blocks import nearest_points, stage_of
 from pointmix.explain.colors import palette
 from pointmix.explain.page.clusters import is_trivial
 from pointmix.explain.page.scene import Scene
 from pointmix.explain.page.view import Reduced, as_bytes, index
 from pointmix.nn.stage import Assignment
+from pointmix.utils.messages import counted
 
 MAX_POINTS = 16_384  # that are clustered
 MAX_CLUSTERS = len(palette())

@@ -120,6 +120,7 @@ def _lattice_scene(
     inclusive: bool,
 ) -> Scene:
     """
+
     Args:
         pixels: one set on a lattice.
         on_plane: positions to those on the image plane, from -0.5 to 0.5.

@@ -16,6 +16,7 @@ def serve(path: str | Path, port: int = 0) -> None:
 
     Args:
         port: 0 for any that is free.
+
     Raises:
         ValueError: there is no such port.
         OSError: the file cannot be read, or the port is taken.
