@@ -14,7 +14,7 @@ from plyfile import PlyData, PlyElement
 
 from pointmix import PointSet
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.features import scaled_features, surveyed
+from pointmix.data.clouds.features import scaled_features, survey
 from pointmix.data.clouds.hdf5 import CloudFiles
 from pointmix.io import read_cloud
 from pointmix.io.colors import color_scale, told_scale
@@ -124,8 +124,8 @@ def test_columns_that_are_said_to_be_colors(tmp_path, stored):
 
 
 def as_in_training(files: CloudFiles, *indices: int) -> list[torch.Tensor]:
-    cfg, _ = surveyed(PointDataConfig(features=("rgb",)), files, range(len(files)))
-    return [scaled_features(files.read(index), cfg.features, cfg.feature_scale) for index in indices]
+    scale = survey(PointDataConfig(features=("rgb",)), files, range(len(files))).feature_scale
+    return [scaled_features(files.read(index), ("rgb",), scale) for index in indices]
 
 
 @pytest.mark.parametrize("stored", STORED)
