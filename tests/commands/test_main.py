@@ -43,21 +43,10 @@ def test_a_wrong_word_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"error: pointmix has no command 'trian', expected one of {expected}\n"
 
 
-def test_as_a_module_and_as_a_script(tmp_path: Path) -> None:
-    """Messages start with what was typed."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-
-    def err(*command: str) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 2
-        return done.stderr
-
-    assert "error: python -m pointmix has no command 'no'" in err("-m", "pointmix", "no")
-    script = str(ROOT / "scripts" / "train_image.py")
-    expected = (
-        "error: segment/camvid is a recipe of python scripts/train_segment.py, not of python scripts/train_image.py"
-    )
-    assert expected in err(script, "--config=segment/camvid")
+def test_as_a_module(tmp_path: Path) -> None:
+    command, env = [sys.executable, "-m", "pointmix", "no"], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "error: python -m pointmix has no command 'no'" in done.stderr
 
 
 @pytest.mark.parametrize("word", [word for word in COMMANDS if word not in ("train", "recipes")])

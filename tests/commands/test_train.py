@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pointmix.commands.train import KINDS, main
+from pointmix.commands.train import KINDS, main, train
 from pointmix.engine.shipped import find
 
 
@@ -44,10 +44,7 @@ def test_what_is_trained(argv: list[str], expected: tuple[str, str], trained: li
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (
-            ["images"],
-            "no kind of training is called 'images', expected one of image, points, segment, detect, or --task",
-        ),
+        (["images"], "'images', expected one of image, points, segment, detect, or --task"),
         (["--config=points/small"], "points/small is a recipe of pointmix train points, not of pointmix train image"),
         (["segment", "--config", "image/coc_digits"], "image/coc_digits is a recipe of pointmix train image, not of"),
         (["segment", "--config", "mine.yaml"], "mine.yaml is a recipe of pointmix train image, not of"),
@@ -74,6 +71,11 @@ def test_errors_are_one_line(
 def test_help_without_a_word_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("usage: pointmix train [image | points") and all(
-        f"\npointmix train {k}" in out for k in KINDS
-    )
+    assert out.startswith("usage: pointmix train [image | points")
+    assert all(f"\npointmix train {kind}" in out for kind in KINDS)
+
+
+def test_a_script_names_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("image", ["--config=segment/camvid"], prog="train_image.py") == 2
+    expected = "segment/camvid is a recipe of python scripts/train_segment.py, not of python scripts/train_image.py"
+    assert capsys.readouterr().err == f"error: {expected}\n"
