@@ -17,7 +17,7 @@ function cloudPoints() {
     const unit = Math.hypot(...low.map((value, axis) => high[axis] - value)) / 2 || 1;
     const toUnits = (values) => Float32Array.from(values, (value, i) => (value - middle[i % 3]) / unit);
     const xyz = toUnits(position);
-    cloud = { xyz, toUnits, radius: 1.8 * spacing(xyz) };
+    cloud = { xyz, toUnits, radius: 1.6 * spacing(xyz) };
   }
   return cloud;
 }
@@ -143,7 +143,7 @@ function shades({ width, height, index, depth }, ratio) {
       const near = depth[at] - bias;
       const behind = limited(near - depth[at - step]) + limited(near - depth[at + step]) +
         limited(near - depth[at - step * width]) + limited(near - depth[at + step * width]);
-      if (behind > 0) shade[at] = 255 * Math.exp(-6 * behind);
+      if (behind > 0) shade[at] = 255 * Math.max(0.3, Math.exp(-6 * behind));
     }
   }
   return shade;

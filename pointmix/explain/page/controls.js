@@ -142,6 +142,7 @@ listenToPointer(canvas, {
 document.title = content.title;
 byId("title").textContent = content.title;
 byId("subtitle").textContent = content.subtitle;
+byId("marks-label").textContent = lattice ? "Centers & borders" : "Centers";
 byId("notes").textContent = content.notes.join(" ");
 byId("help").textContent = `Arrow keys: blocks (left, right) and heads (up, down); Esc lets go of the point.${lattice ? "" : " Drag to turn, scroll or pinch to zoom, drag with the right button or Shift to move; double-click resets."}`;
 readHash(location.href);

@@ -1,19 +1,19 @@
 // Draws the panels: headings, pictures, borders, centers, and what belongs to the point in focus.
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
-const TITLE = `600 13px ${FONT}`, NOTE = `12px ${FONT}`;
-const LINE = 17;
+const LARGE = { title: `600 13px ${FONT}`, note: `12px ${FONT}`, line: 17 };
+const SMALL = { title: `600 11px ${FONT}`, note: `10px ${FONT}`, line: 13 }; // above narrow pictures
 const number = (value) => Number(value.toPrecision(3)).toString();
 
 // Set rect, the place of its picture, and lines, its heading, of each panel. Returns the height that is used.
 function layOut(context, width, height, panels) {
   const footer = panels.some((panel) => panel.map) ? 24 : 0;
   const aspect = lattice ? points.width / points.height : null;
-  let heading = 2 * LINE + 4;
+  let heading = 2 * LARGE.line + 4;
   for (let round = 0; round < 2; round++) {
     const rects = arrange(panels.length, width, height, heading, footer, aspect);
     panels.forEach((panel, i) => (panel.rect = rects[i]));
     panels.forEach((panel) => (panel.lines = headingLines(context, panel)));
-    heading = LINE * Math.max(...panels.map((panel) => panel.lines.length)) + 4;
+    heading = Math.max(...panels.map(({ lines }) => lines.reduce((sum, { line }) => sum + line, 4)));
   }
   return Math.ceil(Math.max(...panels.map(({ rect }) => rect.y + rect.h)) + footer);
 }
@@ -24,10 +24,10 @@ function draw(context, width, height, panels, focus, ratio) {
   context.fillRect(0, 0, width, height);
   for (const panel of panels) {
     const { rect } = panel;
-    panel.lines.forEach(({ text, font, color }, i) => {
+    panel.lines.forEach(({ text, font, color, line }, i) => {
       context.font = font;
       context.fillStyle = theme(color);
-      context.fillText(text, rect.x, rect.y - 8 - LINE * (panel.lines.length - 1 - i));
+      context.fillText(text, rect.x, rect.y - 8 - line * (panel.lines.length - 1 - i));
     });
     const surface = lattice ? latticeOf() : cloudOf(rect.w, rect.h, ratio);
     panel.surface = surface;
@@ -48,18 +48,19 @@ function draw(context, width, height, panels, focus, ratio) {
 }
 
 function headingLines(context, panel) {
-  const width = Math.max(panel.rect.w, 60);
-  context.font = TITLE;
-  const titles = wrapped(context, panel.title, width).map((text) => ({ text, font: TITLE, color: "ink" }));
-  context.font = NOTE;
-  const notes = panel.note ? wrapped(context, panel.note, width) : [];
-  return [...titles, ...notes.map((text) => ({ text, font: NOTE, color: "muted" }))];
+  const { title, note, line } = panel.rect.w < 160 ? SMALL : LARGE;
+  const lines = (text, font, color) => {
+    context.font = font;
+    return text ? wrapped(context, text, panel.rect.w).map((text) => ({ text, font, color, line })) : [];
+  };
+  return [...lines(panel.title, title, "ink"), ...lines(panel.note, note, "muted")];
 }
 
 function drawMessage(context, { x, y, w, h }, message) {
-  context.font = TITLE;
+  const { title, line } = w < 160 ? SMALL : LARGE;
+  context.font = title;
   const lines = wrapped(context, message, Math.min(w - 24, 300));
-  const tall = LINE * lines.length + 16;
+  const tall = line * lines.length + 16;
   const wide = Math.max(...lines.map((text) => context.measureText(text).width)) + 24;
   const [middle, top] = [x + w / 2, y + (h - tall) / 2];
   context.fillStyle = theme("paper");
@@ -70,7 +71,7 @@ function drawMessage(context, { x, y, w, h }, message) {
   context.globalAlpha = 1;
   context.fillStyle = theme("ink");
   context.textAlign = "center";
-  lines.forEach((text, i) => context.fillText(text, middle, top + 20 + LINE * i));
+  lines.forEach((text, i) => context.fillText(text, middle, top + line + 3 + line * i));
   context.textAlign = "left";
 }
 
@@ -146,6 +147,7 @@ function disc(context, x, y, radius, fill, stroke, width) {
 
 function drawFocus(context, panel, focus) {
   const point = pointPlace(panel, focus);
+  const radius = clamp(panel.rect.w / 50, 3.5, 6.5);
   if (panel.marks) {
     const center = panel.labels[focus];
     const { x, y } = centerPlace(panel, center);
@@ -156,10 +158,10 @@ function drawFocus(context, panel, focus) {
       line(context, point.x, point.y, x, y);
       context.stroke();
     }
-    disc(context, x, y, 6.5, `rgb(${panel.table.subarray(3 * center, 3 * center + 3).join(",")})`, "white", 4);
-    disc(context, x, y, 6.5, "transparent", "black", 1.8);
+    disc(context, x, y, radius, `rgb(${panel.table.subarray(3 * center, 3 * center + 3).join(",")})`, "white", 4);
+    disc(context, x, y, radius, "transparent", "black", 1.8);
   }
-  disc(context, point.x, point.y, 4, "white", "black", 1.8);
+  disc(context, point.x, point.y, 0.6 * radius, "white", "black", 1.8);
 }
 
 function drawScale(context, { x, y, w, h }, { low, high }) {
