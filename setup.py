@@ -1,11 +1,8 @@
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
+recipes = ["pointmix.configs", *(f"pointmix.configs.{name}" for name in find_namespace_packages("configs"))]
 setup(
-    packages=[*find_packages(include=["pointmix*"]), "pointmix.configs"],
+    packages=[*find_packages(include=["pointmix*"]), *recipes],
     package_dir={"pointmix.configs": "configs"},  # recipes: beside the package in a checkout, inside it once installed
-    package_data={
-        "pointmix": ["py.typed"],
-        "pointmix.explain.page": ["*.html", "*.css", "*.js"],
-        "pointmix.configs": ["**/*.yaml"],
-    },
+    package_data={"": ["py.typed", "*.yaml", "*.html", "*.css", "*.js"]},
 )

@@ -19,7 +19,7 @@ import pointmix
 
 ROOT = Path(__file__).parents[1]
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit_learn": "sklearn"}  # others are those of their distribution
-TOOLS = {"beartype", "geoopt", "import_linter", "mypy", "playwright", "pycocotools", "pytest", "pytest_xdist", "ruff"}
+TOOLS = set("beartype geoopt import_linter mypy playwright pycocotools pytest pytest_xdist ruff setuptools".split())
 
 
 def names(requirements: list[str]) -> set[str]:

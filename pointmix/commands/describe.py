@@ -15,9 +15,11 @@ pointmix/profile/macs.py.
 
 from __future__ import annotations
 
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from pointmix.commands.typed import described
 from pointmix.utils.cli import exit_code
 
 if TYPE_CHECKING:
@@ -30,14 +32,16 @@ if TYPE_CHECKING:
 
 
 def parse(argv: list[str], prog: str) -> Any:
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
     from pointmix.engine.command import import_modules
 
-    first, _, last = __doc__.strip().split("\n\n")
-    what = f"{first} {last}"
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        pass
+
+    what = described(__doc__, "pointmix describe", prog)
     also = "--import MODULE imports a module of yours first, which may register models."
-    parser = ArgumentParser(prog=prog, description=what, epilog=also, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, description=what, epilog=also, exit_on_error=False, formatter_class=Formatter)
     parser.add_argument("model", type=str, help="one of our models or of timm's")
     tasks = "classify; segment or detect: the model as backbone of a Semantic FPN or of Mask R-CNN, as in its paper"
     parser.add_argument("--task", type=Literal["classify", "segment", "detect"], default="classify", help=tasks)

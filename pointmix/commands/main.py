@@ -19,11 +19,11 @@ COMMANDS = {  # a word, which is the name of its module, and what it does
     "recipes": "list the recipes that train takes by name, or print one",
 }
 FIRST_STEPS = """first steps:
-  pointmix train                                     a small network on handwritten digits, about a minute
-  pointmix recipes cifar                             recipes for CIFAR, with their cost and results
-  pointmix train image --data.root DIR               your images, in one folder for each class
-  pointmix predict --run RUN cat.jpg                 RUN is the folder that the training names
+  pointmix train                        a small network on handwritten digits, about a minute
+  pointmix train image --data.root DIR  your images, in one folder for each class
+  pointmix predict --run RUN cat.jpg    its class; RUN is the folder that the training names
   pointmix explain cat.jpg --run RUN --out clusters.png
+  pointmix recipes cifar                what was trained on CIFAR, with its cost and result
 """
 
 

@@ -35,7 +35,7 @@ def open_named(
     network = create_model(name, **given, **kwargs)
     cfg: dict[str, Any] = getattr(network, "pretrained_cfg", {})
     if not cfg.get("input_size"):
-        expected = "a model of images, or a run on clouds with --run (explain.py: or --depth for the image)"
+        expected = "a model of images, or a run on clouds with --run (or, to explain it, --depth for the image)"
         raise ValueError(f"{name} takes point clouds, expected {expected}")
     _load(network, name, checkpoint)
     info = {"in_chans": cfg["input_size"][0], "img_size": cfg["input_size"][-1]}
