@@ -128,8 +128,9 @@ def _notes(scene: Scene) -> list[str]:
     if points.count == points.given:
         return []
     if isinstance(points, Lattice):
-        return [f"Shown is every {points.step}th row and column: {points.count} of {points.given} points."]
-    return [f"Shown are {points.count} of {points.given} points, chosen at random."]
+        which = f"one row in {points.step} and one column in {points.step}"
+        return [f"Shown are {which}: {points.count:,} of {points.given:,} points."]
+    return [f"Shown are {points.count:,} of {points.given:,} points, chosen at random."]
 
 
 def _some(names: Sequence[str]) -> str:

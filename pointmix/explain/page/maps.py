@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pointmix.explain.blocks import nearest_points
 from pointmix.explain.page.scene import Scene
-from pointmix.explain.page.view import Lattice, ValueMap, as_bytes, index
+from pointmix.explain.page.view import Index, Lattice, ValueMap, as_bytes, index
 from pointmix.pointset import PointSet
 
 FUSED = "fused_attn"  # of timm's attention layers: whether they use one kernel
@@ -118,14 +118,14 @@ def _grid(model: nn.Module) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _nearest_cell(lattice: object, shape: Sequence[int]) -> Int[np.ndarray, "N"]:
+def _nearest_cell(lattice: object, shape: Sequence[int]) -> Index:
     """The cell of a coarser map in which each shown pixel lies."""
     assert isinstance(lattice, Lattice)
     rows, columns = np.divmod(lattice.pixel.astype(np.int64), lattice.width)
     return index(rows * shape[0] // lattice.height * shape[1] + columns * shape[1] // lattice.width)
 
 
-def _value_map(name: str, values: Float[Tensor, "P"], nearest: Int[np.ndarray, "N"]) -> ValueMap:
+def _value_map(name: str, values: Float[Tensor, "P"], nearest: Index) -> ValueMap:
     numbers = values.double().cpu().numpy()
     low, high = float(numbers.min()), float(numbers.max())
     return ValueMap(name, as_bytes((numbers - low) / max(high - low, 1e-300)), nearest, low, high)
