@@ -1,9 +1,4 @@
-"""Train a network for any task, also for one of yours that a module registers.
-
-python scripts/train.py --task classify_images --data.root DIR --model.name coc_tiny
-python scripts/train.py --import my_package.my_task --task my_task --config my_recipe.yaml
-python scripts/train.py --import my_package.my_task --task my_task --help
-"""
+"""The command `pointmix train --task NAME`, for a checkout: python scripts/train.py --help"""
 
 from __future__ import annotations
 

@@ -1,24 +1,14 @@
-"""Train a network to find the objects in images: a box, a class and a mask for each. Without arguments: handwritten
-digits scattered over a canvas, a few minutes.
-
-python scripts/train_detect.py
-python scripts/train_detect.py --data.root DIR --model.name coc_tiny --model.init RUN     # your images
-python scripts/train_detect.py --config configs/detect/coco_small.yaml --data.root DIR    # COCO on one GPU
-torchrun --nproc_per_node 4 scripts/train_detect.py --config configs/detect/coc_1x.yaml --data.root DIR --model.init RUN
-"""
+"""The command `pointmix train detect`, for a checkout: python scripts/train_detect.py --help"""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from pointmix.engine.command import train_command
-
-EMBEDDED = Path(__file__).resolve().parents[1] / "configs" / "detect" / "digit_objects.yaml"
+from pointmix.commands.train import train
 
 
 def main(argv: list[str]) -> int:
-    return train_command(argv, task="detect", prog="train_detect.py", embedded=str(EMBEDDED))
+    return train("detect", argv, prog="train_detect.py")
 
 
 if __name__ == "__main__":

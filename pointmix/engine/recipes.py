@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
+from pointmix.engine.shipped import find
 from pointmix.utils.ranges import hints
 from pointmix.utils.yaml_check import check_yaml
 
@@ -51,7 +51,7 @@ def load_yaml(text: str, what: str) -> Any:
 
 
 def read_settings(name: str, kind: type) -> dict[str, Any]:
-    """The settings in a YAML file, or in YAML text of several lines, for a dataclass of settings.
+    """The settings in a YAML file, in a recipe of that name, or in YAML text of several lines, for a dataclass.
 
     YAML reads `no` and `off` as false: for a setting that is no boolean this becomes the choice "no" where there is
     one, else null. An empty file holds no settings.
@@ -62,13 +62,11 @@ def read_settings(name: str, kind: type) -> dict[str, Any]:
     """
     if "\n" in name:
         text, name = name, "the configuration"
-    elif Path(name).is_file():
+    else:
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = find(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as e:
             raise ValueError(f"{name} is not UTF-8 text: {e}") from e
-    else:
-        raise FileNotFoundError(f"no configuration file {name!r}")
     settings = load_yaml(text, name)
     if settings is None:
         return {}

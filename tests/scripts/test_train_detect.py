@@ -43,7 +43,7 @@ def test_without_a_recipe_digits_are_found(script, tmp_path, capsys):
     argv = [f"--output_dir={tmp_path}/run", *TINY]
     assert script.main(argv) == 0
     out = capsys.readouterr().out
-    assert "digit_objects.yaml" in out and "scenes, boxes and masks of 10 classes" in out
+    assert "detect/digit_objects" in out and "scenes, boxes and masks of 10 classes" in out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["task"] == "detect" and metrics["steps"] == 4
     assert 0 <= metrics["test"]["box_ap"] <= 1 and 0 <= metrics["test"]["mask_ap"] <= 1

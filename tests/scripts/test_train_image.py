@@ -37,7 +37,7 @@ def test_short_run_on_the_default_data(script, tmp_path, capsys):
     assert script.main(argv) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == "digits"
     first, second = capsys.readouterr().out.splitlines()[:2]
-    for part in ("coc_digits.yaml | model: coc_tiny, 639,536 parameters | data: digits, 10 classes", "128 to train"):
+    for part in ("image/coc_digits | model: coc_tiny, 639,536 parameters | data: digits, 10 classes", "128 to train"):
         assert part in first
     for part in ("adamw, learning rate 0.003 at a total batch of 64", "1 epochs of 2 steps", f"{tmp_path}/run"):
         assert part in second

@@ -44,7 +44,7 @@ def test_without_a_recipe_digits_are_labeled(script, tmp_path, capsys):
     argv = [f"--output_dir={tmp_path}/run", *TINY]
     assert script.main(argv) == 0
     out = capsys.readouterr().out
-    assert "digit_scenes.yaml" in out and "scenes, 11 classes" in out and "background" in out
+    assert "segment/digit_scenes" in out and "scenes, 11 classes" in out and "background" in out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["task"] == "segment" and metrics["steps"] == 4 and len(metrics["test"]["iou"]) == 11
     assert sum(map(sum, metrics["test"]["confusion"])) == 5 * 64 * 64

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,13 @@ import torch
 import yaml
 
 import pointmix
+from pointmix.commands import ablate
 from pointmix.engine import finish, jobs
 from pointmix.engine.flags import parse
 from pointmix.engine.seeds import train_all
 from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "ablate.py"
 TINY = dict(
     stem=[3, 2, 1],
     depths=[1, 1],
@@ -29,16 +27,6 @@ TINY = dict(
     windows_per_side=[2, 1],
     centers_per_side=[2, 2],
 )
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("ablate_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture
@@ -62,7 +50,7 @@ def no_pictures(monkeypatch):
 
 
 @pytest.fixture
-def in_process(script, monkeypatch):
+def in_process(monkeypatch):
     """Trainings in this process, which spares the start of others; gives the commands."""
     done = []
 
@@ -72,9 +60,9 @@ def in_process(script, monkeypatch):
             done.append(command)
             try:
                 if any(arg.startswith("--measure=") for arg in command):
-                    script.ablate(command[2:])
+                    ablate.ablate(command[4:])
                 else:
-                    train_all(parse(command[3:], ClassifyImagesConfig))
+                    train_all(parse(command[5:], ClassifyImagesConfig))
             except ValueError as e:
                 logs[key].write_text(f"some line\nerror: {e}\n")
                 yield key, 2
@@ -85,10 +73,10 @@ def in_process(script, monkeypatch):
     return done
 
 
-def test_two_recipes_as_processes_and_a_table_of_them(script, recipe, tmp_path, capsys):
+def test_two_recipes_as_processes_and_a_table_of_them(recipe, tmp_path, capsys):
     argv = [recipe("narrow"), recipe("wide", dims=[16, 32]), "--seeds", "1", "--jobs", "2", f"--out={tmp_path}/out"]
     argv += ["--epochs", "1"]  # goes to the trainings
-    assert script.main(argv) == 0
+    assert ablate.main(argv) == 0
     out = tmp_path / "out"
     rows = json.loads((out / "ablation.json").read_text())["rows"]
     assert [row["recipe"] for row in rows] == ["narrow", "wide"] and rows[0]["epochs"] == 1
@@ -97,15 +85,15 @@ def test_two_recipes_as_processes_and_a_table_of_them(script, recipe, tmp_path, 
     assert rows[0]["parameters"] == metrics["parameters"] < rows[1]["parameters"]
     assert "narrow, seed 1" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
-    assert script.main(argv) == 0
+    assert ablate.main(argv) == 0
     assert "0 trainings, 2 finished before" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_mean_and_deviation_over_seeds_in_every_file(script, recipe, tmp_path, capsys, in_process):
+def test_mean_and_deviation_over_seeds_in_every_file(recipe, tmp_path, capsys, in_process):
     argv = [recipe("only"), "--seeds", "4", "5", "6", f"--out={tmp_path}/out", "--max_steps=2"]
-    assert script.main(argv) == 0
+    assert ablate.main(argv) == 0
     out = tmp_path / "out"
     tests = [json.loads((out / "only" / f"seed{s}" / "metrics.json").read_text())["test"]["top1"] for s in (4, 5, 6)]
     row = json.loads((out / "ablation.json").read_text())["rows"][0]
@@ -120,14 +108,14 @@ def test_mean_and_deviation_over_seeds_in_every_file(script, recipe, tmp_path, c
     assert "--max_steps=2" in lines[4]
     more = [*argv[:2], "4", "5", "6", "7", *argv[5:]]
     in_process.clear()
-    assert script.main(more) == 0
+    assert ablate.main(more) == 0
     assert len(in_process) == 1 and "--seed=7" in in_process[0]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_failed_run_is_told_and_the_rest_go_on(script, recipe, tmp_path, capsys, in_process):
+def test_a_failed_run_is_told_and_the_rest_go_on(recipe, tmp_path, capsys, in_process):
     argv = [recipe("bad", nonsense=1), recipe("good"), "--seeds=1", f"--out={tmp_path}/out", "--max_steps=1"]
-    assert script.main(argv) == 1
+    assert ablate.main(argv) == 1
     err = capsys.readouterr().err
     assert "failed: bad, seed 1: error: cannot create model" in err and "seed1.log" in err
     bad, good = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
@@ -136,58 +124,58 @@ def test_a_failed_run_is_told_and_the_rest_go_on(script, recipe, tmp_path, capsy
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_equal_time_fits_the_steps_to_the_speed(script, recipe, tmp_path, monkeypatch, capsys, in_process):
+def test_equal_time_fits_the_steps_to_the_speed(recipe, tmp_path, monkeypatch, capsys, in_process):
     speeds = {"coc_tiny": iter([1.0, 1.5])}
     monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: next(speeds[cfg.model.name]))
     argv = [recipe("fast"), recipe("slow", dims=[16, 32]), "--seeds", "1", "--minutes", "0.1", f"--out={tmp_path}/out"]
-    assert script.main(argv) == 0
+    assert ablate.main(argv) == 0
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert [(row["steps"], row["minutes"]) for row in rows] == [(6, 0.1), (4, 0.1)]
     (tmp_path / "out" / "fast" / "speed0.json").write_text("{")  # damaged: measured again
     speeds["coc_tiny"] = iter([1.0])
     argv[3:4] = ["1", "2"]
-    assert script.main(argv) == 0  # with the speeds it has
+    assert ablate.main(argv) == 0  # with the speeds it has
     assert "2 trainings, 2 finished before" in capsys.readouterr().out
     argv[argv.index("0.1")] = "0.2"
-    assert script.main(argv) == 2
+    assert ablate.main(argv) == 2
     why = "steps was 6 and is now 12 (the cosine schedule depends on it); give another --out, or remove that folder"
     assert why in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_as_many_at_a_time_are_measured_as_train(script, recipe, tmp_path, monkeypatch, in_process):
+def test_as_many_at_a_time_are_measured_as_train(recipe, tmp_path, monkeypatch, in_process):
     speeds = iter([1.0, 2.0, 3.0])
     monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: next(speeds))
     out = tmp_path / "out"
     argv = [recipe("some"), "--seeds", "1", "--minutes", "0.1", f"--out={out}"]
-    assert script.main([*argv, "--jobs", "2"]) == 0
+    assert ablate.main([*argv, "--jobs", "2"]) == 0
     assert [arg for command in in_process for arg in command if "--measure" in arg] == ["--measure=0", "--measure=1"]
     assert json.loads((out / "ablation.json").read_text())["rows"][0]["steps"] == 4  # 6 s by the mean of 1 and 2
-    assert script.main(argv) == 2  # alone it is measured anew, and other steps are another run
+    assert ablate.main(argv) == 2  # alone it is measured anew, and other steps are another run
     assert json.loads((out / "some" / "speed0.json").read_text())["seconds_per_step"] == 3.0
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_equal_recipes_train_once(script, recipe, tmp_path, in_process):
+def test_equal_recipes_train_once(recipe, tmp_path, in_process):
     argv = [recipe("one"), recipe("two"), recipe("other", heads=4), "--seeds=1", f"--out={tmp_path}/out"]
-    assert script.main([*argv, "--max_steps=1"]) == 0 and len(in_process) == 2
+    assert ablate.main([*argv, "--max_steps=1"]) == 0 and len(in_process) == 2
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert [row["recipe"] for row in rows] == ["one", "two (is one)", "other"]
 
 
-def test_a_change_needs_a_base(script, tmp_path, capsys):
+def test_a_change_needs_a_base(tmp_path, capsys):
     change = tmp_path / "row.yaml"
     change.write_text("model: {kwargs: {heads: 2}}")
-    assert script.main([str(change)]) == 2
+    assert ablate.main([str(change)]) == 2
     assert "it is a change to a recipe; give that as --base" in capsys.readouterr().err
     change.write_text("model: [")
-    assert script.main([str(change)]) == 2
+    assert ablate.main([str(change)]) == 2
     assert "row.yaml cannot be read as YAML" in capsys.readouterr().err
 
 
-def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, tmp_path, capsys, in_process):
+def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(recipe, tmp_path, capsys, in_process):
     argv = [recipe("bad", nonsense=1), "--seeds=1", "--minutes=1", f"--out={tmp_path}/out"]
-    assert script.main(argv) == 1
+    assert ablate.main(argv) == 1
     assert "failed: speed of bad: error: cannot create model" in capsys.readouterr().err
 
 
@@ -196,7 +184,7 @@ def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, 
     [
         ([], "no recipe"),
         (["--seeds", "1"], "no recipe"),
-        (["nowhere.yaml"], "no YAML file nowhere.yaml"),
+        (["nowhere.yaml"], "no configuration file 'nowhere.yaml'"),
         (["RECIPE", "--seeds", "1", "1"], "different"),
         (["RECIPE", "--seeds", "one"], "one"),
         (["RECIPE", "--jobs=0"], "--jobs"),
@@ -209,10 +197,10 @@ def test_a_speed_that_cannot_be_measured_fails_its_recipe_alone(script, recipe, 
         (["RECIPE", "RECIPE"], "two recipes are called some"),
     ],
 )
-def test_errors_are_one_line_and_nothing_runs(script, recipe, tmp_path, capsys, argv, names):
+def test_errors_are_one_line_and_nothing_runs(recipe, tmp_path, capsys, argv, names):
     path = recipe("some")
     argv = [path if arg == "RECIPE" else arg for arg in argv]
-    assert script.main([*argv, f"--out={tmp_path}/out"]) == 2
+    assert ablate.main([*argv, f"--out={tmp_path}/out"]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and names in error[0]
     assert not (tmp_path / "out").exists()
@@ -220,41 +208,41 @@ def test_errors_are_one_line_and_nothing_runs(script, recipe, tmp_path, capsys, 
 
 @pytest.mark.parametrize("flag, names", [("--nonsense=3", "nonsense"), ("--steps=4", "narrow has its own steps")])
 def test_a_change_to_a_base_is_written_once_all_flags_are_known(
-    script, recipe, tmp_path, capsys, in_process, monkeypatch, flag, names
+    recipe, tmp_path, capsys, in_process, monkeypatch, flag, names
 ):
     change, out = tmp_path / "narrow.yaml", tmp_path / "out"
     change.write_text("model: {kwargs: {head_dim: 4}}")
     argv = [str(change), "--base", recipe("base"), "--seeds=1", "--minutes=0.01", f"--out={out}"]
-    assert script.main([*argv, flag]) == 2 and names in capsys.readouterr().err
+    assert ablate.main([*argv, flag]) == 2 and names in capsys.readouterr().err
     assert not out.exists()
     monkeypatch.setattr("pointmix.engine.speed.seconds_per_step", lambda cfg: 1.0)
     monkeypatch.setattr("pointmix.engine.seeds.train", lambda cfg, recipe: {})
-    assert script.main(argv) == 1  # as nothing was trained
+    assert ablate.main(argv) == 1  # as nothing was trained
     found = yaml.safe_load((out / "narrow.yaml").read_text())
     assert found["name"] == "narrow" and found["model"]["kwargs"]["head_dim"] == 4
     assert [f"--config={out}/narrow.yaml" in command for command in in_process] == [False, True]  # the first measures
 
 
-def test_changes_to_a_base(script, recipe, tmp_path):
+def test_changes_to_a_base(recipe, tmp_path):
     base, whole = recipe("base"), recipe("whole", heads=4)
     change = tmp_path / "narrow.yaml"
     change.write_text("# a row\nmodel:\n  kwargs: {head_dim: 4}\n")
-    args, recipes = script.parse([str(change), whole, "--base", base, "--out", str(tmp_path / "out"), "--threads=1"])
+    args, recipes = ablate.parse([str(change), whole, "--base", base, "--out", str(tmp_path / "out"), "--threads=1"])
     assert [r.name for r in recipes] == ["narrow", "whole"] and str(recipes[1].file) == whole
-    narrow, original = recipes[0].config(), script.Recipe(Path(base), (), tmp_path).config()
+    narrow, original = recipes[0].config(), ablate.Recipe(Path(base), (), tmp_path).config()
     assert narrow.model.kwargs == original.model.kwargs | {"head_dim": 4} and narrow.model.name == "coc_tiny"
     assert narrow.data == original.data and narrow.optim == original.optim and narrow.name == "narrow"
     change.write_text("- 1\n")
     with pytest.raises(ValueError, match="narrow.yaml holds no keys"):
-        script.parse([str(change), "--base", base])
-    with pytest.raises(FileNotFoundError, match="no YAML file missing.yaml"):
-        script.parse([whole, "--base", "missing.yaml"])
+        ablate.parse([str(change), "--base", base])
+    with pytest.raises(FileNotFoundError, match="no configuration file 'missing.yaml'"):
+        ablate.parse([whole, "--base", "missing.yaml"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/ablations").glob("*.yaml")), ids=lambda p: p.stem)
 @pytest.mark.parametrize("base", ["configs/image/hcformer_tiny_in1k.yaml", "configs/ablations/cifar10/hcformer.yaml"])
-def test_rows_of_the_paper_fit_their_bases(script, path, base, tmp_path):
-    _, [row] = script.parse([str(path), "--base", str(ROOT / base), "--out", str(tmp_path)])
+def test_rows_of_the_paper_fit_their_bases(path, base, tmp_path):
+    _, [row] = ablate.parse([str(path), "--base", str(ROOT / base), "--out", str(tmp_path)])
     cfg = row.config()
     change = yaml.safe_load(path.read_text())["model"]["kwargs"]
     assert change.items() <= cfg.model.kwargs.items() and cfg.model.name == "hcformer_tiny"
@@ -264,11 +252,11 @@ def test_rows_of_the_paper_fit_their_bases(script, path, base, tmp_path):
     assert "not measured by us" in path.read_text()
 
 
-def test_a_change_is_not_overwritten_by_what_it_comes_to(script, recipe, tmp_path):
+def test_a_change_is_not_overwritten_by_what_it_comes_to(recipe, tmp_path):
     change = tmp_path / "out" / "wide.yaml"
     change.parent.mkdir()
     change.write_text("model:\n  kwargs:\n    dims: [16, 32]\n")
     before = change.read_text()
     with pytest.raises(ValueError, match="wide.yaml would be overwritten by what it comes to with --base"):
-        script.parse([str(change), f"--base={recipe('narrow')}", f"--out={tmp_path}/out"])
+        ablate.parse([str(change), f"--base={recipe('narrow')}", f"--out={tmp_path}/out"])
     assert change.read_text() == before

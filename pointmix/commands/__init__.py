@@ -1,0 +1,1 @@
+"""The command `pointmix`: one module a word, listed in `main`."""
