@@ -14,6 +14,7 @@ _FUNCTIONS = {
     "create_detector": "models.detector",
     "create_model": "models",
     "create_segmenter": "models.segmenter",
+    "export_model": "engine.export",
     "list_models": "models",
     "load_reference": "models.weights",
 }
