@@ -14,6 +14,7 @@ _FUNCTIONS = {
     "create_detector": "models.detector",
     "create_model": "models",
     "create_segmenter": "models.segmenter",
+    "export_model": "engine.export",
     "from_pretrained": "engine.hub",
     "list_models": "models",
     "load_reference": "models.weights",

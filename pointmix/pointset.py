@@ -268,7 +268,7 @@ class PointSet:
     @property
     def batch(self) -> Int[Tensor, "N"]:
         """The set that each point belongs to (PyTorch Geometric's `batch`)."""
-        return ptr_to_batch(self.ptr, len(self.feat))
+        return ptr_to_batch(self.ptr, self.feat.shape[0])
 
     def with_feat(self, feat: Float[Tensor, "N K"]) -> PointSet:
         """The same points with other features."""

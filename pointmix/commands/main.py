@@ -15,6 +15,7 @@ COMMANDS = {  # a word, which is the name of its module, and what it does
     "predict": "classes, labels or objects for files, folders and patterns",
     "explain": "draw what a network clusters in an image, an RGB-D frame or a cloud",
     "describe": "parameters, multiply-adds and stages of a model",
+    "export": "write a classifier as a file for torch.export or ONNX",
     "ablate": "train recipes over several seeds and compare them in one table",
     "push": "share a trained network on the Hugging Face hub, or write what would be shared",
     "recipes": "list the recipes that train takes by name, or print one",

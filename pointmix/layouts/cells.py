@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pointmix.layouts.windows import center_members, window_bounds
 from pointmix.ops.dispatch import choose, use_backend
+from pointmix.ops.kernels.operators import dynamic_size, opaque
 from pointmix.ops.neighbors import knn
 from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch
 from pointmix.ops.segments import segment_sum
@@ -24,6 +25,19 @@ from pointmix.ops.segments import segment_sum
 TABLE = 16  # cells a point, at most, for a lookup table
 
 
+def _fake_coarse_cells(
+    cell: Tensor, ptr: Tensor, size: Tensor, stride: int, *, keep_cells: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The shapes of what `coarse_cells` returns."""
+    cells = dynamic_size()
+    return ptr.new_empty(cells, 2), torch.empty_like(ptr), ptr.new_empty(cells), ptr.new_empty(cell.shape[0])
+
+
+@opaque(
+    "coarse_cells(Tensor cell, Tensor ptr, Tensor size, int stride, *, str keep_cells) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _fake_coarse_cells,
+)
 def coarse_cells(
     cell: Int[Tensor, "N 2"], ptr: Int[Tensor, "B1"], size: Int[Tensor, "B 2"], stride: int, *, keep_cells: str
 ) -> tuple[Int[Tensor, "Q 2"], Int[Tensor, "B1"], Int[Tensor, "Q"], Int[Tensor, "N"]]:
@@ -49,6 +63,11 @@ def coarse_cells(
     return new, counts_to_ptr(torch.bincount(new_batch, minlength=len(coarse))), count, parent
 
 
+@opaque(
+    "reassign_dropped(Tensor cell, Tensor ptr, Tensor size, int stride, Tensor new, Tensor new_ptr, Tensor count, "
+    "Tensor parent) -> (Tensor, Tensor)",
+    lambda cell, ptr, size, stride, new, new_ptr, count, parent: (torch.empty_like(count), torch.empty_like(parent)),
+)
 def reassign_dropped(
     cell: Int[Tensor, "N 2"],
     ptr: Int[Tensor, "B1"],
@@ -95,6 +114,11 @@ def nearest_cells(
         return knn(cell.double(), ptr, place.double(), place_ptr, 1).squeeze(1)
 
 
+@opaque(
+    "kernel_cells(Tensor cell, Tensor ptr, Tensor size, Tensor new, Tensor new_ptr, *, int stride, int kernel, "
+    "int padding, str absent) -> Tensor",
+    lambda cell, ptr, size, new, new_ptr, *, stride, kernel, padding, absent: cell.new_empty(new.shape[0], kernel**2),
+)
 def kernel_cells(
     cell: Int[Tensor, "N 2"],
     ptr: Int[Tensor, "B1"],
@@ -130,6 +154,15 @@ def kernel_footprint(
     return source, ((source < 0) | (source >= size[:, None])).any(-1)
 
 
+@opaque(
+    "window_order(Tensor cell, Tensor ptr, Tensor size, int windows_per_side, int centers_per_side) "
+    "-> (Tensor, Tensor, Tensor)",
+    lambda cell, ptr, size, windows_per_side, centers_per_side: (
+        ptr.new_empty(cell.shape[0]),
+        ptr.new_empty(dynamic_size()),
+        ptr.new_empty(cell.shape[0], centers_per_side**2, dtype=torch.bool),
+    ),
+)
 def window_order(
     cell: Int[Tensor, "N 2"],
     ptr: Int[Tensor, "B1"],
@@ -189,11 +222,41 @@ def unravel_cells(key: Int[Tensor, "N"], size: Int[Tensor, "B 2"]) -> tuple[Int[
     return batch, torch.stack([local // width, local % width], dim=1)
 
 
+@opaque(
+    "cells_of_points(Tensor cell, Tensor ptr, int stride, Tensor kept, Tensor kept_ptr, Tensor size) -> Tensor",
+    lambda cell, ptr, stride, kept, kept_ptr, size: ptr.new_empty(cell.shape[0]),
+)
+def cells_of_points(
+    cell: Int[Tensor, "N 2"],
+    ptr: Int[Tensor, "B1"],
+    stride: int,
+    kept: Int[Tensor, "Q 2"],
+    kept_ptr: Int[Tensor, "B1"],
+    size: Int[Tensor, "B 2"],
+) -> Int[Tensor, "N"]:
+    """Index of the coarse cell of each point among those that are kept; Q where it is not kept.
+
+    Args:
+        cell, ptr: of the points.
+        kept, kept_ptr, size: coarse cells and the sizes of their grids.
+    """
+    query = ravel_cells(floor_divide(cell, stride), ptr_to_batch(ptr, len(cell)), size)[:, None]  # (N, 1)
+    keys = ravel_cells(kept, ptr_to_batch(kept_ptr, len(kept)), size)
+    return lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(size)).squeeze(1)
+
+
 def floor_divide(cell: Int[Tensor, "N 2"], by: int) -> Int[Tensor, "N 2"]:
     """cell // by; for a power of two as a shift, nine times faster on a CPU."""
     return cell >> (by.bit_length() - 1) if by & (by - 1) == 0 else cell // by
 
 
+def _fake_unique(keys: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The shapes of what `unique` returns."""
+    found = keys.new_empty(dynamic_size())
+    return found, torch.empty_like(keys), torch.empty_like(found)
+
+
+@opaque("unique_cells(Tensor keys, SymInt cells) -> (Tensor, Tensor, Tensor)", _fake_unique)
 def unique(keys: Int[Tensor, "N"], cells: int) -> tuple[Int[Tensor, "K"], Int[Tensor, "N"], Int[Tensor, "K"]]:
     """Sorted unique keys, the inverse index and the counts, as `torch.unique`; keys are less than `cells`."""
     if cells > TABLE * len(keys):
@@ -217,6 +280,10 @@ def lookup(
     return table.index_select(0, query.masked_fill(absent, cells).flatten()).view(query.shape)
 
 
+@opaque(
+    "fill_with_nearest(Tensor index, Tensor outside, int kernel, SymInt none) -> Tensor",
+    lambda index, outside, kernel, none: torch.empty_like(index),
+)
 def fill_with_nearest(
     index: Int[Tensor, "N K"], outside: Bool[Tensor, "N K"], kernel: int, none: int
 ) -> Int[Tensor, "N K"]:

@@ -16,6 +16,7 @@ from pointmix.layouts.lift import IndexLift, LiftMode, point_lift
 from pointmix.layouts.neighborhood import IndexNeighborhood
 from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.upper import IndexUpperLevel
+from pointmix.ops.kernels.operators import dynamic_size, opaque
 from pointmix.ops.neighbors import knn
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import counts_to_ptr, ptr_to_batch, squared_distance
@@ -86,7 +87,7 @@ class Cloud:
         anchor, new_ptr = self.anchors(pos, ptr, stride * stride)
         near = knn(pos, ptr, pos[anchor], new_ptr, weight.shape[-1] ** 2)  # (N', K)
         flat = weight.permute(0, 2, 3, 1).flatten(1)  # (Cout, K Cin), row-major
-        rows = feat.index_select(0, near.flatten()).view(len(anchor), -1)  # (N', K Cin)
+        rows = feat.index_select(0, near.flatten()).view(near.shape[0], -1)  # (N', K Cin)
         nested = self.nested if stride == 1 else self.sampling == "fps"  # a stride of one keeps the order
         return pos[anchor], F.linear(rows, flat, bias), new_ptr, Cloud(self.sampling, nested=nested)
 
@@ -95,13 +96,13 @@ class Cloud:
         over other points than all earlier ones; see `Grid.pool`."""
         near = knn(points.pos, points.ptr, coarse.pos, coarse.ptr, stride * stride)  # (K, n)
         slot = torch.arange(near.shape[1], device=near.device)
-        size = points.ptr.diff()[ptr_to_batch(coarse.ptr, len(near)), None]  # (K, 1)
+        size = points.ptr.diff()[ptr_to_batch(coarse.ptr, near.shape[0]), None]  # (K, 1)
         again = slot >= size  # sets of fewer than n points repeat them
         rows = points.feat.index_select(0, near.flatten()).view(*near.shape, -1)
         total = rows.masked_fill(again[..., None], 0).sum(1, dtype=at_least_float32(rows.dtype))
         mean = (total / size.clamp(max=near.shape[1])).to(rows.dtype)
         group = torch.unique(near.masked_fill(again, -1).sort(1).values, dim=0, return_inverse=True)[1]  # (K,)
-        place = torch.arange(len(near), device=near.device)
+        place = torch.arange(near.shape[0], device=near.device)
         first = place.scatter_reduce(0, group, place, "amin", include_self=False)
         return mean, first[group] == place
 
@@ -118,19 +119,8 @@ class Cloud:
     ) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
         """One point in `points_per_anchor` of each set, rounded up ("grid": approximately), and their ptr."""
         if points_per_anchor == 1:
-            return torch.arange(len(pos), device=pos.device), ptr
-        count = -(-ptr.diff() // points_per_anchor)
-        if self.nested:
-            new_ptr = counts_to_ptr(count)
-            batch = ptr_to_batch(new_ptr, int(new_ptr[-1]))
-            return torch.arange(len(batch), device=pos.device) + (ptr - new_ptr)[batch], new_ptr
-        if self.sampling == "random":
-            return random_sampling(ptr, ratio=1 / points_per_anchor, seed=0)
-        if self.sampling == "fps":
-            return farthest_point_sampling(pos, ptr, ratio=1 / points_per_anchor)
-        batch = ptr_to_batch(ptr, len(pos))
-        place = _in_box(pos, batch, len(count))
-        return grid_sampling(place * _sides(place, batch, count)[batch, None], ptr, 1.0)
+            return torch.arange(pos.shape[0], device=pos.device), ptr
+        return _anchors(pos, ptr, points_per_anchor, self.sampling, self.nested)
 
     def plan(
         self,
@@ -152,52 +142,121 @@ class Cloud:
         with `global_centers_per_side`. `shift` rolls the boxes by half of one, cyclically; with `pad`, centers that
         coincide are kept; `table_size` has no effect.
         """
-        batch = ptr_to_batch(ptr, len(pos))
-        place = _in_box(pos, batch, ptr.numel() - 1)  # (N, D), in [0, 1)
-        box = (place * windows_per_side + 0.5) % windows_per_side if shift else place * windows_per_side
-        window = batch
-        for axis in box.t():  # numbered anew with each axis, so that no number of dimensions overflows
-            window = torch.unique(window * windows_per_side + axis.long(), return_inverse=True)[1]
-        counts = torch.bincount(window)
-        order = torch.argsort(window, stable=True)
-        window, x = window[order], pos.detach()[order].to(box.dtype)
-        members = self._members(x, box[order].frac(), window, counts, centers_per_side)
+        upper_centers = global_centers_per_side or 0
+        order, counts, members, upper_members, window_set = _windows(
+            pos, ptr, windows_per_side, centers_per_side, shift, upper_centers, self.sampling
+        )
         plan = index_plan(order, counts, members, pos.dtype, distinct=pad is None)
         if global_centers_per_side is None:
             return plan
-        batch = batch[order]  # windows are in the order of their sets
-        members = self._members(x, place[order], batch, ptr.diff(), global_centers_per_side)
-        members = members[plan.partition_index]  # (R, L, G)
-        window_set = batch[counts.cumsum(0) - counts]
+        members = upper_members[plan.partition_index]  # (R, L, G)
         assert plan.valid is not None
         upper = IndexUpperLevel.of(members, plan.valid, plan.row_window, window_set, ptr.numel() - 1, pos.dtype)
         return replace(plan, upper=upper)
 
-    def _members(
-        self,
-        x: Float[Tensor, "N D"],
-        place: Float[Tensor, "N D"],
-        part: Int[Tensor, "N"],
-        counts: Int[Tensor, "S"],
-        centers_per_side: int,
-    ) -> Bool[Tensor, "N M"]:
-        """Which centers of its part (a window or a set) each point is pooled into. Points are sorted by part, each at
-        `place` in the bounding box of its part."""
-        first = counts.cumsum(0) - counts  # (S,)
-        if self.sampling == "grid":  # in units of the part
-            x = place
-            middle = (torch.arange(centers_per_side, device=x.device, dtype=x.dtype) + 0.5) / centers_per_side
-            proposal = torch.cartesian_prod(*[middle] * x.shape[1]).view(1, -1, x.shape[1])  # (1, M, D)
-            proposal = proposal.expand(len(counts), -1, -1)
-        elif self.sampling == "fps":
-            proposal = x[_farthest(x, part, counts, centers_per_side**2)]  # (S, M, D)
-        else:
-            nth = torch.arange(centers_per_side**2, device=x.device) * counts[:, None] // centers_per_side**2  # (S, M)
-            proposal = x[random_sampling(counts_to_ptr(counts), ratio=1.0, seed=0)[0][first[:, None] + nth]]
-        d = squared_distance(x.t()[..., None], proposal.movedim(2, 0)[:, part])  # (N, M)
-        return _nearest(d, part, counts)
+
+@opaque(
+    "cloud_anchors(Tensor pos, Tensor ptr, int points_per_anchor, str sampling, bool nested) -> (Tensor, Tensor)",
+    lambda pos, ptr, points_per_anchor, sampling, nested: (ptr.new_empty(dynamic_size()), torch.empty_like(ptr)),
+)
+def _anchors(
+    pos: Float[Tensor, "N D"], ptr: Int[Tensor, "B1"], points_per_anchor: int, sampling: str, nested: bool
+) -> tuple[Int[Tensor, "K"], Int[Tensor, "B1"]]:
+    """`Cloud.anchors`."""
+    count = -(-ptr.diff() // points_per_anchor)
+    if nested:
+        new_ptr = counts_to_ptr(count)
+        batch = ptr_to_batch(new_ptr, int(new_ptr[-1]))
+        return torch.arange(len(batch), device=pos.device) + (ptr - new_ptr)[batch], new_ptr
+    if sampling == "random":
+        return random_sampling(ptr, ratio=1 / points_per_anchor, seed=0)
+    if sampling == "fps":
+        return farthest_point_sampling(pos, ptr, ratio=1 / points_per_anchor)
+    batch = ptr_to_batch(ptr, len(pos))
+    place = _in_box(pos, batch, len(count))
+    return grid_sampling(place * _sides(place, batch, count)[batch, None], ptr, 1.0)
 
 
+def _fake_windows(
+    pos: Tensor,
+    ptr: Tensor,
+    windows_per_side: int,
+    centers_per_side: int,
+    shift: bool,
+    upper_centers: int,
+    sampling: str,
+) -> tuple[Tensor, ...]:
+    """The shapes of what `_windows` returns."""
+    power, points, windows = pos.shape[1] if sampling == "grid" else 2, pos.shape[0], dynamic_size()
+    members, upper = (ptr.new_empty(points, m**power, dtype=torch.bool) for m in (centers_per_side, upper_centers))
+    return ptr.new_empty(points), ptr.new_empty(windows), members, upper, ptr.new_empty(windows)
+
+
+@opaque(
+    "cloud_windows(Tensor pos, Tensor ptr, int windows_per_side, int centers_per_side, bool shift, int upper_centers, "
+    "str sampling) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _fake_windows,
+)
+def _windows(
+    pos: Float[Tensor, "N D"],
+    ptr: Int[Tensor, "B1"],
+    windows_per_side: int,
+    centers_per_side: int,
+    shift: bool,
+    upper_centers: int,
+    sampling: str,
+) -> tuple[Int[Tensor, "N"], Int[Tensor, "S"], Bool[Tensor, "N M"], Bool[Tensor, "N G"], Int[Tensor, "S"]]:
+    """Of `Cloud.plan`: the points in window order, the number of points of each window, which centers of its window
+    and of its set each point is pooled into (in window order), and the set of each window.
+
+    `upper_centers` are along each side of a set, 0 for none.
+    """
+    batch = ptr_to_batch(ptr, len(pos))
+    place = _in_box(pos, batch, ptr.numel() - 1)  # (N, D), in [0, 1)
+    box = (place * windows_per_side + 0.5) % windows_per_side if shift else place * windows_per_side
+    window = batch
+    for axis in box.t():  # numbered anew with each axis, so that no number of dimensions overflows
+        window = torch.unique(window * windows_per_side + axis.long(), return_inverse=True)[1]
+    counts = torch.bincount(window)
+    order = torch.argsort(window, stable=True)
+    window, x, batch = window[order], pos.detach()[order].to(box.dtype), batch[order]
+    members = _members(x, box[order].frac(), window, counts, centers_per_side, sampling)
+    window_set = batch[counts.cumsum(0) - counts]  # windows are in the order of their sets
+    if not upper_centers:
+        return order, counts, members, members[:, :0], window_set
+    upper_members = _members(x, place[order], batch, ptr.diff(), upper_centers, sampling)
+    return order, counts, members, upper_members, window_set
+
+
+def _members(
+    x: Float[Tensor, "N D"],
+    place: Float[Tensor, "N D"],
+    part: Int[Tensor, "N"],
+    counts: Int[Tensor, "S"],
+    centers_per_side: int,
+    sampling: str,
+) -> Bool[Tensor, "N M"]:
+    """Which centers of its part (a window or a set) each point is pooled into. Points are sorted by part, each at
+    `place` in the bounding box of its part."""
+    first = counts.cumsum(0) - counts  # (S,)
+    if sampling == "grid":  # in units of the part
+        x = place
+        middle = (torch.arange(centers_per_side, device=x.device, dtype=x.dtype) + 0.5) / centers_per_side
+        proposal = torch.cartesian_prod(*[middle] * x.shape[1]).view(1, -1, x.shape[1])  # (1, M, D)
+        proposal = proposal.expand(len(counts), -1, -1)
+    elif sampling == "fps":
+        proposal = x[_farthest(x, part, counts, centers_per_side**2)]  # (S, M, D)
+    else:
+        nth = torch.arange(centers_per_side**2, device=x.device) * counts[:, None] // centers_per_side**2  # (S, M)
+        proposal = x[random_sampling(counts_to_ptr(counts), ratio=1.0, seed=0)[0][first[:, None] + nth]]
+    d = squared_distance(x.t()[..., None], proposal.movedim(2, 0)[:, part])  # (N, M)
+    return _nearest(d, part, counts)
+
+
+@opaque(
+    "canonical_order(Tensor pos, Tensor feat, Tensor ptr) -> Tensor",
+    lambda pos, feat, ptr: ptr.new_empty(pos.shape[0]),
+)
 def canonical_order(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: Int[Tensor, "B1"]) -> Int[Tensor, "N"]:
     """The points of each set sorted by position, then by features.
 

@@ -30,7 +30,9 @@ from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import UpperLevel, reciprocal, weighted_sum
 from pointmix.layouts.windows import first_occurrence, member_signature
 from pointmix.ops import ragged
+from pointmix.ops.cells import fake_window_rows
 from pointmix.ops.dispatch import choose
+from pointmix.ops.kernels.operators import opaque
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.segments import segment_sum
 
@@ -178,23 +180,26 @@ class IndexPlan:
     def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "R 1 C"]:
         return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
 
-    def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"]) -> IndexPlan:
+    def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"], points: int) -> IndexPlan:
         """The plan of the points themselves, from this plan of N' copies of them.
 
         Args:
             source: the point of each copy.
             original: true for the copy of each point that is the point itself.
+            points: N.
         """
-        source, original = source[self.order], original[self.order]
-        order = source[original]
+        source, itself = source[self.order], _indices(original[self.order], points)
+        order = source[itself]
         inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=order.device)
-        packed = self.packed if len(order) == len(source) else None  # copies of a point are in several windows
+        inverse[order] = torch.arange(order.shape[0], device=order.device)
+        packed = self.packed  # None if there are copies: they are in several windows
+        if packed is not None and order.shape != source.shape:
+            packed = None
         return replace(
             self,
             order=order,
             partition_index=inverse[source][self.partition_index],
-            reverse_index=self.reverse_index[original],
+            reverse_index=self.reverse_index[itself],
             packed=packed,
         )
 
@@ -228,7 +233,8 @@ def index_plan(
         distinct: centers with the same points as an earlier one are not valid.
     """
     like = counts.new_empty(0, dtype=at_least_float32(dtype))
-    found = (choose("window_rows", counts) or _window_rows)(counts, members, distinct, like)
+    exporting = torch.compiler.is_exporting()  # a graph takes windows of any size, and is not for one backend
+    found = _rows(counts, members, distinct, like)
     partition_index, valid, reverse_index, pool_weight, row_window, window, center_valid = found
     return IndexPlan(
         order=order,
@@ -236,11 +242,33 @@ def index_plan(
         valid=valid,
         reverse_index=reverse_index,
         pool_weight=pool_weight,
-        row_window=None if len(row_window) == len(counts) else row_window,
+        row_window=None if not exporting and row_window.shape == counts.shape else row_window,
         center_valid=center_valid,
-        num_windows=len(counts),
-        packed=PackedPlan(ragged.counts_to_ptr(counts), window, members, center_valid),
+        num_windows=counts.shape[0],
+        packed=None if exporting else PackedPlan(ragged.counts_to_ptr(counts), window, members, center_valid),
     )
+
+
+@opaque(
+    "indices_of_true(Tensor mask, SymInt number) -> Tensor",
+    lambda mask, number: mask.new_empty(number, dtype=torch.int64),
+)
+def _indices(mask: Bool[Tensor, "Q"], number: int) -> Int[Tensor, "N"]:
+    """Where the mask is true, which it is `number` times."""
+    return mask.nonzero().squeeze(1)
+
+
+@opaque(
+    "window_rows(Tensor counts, Tensor members, bool distinct, Tensor like) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    fake_window_rows,
+)
+def _rows(
+    counts: Int[Tensor, "S"], members: Bool[Tensor, "N M"], distinct: bool, like: Float[Tensor, "0"]
+) -> tuple[Tensor, ...]:
+    """`_window_rows` by the chosen backend."""
+    rows: tuple[Tensor, ...] = (choose("window_rows", counts) or _window_rows)(counts, members, distinct, like)
+    return rows
 
 
 def _window_rows(

@@ -12,14 +12,11 @@ from torch.utils import _pytree as pytree
 
 from pointmix.layouts.base import Points, Slice
 from pointmix.layouts.cells import (
-    cell_count,
+    cells_of_points,
     coarse_cells,
     fill_with_nearest,
-    floor_divide,
     kernel_cells,
     kernel_footprint,
-    lookup,
-    ravel_cells,
     reassign_dropped,
     unique,
     window_order,
@@ -112,9 +109,10 @@ class SparseGrid:
             index = kernel_cells(*grids, stride=stride, kernel=kernel, padding=padding, absent=absent)
             rows = F.pad(feat, (0, 0, 0, 1)).index_select(0, index.flatten())
             if keep_cells == "area":  # points whose coarse cell is kept
-                pos, parent = pos[parent >= 0], parent[parent >= 0]
-        feat = F.linear(rows.view(len(cell), -1), flat, bias)  # (N', Cout)
-        pos = segment_sum(pos, parent, len(cell)) / count[:, None]
+                kept = (parent >= 0).nonzero().squeeze(1)
+                pos, parent = pos[kept], parent[kept]
+        feat = F.linear(rows.view(cell.shape[0], -1), flat, bias)  # (N', Cout)
+        pos = segment_sum(pos, parent, cell.shape[0]) / count[:, None]
         return pos, feat, new_ptr, SparseGrid(cell, -(-self.size // stride))
 
     def _gather_once(
@@ -133,14 +131,14 @@ class SparseGrid:
         corner = cell.index_select(0, parent) * kernel
         row, col = (self.cell - corner).clamp_(0, kernel - 1).unbind(1)
         slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
-        slots = len(cell) * kernel**2
+        slots = cell.shape[0] * kernel**2
         if alone:
             rows = feat.new_zeros(slots, feat.shape[1]).index_copy_(0, slot, feat)
         else:
             rows = segment_mean(feat, slot, slots)
         if absent == "nearest":
-            index = slot.new_full((slots,), slots).index_copy_(0, slot, slot).view(len(cell), -1)
-            _, outside = kernel_footprint(cell, self.size[ptr_to_batch(new_ptr, len(cell))], kernel, kernel, 0)
+            index = slot.new_full((slots,), slots).index_copy_(0, slot, slot).view(cell.shape[0], -1)
+            _, outside = kernel_footprint(cell, self.size[ptr_to_batch(new_ptr, cell.shape[0])], kernel, kernel, 0)
             index = fill_with_nearest(index, outside, kernel, slots)
             rows = F.pad(rows, (0, 0, 0, 1)).index_select(0, index.flatten())
         return rows
@@ -149,12 +147,9 @@ class SparseGrid:
         """Mean features of the points in each coarse cell that `reduce` kept, see `Grid.pool`."""
         assert isinstance(coarse.layout, SparseGrid)
         kept, size = coarse.layout.cell, coarse.layout.size
-        query = ravel_cells(floor_divide(self.cell, stride), ptr_to_batch(points.ptr, len(self.cell)), size)[
-            :, None
-        ]  # (N, 1)
-        keys = ravel_cells(kept, ptr_to_batch(coarse.ptr, len(kept)), size)
-        parent = lookup(query, torch.zeros_like(query, dtype=torch.bool), keys, cell_count(size)).squeeze(1)
-        return segment_mean(points.feat, parent, len(kept) + 1)[:-1], None  # the last segment: points of dropped cells
+        parent = cells_of_points(self.cell, points.ptr, stride, kept, coarse.ptr, size)
+        means = segment_mean(points.feat, parent, kept.shape[0] + 1)
+        return means[:-1], None  # without the last segment, the points of dropped cells
 
     def neighborhood(self, points: Points, kernel: int, *, absent: str = "zero") -> IndexNeighborhood:
         """The points under a kernel around each point, see `Grid.neighborhood`.
@@ -189,7 +184,7 @@ class SparseGrid:
         if pad is None:
             windows = window_order(self.cell, ptr, self.size, windows_per_side, centers_per_side)
             return index_plan(*windows, pos.dtype)
-        batch = ptr_to_batch(ptr, len(self.cell))
+        batch = ptr_to_batch(ptr, self.cell.shape[0])
         side, before, padded = reflect_padding(self.size, windows_per_side, pad)  # (B, 2) each
         length = padded // side
         source, cell, original = reflect_cells(self.cell, self.size[batch], before[batch], padded[batch])
@@ -197,7 +192,7 @@ class SparseGrid:
         rolled = (cell - length[batch] // 2) % padded[batch] if shift else cell
         window = rolled // length[batch]
         key = (batch * windows_per_side + window[:, 0]) * windows_per_side + window[:, 1]
-        found, window_index, counts = unique(key, len(self.size) * windows_per_side**2)
+        found, window_index, counts = unique(key, self.size.shape[0] * windows_per_side**2)
         order = torch.argsort(window_index, stable=True)  # copies in window order
         cell, offset, batch = cell[order], (rolled - window * length[batch])[order], batch[order]
         members = center_members(offset, length[batch], centers_per_side)
@@ -209,14 +204,14 @@ class SparseGrid:
         if global_centers_per_side is not None:
             members = center_members(cell, padded[batch], global_centers_per_side)[plan.partition_index]  # (R, L, G)
             window_set = found // windows_per_side**2
-            num_sets = len(self.size)
+            num_sets = self.size.shape[0]
             assert plan.valid is not None
             upper = IndexUpperLevel.of(members, plan.valid, plan.row_window, window_set, num_sets, pos.dtype)
             window_cell = torch.stack([found // windows_per_side % windows_per_side, found % windows_per_side], 1)
             window_cell = window_cell[upper.partition_index]  # (B, K, 2)
             upper_lookup = TableLookup.of(window_cell, side[:, None], windows_per_side, pos.dtype)
             plan = replace(plan, upper=replace(upper, table_lookup=upper_lookup))
-        return plan.merge_copies(source, original)
+        return plan.merge_copies(source, original, self.cell.shape[0])
 
     def take(self, points: Slice | Int[Tensor, "K"], sets: Slice) -> SparseGrid:
         """The layout of some of the points, of some of the sets."""

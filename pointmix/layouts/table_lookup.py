@@ -37,7 +37,7 @@ class TableLookup:
             if size == (table_size, table_size):
                 return cls((cell[..., :1] * table_size + cell[..., 1:]), None)
             size = size_tensor(size, cell.device)
-        elif (size == table_size).all():
+        elif not torch.compiler.is_exporting() and (size == table_size).all():
             return cls((cell[..., :1] * table_size + cell[..., 1:]), None)
         where = cell * (table_size - 1) / (size - 1).clamp(min=1).double()  # (R, L, 2)
         low = where.long().clamp(max=max(table_size - 2, 0))

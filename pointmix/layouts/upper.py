@@ -92,7 +92,7 @@ class IndexUpperLevel:
         dtype: torch.dtype,
     ) -> IndexUpperLevel:
         """From the centers of the whole set that each slot is pooled into. Windows are numbered set by set."""
-        device, windows = members.device, len(window_set)
+        device, windows = members.device, window_set.shape[0]
         row_set = window_set if row_window is None else window_set[row_window]  # (R,)
         members = members & valid[..., None]
         per_center = segment_sum(members.sum(1), row_set, num_sets)  # (B, G)
@@ -103,7 +103,7 @@ class IndexUpperLevel:
         mean_weight = (valid * reciprocal(count, dtype)[:, None])[:, None]  # (R, 1, L)
         counts = torch.bincount(window_set, minlength=num_sets)  # (B,)
         first = counts.cumsum(0) - counts
-        nth = torch.arange(int(counts.max()), device=device)  # (K,)
+        nth = torch.arange(counts.max().item(), device=device)  # (K,)
         rank = torch.arange(windows, device=device) - first[window_set]  # (S,) of the window in its set
         return cls(
             mean_weight=mean_weight,
@@ -111,7 +111,7 @@ class IndexUpperLevel:
             row_window=row_window,
             row_set=row_set,
             partition_index=first[:, None] + torch.minimum(nth, counts[:, None] - 1),
-            reverse_index=window_set * len(nth) + rank,
+            reverse_index=window_set * nth.shape[0] + rank,
             valid=nth < counts[:, None],
             center_valid=per_center > 0,
             table_lookup=None,
@@ -123,10 +123,10 @@ class IndexUpperLevel:
 
     def mean(self, rows: Float[Tensor, "R L C"]) -> Float[Tensor, "S C"]:
         mean = weighted_sum(rows, self.mean_weight).squeeze(1)  # (R, C)
-        return mean if self.row_window is None else segment_sum(mean, self.row_window, len(self.reverse_index))
+        return mean if self.row_window is None else segment_sum(mean, self.row_window, self.reverse_index.shape[0])
 
     def pool_centers(self, rows: Float[Tensor, "R L C"]) -> Float[Tensor, "B G C"]:
-        return segment_sum(weighted_sum(rows, self.pool_weight), self.row_set, len(self.partition_index))
+        return segment_sum(weighted_sum(rows, self.pool_weight), self.row_set, self.partition_index.shape[0])
 
     def set_partition(self, x: Float[Tensor, "S C"]) -> Float[Tensor, "B K C"]:
         return F.embedding(self.partition_index, x)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pointmix.ops.kernels.operators import dynamic_size, opaque
+
 Side = TypeVar("Side", int, Tensor)
 
 
@@ -59,6 +61,16 @@ def check_options(
         raise ValueError(f"plan: shift, table_size and global_centers_per_side need pad, got {got} without it")
 
 
+def _fake_reflect_cells(cell: Tensor, size: Tensor, before: Tensor, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The shapes of what `reflect_cells` returns."""
+    copies = dynamic_size()
+    return cell.new_empty(copies), cell.new_empty(copies, 2), cell.new_empty(copies, dtype=torch.bool)
+
+
+@opaque(
+    "reflect_cells(Tensor cell, Tensor size, Tensor before, Tensor padded) -> (Tensor, Tensor, Tensor)",
+    _fake_reflect_cells,
+)
 def reflect_cells(
     cell: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], before: Int[Tensor, "N 2"], padded: Int[Tensor, "N 2"]
 ) -> tuple[Int[Tensor, "K"], Int[Tensor, "K 2"], Bool[Tensor, "K"]]:

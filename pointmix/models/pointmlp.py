@@ -95,13 +95,13 @@ class PointMLPStage(nn.Module):
         some groups at a time, so that the layers' outputs fit the cache."""
         weight, bias = self.transfer.folded()
         elements = CPU_CHUNK if feat.device.type == "cpu" else GPU_CHUNK
-        whole = torch.is_grad_enabled()
-        chunk = len(groups.anchor) if whole else max(elements // (len(weight) * self.neighbors), 1)
+        whole = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        chunk = 0 if whole else max(elements // (len(weight) * self.neighbors), 1)
         u, t = map_points(feat, groups.anchor, self.alpha, self.beta, weight, bias)
         index = groups.neighbors, groups.anchor
         scale = inverse_std(feat, *index, groups.batch, groups.num_sets, chunk)
         layers, out = [layer.folded() for layer in self.group_layers], []
-        for part in zip(*(x.split(chunk) for x in (t, scale, *index)), strict=True):
+        for part in zip(*(x.split(chunk) if chunk else (x,) for x in (t, scale, *index)), strict=True):
             x = F.relu(group_rows(u, *part), inplace=True)
             for layer in layers:
                 x = layer(x)

@@ -35,9 +35,9 @@ class SetIndex:
         points_per_set = points.layout.points_per_set()
         if points_per_set is None:
             count = points.ptr.diff()
-            if (count != count[0]).any():
+            if torch.compiler.is_exporting() or (count != count[0]).any():  # a graph takes any sets
                 return cls(points.num_sets, None, points.batch, count)
-            points_per_set = len(points.feat) // len(count)  # such as with the same fraction of every image
+            points_per_set = points.feat.shape[0] // count.shape[0]  # such as with the same fraction of every image
         return cls(points.num_sets, points_per_set, None, None)
 
     def mean(self, x: Float[Tensor, "N *C"]) -> Float[Tensor, "B *C"]:

@@ -95,7 +95,7 @@ def inverse_std(
     """
     feat = feat if feat.dtype == torch.float64 else feat.float()
     parts = []
-    for n, a in zip(near.split(piece or len(near)), anchor.split(piece or len(near)), strict=True):
+    for n, a in zip(*(x.split(piece) if piece else (x,) for x in (near, anchor)), strict=True):
         center = feat.index_select(0, a)  # (S, C)
         d = feat.index_select(0, n.flatten()).view(*n.shape, -1)  # (S, k, C)
         d -= center[:, None]

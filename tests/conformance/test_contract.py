@@ -234,12 +234,3 @@ def test_compiles_to_code(fresh_compiler):
     with torch.no_grad():
         out = torch.compile(model, fullgraph=True, dynamic=False)(x)
         torch.testing.assert_close(out, model(x), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name, kwargs", [("coc_tiny", SHALLOW), ("fec_small", SHALLOW), ("hcformer_tiny", TWO_LEVELS)])
-def test_exports(name, kwargs):
-    model = pointmix.create_model(name, **kwargs).eval()
-    x = torch.randn(2, 3, 64, 64)
-    program = torch.export.export(model, (x,))
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), model(x))

@@ -190,7 +190,7 @@ def test_copies_of_a_line_of_three():
     """Cells 0 1 2, copies of 1 before and of 1 and 0 after, in two windows of three: 1 0 1 and 2 1 0."""
     source, own = torch.tensor([1, 0, 1, 2, 1, 0]), torch.tensor([0, 1, 1, 1, 0, 0]).bool()
     merge_copies = index_plan(torch.arange(6), torch.tensor([3, 3]), torch.ones(6, 1).bool(), torch.float64)
-    plan = merge_copies.merge_copies(source, own)
+    plan = merge_copies.merge_copies(source, own, 3)
     x = torch.tensor([[10.0], [20.0], [60.0]], dtype=torch.float64)
     rows = plan.window_partition(plan.to_window_order(x))
     assert rows[..., 0].tolist() == [[20, 10, 20], [60, 20, 10]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointmix.ops.cells import numba_kernels
+from pointmix.ops.cells import fake_window_rows, numba_kernels
 from pointmix.ops.kernels.jit import as_array, call
 from pointmix.ops.kernels.operators import Function, dynamic_size, operator
 
@@ -23,20 +23,6 @@ def _tensors(name: str) -> Function:
 def _fake_coarse_cells(cell: Tensor, ptr: Tensor, size: Tensor, stride: int, whole: bool) -> tuple[Tensor, ...]:
     cells = dynamic_size()
     return tuple(ptr.new_empty(shape) for shape in ((cells, 2), ptr.shape, (cells,), cell.shape[:1]))
-
-
-def _fake_window_rows(counts: Tensor, members: Tensor, distinct: bool, like: Tensor) -> tuple[Tensor, ...]:
-    points, centers = members.shape
-    rows, length, windows = dynamic_size(), dynamic_size(), counts.shape[0]
-    return (
-        counts.new_empty(rows, length),
-        members.new_empty(rows, length),
-        counts.new_empty(points),
-        like.new_empty(rows, centers, length),
-        counts.new_empty(rows),
-        counts.new_empty(points),
-        members.new_empty(windows, centers),
-    )
 
 
 coarse_cells = operator(
@@ -74,5 +60,5 @@ window_rows = operator(
     "numba_window_rows(Tensor counts, Tensor members, bool distinct, Tensor like) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _tensors("window_rows"),
-    _fake_window_rows,
+    fake_window_rows,
 )

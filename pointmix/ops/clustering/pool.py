@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.ops.kernels.operators import opaque
 from pointmix.ops.precision import at_least_float32, in_float32
 from pointmix.ops.ragged import set_bounds
 from pointmix.ops.segments import segment_sum
@@ -109,11 +110,26 @@ def nearest_center(
     if center_valid is not None:
         offset = offset.masked_fill(~center_valid, -torch.inf)
     if not even:
-        every = set_bounds(ptr, center_ptr)
-        return torch.cat([_largest(x[None, i:j], key[None, k:m], offset[None, k:m])[0] + k for i, j, k, m in every])
+        return _largest_of_each(x, key, offset, ptr, center_ptr)
     sets = ptr.numel() - 1
     best = _largest(x.unflatten(0, (sets, -1)), key.unflatten(0, (sets, -1)), offset.unflatten(0, (sets, -1)))
     return (best + center_ptr[:-1, None]).flatten()
+
+
+@opaque(
+    "largest_of_each_set(Tensor x, Tensor key, Tensor offset, Tensor ptr, Tensor center_ptr) -> Tensor",
+    lambda x, key, offset, ptr, center_ptr: ptr.new_empty(x.shape[0]),
+)
+def _largest_of_each(
+    x: Float[Tensor, "N C"],
+    key: Float[Tensor, "K C"],
+    offset: Float[Tensor, "K"],
+    ptr: Int[Tensor, "B1"],
+    center_ptr: Int[Tensor, "B1"],
+) -> Int[Tensor, "N"]:
+    """`_largest` over the centers of each point's set, counted over all sets."""
+    every = set_bounds(ptr, center_ptr)
+    return torch.cat([_largest(x[None, i:j], key[None, k:m], offset[None, k:m])[0] + k for i, j, k, m in every])
 
 
 def _largest(

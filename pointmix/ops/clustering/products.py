@@ -123,11 +123,13 @@ def soft_weights(
     Without gradients it may overwrite the logits.
     """
     if bias is not None:
-        logits = logits.unflatten(0, (-1, len(bias)))
+        repeats = row_window is None or bias.shape[0] != logits.shape[0]
+        logits = logits.unflatten(0, (-1, bias.shape[0])) if repeats else logits
         fits = not torch.is_grad_enabled() and logits.dtype == bias.dtype
-        logits = (logits.add_(bias) if fits else logits + bias).flatten(0, 1)
+        logits = logits.add_(bias) if fits else logits + bias
+        logits = logits.flatten(0, 1) if repeats else logits
     if center_valid is not None:
-        shape = [len(logits), *[1] * (logits.ndim - 1)]
+        shape = [logits.shape[0], *[1] * (logits.ndim - 1)]
         shape[dim] = center_valid.shape[1]
         logits = logits.masked_fill(~of_rows(center_valid, row_window).view(shape), -torch.inf)
     return logits.softmax(dim)

@@ -1,4 +1,4 @@
-"""Compiled functions as operators of torch, `torch.ops.pointmix.*`.
+"""Functions as operators of torch, `torch.ops.pointmix.*`: compiled ones, and those that an exporter cannot follow.
 
 To torch an operator is opaque: compilers, exporters, fake tensors and dispatch modes see one call, and its `fake`
 function says the shapes of the results. `torch.library.custom_op` would do the same, but costs 24 µs a call instead of
@@ -7,15 +7,18 @@ function says the shapes of the results. `torch.library.custom_op` would do the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from pointmix.utils.lazy import when_imported
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Function = Callable[..., Any]  # of tensors and numbers, to a tensor or a tuple of tensors
 _LIBRARY = torch.library.Library("pointmix", "FRAGMENT")
 
@@ -46,6 +49,41 @@ def operator(schema: str, function: Function, fake: Function, *, floating: bool 
     op = getattr(torch.ops.pointmix, name).default
     torch.library.register_vmap(qualified, _sliced(op), lib=_LIBRARY)
     return op
+
+
+def opaque(schema: str, fake: Function) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: while a graph is exported, a call is one operator of that graph; else nothing changes.
+
+    For functions whose steps follow the values of their tensors, such as loops over sets, so that one graph is valid
+    for all sizes. What is saved needs `import pointmix` before it is loaded. The results have no derivatives.
+
+    Args:
+        schema, fake: as in `operator`; the function has the same arguments.
+    """
+    name = schema.split("(")[0]
+    _LIBRARY.define(schema)
+    torch.library.register_fake(f"pointmix::{name}", fake, lib=_LIBRARY)
+    op = getattr(torch.ops.pointmix, name).default
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        def run(*args: P.args, **named: P.kwargs) -> Any:  # an operator must not return its arguments
+            found: Any = function(*args, **named)
+            if isinstance(found, Tensor):
+                return found
+            return tuple(t.clone() if any(t is a for a in (*args, *named.values())) else t for t in found)
+
+        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+
+        @functools.wraps(function)
+        def call(*args: P.args, **named: P.kwargs) -> R:
+            if torch.compiler.is_exporting():
+                exported: R = op(*args, **named)
+                return exported
+            return function(*args, **named)
+
+        return call
+
+    return decorate
 
 
 def _hidden(function: Function) -> Function:

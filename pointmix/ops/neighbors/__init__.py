@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, PYTORCH3D, TORCH_CLUSTER, TRITON, Implementation, choose, register
+from pointmix.ops.kernels.operators import opaque
 from pointmix.ops.neighbors.reference import knn_reference
 from pointmix.ops.ragged import check_positions, ptr_to_batch, squared_distance
 
@@ -45,6 +46,10 @@ register(
 )
 
 
+@opaque(
+    "knn(Tensor pos, Tensor ptr, Tensor query_pos, Tensor query_ptr, int k) -> Tensor",
+    lambda pos, ptr, query_pos, query_ptr, k: ptr.new_empty(query_pos.shape[0], k),
+)
 def knn(
     pos: Float[Tensor, "N D"],
     ptr: Int[Tensor, "B1"] | Sequence[int],
