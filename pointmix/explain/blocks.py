@@ -56,9 +56,9 @@ def block_title(assignment: Assignment) -> str:
 
 def groups_nothing(assignment: Assignment, row: int) -> bool:
     """Whether set `row` has as many centers as points in a block, so that each point may be a cluster of its own."""
-    per_window = len(assignment.center_pos) // (int(assignment.window.max()) + 1)
     lo, hi = assignment.points.ptr[row : row + 2].tolist()
-    return per_window * len(assignment.window[lo:hi].unique()) >= hi - lo
+    windows, own = len(assignment.window.unique()), len(assignment.window[lo:hi].unique())
+    return len(assignment.center_pos) * own >= windows * (hi - lo)  # windows of one size each
 
 
 def wrapped(text: str, width: int = 36) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pointmix.explain.blocks import block_title, nearest_points, stage_of
+from pointmix.explain.blocks import block_title, groups_nothing, nearest_points, stage_of
 from pointmix.explain.clouds import region_colors
 from pointmix.explain.colors import color_regions
 from pointmix.explain.page.groups import group_assignments
@@ -47,11 +47,6 @@ def block_views(scene: Scene, model: nn.Module, assignments: Sequence[Assignment
     return views
 
 
-def is_trivial(assignment: Assignment) -> bool:
-    """Whether there are at least as many centers as points, so that nothing is grouped."""
-    return len(assignment.center_pos) >= len(assignment.center)
-
-
 def _block_view(
     scene: Scene, assignment: Assignment, nearest: Int[np.ndarray, "N"], windows: int, *, soft: bool
 ) -> BlockView:
@@ -74,7 +69,7 @@ def _block_view(
         points=points,
         windows=windows,
         centers=len(assignment.center_pos) // windows,
-        trivial=is_trivial(assignment),
+        trivial=groups_nothing(assignment, 0),
         nearest=index(nearest),
         window=index(window),
         center=index(center),

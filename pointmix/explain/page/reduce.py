@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.explain.blocks import nearest_points, stage_of
+from pointmix.explain.blocks import groups_nothing, nearest_points, stage_of
 from pointmix.explain.colors import palette
-from pointmix.explain.page.clusters import is_trivial
 from pointmix.explain.page.scene import Scene
 from pointmix.explain.page.view import Reduced, as_bytes, index
 from pointmix.nn.stage import Assignment
@@ -38,7 +37,7 @@ def reduce_clusters(scene: Scene, assignments: Sequence[Assignment], clusters: i
     """
     from sklearn.cluster import KMeans  # takes a second to import
 
-    used = [assignment for assignment in assignments if not is_trivial(assignment)]
+    used = [assignment for assignment in assignments if not groups_nothing(assignment, 0)]
     if not used:
         return None
     finest = max((assignment.points for assignment in used), key=lambda points: len(points.pos))
