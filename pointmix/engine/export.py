@@ -57,9 +57,9 @@ def export_model(model: nn.Module, example: Tensor | PointSet, path: str | Path,
         example = example if len(example) > 1 else torch.cat([example, example])  # one image: a batch of always one
         other = torch.cat([example, torch.randn_like(example[:1])])
     with _evaluating(model):
-        data = _onnx(model, example, info or {}) if path.suffix == ".onnx" else _program(model, example, info or {})
-        expected = model(other)
-        found = (_load_onnx(data) if path.suffix == ".onnx" else _load_program(data))(other)
+        save, load = (save_onnx, load_onnx) if path.suffix == ".onnx" else (save_program, load_program)
+        data, expected = save(model, example, info or {}), model(other)
+        found = load(data)(other)
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
         raise ValueError(f"{path}: outputs differ from the network's by {difference:.2g}; nothing is written")
@@ -105,18 +105,19 @@ def export_program(model: nn.Module, example: Tensor | PointSet) -> ExportedProg
         return torch.export.export(model, (example,), dynamic_shapes=shapes)
 
 
-def _program(model: nn.Module, example: Tensor | PointSet, info: Info) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(export_program(model, example), buffer, extra_files={INFO: json.dumps(info)})
+def save_program(model: nn.Module, example: Tensor | PointSet, info: Info) -> bytes:
+    buffer, program = io.BytesIO(), export_program(model, example)
+    program.example_inputs = None  # torch cannot read stored point sets
+    torch.export.save(program, buffer, extra_files={INFO: json.dumps(info)})
     return buffer.getvalue()
 
 
-def _load_program(data: bytes) -> Program:
+def load_program(data: bytes) -> Program:
     program: Program = torch.export.load(io.BytesIO(data)).module()
     return program
 
 
-def _onnx(model: nn.Module, example: Tensor, info: Info) -> bytes:
+def save_onnx(model: nn.Module, example: Tensor, info: Info) -> bytes:
     names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": ({0: Dim("batch", min=1)},)}
     program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, **names)
     assert program is not None
@@ -125,7 +126,7 @@ def _onnx(model: nn.Module, example: Tensor, info: Info) -> bytes:
     return data
 
 
-def _load_onnx(data: bytes) -> Program:
+def load_onnx(data: bytes) -> Program:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

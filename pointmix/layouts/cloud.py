@@ -345,5 +345,7 @@ pytree.register_pytree_node(
     lambda c: ([], (c.sampling, c.nested)),
     lambda _, context: Cloud(*context),
     serialized_type_name="pointmix.Cloud",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
     flatten_with_keys_fn=lambda c: ([], (c.sampling, c.nested)),
 )

@@ -217,5 +217,7 @@ pytree.register_pytree_node(
     lambda g: ([], g.size),
     lambda _, size: Grid(size),
     serialized_type_name="pointmix.Grid",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
     flatten_with_keys_fn=lambda g: ([], g.size),
 )

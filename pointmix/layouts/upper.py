@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.ops.precision import at_least_float32, in_float32
-from pointmix.ops.segments import segment_sum
+from pointmix.ops.segments import segment_count, segment_sum
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class IndexUpperLevel:
         count = valid.sum(1)
         count = count if row_window is None else segment_sum(count, row_window, windows)[row_window]
         mean_weight = (valid * reciprocal(count, dtype)[:, None])[:, None]  # (R, 1, L)
-        counts = torch.bincount(window_set, minlength=num_sets)  # (B,)
+        counts = segment_count(window_set, num_sets)  # (B,)
         first = counts.cumsum(0) - counts
         nth = torch.arange(counts.max().item(), device=device)  # (K,)
         rank = torch.arange(windows, device=device) - first[window_set]  # (S,) of the window in its set

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointmix.ops.segments import segment_sum
+from pointmix.ops.segments import segment_count, segment_sum
 
 EPS = 1e-5
 NOISE = 32  # differences of up to this many roundings of a feature count as zero, so that they are not amplified
@@ -102,7 +102,7 @@ def inverse_std(
         d = d.flatten(1)
         parts.append(torch.stack([d.sum(1), (d[:, None] @ d[..., None]).view(-1), center.square().sum(1)], dim=1))
     total, square, size = segment_sum(torch.cat(parts), batch, sets).unbind(1)  # (B,)
-    anchors = torch.bincount(batch, minlength=sets)
+    anchors = segment_count(batch, sets)
     number = anchors * (near.shape[1] * feat.shape[1])
     var = (square - total.square() / number) / (number - 1).clamp(min=1)
     noise = (NOISE * torch.finfo(feat.dtype).eps) ** 2 * size / (anchors * feat.shape[1])

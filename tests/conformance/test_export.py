@@ -49,7 +49,7 @@ def images(*sizes: tuple[int, int]) -> PointSet:
 
 def check(model: torch.nn.Module, example: torch.Tensor | PointSet, *others: torch.Tensor | PointSet) -> None:
     with torch.no_grad():
-        program = export.export_program(model, example).module()
+        program = export.load_program(export.save_program(model, example, {}))
         for x in (example, *others):
             torch.testing.assert_close(program(x), model(x), rtol=1e-9, atol=1e-9)
 
@@ -61,7 +61,8 @@ def test_every_model_is_of_a_family_that_is_tested():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_clouds_of_any_sizes(name):
-    model = model_of(name, in_chans=2, coord_dims=3).double()
+    options = {"rel_pos": "offset"} if name == "hcformer_tiny" else {}  # clouds read no tables
+    model = model_of(name, in_chans=2, coord_dims=3, **options).double()
     check(model, clouds(50, 9), clouds(40), clouds(1, 2, 90, 3), clouds(30, 30))
 
 

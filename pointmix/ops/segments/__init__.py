@@ -43,8 +43,15 @@ def segment_mean(x: Shaped[Tensor, "N *C"], index: Int[Tensor, "N"], size: int) 
     """out[s] = mean of x[n] over all n with index[n] == s; zero for an empty segment."""
     if other := _other("segment_mean", x):
         return other(x, index, size)
-    count = torch.bincount(index, minlength=size).clamp(min=1).to(x.dtype)
+    count = segment_count(index, size).clamp(min=1).to(x.dtype)
     return segment_sum(x, index, size) / count.view(-1, *[1] * (x.ndim - 1))
+
+
+def segment_count(index: Int[Tensor, "N"], size: int) -> Int[Tensor, "S"]:
+    """out[s] = how many n have index[n] == s."""
+    if torch.compiler.is_exporting():  # to an exporter the length of a bincount depends on the values
+        return index.new_zeros(size).index_add(0, index, torch.ones_like(index))
+    return torch.bincount(index, minlength=size)
 
 
 def segment_max(x: Shaped[Tensor, "N *C"], index: Int[Tensor, "N"], size: int) -> Shaped[Tensor, "S *C"]:
