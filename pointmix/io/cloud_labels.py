@@ -8,6 +8,7 @@ from pointmix.io.validate import check_read
 from pointmix.utils.messages import one_line
 
 LONGEST = 200  # characters of the name of a class
+LARGEST = 2**53  # whole number that a float64 holds exactly
 
 
 def label_values(name: str, found: object, clouds: int) -> list[int] | list[str]:
@@ -35,6 +36,8 @@ def label_values(name: str, found: object, clouds: int) -> list[int] | list[str]
         return [_text(name, value) for value in values.tolist()]
     if kind not in "uif" or not (np.isfinite(values) & (values == np.rint(values))).all():
         raise ValueError(f"{name} has values of {values.dtype} that are not whole, expected whole numbers or text")
+    if (large := values[np.abs(values.astype(np.float64)) > LARGEST]).size:
+        raise ValueError(f"{name} has the value {large[0]}, expected numbers of at most 2^53")
     return [int(value) for value in values]
 
 

@@ -171,6 +171,8 @@ def _with_positions(arrays: Arrays, name: str, attrs: Arrays) -> Stored:
     if pos.ndim not in (2, 3):
         raise ValueError(f"expected {name} as (N, D), or (n, N, D) for n clouds, got {pos.shape}")
     if pos.ndim == 3:
+        if not len(pos):
+            raise ValueError(f"{name} is {pos.shape}, it holds no cloud")
         return Stored([arrays], name, len(pos), dense=True, attrs=attrs)
     ends = next((key for key in ENDS if key in arrays and key != name), None)
     found = None if ends is None else check_numbers(ends, arrays[ends])

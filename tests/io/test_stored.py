@@ -99,6 +99,8 @@ def test_a_label_a_group(tmp_path):
         (np.zeros(8, int), r"label is \(8,\), expected \(3,\), one a cloud"),
         (np.array([0, 0.5, 1]), "label has values of float64 that are not whole"),
         (np.array([0, np.nan, 1]), "label has values of float64 that are not whole"),
+        (np.array([0, 1e300, 1]), "label has the value 1e.300, expected numbers of at most 2.53"),
+        (np.array([0, 2**63 + 5, 1], np.uint64), "label has the value 9223372036854775813, expected numbers of at"),
         (np.array(["a", "", "b"]), "label has the value '', expected a number, or text"),
         ({"a": 1}, "label is a group, expected an array"),
     ],

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.hdf5_checks import class_names
 from pointmix.data.clouds.listed import Place, numbered
+from pointmix.data.splits import shortened
 from pointmix.io import CloudFile, open_clouds
 from pointmix.io.errors import UnreadableSample
 from pointmix.io.names import LABEL_NAMES
@@ -54,6 +55,8 @@ def labeled_places(
         raise ValueError(f"{where}: the attribute classes differs between the files, expected the same names")
     targets = np.array(labels, dtype=np.int64)
     names_of = None if stated[0] is None else stated[0].split(",")
+    if twice := sorted({name for name in names_of or () if (names_of or ()).count(name) > 1}):
+        raise ValueError(f"{where}: the attribute classes names {shortened(twice)} twice, expected different names")
     return class_names(names_of or config.classes, targets, where), places, targets
 
 

@@ -109,6 +109,9 @@ def test_names_of_classes_in_the_files(tmp_path):
     write(tmp_path / "test.h5", dense, classes="box,cup,cone")  # labels of another order are the same classes
     splits = build(tmp_path)
     assert splits.classes == ["cup", "box", "cone"] and seen(splits)[1][:4] == [1, 0, 1, 0]
+    write(tmp_path / "train.h5", dense, classes="cup,box,cup")
+    with pytest.raises(ValueError, match="train.h5: the attribute classes names cup twice"):
+        build(tmp_path)
 
 
 def test_class_folders_and_csv_files_with_files_of_many_clouds(tmp_path):
@@ -119,7 +122,7 @@ def test_class_folders_and_csv_files_with_files_of_many_clouds(tmp_path):
             write(tmp_path / split / name / "one.npz", {"pos": found[0]})
     (tmp_path / "train/cup/torn.npz").write_bytes(b"PK")
     write(tmp_path / "train/beside.h5", ragged(clouds(2)))
-    with pytest.warns(UserWarning, match="train: 1 clouds beside the class folders are left out"):
+    with pytest.warns(UserWarning, match="train: 1 cloud beside the class folders is left out"):
         splits = build(tmp_path, val_fraction=0.0)
     assert len(splits.train.dataset) == 15 and seen(splits)[1] == [0] * 7 + [1] * 7
     list(splits.train)
@@ -151,6 +154,7 @@ def test_only_headers_are_read_on_opening(tmp_path, monkeypatch):
         ({"ptr": np.array([0, 9, 4])}, "train.h5: ptr must rise, it goes from 9 to 4 at cloud 1"),
         ({"ptr": np.array([0, 9, 9, 10**6])}, "train.h5: ptr divides 1000000 points into 3 clouds, expected all"),
         ({"label": np.array([0, 1, 3, 0, 1, 3])}, r"train.h5: labels \[0, 1, 3\] are not 0 to 3 without a gap"),
+        ({"pos": np.zeros((0, 4, 3)), "label": np.zeros(0, int)}, r"train.h5: pos is \(0, 4, 3\), it holds no cloud"),
         ({}, "train.h5: it has none, expected one a cloud under label, labels, segment or the like .* it has pos"),
     ],
 )
@@ -175,3 +179,25 @@ def test_files_that_do_not_agree(tmp_path):
     write(tmp_path / "train/b.h5", ragged(found, label=np.arange(4)))
     with pytest.raises(FileNotFoundError, match=r"no folder .*/test, expected test/CLASS/\*.* or test.h5 with labels"):
         build(tmp_path)
+
+
+def test_files_beside_those_with_labels(tmp_path):
+    dense = {"data": np.stack([cloud[:3] for cloud in clouds(8)]), "label": np.arange(8) % 2}
+    write(tmp_path / "train/a.h5", dense)
+    (tmp_path / "train/b.xyz").write_text("0 0 0\n1 1 1\n")
+    write(tmp_path / "test.h5", dense)
+    write(tmp_path / "test.old.h5", dense)  # another name
+    (tmp_path / "test.npz").mkdir()
+    with pytest.warns(UserWarning, match="train: 1 cloud beside the files with labels is left out"):
+        splits = build(tmp_path)
+    assert len(splits.test.dataset) == 8
+
+
+def test_an_empty_file_in_a_class_folder_is_counted(tmp_path):
+    for split in ("train", "test"):
+        for name in ("box", "cup"):
+            write(tmp_path / split / name / "many.npz", ragged(clouds(4)))
+    write(tmp_path / "test/cup/empty.npz", {"data": np.zeros((0, 4, 3))})
+    splits = build(tmp_path)
+    list(splits.test)
+    assert [Path(name).name for name, _ in splits.skipped()] == ["empty.npz"]

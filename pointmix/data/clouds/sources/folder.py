@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pointmix.data.paths import is_junk
 from pointmix.data.splits import shortened
 from pointmix.io import is_cloud
 from pointmix.io.registry import CLOUD_READERS, MANY_CLOUDS
+from pointmix.utils.messages import counted
 
 LAYOUTS = {  # source -> what lies in its folder
     "scanobjectnn": ("main_split*/*_objectdataset*.h5", "h5_files/main_split*/*_objectdataset*.h5"),
@@ -49,7 +51,8 @@ def labeled_files(root: Path, split: str) -> list[Path]:
     ROOT/SPLIT.SUFFIX, of a kind that may hold many clouds."""
     folder = root / split
     if not folder.is_dir():
-        return sorted(path for path in root.glob(f"{split}.*") if path.suffix.lower() in MANY_CLOUDS)
+        beside = (path for path in root.glob(f"{split}.*") if path.stem == split and not path.is_dir())
+        return sorted(path for path in beside if path.suffix.lower() in MANY_CLOUDS)
     entries = [Path(entry.path) for entry in os.scandir(folder) if not is_junk(entry.name)]
     if any(entry.is_dir() for entry in entries):
         return []
@@ -82,6 +85,8 @@ def open_split(config: PointDataConfig, split: str) -> ListedClouds:
     path = csv_of(config)
     if path is None and (labeled := labeled_files(root, split)):
         names, places, labels = labeled_places(labeled, config)
+        if (root / split).is_dir():
+            _warn_of_left(root / split, labeled, "files with labels")
     else:
         names, files, of_files = _class_folders(root, split) if path is None else _csv(path, config, split)
         places, counts = places_in(files, config)
@@ -121,12 +126,18 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Path], Int64
         return found
 
     found = class_files(root / split, is_sample=is_sample, what="cloud", suffixes=SUFFIXES)
-    beside = [entry.path for entry in os.scandir(root / split) if entry.is_file() and not is_junk(entry.name)]
-    if clouds := sum(map(is_cloud, beside)):
-        warnings.warn(f"{root / split}: {clouds} clouds beside the class folders are left out", stacklevel=2)
+    _warn_of_left(root / split, (), "class folders")
     if others:
         warnings.warn(f"{root / split}: files that are no clouds are left out: {_counted(others)}", stacklevel=2)
     return found
+
+
+def _warn_of_left(folder: Path, read: Sequence[Path], what: str) -> None:
+    """Count the clouds in a folder, not below it, that are not among those that are read."""
+    files = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not is_junk(entry.name))
+    if left := sum(is_cloud(path) for path in files if path not in read):
+        be = "is" if left == 1 else "are"
+        warnings.warn(f"{folder}: {counted(left, 'cloud')} beside the {what} {be} left out", stacklevel=3)
 
 
 def _counted(kinds: Counter[str]) -> str:
