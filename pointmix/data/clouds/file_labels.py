@@ -28,6 +28,7 @@ def labeled_places(
 
     Args:
         config: its target_key is the name of the labels; label stands for all usual ones, see `LABEL_NAMES`.
+
     Raises:
         ValueError: if a file cannot be read or has not one label a cloud, a label is out of range, or files have
             labels of different kinds or state different classes.
