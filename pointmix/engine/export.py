@@ -102,10 +102,11 @@ def export_program(model: nn.Module, example: Tensor | PointSet) -> ExportedProg
         shapes[example.ptr] = {0: Dim("bounds")}
     # else a graph of two sets or more would not take one
     with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        return torch.export.export(model, (example,), dynamic_shapes=shapes)
+        return torch.export.export(model, (example,), dynamic_shapes=shapes)  # type: ignore[arg-type]
 
 
 def save_program(model: nn.Module, example: Tensor | PointSet, info: Info) -> bytes:
+    """A .pt2 file; arguments as in `export_model`."""
     buffer, program = io.BytesIO(), export_program(model, example)
     program.example_inputs = None  # torch cannot read stored point sets
     torch.export.save(program, buffer, extra_files={INFO: json.dumps(info)})
@@ -113,13 +114,22 @@ def save_program(model: nn.Module, example: Tensor | PointSet, info: Info) -> by
 
 
 def load_program(data: bytes) -> Program:
+    """The program in a .pt2 file that was just written: reading one runs code in it."""
     program: Program = torch.export.load(io.BytesIO(data)).module()
     return program
 
 
-def save_onnx(model: nn.Module, example: Tensor, info: Info) -> bytes:
-    names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": ({0: Dim("batch", min=1)},)}
-    program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, **names)
+def save_onnx(model: nn.Module, example: Tensor | PointSet, info: Info) -> bytes:
+    """An ONNX file; arguments as in `export_model`."""
+    program = torch.onnx.export(
+        model,
+        (example,),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: Dim("batch", min=1)},),
+        dynamo=True,
+        verbose=False,
+    )
     assert program is not None
     program.model.metadata_props["pointmix"] = json.dumps(info)
     data: bytes = program.model_proto.SerializeToString()
@@ -127,6 +137,7 @@ def save_onnx(model: nn.Module, example: Tensor, info: Info) -> bytes:
 
 
 def load_onnx(data: bytes) -> Program:
+    """The network in an ONNX file, run by onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

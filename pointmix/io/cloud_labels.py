@@ -19,6 +19,7 @@ def label_values(name: str, found: object, clouds: int) -> list[int] | list[str]
         found: an array (n,) or (n, 1), or for one cloud a single value, of whole numbers or text; of a NumPy array, an
             HDF5 dataset or attribute, or a plain value.
         clouds: n.
+
     Raises:
         ValueError: if it is anything else, or text is longer than 200 characters.
     """

@@ -43,6 +43,7 @@ def register_reader(*suffixes: str, many: bool = False) -> Callable[[AnyCloudRea
     Args:
         many: files may hold more than one cloud, so data sets open each of them to count its clouds; opening should
             then read no more than it must.
+
     Raises:
         ValueError: if a suffix has no leading dot or has a reader already.
     """

@@ -104,6 +104,7 @@ class Stored:
 
         Args:
             names: of labels, in upper or lower case; the first that the file has counts.
+
         Raises:
             ValueError: if there is not one label a cloud, or some are neither whole numbers nor short text.
         """
@@ -197,6 +198,7 @@ def _ptr(given: np.ndarray, name: str, pos: str, points: int) -> np.ndarray:
     Args:
         name, pos: of the array and of the positions, for messages.
         points: number of positions.
+
     Raises:
         ValueError: if it does not divide all points into clouds of one point or more.
     """

@@ -74,6 +74,7 @@ def explain_backbone(
         name: of the backbone.
         mean, std: of the first channels, to undo the normalization of an image.
         up: of clouds, see `pointmix.explain.draw_clouds`.
+
     Raises:
         ValueError: the backbone does not cluster, or a flag is wrong.
     """

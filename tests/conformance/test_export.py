@@ -59,7 +59,7 @@ def test_every_model_is_of_a_family_that_is_tested():
     assert {name.split("_")[0] for name in pointmix.list_models()} == tested
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["fec_small", "hcformer_tiny", "pointmlp_coc"])  # coc's steps are among fec's
 def test_clouds_of_any_sizes(name):
     options = {"rel_pos": "offset"} if name == "hcformer_tiny" else {}  # clouds read no tables
     model = model_of(name, in_chans=2, coord_dims=3, **options).double()
@@ -72,10 +72,9 @@ def test_partial_images_of_any_sizes(name):
     check(model, images((33, 40), (20, 32)), images((32, 32)), images((1, 1), (7, 50), (40, 33)), whole)
 
 
-@pytest.mark.parametrize("size", [32, 37])
-@pytest.mark.parametrize("name", [name for name in FAMILIES if "pointmlp" not in name])
-def test_any_number_of_images(name, size):
-    check(model_of(name).double(), *(torch.randn(batch, 3, size, size, **F64) for batch in (2, 1, 5)))
+def test_any_number_of_images():
+    """Of a side that windows do not divide; of others, see ONNX."""
+    check(model_of("coc_tiny").double(), *(torch.randn(batch, 3, 37, 37, **F64) for batch in (2, 1, 5)))
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if "pointmlp" not in name])

@@ -67,7 +67,10 @@ def split_heads(
     if not copy:
         q, v = qv.unbind(-3)
         return q, v
-    q, v = qv.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (R, E, L, D); indexing twice would add two gradients
+    qv = qv.permute(2, 0, 3, 1, 4)  # (2, R, E, L, D)
+    if torch.compiler.is_exporting():  # whether it is contiguous already may depend on the number of sets
+        qv = qv.clone(memory_format=torch.contiguous_format)
+    q, v = qv.contiguous().unbind()  # indexing twice would add two gradients
     return q.transpose(1, 2), v.transpose(1, 2)
 
 
