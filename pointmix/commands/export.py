@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pointmix.pointset import PointSet
+    from pointmix.tasks.protocols import Info
 
 KEPT = ("name", "task", "kwargs", "classes", "in_chans", "img_size", "mean", "std", "data")  # of a run's info
 MOST_POINTS = 256  # of a cloud: a graph is for any number
@@ -71,9 +72,18 @@ def export(argv: list[str], prog: str) -> None:
         raise ValueError(f"--points needs a model of points; {info['name']} takes whole images only")
     example = like(blank, points=args.points).to(device)
     check_export(args.out, points=isinstance(example, PointSet))
-    kept = {key: info[key] for key in KEPT if key in info}
-    difference = export_model(model, example, args.out, info=kept)
+    difference = export_model(model, example, args.out, info=shared(info))
     print(f"written to {args.out}; the outputs differ from the network's by {difference:.1g} at most")
+
+
+def shared(info: Info) -> Info:
+    """What an exported file holds of a run's info: local paths, such as data.root, are replaced by their last part."""
+    from pointmix.engine.hub import PATHS
+    from pointmix.utils.local_paths import PathHider
+
+    kept = {key: info[key] for key in KEPT if key in info}
+    hidden: Info = PathHider([kept], keys=PATHS).hide(kept)
+    return hidden
 
 
 def like(blank: Tensor | PointSet, *, points: bool) -> Tensor | PointSet:

@@ -103,17 +103,19 @@ def _use(info: Info, repo_id: str) -> list[str]:
     x = task.example_input(info)
     if isinstance(x, Tensor):
         takes = f"float32 images of shape (B, {', '.join(map(str, x.shape[1:]))})"
-        prepared = 'model.transform(Image.open("cat.jpg"))[None]  # with Pillow\'s Image'
+        imports, call = ["from PIL import Image", ""], 'x = model.transform(Image.open("cat.jpg"))[None]'
     else:
         takes = f"a pointmix.PointSet of positions (N, {x.pos.shape[1]}) and features (N, {x.feat.shape[1]})"
-        prepared = "model.transform(points)"
+        imports, call = [], "x = model.transform(points)"
+    is_prepared = task.transform(info) is not None
     return [
         "```python",
+        *(imports if is_prepared else []),
         "import pointmix",
         "",
         f'model = pointmix.from_pretrained("hf-hub:{repo_id}")  # in evaluation mode',
         "model.info  # classes, data settings and whatever else prepares its inputs",
-        *([] if task.transform(info) is None else [f"x = {prepared}", "y = model(x)"]),
+        *([call, "y = model(x)"] if is_prepared else []),
         "```",
         "",
         f"It takes {takes}, prepared as in evaluation. The commands prepare files themselves:",

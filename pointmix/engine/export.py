@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,7 @@ def load_program(data: bytes) -> Program:
 
 def save_onnx(model: nn.Module, example: Tensor | PointSet, info: Info) -> bytes:
     """An ONNX file; arguments as in `export_model`."""
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # a line for every node that it leaves as it is
     program = torch.onnx.export(
         model,
         (example,),

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-TRAIN = re.compile(r"scripts/train_(\w+)\.py")
+TRAIN = re.compile(r"pointmix train (\w+)")
 
 
 def folder() -> Path:
@@ -57,7 +57,7 @@ class Head:
     """What the comment at the top of a recipe says.
 
     Attributes:
-        command: how to train it, in a checkout.
+        command: how to train it.
         cost: time, hardware or size.
         result: what was measured or published.
         about: what it is, all of the rest.
@@ -70,7 +70,7 @@ class Head:
 
     @property
     def kind(self) -> str | None:
-        """The word X of scripts/train_X.py in its command; None for a part of a recipe, which ablate.py completes."""
+        """The word after `pointmix train` in its command; None for a part of a recipe, which `ablate` completes."""
         found = TRAIN.search(self.command)
         return found[1] if found else None
 

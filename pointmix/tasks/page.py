@@ -22,10 +22,12 @@ def is_page(args: Namespace) -> bool:
     """Whether args.out is a page rather than a picture.
 
     Raises:
-        ValueError: it is a picture, and a flag is for pages; one line.
+        ValueError: it is neither, or a picture, and a flag is for pages; one line.
     """
     if args.out.endswith(".html"):
         return True
+    if not args.out.endswith(".png"):
+        raise ValueError(f"--out {args.out}: expected a file that ends in .png, a picture, or .html, a page")
     for flag in ("label", "clusters"):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag} is for a page, and --out {args.out} does not end in .html")

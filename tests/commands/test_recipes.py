@@ -58,7 +58,7 @@ def test_patterns_of_names() -> None:
 def test_every_head_names_a_command() -> None:
     for name in names():
         about = head(find(name))
-        assert about is not None and (about.kind or "scripts/ablate.py" in about.command) and about.about, name
+        assert about is not None and (about.kind or "pointmix ablate" in about.command) and about.about, name
         whole = not name.startswith("ablations/")
         assert not whole or about.kind == name.split("/")[0]
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(ROOT.glob("docs/**/*.md"))
 RECIPES, MODULES = sorted(ROOT.glob("configs/**/*.yaml")), sorted(ROOT.glob("pointmix/commands/*.py"))
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:python scripts/|pointmix |train_)[^`\n]*)`")
+INLINE = re.compile(r"`((?:python scripts/|pointmix )[^`\n]*)`")
 COMMAND = re.compile(r"(?:scripts/)?(train|train_\w+|evaluate|predict|explain|describe|ablate)\.py")
 
 KWARGS = re.compile(r"(kwargs)\.\w+$")  # any argument of the network
@@ -41,7 +41,7 @@ def texts(file: Path) -> Iterator[str]:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".yaml":
         lines = text.replace("\\\n#", " ").splitlines()
-        yield "\n".join(line.lstrip("# ") for line in lines if re.match(r"# *(python|torchrun) ", line))
+        yield "\n".join(line.lstrip("# ") for line in lines if re.match(r"# *(pointmix|torchrun) ", line))
     elif file.suffix == ".py":
         yield "\n".join(re.findall(r"^(?:pointmix|torchrun) .*", text, re.MULTILINE))
     else:

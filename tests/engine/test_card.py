@@ -86,7 +86,8 @@ def test_what_people_read(metrics, info):
         "None is stated.",
     ):
         assert line in text.splitlines()
-    assert "float32 images of shape (B, 3, 32, 32)" in text and "x = model.transform(Image.open(" in text
+    assert "float32 images of shape (B, 3, 32, 32)" in text
+    assert "from PIL import Image\n\nimport pointmix\n" in text and "x = model.transform(Image.open(" in text
 
 
 def test_how_the_weights_were_selected(metrics, info):

@@ -42,11 +42,11 @@ def size(cfg):
 def test_recipes_parse_and_say_command_cost_and_result(path):
     cfg, lines = recipe(path), path.read_text().splitlines()
     assert cfg.name in (path.stem, None) and resolve(cfg.data) == resolve(resolve(cfg.data))
-    assert lines[0].startswith("# ") and "scripts/train_detect.py" in lines[0]
-    assert path.name in lines[0] or lines[0] == "# python scripts/train_detect.py"
+    assert lines[0].startswith("# ") and "pointmix train detect" in lines[0]
+    assert f"detect/{path.stem}" in lines[0] or lines[0] == "# pointmix train detect"
     assert lines[1].startswith("# Cost: ") and lines[2].startswith("# Result: ")
     words = shlex.split(lines[0])
-    flags = [word for word in words[words.index("scripts/train_detect.py") + 1 :] if word.startswith("--")]
+    flags = [word for word in words[words.index("detect") + 1 :] if word.startswith("--")]
     assert {flag.partition("=")[0] for flag in flags} <= {f"--{key}" for key in _keys(as_plain(cfg))} | {"--config"}
     assert size(cfg) > 1e5
     if stated := re.search(r"([\d.]+) M", lines[1]):

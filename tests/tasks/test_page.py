@@ -12,6 +12,7 @@ from PIL import Image
 from pointmix.models.detector import create_detector
 from pointmix.models.segmenter import create_segmenter
 from pointmix.tasks.base import get_task
+from pointmix.tasks.page import is_page
 
 SMALL = dict(
     dims=(8, 8), depths=(1, 1), mlp_ratios=(2, 2), windows_per_side=(2, 1), centers_per_side=(2, 2), heads=1, head_dim=4
@@ -83,3 +84,8 @@ def test_what_cannot_be_drawn(files, task):
     info = {"name": "resnet18", "data": IMAGES, "classes": NAMES}
     with pytest.raises(ValueError, match="RUN has the backbone resnet18, none of whose blocks clusters"):
         get_task(task).explain(arguments(files, "a.png", "b.png"), (model, info))
+
+
+def test_a_picture_ends_in_png() -> None:
+    with pytest.raises(ValueError, match="--out x.jpg: expected a file that ends in"):
+        is_page(Namespace(out="x.jpg", label=None, clusters=None))
