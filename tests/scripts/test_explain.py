@@ -234,7 +234,7 @@ def content(path):
             "columns red are 1 values a point, it has 3 without a name",
         ),
         (["wide.npy", "--columns", "rgb"], "--columns goes with a cloud and a --run"),
-        (["a.png", "--run", "images", "--columns", "rgb"], "--columns is a flag of classify_points, segment; images is of cl"),
+        (["a.png", "--run", "images", "--columns", "rgb"], "--columns is a flag of classify_points, segment; images"),
         (["a.png", "--run", "normals", "--depth", "depth.png"], "normals takes normal; a frame has colors alone"),
         (["cloud.npz", "--run", "images"], "cloud.npz is no image, images takes images"),
         (["flat.npy"], "expected points in 3 dimensions"),

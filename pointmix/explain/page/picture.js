@@ -95,7 +95,7 @@ function drawBorders(context, panel, focus) {
   panel.windowBorders ??= borders(surface, (i, j) => i >= 0 && j >= 0 && windows[i] !== windows[j]);
   const stroke = (path, color, width) => {
     context.strokeStyle = color;
-    context.lineWidth = width / scale;
+    context.lineWidth = (width * clamp(rect.w / 300, 0.4, 1)) / scale; // thin in small pictures
     context.stroke(path);
   };
   context.save();
