@@ -53,8 +53,9 @@ def explain(argv: list[str], prog: str) -> None:
         draw(args, argv, prog, out=args.out)
         print(f"drawn in {args.out}")
         return
-    from pointmix.explain.page.serve import serve
+    from pointmix.explain.page.serve import PORT, serve
 
+    PORT.check(port=args.serve)
     with TemporaryDirectory() as folder:
         out = args.out or f"{folder}/page.html"
         if not out.endswith(".html"):

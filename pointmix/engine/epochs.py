@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +37,14 @@ def kept_epochs(run: str | Path) -> list[Weights]:
     if not numbers:
         return []
     epochs = [(f"epoch {number}", partial(_load, path)) for number, path in sorted(numbers.items())]
-    return [*epochs, ("selected weights", partial(_load, Path(run, FINAL)))]
+    return [*epochs, (_selected(Path(run)), partial(_load, Path(run, FINAL)))]
+
+
+def _selected(run: Path) -> str:
+    try:
+        return f"epoch {json.loads((run / 'metrics.json').read_text())['selected']['epoch']:g}, selected"
+    except (OSError, ValueError, LookupError, TypeError):  # the weights can be shown without it
+        return "selected weights"
 
 
 def _load(path: Path, model: nn.Module) -> None:

@@ -156,6 +156,9 @@ def draw_curves(path: Path, state: TrainState, *, select: str, metric: tuple[str
             label = f"selected: {score.text(entries[best][split][key])}"
             value.scatter([steps[best]], [scores[best]], color="tab:red", zorder=3, label=label)
         value.legend(frameon=False, loc="lower right" if score.larger_is_better else "upper right")
+    if not value.has_data():
+        text = {"transform": value.transAxes, "ha": "center", "va": "center", "color": "tab:gray"}
+        value.text(0.5, 0.5, "not measured during training", **text)
     loss.legend(frameon=False)
     title = f"{score.label} (%)" if score.percent else score.label
     for axis, name in ((loss, "loss"), (value, title), (lr, "learning rate")):

@@ -68,7 +68,7 @@ def wrapped(text: str, width: int = 36) -> str:
 
 def truth_and_guess(truth: str | None, guess: str, probability: float | None = None) -> str:
     """ "cat, predicted dog (93 %)", where the true class is known."""
-    share = "" if probability is None else f" ({100 * probability:.0f} %)"
+    share = "" if probability is None else f" ({100 * probability:.0f}\N{NO-BREAK SPACE}%)"
     return f"{guess}{share}" if truth is None else f"{truth}, predicted {guess}{share}"
 
 

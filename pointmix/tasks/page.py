@@ -46,12 +46,13 @@ def write_page_of(
     """
     from pointmix.explain.page.build import write_explained
 
+    index, weights = getattr(args, "index", None), args.run or args.checkpoint
     write_explained(
         args.out,
         model,
         scene,
-        title=Path(args.file).name,
-        subtitle=f"{name}, {args.run or args.checkpoint or 'random weights'}",
+        title=Path(args.file).name if index is None else f"{Path(args.file).name}, {index}",
+        subtitle=f"{name}, {'/'.join(Path(weights).parts[-2:]) if weights else 'random weights'}",
         classes=classes,
         truth=args.label,
         clusters=8 if args.clusters is None else args.clusters,

@@ -25,7 +25,7 @@ def test_epochs_are_kept_and_change_nothing(tiny_config, tmp_path):
     model, info = load_run(tmp_path / "kept")
     last = {key: value.clone() for key, value in model.state_dict().items()}
     found = kept_epochs(tmp_path / "kept")
-    assert [label for label, _ in found] == ["epoch 1", "epoch 2", "epoch 3", "selected weights"]
+    assert [label for label, _ in found] == ["epoch 1", "epoch 2", "epoch 3", "epoch 3, selected"]
     seen = []
     for _, load in found:
         load(model)
@@ -38,5 +38,7 @@ def test_epochs_are_kept_and_change_nothing(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="epoch_2.safetensors is damaged"):
         found[1][1](model)
     train(replace(cfg, restart=True, keep_epochs=3))  # those of the earlier run are gone
-    assert [label for label, _ in kept_epochs(tmp_path / "kept")] == ["epoch 3", "selected weights"]
+    assert [label for label, _ in kept_epochs(tmp_path / "kept")] == ["epoch 3", "epoch 3, selected"]
+    Path(tmp_path, "kept/metrics.json").write_text("{}")
+    assert kept_epochs(tmp_path / "kept")[-1][0] == "selected weights"
     assert torch.isfinite(seen[0]).all()

@@ -84,6 +84,15 @@ def test_curves_of_one_step_can_be_seen(tmp_path, monkeypatch):
     assert figures[0].axes[1].get_ylim() == (0, 100)
 
 
+def test_curves_without_validation_say_so(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: figures.append(self))
+    draw_curves(tmp_path / "c.png", TrainState(history=[ENTRY | {"val": None}]), select="last", metric=TOP1)
+    draw_curves(tmp_path / "c.png", TrainState(history=[ENTRY]), select="last", metric=TOP1)
+    texts = [[text.get_text() for text in figure.axes[1].texts] for figure in figures]
+    assert texts == [["not measured during training"], []]
+
+
 def test_result_table_says_the_result_and_where_files_lie(tmp_path):
     (tmp_path / "curves.png").touch()
     text = shown(show_result, METRICS, tmp_path)

@@ -13,7 +13,7 @@ from torch import nn
 
 import pointmix
 from pointmix.explain import draw_clusters, images
-from pointmix.explain.blocks import first_and_last, groups_nothing
+from pointmix.explain.blocks import first_and_last, groups_nothing, truth_and_guess, wrapped
 from pointmix.explain.images import label_maps, to_pictures
 from pointmix.nn.stage import Assignment
 
@@ -141,6 +141,7 @@ def test_the_true_class_stands_beside_the_predicted_one(tmp_path, monkeypatch):
     for text, label, predicted in zip(texts, (2, 0), guess, strict=True):
         assert " ".join(text.split("\n")).startswith(f"{classes[label]}, predicted {classes[predicted]} (")
     assert max(len(line) for text in texts for line in text.split("\n")) <= 36
+    assert wrapped(truth_and_guess("automobile", "automobile", 0.39)).split("\n")[1] == "(39\N{NO-BREAK SPACE}%)"
     with pytest.raises(ValueError, match="2 images but 1 labels"):
         draw_clusters(tiny(), images_, tmp_path / "x.png", classes=classes, labels=[2])
 

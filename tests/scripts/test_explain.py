@@ -163,7 +163,8 @@ def test_a_page_is_written(main, folder, tmp_path, capsys, monkeypatch, argument
     assert main([*arguments, "--out", str(tmp_path / "a.html"), "--device", "cpu"]) == 0, capsys.readouterr().err
     page = content(tmp_path / "a.html")
     (epoch,) = page["epochs"]
-    assert (page["kind"], page["title"], len(epoch["blocks"])) == (kind, arguments[0], blocks)
+    title = "many.npy, 1" if "--index" in arguments else arguments[0]
+    assert (page["kind"], page["title"], len(epoch["blocks"])) == (kind, title, blocks)
     assert points is None or page["points"]["count"] == points
     assert len(epoch["maps"]) == maps or maps is None
     if "--label" in arguments:
@@ -240,11 +241,12 @@ def content(path):
         (["cloud.npz", "--up", "w"], "up must be one of"),
         (["cloud.npz", "--run", "clouds", "--checkpoint", "x"], "--checkpoint goes with --model"),
         (["cloud.npz", "--checkpoint", "none.pt"], "no file none.pt"),
-        (["a.png", "--index", "1"], "--index is a flag of classify_points, segment; a.png is of cl"),
+        (["a.png", "--index", "1"], "--index is a flag of classify_points, segment; a.png is of classify_images"),
         ([], "FILE"),
         (["a.png", "--task", "nothing"], "no task 'nothing' is registered"),
         (["a.png", "--label", "cat"], "--label is for a page, and --out x.png does not end in .html"),
         (["a.png", "--serve"], "--serve is for a page, and --out x.png does not end in .html"),
+        (["no.png", "--serve", "70000"], "port must be from 0 to 65535, got 70000"),
     ],
 )
 def test_errors_are_one_line(main, folder, capsys, monkeypatch, arguments, message):

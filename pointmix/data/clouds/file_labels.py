@@ -19,7 +19,7 @@ from pointmix.utils.messages import one_line
 
 
 def labeled_places(
-    files: Sequence[Path], config: PointDataConfig
+    files: Sequence[Path], config: PointDataConfig, *, same_order: bool = False
 ) -> tuple[list[str], list[Place], Int64[np.ndarray, " N"]]:
     """Names of the classes, the clouds in some files, and the label of each cloud, see `pointmix.io.stored`.
 
@@ -28,10 +28,11 @@ def labeled_places(
 
     Args:
         config: its target_key is the name of the labels; label stands for all usual ones, see `LABEL_NAMES`.
+        same_order: refuse an attribute `classes` unlike `data.classes`, as files of another split may have none.
 
     Raises:
         ValueError: if a file cannot be read or has not one label a cloud, a label is out of range, or files have
-            labels of different kinds or state different classes.
+            labels of different kinds or state different classes, also than data.classes.
     """
     places: list[Place] = []
     labels: list[int | str] = []
@@ -58,6 +59,9 @@ def labeled_places(
     names_of = None if stated[0] is None else stated[0].split(",")
     if twice := sorted({name for name in names_of or () if (names_of or ()).count(name) > 1}):
         raise ValueError(f"{where}: the attribute classes names {shortened(twice)} twice, expected different names")
+    if same_order and names_of and config.classes and names_of != list(config.classes):
+        own, given = shortened(names_of), shortened(list(config.classes))
+        raise ValueError(f"{where}: the attribute classes is {own} and data.classes {given}, expected the same names")
     return class_names(names_of or config.classes, targets, where), places, targets
 
 

@@ -83,9 +83,10 @@ def _epoch(
     if classes is not None:
         probabilities = model(scene.x)[0].float().softmax(0)  # (K,)
         if not probabilities.isfinite().all():
-            raise ValueError("the output is not finite; are the weights whole?")
-        best = probabilities.topk(min(SHOWN_GUESSES, len(probabilities)))
-        guess = [Guess(classes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+            raise ValueError(f"{label and f'{label}: '}the output is not finite; are the weights whole?")
+        best = probabilities.topk(min(SHOWN_GUESSES, len(probabilities))).indices.tolist()
+        best += [i for i in [classes.index(truth)] if i not in best] if truth is not None else []
+        guess = [Guess(classes[i], float(probabilities[i])) for i in best]
     shown = dict.fromkeys([*(g.name for g in guess[:1]), *([truth] if truth else [])])
     maps = class_maps(scene, model, [(name, list(classes or ()).index(name)) for name in shown])
     return Epoch(

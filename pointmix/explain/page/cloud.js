@@ -1,5 +1,6 @@
 // A cloud as depth-tested discs: which point each pixel of a picture shows (-1: none), its depth and its shade.
 const FOCAL = 1.6; // by the shorter side
+const LARGEST = 0.035; // radius of a disc by the shorter side
 const NEAREST = 0.02; // clipped in front of the eye; a unit is half the diagonal of the cloud's box
 let cloud = null;
 let cloudSurface = null;
@@ -17,12 +18,12 @@ function cloudPoints() {
     const unit = Math.hypot(...low.map((value, axis) => high[axis] - value)) / 2 || 1;
     const toUnits = (values) => Float32Array.from(values, (value, i) => (value - middle[i % 3]) / unit);
     const xyz = toUnits(position);
-    cloud = { xyz, toUnits, radius: 1.6 * spacing(xyz) };
+    cloud = { xyz, toUnits, radius: 1.5 * spacing(xyz) };
   }
   return cloud;
 }
 
-// Median distance of a point to its nearest neighbor, of some points.
+// Distance of a point to its nearest neighbor, of some points: most are nearer.
 function spacing(xyz) {
   const count = xyz.length / 3;
   const found = [];
@@ -35,8 +36,8 @@ function spacing(xyz) {
     }
     found.push(Math.sqrt(least));
   }
-  const median = found.sort((a, b) => a - b)[found.length >> 1];
-  return clamp(median, 0.001, 0.03);
+  const most = found.sort((a, b) => a - b)[Math.floor(0.8 * found.length)];
+  return clamp(most, 0.001, 0.03);
 }
 
 // Directions to the right, up and toward the eye; the third axis is up.
@@ -56,7 +57,7 @@ function framed(width, height) {
 }
 
 function frameFor(width, height) {
-  const { xyz } = cloudPoints();
+  const { xyz, radius } = cloudPoints();
   const [right, up, toward] = axes(CAMERA);
   const focal = FOCAL * Math.min(width, height);
   const step = 3 * Math.ceil(xyz.length / 3 / 5000);
@@ -65,7 +66,9 @@ function frameFor(width, height) {
   const at = (values, part) => values.sort((a, b) => a - b)[Math.round(part * (values.length - 1))]; // without outliers
   let [x, y, distance] = [0, 0, 2];
   for (let round = 0; round < 5; round++) {
-    const reach = ([px, py, pz]) => pz + (2 / 0.94) * focal * Math.max(Math.abs(px - x) / width, Math.abs(py - y) / height);
+    const rim = Math.min((radius * focal) / distance, LARGEST * Math.min(width, height)); // of the outermost discs
+    const [w, h] = [0.97 * width - 2 * rim, 0.97 * height - 2 * rim];
+    const reach = ([px, py, pz]) => pz + 2 * focal * Math.max(Math.abs(px - x) / w, Math.abs(py - y) / h);
     distance = Math.max(0.1, at(all.map(reach), 0.9995));
     const middle = (part) => {
       const seen = all.map((p) => (p[part] - [x, y][part]) / Math.max(NEAREST, distance - p[2]));
@@ -107,10 +110,11 @@ function discs(width, height, project, ratio) {
   const index = new Int32Array(width * height).fill(-1);
   const depth = new Float32Array(width * height).fill(Infinity);
   const world = (radius * state.size) / 100;
+  const most = Math.max(0.6 * ratio, LARGEST * Math.min(width, height));
   for (let i = 0; i < xyz.length; i += 3) {
     const p = project(xyz, i);
     if (p.depth < NEAREST) continue;
-    const r = clamp(world * p.scale, 0.6 * ratio, 14 * ratio);
+    const r = clamp(world * p.scale, 0.6 * ratio, most);
     const bulge = world / (r * r); // a disc is farther at its rim: where discs overlap, the nearer middle is seen
     const y1 = Math.min(height - 1, Math.floor(p.y + r));
     for (let y = Math.max(0, Math.ceil(p.y - r)); y <= y1; y++) {

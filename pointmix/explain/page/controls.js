@@ -1,6 +1,7 @@
 // The controls, the keyboard, and the start.
 const canvas = byId("picture");
 const VIEW_NAMES = { clusters: "Clusters of a block", reduced: "Clusters of all blocks (k-means)", maps: "Maps", input: "Input" };
+const NARROWEST = 104; // of a picture, where the page can be scrolled
 let panels = []; // that the state asks for
 let drawn = []; // that are seen
 let hovered = null; // {panel, point}
@@ -28,7 +29,7 @@ function redraw() {
     const context = canvas.getContext("2d");
     const { clientWidth: width, clientHeight } = byId("frame");
     const narrow = matchMedia("(max-width: 720px)").matches; // as in page.css: controls below the picture
-    const used = layOut(context, width, narrow ? 0.56 * innerHeight : clientHeight, panels);
+    const used = layOut(context, width, narrow ? 0.56 * innerHeight : clientHeight, panels, narrow ? NARROWEST : 0);
     byId("frame").style.height = narrow ? `${used}px` : "";
     const height = narrow ? used : clientHeight;
     const ratio = Math.min(2, devicePixelRatio);
@@ -101,6 +102,13 @@ function save() {
   });
 }
 
+function helpText() {
+  if (TOUCH) return lattice ? "" : "Drag to turn; two fingers zoom and move.";
+  const keys = content.epochs[LAST].blocks.length ? "blocks (left, right) and heads (up, down)" : "maps (left, right)";
+  const mouse = "Drag to turn, scroll to zoom, drag with the right button or Shift to move; double-click resets.";
+  return [...(views().length > 1 ? [`Arrow keys: ${keys}; Esc lets go of the point.`] : []), ...(lattice ? [] : [mouse])].join(" ");
+}
+
 // Left and right: the block, or the map; up and down: the head.
 function press(event) {
   if (event.altKey || event.ctrlKey || event.metaKey || ["INPUT", "SELECT"].includes(event.target.tagName)) return;
@@ -144,6 +152,6 @@ byId("title").textContent = content.title;
 byId("subtitle").textContent = content.subtitle;
 byId("marks-label").textContent = lattice ? "Centers & borders" : "Centers";
 byId("notes").textContent = content.notes.join(" ");
-byId("help").textContent = `Arrow keys: blocks (left, right) and heads (up, down); Esc lets go of the point.${lattice ? "" : " Drag to turn, scroll or pinch to zoom, drag with the right button or Shift to move; double-click resets."}`;
+byId("help").textContent = helpText();
 readHash(location.href);
 apply();

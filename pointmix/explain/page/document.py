@@ -20,7 +20,7 @@ def write_page(path: str | Path, content: dict[str, Json], *, max_bytes: int = M
 
     Args:
         path: the .html file, overwritten if it exists.
-        content: `view.Content.to_json()`.
+        content: of `view.to_json`.
         max_bytes: of the file.
 
     Raises:

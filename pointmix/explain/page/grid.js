@@ -1,8 +1,9 @@
 // Places of several pictures of one size, with a heading above each and a footer below.
 const GAP = 14;
 
-// aspect: width by height of a picture; null where it may fill its cell.
-function arrange(count, width, height, heading, footer, aspect) {
+// aspect: width by height of a picture; null where it may fill its cell. least: width below which a picture is not
+// shrunk to fit the height.
+function arrange(count, width, height, heading, footer, aspect, least) {
   let best = null;
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
@@ -10,9 +11,14 @@ function arrange(count, width, height, heading, footer, aspect) {
     let h = (height - GAP * (rows - 1)) / rows - heading - footer;
     if (aspect !== null) [w, h] = [Math.min(w, h * aspect), Math.min(h, w / aspect)];
     const score = aspect !== null ? w : Math.min(w, 1.2 * h);
-    if (!best || score > best.score) best = { score, columns, rows, w: Math.max(8, w), h: Math.max(8, h) };
+    if (!best || score > best.score) best = { score, columns, w: Math.max(8, w), h: Math.max(8, h) };
   }
-  const { columns, rows, w, h } = best;
+  if (Math.min(best.w, best.h * (aspect ?? 1)) < Math.min(least, width)) {
+    const columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
+    const w = (width - GAP * (columns - 1)) / columns;
+    best = { columns, w, h: w / (aspect ?? 1) };
+  }
+  const { columns, w, h } = best;
   const across = Math.min(w + GAP, (width + GAP) / columns);
   const down = heading + h + footer + GAP;
   const left = (width - (columns * across - GAP)) / 2;

@@ -75,7 +75,7 @@ def attention_maps(scene: Scene, model: nn.Module) -> list[ValueMap]:
         if attention.ndim == 4 and attention.shape[-1] == prefix + height * width:  # (1, heads, tokens, tokens)
             patches = attention[0, :, 0, prefix:].float().mean(0)
             near = _nearest_cell(scene.points, (height, width))
-            maps.append(_value_map(f"attention of the class token, block {i}", patches, near))
+            maps.append(_value_map(f"attention, block {i}", patches, near))
     return maps
 
 

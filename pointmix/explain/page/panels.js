@@ -1,5 +1,5 @@
 // The pictures that the state asks for. labels: of each point, into table, its colors; grouped: labels are clusters.
-const TRIVIAL = "as many centers as points: every point is its own cluster";
+const TRIVIAL = "at least as many centers as points: nothing is grouped";
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function panelsShown() {
@@ -29,7 +29,7 @@ function clusterPanel(block, head, several = false) {
   const [, total] = shape(block.color);
   const note = `${count(block.points, "point")}, ${count(block.windows, "window")} of ${count(block.centers, "center")}`;
   const members = new Uint32Array(total);
-  for (let s = 0; s < block.points; s++) members[center[s * heads + head]]++;
+  for (let at = head; at < center.length; at += heads) members[center[at]]++;
   return {
     title: several || head > 0 ? `${block.name}, head ${head + 1}` : block.name,
     note: block.kind === "soft" ? `${note}, soft` : note,

@@ -1,19 +1,21 @@
 // Draws the panels: headings, pictures, borders, centers, and what belongs to the point in focus.
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const LARGE = { title: `600 13px ${FONT}`, note: `12px ${FONT}`, line: 17 };
-const SMALL = { title: `600 11px ${FONT}`, note: `10px ${FONT}`, line: 13 }; // above narrow pictures
-const number = (value) => Number(value.toPrecision(3)).toString();
+const SMALL = { title: `600 11px ${FONT}`, line: 13 }; // above narrow pictures, without the note
+const number = (value, digits = 3) => Number(value.toPrecision(digits)).toString();
 
-// Set rect, the place of its picture, and lines, its heading, of each panel. Returns the height that is used.
-function layOut(context, width, height, panels) {
+// Set rect, the place of its picture, and lines, its heading, of each panel. Returns the height that is used, which may
+// be more than given if pictures would be narrower than least.
+function layOut(context, width, height, panels, least) {
   const footer = panels.some((panel) => panel.map) ? 24 : 0;
   const aspect = lattice ? points.width / points.height : null;
-  let heading = 2 * LARGE.line + 4;
-  for (let round = 0; round < 2; round++) {
-    const rects = arrange(panels.length, width, height, heading, footer, aspect);
+  let [heading, needed] = [0, LARGE.line + 4];
+  while (needed > heading) {
+    heading = needed; // narrower pictures have more lines above them
+    const rects = arrange(panels.length, width, height, heading, footer, aspect, least);
     panels.forEach((panel, i) => (panel.rect = rects[i]));
     panels.forEach((panel) => (panel.lines = headingLines(context, panel)));
-    heading = Math.max(...panels.map(({ lines }) => lines.reduce((sum, { line }) => sum + line, 4)));
+    needed = Math.max(...panels.map(({ lines }) => lines.reduce((sum, { line }) => sum + line, 4)));
   }
   return Math.ceil(Math.max(...panels.map(({ rect }) => rect.y + rect.h)) + footer);
 }
@@ -48,12 +50,13 @@ function draw(context, width, height, panels, focus, ratio) {
 }
 
 function headingLines(context, panel) {
-  const { title, note, line } = panel.rect.w < 160 ? SMALL : LARGE;
+  const narrow = panel.rect.w < 160;
+  const { title, note, line } = narrow ? SMALL : LARGE;
   const lines = (text, font, color) => {
     context.font = font;
     return text ? wrapped(context, text, panel.rect.w).map((text) => ({ text, font, color, line })) : [];
   };
-  return [...lines(panel.title, title, "ink"), ...lines(panel.note, note, "muted")];
+  return [...lines(panel.title, title, "ink"), ...lines(narrow ? "" : panel.note, note, "muted")];
 }
 
 function drawMessage(context, { x, y, w, h }, message) {
@@ -92,7 +95,7 @@ function drawBorders(context, panel, focus) {
   panel.windowBorders ??= borders(surface, (i, j) => i >= 0 && j >= 0 && windows[i] !== windows[j]);
   const stroke = (path, color, width) => {
     context.strokeStyle = color;
-    context.lineWidth = width / scale;
+    context.lineWidth = (width * clamp(rect.w / 300, 0.4, 1)) / scale; // thin in small pictures
     context.stroke(path);
   };
   context.save();
@@ -174,8 +177,11 @@ function drawScale(context, { x, y, w, h }, { low, high }) {
   context.fillRect(x, y + h + 4, w, 5);
   context.fillStyle = theme("muted");
   context.font = `11px ${FONT}`;
-  context.fillText(number(low), x, y + h + 20);
+  const texts = [3, 2, 1].map((digits) => [number(low, digits), number(high, digits)]);
+  const wide = ([left, right]) => context.measureText(`${left}  ${right}`).width;
+  const [left, right] = texts.find((pair) => wide(pair) <= w) ?? texts[2];
+  context.fillText(left, x, y + h + 20);
   context.textAlign = "right";
-  context.fillText(number(high), x + w, y + h + 20);
+  context.fillText(right, x + w, y + h + 20);
   context.textAlign = "left";
 }

@@ -1,5 +1,6 @@
 // Text beside the picture: the prediction and the point in focus. Text is set as such, never as HTML.
 const byId = (id) => document.getElementById(id);
+const TOUCH = matchMedia("(pointer: coarse)").matches;
 
 function element(tag, attributes = {}, ...children) {
   const made = Object.assign(document.createElement(tag), attributes);
@@ -24,7 +25,7 @@ function showGuess() {
     children.push(row);
   }
   if (content.truth !== null) {
-    const right = guess.length ? (guess[0].name === content.truth ? " ✓" : " ✗") : "";
+    const right = guess.length ? (guess[0].name === content.truth ? " ✓" : ` ✗ predicted ${guess[0].name}`) : "";
     children.push(element("p", { className: "truth", textContent: `True label: ${content.truth}${right}` }));
   }
   byId("guess").replaceChildren(...children);
@@ -35,8 +36,9 @@ function showPoint(panel, focus) {
   const list = byId("readout");
   list.replaceChildren();
   for (const key of Object.keys(list.dataset)) delete list.dataset[key];
-  const touch = matchMedia("(pointer: coarse)").matches;
-  byId("hint").textContent = focus !== null ? "" : touch ? "Tap a point to see its cluster." : "Hover over a point to see its cluster; click to keep it.";
+  const what = panel.block || panel.reduced ? "its cluster" : state.view === "maps" ? "its values" : "its position";
+  const hint = TOUCH ? `Tap a point to see ${what}.` : `Hover over a point to see ${what}; click to keep it.`;
+  byId("hint").textContent = focus === null ? hint : "";
   if (document.activeElement !== byId("point")) byId("point").value = focus ?? "";
   if (focus === null) return;
   list.dataset.point = focus;
@@ -66,7 +68,9 @@ function showCluster(list, { block, head, members, table }, focus) {
   row(list, "Window", `${window + 1} of ${block.windows}`);
   row(list, "Cluster", chip(table, center), `${center + 1} of ${members.length}`);
   row(list, "Center", placeOf(array(block.center_position), center));
-  row(list, "Members", `${members[center].toLocaleString("en")} of ${count(block.points, "point")}`);
+  const [known] = shape(block.center); // fewer than the block's points if most are shown by no point
+  const all = count(known, known < block.points ? "shown point" : "point");
+  row(list, "Members", `${members[center].toLocaleString("en")} of ${all}`);
   row(list, "Weight", weight.toFixed(2), share("meter", weight));
   if (block.trivial) row(list, "", TRIVIAL);
 }
@@ -84,5 +88,6 @@ function chip(table, label) {
 function placeOf(positions, i) {
   const original = (at) => Number((positions[at] * points.step).toFixed(1));
   if (lattice) return `row ${original(2 * i)}, column ${original(2 * i + 1)}`;
-  return points.low.map((low, axis) => number(low + positions[3 * i + axis] * points.scale)).join(", ");
+  const digits = clamp(3 - Math.floor(Math.log10(points.scale * 65535)), 0, 6); // thousandths of the cloud's size
+  return points.low.map((low, axis) => (low + positions[3 * i + axis] * points.scale).toFixed(digits)).join(", ");
 }

@@ -119,10 +119,12 @@ def _lattice_scene(
     on_plane: Callable[[Float[Tensor, "K D"]], Float[Tensor, "K 2"]],
     inclusive: bool,
 ) -> Scene:
-    """
+    """Points on a lattice, thinned by whole rows and columns.
 
     Args:
+        x: input of the network.
         pixels: one set on a lattice.
+        picture: its colors.
         on_plane: positions to those on the image plane, from -0.5 to 0.5.
         inclusive: whether the last pixel of a side is at 0.5; if not, the one after it.
     """

@@ -35,7 +35,7 @@ function change(values) {
   state.block = wholeOrAll(state.block, epochShown().blocks.length);
   if (state.block === "all" && state.head === "all") state[values.block === "all" ? "head" : "block"] = 0;
   state.head = wholeOrAll(state.head, headCount());
-  state.map = wholeOrAll(state.map, epochShown().maps.length);
+  if (state.map !== "all") state.map = whole(state.map, epochShown().maps.length); // beside the input, also of one
   state.opacity = clamp(Number(state.opacity) || 0, 0, 100);
   state.size = clamp(Number(state.size) || 100, 50, 250);
   if (state.point !== null) state.point = whole(state.point, points.count);

@@ -109,6 +109,8 @@ def test_names_of_classes_in_the_files(tmp_path):
     write(tmp_path / "test.h5", dense, classes="box,cup,cone")  # labels of another order are the same classes
     splits = build(tmp_path)
     assert splits.classes == ["cup", "box", "cone"] and seen(splits)[1][:4] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="attribute classes is cup, box, cone and data.classes box, cup, cone"):
+        build(tmp_path, classes=("box", "cup", "cone"))
     write(tmp_path / "train.h5", dense, classes="cup,box,cup")
     with pytest.raises(ValueError, match="train.h5: the attribute classes names cup twice"):
         build(tmp_path)

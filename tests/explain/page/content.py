@@ -49,7 +49,8 @@ class Content:
     def epoch(self, i: int) -> dict[str, Any]:
         colors = self.add(np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8))
         near = self.add(self.integers(STAGE, (self.count,), np.uint16))
-        guess = [{"name": "cat", "probability": 0.5 + 0.2 * i}, {"name": "dog", "probability": 0.1}]
+        names = ("cat", "dog") if i else ("dog", "cat")
+        guess = [{"name": name, "probability": p} for name, p in zip(names, (0.5 + 0.2 * i, 0.1), strict=True)]
         return {
             "label": f"epoch {10 * (i + 1)}",
             "guess": guess,
@@ -91,7 +92,7 @@ class Content:
         own = np.repeat(np.arange(STAGE)[:, None], heads, axis=1)
         return {
             "name": name, "stage": 0, "block": 0, "kind": "hard", "trivial": trivial,
-            "points": STAGE, "windows": 4, "centers": centers // 4,
+            "points": STAGE if self.kind == "lattice" else 5000, "windows": 4, "centers": centers // 4,
             "nearest": self.add(self.integers(STAGE, (self.count,), np.uint16)),
             "window": self.add(window.astype(np.uint16)),
             "center": self.add((own if trivial else center).astype(np.uint16)),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explain.page.content import HEIGHT, HOSTILE, NOTES, WIDTH, Content
+from tests.explain.page.content import HEIGHT, HOSTILE, NOTES, STAGE, WIDTH, Content
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -231,7 +231,7 @@ def test_a_block_that_groups_nothing_says_so(visit: Callable[..., Any]) -> None:
     change(page, "view", "clusters")
     change(page, "block", "2")
     pictures["trivial"] = pixels(page)
-    assert "every point is its own cluster" in page.get_attribute("#picture", "aria-label")
+    assert "nothing is grouped" in page.get_attribute("#picture", "aria-label")
     x, y, w, h = rects(page)[0]
     corner = np.s_[y : y + h // 4, x : x + w // 4]
     assert np.array_equal(pictures["trivial"][corner], pictures["input"][corner]), "the input, not a checkerboard"
@@ -264,7 +264,8 @@ def test_a_point_of_a_cloud_shows_what_the_arrays_say(visit: Callable[..., Any],
             point = int(found["point"])
             assert found == cloud.expected(point, 0, 0)
             place = np.array([-1, 0, 2]) + cloud.position[point] * 1e-4
-            assert ", ".join(f"{v:.3g}" for v in place) in page.inner_text("#readout")
+            assert ", ".join(f"{v:.3f}" for v in place) in page.inner_text("#readout")
+            assert f"of {STAGE} shown points" in page.inner_text("#readout"), "the others are not on the page"
             seen.add(point)
     assert len(seen) > 2
 
@@ -305,6 +306,7 @@ def test_two_fingers_zoom_and_a_tap_keeps_a_point(browser: Any, addresses: dict[
     middle = [box["x"] + x + w / 2, box["y"] + y + h / 2]
     page.touchscreen.tap(*middle)
     assert "cluster" in shown(page)
+    assert page.inner_text("#help") == "Drag to turn; two fingers zoom and move."
     session = page.context.new_cdp_session(page)
     for apart in (40, 60, 80, None):
         kind = {40: "touchStart", None: "touchEnd"}.get(apart, "touchMove")
@@ -330,6 +332,10 @@ def test_it_fits_a_desktop_and_a_phone(visit: Callable[..., Any], kind: str, sch
     assert picture["y"] + picture["height"] <= controls["y"] < 844
     for x, y, w, h in rects(page):
         assert 0 <= x and x + w <= picture["width"] + 1 and y + h <= picture["height"] + 1 and min(w, h) > 60
+    page.set_viewport_size({"width": 390, "height": 300})
+    page.evaluate(FRAMES)
+    assert all(w > 100 and (h > 100 or kind == "lattice") for _, _, w, h in rects(page)), "it is scrolled instead"
+    assert (pixels(page)[0] == pixels(page)[0, -1]).all(), "no heading is cut"
 
 
 def test_titles_guess_and_counts_are_text(visit: Callable[..., Any], lattice: Content) -> None:
@@ -340,7 +346,8 @@ def test_titles_guess_and_counts_are_text(visit: Callable[..., Any], lattice: Co
     assert page.inner_text("#guess").split("\n")[:3] == ["Prediction", "cat", "90.0%"]
     assert "True label: cat ✓" in page.inner_text("#guess")
     page.fill("#epoch", "0")
-    assert "50.0%" in page.inner_text("#guess") and page.inner_text("#epoch-label") == "epoch 10"
+    assert "50.0%" in page.inner_text("#guess") and "True label: cat ✗ predicted dog" in page.inner_text("#guess")
+    assert page.inner_text("#epoch-label") == "epoch 10"
 
 
 @pytest.mark.parametrize(

@@ -86,5 +86,16 @@ def test_errors(tmp_path, given, message):
 def test_weights_that_give_nonsense_are_named(tmp_path):
     model = tiny()
     model.head.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="the output is not finite; are the weights whole?"):
-        write_explained(tmp_path / "a.html", model, image_scene(torch.rand(1, 3, 32, 32)), title="", classes=CLASSES)
+    scene, weights = image_scene(torch.rand(1, 3, 32, 32)), [("epoch 7", lambda model: None)]
+    with pytest.raises(ValueError, match="^epoch 7: the output is not finite; are the weights whole?"):
+        write_explained(tmp_path / "a.html", model, scene, title="", classes=CLASSES, epochs=weights)
+
+
+def test_the_true_class_is_shown_however_unlikely(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "SHOWN_GUESSES", 1)
+    model, x = tiny(), torch.rand(1, 3, 32, 32)
+    order = model(x)[0].argsort(descending=True).tolist()
+    for truth, expected in ((order[0], order[:1]), (order[2], [order[0], order[2]])):
+        write_explained(tmp_path / "a.html", model, image_scene(x), title="", classes=CLASSES, truth=CLASSES[truth])
+        (epoch,) = content(tmp_path / "a.html")["epochs"]
+        assert [guess["name"] for guess in epoch["guess"]] == [CLASSES[i] for i in expected]

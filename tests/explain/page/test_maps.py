@@ -75,6 +75,6 @@ def test_attention_of_the_class_token():
         )
         q, k = layer.q_norm(q), layer.k_norm(k)
         attention = (q @ k.transpose(-2, -1) * layer.scale).softmax(-1).mean(1)[0, 0, 1:]
-    assert [m.name for m in found] == [f"attention of the class token, block {i + 1}" for i in range(len(model.blocks))]
+    assert [m.name for m in found] == [f"attention, block {i + 1}" for i in range(len(model.blocks))]
     torch.testing.assert_close(torch.tensor(values(found[0])).float(), attention, atol=1e-4, rtol=0)
     assert class_maps(scene, model, [("a", 1)]) == []  # its head reads the class token alone

@@ -84,7 +84,7 @@ def open_split(config: PointDataConfig, split: str) -> ListedClouds:
         )
     path = csv_of(config)
     if path is None and (labeled := labeled_files(root, split)):
-        names, places, labels = labeled_places(labeled, config)
+        names, places, labels = labeled_places(labeled, config, same_order=split == "train")
         if (root / split).is_dir():
             _warn_of_left(root / split, labeled, "files with labels")
     else:
