@@ -33,6 +33,7 @@ def files(tmp_path):
 
 def arguments(files, name, out, **given):
     flags = dict(mask=None, depth=None, depth_scale=None, intrinsics=None, label=None, clusters=None, epochs=[])
+    flags |= dict(nan=None, index=None, columns=None)
     flags |= dict(run="RUN", checkpoint=None, device="cpu", file=str(files / name), out=str(files / out))
     return Namespace(**(flags | given))
 
