@@ -1,9 +1,9 @@
 """Say what a model is made of: parameters, multiply-adds, and the points, windows and centers of its stages.
 
 pointmix describe coc_tiny
-pointmix describe coc_small --img-size 512 --kwargs '{"pyramid": true}'
-pointmix describe pointmlp_elite --points 2048 --num-classes 15
-pointmix describe coc_tiny --in-chans 0 --kwargs.coord_dims 3       # on clouds
+pointmix describe coc_small --img_size 512 --kwargs '{"pyramid": true}'
+pointmix describe pointmlp_elite --points 2048 --num_classes 15
+pointmix describe coc_tiny --in_chans 0 --kwargs.coord_dims 3       # on clouds
 pointmix describe coc_small --task segment                          # with Semantic FPN, 512 pixels
 pointmix describe coc_small --task detect                           # with Mask R-CNN, 1280 x 800 pixels
 pointmix describe deit_tiny_patch16_224                             # any model of timm
@@ -46,11 +46,11 @@ def parse(argv: list[str], prog: str) -> Any:
     tasks = "classify; segment or detect: the model as backbone of a Semantic FPN or of Mask R-CNN, as in its paper"
     parser.add_argument("--task", type=Literal["classify", "segment", "detect"], default="classify", help=tasks)
     size = "pixels a side (default: the model's own, mostly 224; 512 to segment, 1280 rows and 800 columns to detect)"
-    parser.add_argument("--img-size", type=int | None, help=size)
+    parser.add_argument("--img_size", type=int | None, help=size)
     parser.add_argument("--points", type=int, default=1024, help="points of a cloud, drawn evenly in a cube")
     classes = "classes (default: the model's own; 150 to segment, 80 to detect)"
-    parser.add_argument("--num-classes", type=int | None, help=classes)
-    parser.add_argument("--in-chans", type=int | None, help="channels of the input, besides coordinates")
+    parser.add_argument("--num_classes", type=int | None, help=classes)
+    parser.add_argument("--in_chans", type=int | None, help="channels of the input, besides coordinates")
     parser.add_argument("--kwargs", type=dict[str, Any] | None, help='other arguments, as {"depths": [1, 1, 1, 1]}')
     try:
         args = parser.parse_args(import_modules(argv))

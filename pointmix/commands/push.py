@@ -42,9 +42,11 @@ def push(args: Namespace) -> None:
     from pointmix.engine.hub import push_to_hub, save_pretrained
 
     about = {"license": args.license, "pictures": not args.no_pictures}
+    upload = {"private": args.private, "revision": args.revision, "commit_message": args.commit_message}
     if args.dry_run is not None:
+        if unused := [f"--{name}" for name, value in upload.items() if value]:
+            raise ValueError(f"{', '.join(unused)}: of an upload, and --dry_run uploads nothing")
         files = save_pretrained(args.run, args.dry_run, repo_id=args.repo_id, **about)
         print(f"{', '.join(file.name for file in files)} in {args.dry_run}; nothing was uploaded")
         return
-    upload = {"private": args.private, "revision": args.revision, "commit_message": args.commit_message}
     print("uploaded:", push_to_hub(args.run, args.repo_id, **upload, **about))

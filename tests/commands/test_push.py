@@ -33,6 +33,7 @@ def test_a_dry_run_only_writes(pushed, capsys):
     ("argv", "message"),
     [
         (["none", "me/x", "--dry_run", "out"], "error: no such file: none"),
+        (["none", "me/x", "--dry_run", "out", "--private"], "error: --private: of an upload, and --dry_run uploads"),
         (["none", "me/x"], "error: uploading to me/x needs a token"),
         (["none"], "OWNER/NAME"),
     ],

@@ -44,11 +44,11 @@ def test_segmenters_beside_the_published_figures(main, capsys):
     assert rows["semantic FPN"][-1] == "4,136,598"
     title, rows = told(main, capsys, "fec_small", "--task=segment", "--kwargs.centers_per_side=[4,4,2,2]")
     assert title == "fec_small on 512 x 512 pixels, 150 classes" and len(rows["parameters"]) == 3
-    title, rows = told(main, capsys, "resnet18", "--task=segment", "--img-size=64", "--num-classes=7")
+    title, rows = told(main, capsys, "resnet18", "--task=segment", "--img_size=64", "--num_classes=7")
     assert title == "resnet18 on 64 x 64 pixels, 7 classes" and rows["maps 1"][0] == "16 x 16"
-    title, rows = told(main, capsys, "swin_tiny_patch4_window7_224", "--task=segment", "--img-size=64")
+    title, rows = told(main, capsys, "swin_tiny_patch4_window7_224", "--task=segment", "--img_size=64")
     assert title == "swin_tiny_patch4_window7_224 on 64 x 64 pixels, 150 classes" and rows["maps 4"][0] == "2 x 2"
-    title, _ = told(main, capsys, "coc_tiny", "--task=segment", "--in-chans=0", "--kwargs.coord_dims=3", "--points=800")
+    title, _ = told(main, capsys, "coc_tiny", "--task=segment", "--in_chans=0", "--kwargs.coord_dims=3", "--points=800")
     assert title == "coc_tiny on 800 points, 150 classes"
 
 
@@ -58,14 +58,14 @@ def test_detectors_beside_the_published_figures(main, capsys):
     assert rows["parameters"] == ["25,138,594", "25.139 M", "23.974 Mi", "24.0 M: 23.974 x 2^20"]
     assert rows["MACs conv + linear"][2:] == ["174.087 Gi", "173.5 G: 174.087 x 2^30"]
     assert [rows[part][1] for part in ("FPN", "RPN", "box head", "mask head")] == ["256", "256", "1024", "256"]
-    title, rows = told(main, capsys, "coc_tiny", "--task=detect", "--img-size=64", "--kwargs.masks=false")
+    title, rows = told(main, capsys, "coc_tiny", "--task=detect", "--img_size=64", "--kwargs.masks=false")
     assert title == "coc_tiny on 64 x 64 pixels, 80 classes" and "mask head" not in rows
-    title, rows = told(main, capsys, "resnet18", "--task=detect", "--img-size=64", "--num-classes=7")
+    title, rows = told(main, capsys, "resnet18", "--task=detect", "--img_size=64", "--num_classes=7")
     assert title == "resnet18 on 64 x 64 pixels, 7 classes" and rows["maps 1"][0] == "16 x 16"
 
 
 def test_published_figures_are_of_their_own_settings(main, capsys):
-    for argv in (["--num-classes=10"], ["--img-size=32"], ['--kwargs={"heads": 2}']):
+    for argv in (["--num_classes=10"], ["--img_size=32"], ['--kwargs={"heads": 2}']):
         _, rows = told(main, capsys, "coc_tiny", *argv)
         assert len(rows["parameters"]) == 3
     assert rows["stage 1"][:2] == ["56 x 56", "32"]
@@ -76,12 +76,12 @@ def test_clouds(main, capsys):
     assert title == "pointmlp_elite on 200 points, 40 classes"
     assert rows["parameters"][0] == "716,232"
     assert rows["stage 1"][:4] == ["100", "64", "100", "-"] and rows["embedding"][:2] == ["", "32"]
-    title, rows = told(main, capsys, "coc_tiny", "--in-chans=2", "--kwargs.coord_dims=3", "--points=800")
+    title, rows = told(main, capsys, "coc_tiny", "--in_chans=2", "--kwargs.coord_dims=3", "--points=800")
     assert title == "coc_tiny on 800 points, 1000 classes" and rows["stage 1"][0] == "50"
 
 
 def test_any_model_of_timm(main, capsys):
-    title, rows = told(main, capsys, "test_vit", "--img-size=96", "--in-chans=1", "--num-classes=3")
+    title, rows = told(main, capsys, "test_vit", "--img_size=96", "--in_chans=1", "--num_classes=3")
     assert title == "test_vit on 96 x 96 pixels, 3 classes"
     assert "stage 1" not in rows and "MACs + norms, pooling" not in rows and rows["MACs + matrix products"][0] != "0"
 
@@ -102,13 +102,13 @@ def test_a_column_for_centers_over_all_windows(main, capsys):
         (["coc_huge"], "no model 'coc_huge'"),
         (["coc_huge", "--task=segment"], "no model 'coc_huge'"),
         (["deit_tiny_patch16_224", "--task=segment"], "needs strides 4, 8"),
-        (["coc_tiny", "--task=segment", "--num-classes=0"], "num_classes must be at least 1, got 0"),
+        (["coc_tiny", "--task=segment", "--num_classes=0"], "num_classes must be at least 1, got 0"),
         (["coc_tiny", "--task=depth"], "task"),
         (["coc_huge", "--task=detect"], "no model 'coc_huge'"),
         (["pointmlp", "--task=detect"], "a backbone of images"),
         (["coc_tiny", '--kwargs={"nonsense": 1}'], "nonsense"),
         (["coc_tiny", "--kwargs=3"], "kwargs"),
-        (["coc_tiny", "--img-size=0"], "img_size must be at least 1, got 0"),
+        (["coc_tiny", "--img_size=0"], "img_size must be at least 1, got 0"),
         (["test_vit", '--kwargs={"patch_size": 1000}'], "test_vit"),
         (["coc_tiny", "--nonsense"], "nonsense"),
         ([], "model"),

@@ -56,7 +56,7 @@ def add_explain_arguments(parser: ArgumentParser) -> None:
     """Flags for RGB-D frames and for the view."""
     parser.add_argument("--mask", metavar="FILE", help="image of the size of --depth; zero hides a pixel")
     parser.add_argument("--depth", metavar="FILE", help="depth image: 16-bit millimeters, or floats in meters")
-    parser.add_argument("--depth-scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
+    parser.add_argument("--depth_scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
     parser.add_argument(
         "--up",

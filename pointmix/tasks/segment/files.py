@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
     parser.add_argument("--depth", metavar="PATH", help="depth image, or a folder with one of the same name for each")
     scale = "units of depth files a meter (default: as in training)"
-    parser.add_argument("--depth-scale", type=float, metavar="S", help=scale)
+    parser.add_argument("--depth_scale", type=float, metavar="S", help=scale)
     camera = "of the depth camera (default: as in training)"
     parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help=camera)
     parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
