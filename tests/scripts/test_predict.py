@@ -167,10 +167,13 @@ def test_clouds_are_seen_as_in_evaluation(main, folder, capsys, monkeypatch):
         (["--model", "no_such_model", "a.png"], "no model 'no_such_model'"),
         (["--run", "run", "a.png", "--clusters", "run"], "cannot write run"),
         (["--run", "run", "a.png", "--import", "no_such_module"], "--import no_such_module: No module named"),
-        (["--run", "run", "a.png", "--index", "1"], "--index is a flag of classify_points; run is of classify_images"),
+        (
+            ["--run", "run", "a.png", "--index", "1"],
+            "--index is a flag of classify_points, segment; run is of classify_images",
+        ),
         (
             ["--run", "run", "a.png", "--columns", "rgb"],
-            "--columns is a flag of classify_points; run is of classify_images",
+            "--columns is a flag of classify_points, segment; run is of classify_images",
         ),
         (["--run", "clouds", "a.png"], "a.png is an image, clouds/model.safetensors takes clouds"),
         (["--run", "clouds", "none.ply"], "no file none.ply"),

@@ -127,9 +127,11 @@ def test_recipes_parse_and_say_command_cost_and_result(path):
     model = get_task("classify_images").build_model(info | {"in_chans": cfg.data.in_chans or 3})
     assert sum(p.numel() for p in model.parameters()) > 1e5
     lines = path.read_text().splitlines()
-    command = "scripts/ablate.py" if path.parent.name == "cifar10" else "scripts/train_image.py"
-    assert lines[0].startswith("# ") and command in lines[0]
-    assert path.name in lines[0] or lines[0].endswith(command) or "cifar10/*.yaml" in lines[0]
+    if path.parent.name == "cifar10":
+        assert lines[0].startswith("# pointmix ablate 'ablations/cifar10/*'")
+    else:
+        assert lines[0].startswith("# pointmix train image")
+        assert f"--config image/{path.stem}" in lines[0] or lines[0] == "# pointmix train image"
     assert lines[1].startswith("# Cost: ") and lines[2].startswith("# Result: ")
 
 
