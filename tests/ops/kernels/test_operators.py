@@ -11,6 +11,7 @@ import pointmix.ops.cells.numba
 import pointmix.ops.context.numba
 import pointmix.ops.neighbors.numba
 import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
+from pointmix.ops.kernels.blas import sgemm_address
 
 POS, PTR, OUT = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
 CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
@@ -18,6 +19,7 @@ CELL_PTR, NEW = torch.tensor([0, 4, 6]), torch.tensor([[0, 0], [1, 1], [0, 1]])
 NEW_PTR, COUNT, PARENT = torch.tensor([0, 2, 3]), torch.tensor([1, 1, 1]), torch.tensor([0, -1, 1, -1, 2, -1])
 MEMBERS = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 0], [1, 1], [0, 1]]).bool()
 WEIGHTS = [torch.randn(shape) for shape in ((12, 3), (12,), (5, 6), (5,), (1,), (1,))]
+MLP = [torch.randn(shape) for shape in ((8, 3), (8,), (5, 8), (5,))]
 CASES = {
     "numba_knn": (POS, PTR, POS, PTR, 3),
     "numba_farthest_points": (POS, PTR, OUT, torch.tensor([1, 0])),
@@ -26,8 +28,14 @@ CASES = {
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
+    "numba_mlp": (POS, *MLP, torch.randn(9, 5)),
+    "numba_mlp_backward": (POS, *MLP[:3], torch.randn(9, 5)),
     "numba_context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
 }
+if sgemm_address():
+    pass
+else:  # torch does not multiply with MKL
+    CASES = {name: case for name, case in CASES.items() if "mlp" not in name}
 
 
 @pytest.mark.parametrize("name", CASES)

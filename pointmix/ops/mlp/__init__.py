@@ -1,0 +1,109 @@
+"""The MLP of a block, in pieces of the points whose hidden layer fits the cache.
+
+The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
+than computing it. On a CPU it is therefore formed for one piece of the points at a time: by torch's products (`pieces`)
+or, if the input is narrow, in tiles that each core computes by itself (`numba`). The backward pass recomputes it, which
+takes no longer and saves most of the memory of training; for wide inputs it is kept (before the GELU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
+from pointmix.ops.mlp import pieces
+from pointmix.ops.precision import autocast_dtype
+from pointmix.utils.tracing import traced
+
+NARROW = 128  # up to this many channels, recomputing the hidden layer is faster than reading it back
+
+for _op, _function in (("mlp", "forward"), ("mlp_backward", "backward")):
+    register(
+        _op,
+        Implementation(
+            NUMBA,
+            f"pointmix.ops.mlp.numba:{_function}",
+            default=("cpu",),
+            devices=("cpu",),
+            dtypes=(torch.float32,),
+        ),
+    )
+
+
+def mlp_reference(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    b1: Float[Tensor, "H"],
+    w2: Float[Tensor, "K H"],
+    b2: Float[Tensor, "K"],
+    scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
+) -> Float[Tensor, "N K"]:
+    """y = scale * (w2 gelu(w1 x + b1) + b2) + plus, with the exact (erf) GELU."""
+    y = F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2) * scale
+    return y if plus is None else plus + y
+
+
+def mlp(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    b1: Float[Tensor, "H"],
+    w2: Float[Tensor, "K H"],
+    b2: Float[Tensor, "K"],
+    scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
+) -> Float[Tensor, "N K"]:
+    """`mlp_reference` in pieces. Follows autocast; a compiler and float16 get the reference form."""
+    if (dtype := autocast_dtype(x)) is not None:
+        x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
+    # a compiler fuses and recomputes by itself; in float16 the pieces' sums, formed before the scale, would overflow
+    if torch.compiler.is_compiling() or x.dtype == torch.float16:
+        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    return _Mlp.apply(x, w1, b1, w2, b2, scale, plus)
+
+
+class _Mlp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, scale: Tensor, plus: Tensor | None
+    ) -> Tensor:
+        scaled = [(t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale))]
+        tiles = _tiles("mlp", x, w1, b1, *scaled, *([] if plus is None else [plus]))
+        hidden = None
+        if tiles is not None:
+            y = tiles(x, w1, b1, *scaled, plus)
+        else:
+            dtype = torch.result_type(x, scale)
+            dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
+            y = x.new_empty(len(x), len(w2), dtype=dtype)
+            if x.shape[1] > NARROW and any(ctx.needs_input_grad[:6]):
+                hidden = x.new_empty(len(x), len(w1))
+            pieces.forward(x, w1, b1, *scaled, plus, y, hidden)
+        ctx.save_for_backward(x, w1, b1, w2, b2, scale, hidden)
+        ctx.plus = None if plus is None else plus.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
+        args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), dy
+        tiles = _tiles("mlp_backward", *args)
+        dx, dw1, db1, dw2, db2 = pieces.backward(*args, hidden) if tiles is None else tiles(*args)
+        dscale = (dw2 * w2).sum(1) + db2 * b2  # dw2 and db2 are without the scale
+        grads = dx, dw1, db1, dw2 * scale[:, None], db2 * scale, dscale
+        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
+        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[6] else None
+
+
+def _tiles(op: str, x: Float[Tensor, "N C"], *others: Tensor) -> Callable[..., Any] | None:
+    """The compiled form, if there is one for these tensors."""
+    same = all(t.dtype == x.dtype for t in others)
+    return choose(op, x) if same and x.shape[1] <= NARROW and not traced(x) else None
