@@ -44,17 +44,17 @@ def backward(
     """Gradients of x, w1, b1, w2 and b2, those of the weights in at least float32."""
     wide = at_least_float32(x.dtype)  # for sums over many pieces
     dx = torch.empty_like(x)
-    dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1, b1, w2.t()))
+    dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1.t(), b1, w2))
     for part in pieces(x, len(w1)):
         dy_part = dy[part].to(x.dtype)
         h = linear(x[part], w1, b1) if hidden is None else hidden[part].clone()
         dh = dy_part @ w2
         gelu_backward_(h, dh, db1)
-        add_product(dw2, h, dy_part)
-        add_product(dw1, dh, x[part])
+        add_product(dw2, dy_part, h)  # in bfloat16 a third faster than h' dy
+        add_product(dw1, x[part], dh)
         torch.mm(dh, w1, out=dx[part])
     ones = dy.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
-    return dx, dw1, db1, dw2.t(), (dy.t() @ ones).squeeze(1)
+    return dx, dw1.t(), db1, dw2, (dy.t() @ ones).squeeze(1)
 
 
 def pieces(x: Float[Tensor, "N C"], width: int) -> list[slice]:
