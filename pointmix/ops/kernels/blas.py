@@ -19,15 +19,19 @@ YES, NO = ord("T"), ord("N")
 
 
 @cache
+def torch_library() -> ctypes.CDLL | None:
+    """The library with torch's functions of the CPU; None if it is not a file of this name."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    return ctypes.CDLL(str(path)) if path.is_file() else None
+
+
+@cache
 def sgemm_address() -> int:
     """The address of MKL's sgemm in torch's library; 0 if torch does not multiply with MKL or hides it.
 
     In a thread of a parallel region MKL computes with one thread.
     """
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    if not (torch.backends.mkl.is_available() and library.is_file()):
-        return 0
-    function = getattr(ctypes.CDLL(str(library)), "sgemm_", None)
+    function = getattr(torch_library(), "sgemm_", None) if torch.backends.mkl.is_available() else None
     return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 

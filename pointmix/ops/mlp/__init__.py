@@ -2,7 +2,7 @@
 
 The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
 than computing it. On a CPU it is therefore formed for one piece of the points at a time: by torch's products (`pieces`)
-or, if the input is narrow, in tiles that each core computes by itself (`numba`). The backward pass recomputes it, which
+or, if the input is narrow, in tiles that each core computes by itself (`tiles`). The backward pass recomputes it, which
 takes no longer and saves most of the memory of training; for wide inputs it is kept (before the GELU).
 """
 
@@ -24,17 +24,20 @@ from pointmix.utils.tracing import traced
 
 NARROW = 128  # up to this many channels, recomputing the hidden layer is faster than reading it back
 
-for _op, _function in (("mlp", "forward"), ("mlp_backward", "backward")):
-    register(
-        _op,
-        Implementation(
-            NUMBA,
-            f"pointmix.ops.mlp.numba:{_function}",
-            default=("cpu",),
-            devices=("cpu",),
-            dtypes=(torch.float32,),
-        ),
-    )
+TILES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # the modules of the compiled form
+
+for _dtype, _name in TILES.items():
+    for _suffix, _function in (("", "forward"), ("_backward", "backward")):
+        register(
+            f"mlp_{_name}{_suffix}",
+            Implementation(
+                NUMBA,
+                f"pointmix.ops.mlp.{_name}:{_function}",
+                default=("cpu",),
+                devices=("cpu",),
+                dtypes=(_dtype,),
+            ),
+        )
 
 
 def mlp_reference(
@@ -74,20 +77,19 @@ class _Mlp(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, scale: Tensor, plus: Tensor | None
     ) -> Tensor:
-        scaled = [(t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale))]
-        tiles = _tiles("mlp", x, w1, b1, *scaled, *([] if plus is None else [plus]))
-        hidden = None
+        scaled_w2, scaled_b2 = ((t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale)))
+        dtype = torch.result_type(x, scale)
+        dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
+        tiles, hidden = _tiles(x, w1, w2, dtype, plus), None
         if tiles is not None:
-            y = tiles(x, w1, b1, *scaled, plus)
+            y = tiles[0](x, w1, b1, scaled_w2, scaled_b2, plus)
         else:
-            dtype = torch.result_type(x, scale)
-            dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
             y = x.new_empty(len(x), len(w2), dtype=dtype)
             if x.shape[1] > NARROW and any(ctx.needs_input_grad[:6]):
                 hidden = x.new_empty(len(x), len(w1))
-            pieces.forward(x, w1, b1, *scaled, plus, y, hidden)
+            pieces.forward(x, w1, b1, scaled_w2, scaled_b2, plus, y, hidden)
         ctx.save_for_backward(x, w1, b1, w2, b2, scale, hidden)
-        ctx.plus = None if plus is None else plus.dtype
+        ctx.tiles, ctx.plus = tiles, None if plus is None else plus.dtype
         return y
 
     @staticmethod
@@ -95,15 +97,27 @@ class _Mlp(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
         args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), dy
-        tiles = _tiles("mlp_backward", *args)
-        dx, dw1, db1, dw2, db2 = pieces.backward(*args, hidden) if tiles is None else tiles(*args)
+        found = pieces.backward(*args, hidden) if ctx.tiles is None else ctx.tiles[1](*args)
+        dx, dw1, db1, dw2, db2 = found
         dscale = (dw2 * w2).sum(1) + db2 * b2  # dw2 and db2 are without the scale
         grads = dx, dw1, db1, dw2 * scale[:, None], db2 * scale, dscale
         cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
         return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[6] else None
 
 
-def _tiles(op: str, x: Float[Tensor, "N C"], *others: Tensor) -> Callable[..., Any] | None:
-    """The compiled form, if there is one for these tensors."""
-    same = all(t.dtype == x.dtype for t in others)
-    return choose(op, x) if same and x.shape[1] <= NARROW and not traced(x) else None
+def _tiles(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    w2: Float[Tensor, "K H"],
+    result: torch.dtype,
+    plus: Float[Tensor, "N K"] | None,
+) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Forward and backward pass of the compiled form, if there is one for these tensors."""
+    floats = result == torch.float32 and (plus is None or plus.dtype == torch.float32)
+    if not floats or x.dtype not in TILES or x.shape[1] > NARROW or traced(x):
+        return None
+    sizes = len(w1), x.shape[1], len(w2)
+    if x.dtype == torch.bfloat16 and (max(sizes) > sizes[0] or any(n % 2 for n in sizes)):  # pairs, and room for dx
+        return None
+    forward, backward = (choose(f"mlp_{TILES[x.dtype]}{suffix}", x) for suffix in ("", "_backward"))
+    return None if forward is None or backward is None else (forward, backward)

@@ -6,16 +6,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import mlp as ops
 from pointmix.ops import use_backend
-from pointmix.ops.mlp import mlp, mlp_reference
+from pointmix.ops.mlp import mlp, mlp_reference, tiles
 
-module = pytest.importorskip("pointmix.ops.mlp.numba", reason="torch does not multiply with MKL", exc_type=ImportError)
+module = pytest.importorskip(
+    "pointmix.ops.mlp.float32", reason="torch does not multiply with MKL", exc_type=ImportError
+)
 
 
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch):
     """Small tiles, and all work is shared."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(module, "MIN_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(tiles, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(module, "TILE", 24 * 10)  # ten points
     torch.set_num_threads(request.param)
     yield

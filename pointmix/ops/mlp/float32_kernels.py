@@ -6,12 +6,11 @@ All arrays are float32 and lie row by row, so that sgemm, which counts columns f
 # mypy: ignore-errors
 from __future__ import annotations
 
-import ctypes
 from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float
-from numba import carray, types
+from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.gelu.numba_kernels import compiled, normal
@@ -20,17 +19,6 @@ from pointmix.ops.kernels.intrinsics import fetch_add
 
 F32 = np.float32
 ZERO, ONE = F32(0), F32(1)
-
-
-class Sizes(ctypes.Structure):
-    """Points; channels in, hidden and out; points of a tile; chunks of the points and a counter of those taken; whether
-    a residual is added; address of sgemm."""
-
-    _fields_ = [(name, ctypes.c_int64) for name in "N C H K tile chunks counter plus sgemm".split()]
-
-
-FORWARD = "x w1 b1 w2 b2 plus y scratch"
-BACKWARD = "x w1 b1 w2 dy dx dw1 db1 dw2 db2 scratch"
 
 
 @compiled
@@ -58,9 +46,12 @@ def add_gelu_backward(
 
 
 def forward(at) -> None:
-    """y = w2 gelu(w1 x + b1) + b2 + plus. Each thread runs this until all chunks are done."""
-    sizes = carray(at[0], (9,), np.int64)
-    N, C, H, K, tile, chunks, _, has_plus, gemm = sizes
+    """y = w2 gelu(w1 x + b1) + b2 + plus. Each thread runs this until all chunks are done.
+
+    Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, b2, plus, y and room for the hidden layer.
+    """
+    sizes = carray(at[0], (10,), np.int64)
+    N, C, H, K, tile, chunks, _, has_plus, gemm, _ = sizes
     x, w1, b1 = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (H,), F32)
     w2, b2 = carray(at[4], (K, H), F32), carray(at[5], (K,), F32)
     plus, y = carray(at[6], (N, K), F32), carray(at[7], (N, K), F32)
@@ -82,9 +73,12 @@ def forward(at) -> None:
 
 
 def backward(at) -> None:
-    """dx of `forward`, and for each chunk the gradients of the weights. Each thread runs this until all are done."""
-    sizes = carray(at[0], (9,), np.int64)
-    N, C, H, K, tile, chunks, _, _, gemm = sizes
+    """dx of `forward`, and for each chunk the gradients of the weights. Each thread runs this until all are done.
+
+    Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, dy, dx, dw1, db1, dw2, db2 and room for two layers.
+    """
+    sizes = carray(at[0], (10,), np.int64)
+    N, C, H, K, tile, chunks, _, _, gemm, _ = sizes
     x, w1, b1 = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (H,), F32)
     w2, dy, dx = carray(at[4], (K, H), F32), carray(at[5], (N, K), F32), carray(at[6], (N, C), F32)
     dw1, db1 = carray(at[7], (chunks, H, C), F32), carray(at[8], (chunks, H), F32)
@@ -111,4 +105,3 @@ def backward(at) -> None:
 
 
 forward, backward = unwrap(forward), unwrap(backward)
-SIGNATURE = types.void(types.CPointer(types.voidptr))
