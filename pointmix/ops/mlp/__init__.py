@@ -69,13 +69,22 @@ def mlp(
     # a compiler fuses and recomputes by itself; in float16 the pieces' sums, formed before the scale, would overflow
     if torch.compiler.is_compiling() or x.dtype == torch.float16:
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
-    return _Mlp.apply(x, w1, b1, w2, b2, scale, plus)
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
+    return _Mlp.apply(x, w1, b1, w2, b2, scale, plus, trained)
 
 
 class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, scale: Tensor, plus: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        scale: Tensor,
+        plus: Tensor | None,
+        trained: bool,
     ) -> Tensor:
         scaled_w2, scaled_b2 = ((t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale)))
         dtype = torch.result_type(x, scale)
@@ -84,10 +93,8 @@ class _Mlp(torch.autograd.Function):
         if tiles is not None:
             y = tiles[0](x, w1, b1, scaled_w2, scaled_b2, plus)
         else:
-            y = x.new_empty(len(x), len(w2), dtype=dtype)
-            if x.shape[1] > NARROW and any(ctx.needs_input_grad[:6]):
-                hidden = x.new_empty(len(x), len(w1))
-            pieces.forward(x, w1, b1, scaled_w2, scaled_b2, plus, y, hidden)
+            hidden = x.new_empty(len(x), len(w1)) if trained and x.shape[1] > NARROW else None
+            y = pieces.forward(x, w1, b1, scaled_w2, scaled_b2, plus, dtype, hidden)
         ctx.save_for_backward(x, w1, b1, w2, b2, scale, hidden)
         ctx.tiles, ctx.plus = tiles, None if plus is None else plus.dtype
         return y
@@ -102,7 +109,7 @@ class _Mlp(torch.autograd.Function):
         dscale = (dw2 * w2).sum(1) + db2 * b2  # dw2 and db2 are without the scale
         grads = dx, dw1, db1, dw2 * scale[:, None], db2 * scale, dscale
         cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
-        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[6] else None
+        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[6] else None, None
 
 
 def _tiles(

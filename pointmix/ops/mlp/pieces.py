@@ -21,16 +21,22 @@ def forward(
     w2: Float[Tensor, "K H"],
     b2: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None,
-    y: Float[Tensor, "N K"],
+    dtype: torch.dtype,
     hidden: Float[Tensor, "N H"] | None,
-) -> None:
-    """y = w2 gelu(w1 x + b1) + b2 + plus, and hidden = w1 x + b1 if it is kept."""
-    for part in pieces(x, len(w1)):
+) -> Float[Tensor, "N K"]:
+    """w2 gelu(w1 x + b1) + b2 + plus in a dtype, and hidden = w1 x + b1 if it is kept."""
+    parts = pieces(x, len(w1))
+    y = x.new_empty(len(x), len(w2), dtype=dtype)
+    for part in parts:
         if hidden is not None:
             h = F.gelu(torch.addmm(b1, x[part], w1.t(), out=hidden[part]))
         else:
             h = linear(x[part], w1, b1, gelu=True)
-        y[part] = linear(h, w2, b2, plus=None if plus is None else plus[part])
+        result = linear(h, w2, b2, plus=None if plus is None else plus[part])
+        if len(parts) == 1 and result.dtype == dtype:
+            return result
+        y[part] = result
+    return y
 
 
 def backward(
