@@ -27,17 +27,12 @@ NARROW = 128  # up to this many channels, recomputing the hidden layer is faster
 TILES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # the modules of the compiled form
 
 for _dtype, _name in TILES.items():
-    for _suffix, _function in (("", "forward"), ("_backward", "backward")):
-        register(
-            f"mlp_{_name}{_suffix}",
-            Implementation(
-                NUMBA,
-                f"pointmix.ops.mlp.{_name}:{_function}",
-                default=("cpu",),
-                devices=("cpu",),
-                dtypes=(_dtype,),
-            ),
-        )
+    register(
+        f"mlp_{_name}",
+        Implementation(
+            NUMBA, f"pointmix.ops.mlp.{_name}:forward", default=("cpu",), devices=("cpu",), dtypes=(_dtype,)
+        ),
+    )
 
 
 def mlp_reference(
@@ -63,17 +58,26 @@ def mlp(
     scale: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """`mlp_reference` in pieces. Follows autocast; a compiler and float16 get the reference form."""
+    """`mlp_reference` in tiles or pieces. Follows autocast; float16 gets the reference form, and a compiler, too, where
+    there are no tiles."""
     if (dtype := autocast_dtype(x)) is not None:
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
-    # a compiler fuses and recomputes by itself; in float16 the pieces' sums, formed before the scale, would overflow
-    if torch.compiler.is_compiling() or x.dtype == torch.float16:
+    if x.dtype == torch.float16:  # sums that are formed before the scale would overflow
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, w1, b1, w2, b2, scale))
-    return _Mlp.apply(x, w1, b1, w2, b2, scale, plus, trained)
+    result = torch.result_type(x, scale)
+    result = result if plus is None else torch.promote_types(result, plus.dtype)
+    tiles = _tiles(x, w1, w2, result, plus)
+    if tiles is None and torch.compiler.is_compiling():  # a compiler fuses and recomputes by itself
+        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), (b2 * scale).to(b2.dtype), plus
+    if tiles is not None:
+        y: Tensor = tiles(*args)
+        return y
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args)
+    return _Pieces.apply(*args, result, trained and x.shape[1] > NARROW)
 
 
-class _Mlp(torch.autograd.Function):
+class _Pieces(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -82,34 +86,23 @@ class _Mlp(torch.autograd.Function):
         b1: Tensor,
         w2: Tensor,
         b2: Tensor,
-        scale: Tensor,
         plus: Tensor | None,
-        trained: bool,
+        result: torch.dtype,
+        keep: bool,
     ) -> Tensor:
-        scaled_w2, scaled_b2 = ((t * s).to(t.dtype) for t, s in ((w2, scale[:, None]), (b2, scale)))
-        dtype = torch.result_type(x, scale)
-        dtype = dtype if plus is None else torch.promote_types(dtype, plus.dtype)
-        tiles, hidden = _tiles(x, w1, w2, dtype, plus), None
-        if tiles is not None:
-            y = tiles[0](x, w1, b1, scaled_w2, scaled_b2, plus)
-        else:
-            hidden = x.new_empty(len(x), len(w1)) if trained and x.shape[1] > NARROW else None
-            y = pieces.forward(x, w1, b1, scaled_w2, scaled_b2, plus, dtype, hidden)
-        ctx.save_for_backward(x, w1, b1, w2, b2, scale, hidden)
-        ctx.tiles, ctx.plus = tiles, None if plus is None else plus.dtype
+        hidden = x.new_empty(len(x), len(w1)) if keep else None
+        y = pieces.forward(x, w1, b1, w2, b2, plus, result, hidden)
+        ctx.save_for_backward(x, w1, b1, w2, b2, hidden)
+        ctx.plus = None if plus is None else plus.dtype
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w2, b2, scale, hidden = ctx.saved_tensors
-        args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), dy
-        found = pieces.backward(*args, hidden) if ctx.tiles is None else ctx.tiles[1](*args)
-        dx, dw1, db1, dw2, db2 = found
-        dscale = (dw2 * w2).sum(1) + db2 * b2  # dw2 and db2 are without the scale
-        grads = dx, dw1, db1, dw2 * scale[:, None], db2 * scale, dscale
-        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2, scale), strict=True)]
-        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[6] else None, None
+        x, w1, b1, w2, b2, hidden = ctx.saved_tensors
+        grads = pieces.backward(x, w1, b1, w2, dy, hidden)
+        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2), strict=True)]
+        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[5] else None, None, None
 
 
 def _tiles(
@@ -118,13 +111,15 @@ def _tiles(
     w2: Float[Tensor, "K H"],
     result: torch.dtype,
     plus: Float[Tensor, "N K"] | None,
-) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
-    """Forward and backward pass of the compiled form, if there is one for these tensors."""
+) -> Callable[..., Any] | None:
+    """The compiled form, if there is one for these tensors."""
     floats = result == torch.float32 and (plus is None or plus.dtype == torch.float32)
-    if not floats or x.dtype not in TILES or x.shape[1] > NARROW or traced(x):
+    if not floats or x.dtype not in TILES or x.shape[1] > NARROW:
+        return None
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if not compiling and traced(x):
         return None
     sizes = len(w1), x.shape[1], len(w2)
     if x.dtype == torch.bfloat16 and (max(sizes) > sizes[0] or any(n % 2 for n in sizes)):  # pairs, and room for dx
         return None
-    forward, backward = (choose(f"mlp_{TILES[x.dtype]}{suffix}", x) for suffix in ("", "_backward"))
-    return None if forward is None or backward is None else (forward, backward)
+    return choose(f"mlp_{TILES[x.dtype]}", x)

@@ -52,4 +52,4 @@ def _sizes(x: Tensor, w1: Tensor, w2: Tensor, plus: bool) -> Sizes:
     return Sizes(points, channels, hidden, len(w2), tile, num_chunks(x, w1), 0, plus, sgemm_address(), 0)
 
 
-forward, backward = operators("float32", _forward, _backward)
+forward = operators("float32", _forward, _backward)

@@ -49,29 +49,32 @@ def _compiled(kernel: Kernel) -> CFunc:
     return compiled_callback(kernel, SIGNATURE, kernel.__code__.co_filename)
 
 
-def operators(dtype: str, forward: Callable[..., Tensor], backward: Callable[..., Any]) -> tuple[Any, Any]:
-    """Both as operators of torch that know how many operations they take."""
-    ops = (
-        operator(
-            f"mlp_{dtype}(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? plus) -> Tensor",
-            forward,
-            lambda x, w1, b1, w2, b2, plus: x.new_empty(len(x), len(w2), dtype=torch.float32),
-            floating=True,
-        ),
-        operator(
-            f"mlp_{dtype}_backward(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor dy) "
-            "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-            backward,
-            lambda x, w1, b1, w2, dy: (
-                torch.empty_like(x),
-                *(torch.empty_like(t, dtype=torch.float32) for t in (w1, b1, w2, w2[:, 0])),
-            ),
-            floating=True,
-        ),
+def operators(dtype: str, forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
+    """The forward pass as an operator of torch, differentiable once, which knows how many operations it takes."""
+    op_backward = operator(
+        f"mlp_{dtype}_backward(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor dy) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        backward,
+        lambda x, w1, b1, w2, dy: tuple(map(torch.empty_like, (x, w1, b1, w2, w2[:, 0].to(b1)))),
+        floating=True,
+    )
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.plus = inputs[5] is not None
+
+    def gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return *op_backward(*ctx.saved_tensors, dy.contiguous()), dy if ctx.plus else None
+
+    op = operator(
+        f"mlp_{dtype}(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? plus) -> Tensor",
+        forward,
+        lambda x, w1, b1, w2, b2, plus: x.new_empty(len(x), len(w2), dtype=torch.float32),
+        backward=(setup, gradients),
     )
     register_flop_formula(getattr(torch.ops.pointmix, f"mlp_{dtype}"))(_forward_flops)
     register_flop_formula(getattr(torch.ops.pointmix, f"mlp_{dtype}_backward"))(_backward_flops)
-    return ops
+    return op
 
 
 def _forward_flops(x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, out_shape: Shape, **kwargs: object) -> int:
