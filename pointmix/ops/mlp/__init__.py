@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
-from pointmix.ops.mlp import pieces
+from pointmix.ops.mlp import operators, pieces  # noqa: F401, defines the operators
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 

@@ -7,15 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.ops.kernels.brgemm import brgemm_addresses
+from pointmix.ops.kernels.tiles import Sizes, num_chunks, run
 from pointmix.ops.mlp import bfloat16_kernels as kernels
-from pointmix.ops.mlp.tiles import Sizes, num_chunks, operators, run
 
 if not all(brgemm_addresses()):
     raise ImportError("torch has no bfloat16 kernels of oneDNN for this processor")
 TILE = 2**16  # numbers in the hidden layer of a tile, which a core holds in float32 twice and in bfloat16 three times
 
 
-def _forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plus: Tensor | None) -> Float[Tensor, "N K"]:
+def run_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plus: Tensor | None) -> Float[Tensor, "N K"]:
     """w2 gelu(w1 x + b1) + b2 + plus, in float32."""
     sizes = _sizes(x, w1, w2, plus is not None)
     y, room = x.new_empty(len(x), len(w2), dtype=torch.float32), (sizes.chunks, sizes.tile, len(w1))
@@ -25,7 +25,7 @@ def _forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plus: Te
     return y
 
 
-def _backward(
+def run_backward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, w1, b1, w2 and b2. Sums over the points depend on the number of threads, not on their order."""
@@ -53,4 +53,4 @@ def _pairs(w: Float[Tensor, "A B"]) -> Float[Tensor, "_ B 2"]:
     return w.unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
 
 
-forward = operators("bfloat16", _forward, _backward)
+forward = torch.ops.pointmix.mlp_bfloat16.default

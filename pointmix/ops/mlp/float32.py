@@ -7,15 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.ops.kernels.blas import sgemm_address
+from pointmix.ops.kernels.tiles import Sizes, num_chunks, run
 from pointmix.ops.mlp import float32_kernels as kernels
-from pointmix.ops.mlp.tiles import Sizes, num_chunks, operators, run
 
 if not sgemm_address():
     raise ImportError("torch's library does not export sgemm of MKL")
 TILE = 2**18  # numbers in the hidden layer of a tile: 1 MiB
 
 
-def _forward(
+def run_forward(
     x: Float[Tensor, "N C"],
     w1: Float[Tensor, "H C"],
     b1: Float[Tensor, "H"],
@@ -30,7 +30,7 @@ def _forward(
     return y
 
 
-def _backward(
+def run_backward(
     x: Float[Tensor, "N C"],
     w1: Float[Tensor, "H C"],
     b1: Float[Tensor, "H"],
@@ -52,4 +52,4 @@ def _sizes(x: Tensor, w1: Tensor, w2: Tensor, plus: bool) -> Sizes:
     return Sizes(points, channels, hidden, len(w2), tile, num_chunks(x, w1), 0, plus, sgemm_address(), 0)
 
 
-forward = operators("float32", _forward, _backward)
+forward = torch.ops.pointmix.mlp_float32.default

@@ -5,7 +5,8 @@ import torch
 
 from pointmix.ops import mlp as ops
 from pointmix.ops import use_backend
-from pointmix.ops.mlp import mlp, mlp_reference, tiles
+from pointmix.ops.kernels import tiles
+from pointmix.ops.mlp import mlp, mlp_reference
 
 module = pytest.importorskip(
     "pointmix.ops.mlp.bfloat16", reason="torch has no bfloat16 kernels for this processor", exc_type=ImportError

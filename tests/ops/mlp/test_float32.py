@@ -6,7 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import mlp as ops
 from pointmix.ops import use_backend
-from pointmix.ops.mlp import mlp, mlp_reference, tiles
+from pointmix.ops.kernels import tiles
+from pointmix.ops.mlp import mlp, mlp_reference
 
 module = pytest.importorskip(
     "pointmix.ops.mlp.float32", reason="torch does not multiply with MKL", exc_type=ImportError
