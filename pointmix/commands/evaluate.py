@@ -95,8 +95,8 @@ def main(argv: list[str], prog: str = "pointmix evaluate") -> int:
 def evaluate(argv: list[str], prog: str) -> None:
     from rich.console import Console
 
-    from pointmix.engine import evaluate as evaluated
     from pointmix.engine.command import import_modules, parse_any, parse_for
+    from pointmix.engine.evaluate import evaluate as evaluated
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.tasks.base import get_task
     from pointmix.utils.atomic import check_place

@@ -9,7 +9,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, get_task, list_tasks
+from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, config_of, get_task, list_tasks
 from pointmix.utils.cli import exit_code
 
 RUN = "run folder, the model.safetensors of one, or hf-hub:OWNER/NAME to download one"
@@ -29,7 +29,6 @@ def train_command(argv: list[str], *, task: str | None = None, prog: str, embedd
 
 def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -> None:
     from pointmix.engine.flags import parse_recipe
-    from pointmix.engine.seeds import train_all
 
     argv = import_modules(argv)
     if task is None:
@@ -43,7 +42,9 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
             return
         if task is None:
             raise ValueError(f"--task is missing, expected one of {', '.join(list_tasks())}")
-    cfg, recipe = parse_recipe(argv, get_task(task).config, prog=prog, embedded=embedded)
+    cfg, recipe = parse_recipe(argv, config_of(task), prog=prog, embedded=embedded)
+    from pointmix.engine.seeds import train_all  # after --help and wrong flags: it imports timm, which takes seconds
+
     train_all(cfg, recipe=recipe)
 
 

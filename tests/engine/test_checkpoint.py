@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pointmix
-from pointmix.engine import checkpoint, load_run
+from pointmix.engine import checkpoint
+from pointmix.engine.checkpoint import load_run
 from pointmix.utils import atomic
 
 
@@ -117,6 +118,15 @@ def test_load_run_fetches_nothing(tmp_path, monkeypatch):
     )
     load_run(tmp_path)
     assert given.keys() == INFO["kwargs"].keys() | {"num_classes", "in_chans"}
+
+
+def test_a_name_of_the_hub_without_its_prefix_is_recognized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file: owner/name; .* is hf-hub:owner/name$"):
+        load_run("owner/name")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match="no such file: runs/name$"):
+        load_run("runs/name")
 
 
 def test_load_run_errors(tmp_path):

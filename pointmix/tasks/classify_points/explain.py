@@ -14,8 +14,6 @@ from torch import nn
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.io import is_image
-from pointmix.models import create_model, list_models
-from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
 from pointmix.tasks.clouds import add_nan_argument
@@ -153,6 +151,9 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
 
 def _named(args: Namespace, *, channels: int, dims: int) -> nn.Module:
     """The network args.model for points with this many features and dimensions."""
+    from pointmix.models import create_model, list_models
+    from pointmix.models.weights import load_reference
+
     if args.model not in list_models():
         raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(list_models())}")
     model = create_model(args.model, in_chans=channels, coord_dims=dims)

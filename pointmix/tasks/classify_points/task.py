@@ -17,7 +17,6 @@ from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
 from pointmix.data.clouds.transforms import is_voted, test_transform
 from pointmix.io import is_image
-from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
@@ -71,6 +70,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         }
 
     def build_model(self, info: Info) -> nn.Module:
+        from pointmix.models import create_model
+
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
         return create_model(info["name"], **given, **info["kwargs"])
 

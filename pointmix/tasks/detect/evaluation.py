@@ -1,4 +1,4 @@
-"""Evaluation of trained detectors: the rows of evaluate.py, its tables and files."""
+"""Evaluation of trained detectors: the rows of pointmix evaluate, its tables and files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
 from pointmix.data.detect.sample import DetectBatch
-from pointmix.data.detect.splits import build_detect_test
 from pointmix.data.images.config import MASK_KINDS
 from pointmix.tasks.classification.tables import curve_table, write_curve
 from pointmix.tasks.classification.task import check_classes
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of evaluate.py for detectors."""
+    """The flags of pointmix evaluate for detectors."""
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
     kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
     parser.add_argument("--mask", metavar="KIND", help=kind)
@@ -88,6 +87,8 @@ def _measurement(
 ) -> Measurement[DetectBatch]:
     if keep is not None:
         data = dataclasses.replace(data, keep_ratio=keep, mask=args.mask or data.mask)
+    from pointmix.data.detect.splits import build_detect_test
+
     test, source = build_detect_test(data)
     check_classes(info, list(source.classes))
     classes, ids = info["classes"], [int(number) for number in source.category_ids]

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.join import join_items
 from pointmix.data.detect.sample import DetectBatch
-from pointmix.data.detect.transforms import EvalTransform
 from pointmix.data.images.config import filled
 from pointmix.explain.detect_images import overlay
 from pointmix.io import is_image, read_image, read_mask
@@ -35,7 +34,7 @@ MASK = "image of the same size as each image; zero hides a pixel"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of predict.py for detectors."""
+    """The flags of pointmix predict for detectors."""
     out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
     parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file: .json of that form, or .csv with the boxes")
     parser.add_argument("--mask", metavar="FILE", help=MASK)
@@ -66,6 +65,8 @@ class FileReader:
         if mask and not Path(mask).is_file():
             raise FileNotFoundError(f"no mask file {mask}")
         self.cfg, self.run, self.mask = cfg, run, mask
+        from pointmix.data.detect.transforms import EvalTransform
+
         self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
 
     def __call__(self, path: str) -> Input:

@@ -1,4 +1,4 @@
-"""Evaluation of trained segmenters: the rows of evaluate.py, its tables and files."""
+"""Evaluation of trained segmenters: the rows of pointmix evaluate, its tables and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pointmix.data.images.config import MASK_KINDS
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import SegmentBatch
-from pointmix.data.segment.splits import build_segments_test
 from pointmix.tasks.classification.tables import curve_table, write_curve
 from pointmix.tasks.classification.task import check_classes
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Score
@@ -34,7 +33,7 @@ CURVE = ("miou", "macc", "aacc")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of evaluate.py for segmenters."""
+    """The flags of pointmix evaluate for segmenters."""
     choose.add_arguments(parser)
     parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
     kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
@@ -71,6 +70,8 @@ def measurements(
 def _measurement(
     model: nn.Module, info: Info, data: SegmentDataConfig, keep: float, infer: Infer, args: Namespace
 ) -> Measurement[SegmentBatch]:
+    from pointmix.data.segment.splits import build_segments_test
+
     test, source = build_segments_test(data, extent=info.get("extent"))
     check_classes(info, list(source.classes))
     kind = None if is_cloud(data) or args.keep is None else args.mask or data.mask

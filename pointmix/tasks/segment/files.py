@@ -17,7 +17,6 @@ from pointmix.data.images.config import filled
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.rgbd import as_labeled_cloud, read_meters
-from pointmix.data.segment.loaders import transform_of
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.data.segment.sample import LabeledCloud, LabeledImage
 from pointmix.data.segment.source import SEGMENT_SOURCES
@@ -93,6 +92,8 @@ class FileReader:
         self.drops = (args.nan or cfg.nan) == "drop"
         self.check = ScaleCheck(extent, cfg.normalize)
         whole = dataclasses.replace(cfg, keep_ratio=1.0)
+        from pointmix.data.segment.loaders import transform_of
+
         self.transform = transform_of(whole, training=False)
 
     def __call__(self, path: str) -> Input:

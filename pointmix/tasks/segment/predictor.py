@@ -30,7 +30,7 @@ FORMATS = ("ply", "npy")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of predict.py for segmenters."""
+    """The flags of pointmix predict for segmenters."""
     choose.add_arguments(parser)
     files.add_arguments(parser)
     out = "folder for NAME_labels.png and NAME_overlay.png, of clouds NAME.ply; or a file .csv or .json for the table"

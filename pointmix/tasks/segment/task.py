@@ -16,8 +16,6 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud, is_sparse, resolve
 from pointmix.data.segment.sample import SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES
-from pointmix.data.segment.splits import SegmentSplits, build_segments
-from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
@@ -39,13 +37,15 @@ from pointmix.utils.messages import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pointmix.data.segment.splits import SegmentSplits
+
 MAX_DIMS = 8
 PREDICTIONS = "predictions.png"
 EXAMPLE_POINTS = 4096  # of a cloud, where data.max_points does not say how many
 
 
 @register_task("segment")
-class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch]):
+class Segment(Task[SegmentConfig, SegmentDataConfig, "SegmentSplits", SegmentBatch]):
     """Images or clouds to a class for each of their points.
 
     The info has "classes" (names in the order of the labels), "palette" (a color for each, or None), "categories" (of
@@ -60,6 +60,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
     pipeline_tag = "image-segmentation"
 
     def build_splits(self, cfg: SegmentConfig, *, rank: int, world_size: int) -> SegmentSplits:
+        from pointmix.data.segment.splits import build_segments
+
         return build_segments(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
 
     def info(self, cfg: SegmentConfig, splits: SegmentSplits) -> Info:
@@ -77,6 +79,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         }
 
     def build_model(self, info: Info) -> nn.Module:
+        from pointmix.models.segmenter import create_segmenter
+
         given: dict[str, Any] = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
         given["categories"] = len(info["categories"] or ())
         if info["coord_dims"] != 2:  # networks of timm do not take it

@@ -15,7 +15,7 @@ from torch import nn
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
-from pointmix.engine import evaluate
+from pointmix.engine.evaluate import evaluate
 from pointmix.models.detector import Detections
 from pointmix.tasks.detect.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
 from pointmix.tasks.detect.metrics import DetectionMetric

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import resolve
-from pointmix.engine import evaluate
+from pointmix.engine.evaluate import evaluate
 from pointmix.tasks.segment.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
 from pointmix.tasks.segment.metrics import PartMetric, SegmentationMetric
 from tests.data.segment import toy

@@ -1,4 +1,4 @@
-"""The inference that data settings and flags ask for: that of validation, evaluate.py and predict.py."""
+"""The inference that data settings and flags ask for: that of validation, pointmix evaluate and pointmix predict."""
 
 from __future__ import annotations
 
