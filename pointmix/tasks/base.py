@@ -224,7 +224,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
 
 # ---- the registry -----------------------------------------------------------------------------------------------
 
-_BUILT_IN = {  # name -> folder, whose module task is imported on first use
+_BUILT_IN = {  # name -> folder with the modules config, flags and task, which are imported on first use
     "classify_images": "pointmix.tasks.classify_images",
     "classify_points": "pointmix.tasks.classify_points",
     "segment": "pointmix.tasks.segment",
@@ -297,6 +297,18 @@ def config_of(name: str) -> type[RunConfig]:
         return get_task(name).config
     config: type[RunConfig] = getattr(importlib.import_module(f"{_BUILT_IN[name]}.config"), _CONFIGS[name])
     return config
+
+
+def add_task_arguments(name: str, parser: ArgumentParser, command: Command) -> None:
+    """Add the flags of the task of that name to those of a command. A built-in task is not imported for it.
+
+    Raises:
+        UnknownTask: there is none.
+    """
+    if name in _BUILT_IN and name not in _TASKS:
+        importlib.import_module(f"{_BUILT_IN[name]}.flags").add_arguments(parser, command)
+    else:
+        get_task(name).add_arguments(parser, command)
 
 
 def task_of(cfg: RunConfig) -> AnyTask:

@@ -35,6 +35,7 @@ from pointmix.tasks.classification.task import (
 )
 from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader, whole_image
+from pointmix.tasks.classify_images.flags import add_arguments
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.page import is_page, write_page_of
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
@@ -163,12 +164,7 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, "Image
         return open_named(name, checkpoint=checkpoint, kwargs=kwargs or {}, classes=classes)
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        super().add_arguments(parser, command)
-        if command == "evaluate":
-            what = "what the masks of --keep are made of, as --data.mask"
-        else:
-            what = "image of the same size as each image; zero hides a pixel"
-        parser.add_argument("--mask", metavar="KIND" if command == "evaluate" else "FILE", help=what)
+        add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: DataConfig, args: Namespace

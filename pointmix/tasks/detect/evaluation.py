@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +26,6 @@ from pointmix.utils.ranges import FRACTION_ABOVE_0, check_choice
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of pointmix evaluate for detectors."""
-    parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
-    parser.add_argument("--mask", metavar="KIND", help=kind)
-    coco = "write the detections as COCO's results, with the image and category ids of the data"
-    parser.add_argument("--coco_json", metavar="FILE", help=coco)
 
 
 def measurements(

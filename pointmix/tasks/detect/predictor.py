@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from pointmix.data.detect.sample import DetectBatch
 from pointmix.data.images.config import filled
 from pointmix.explain.detect_images import overlay
 from pointmix.io import is_image, read_image, read_mask
+from pointmix.tasks.detect.flags import RESULTS
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.detect.pictures import drawn
 from pointmix.tasks.detect.results import CocoFile
@@ -28,18 +29,6 @@ from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
 from pointmix.utils.messages import counted
 from pointmix.utils.ranges import FRACTION
-
-RESULTS = "detections.json"
-MASK = "image of the same size as each image; zero hides a pixel"
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of pointmix predict for detectors."""
-    out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
-    parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file: .json of that form, or .csv with the boxes")
-    parser.add_argument("--mask", metavar="FILE", help=MASK)
-    score = "leave out what is found with a smaller score (default 0.5)"
-    parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
 
 
 class Input(NamedTuple):

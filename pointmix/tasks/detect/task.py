@@ -19,7 +19,7 @@ from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.classification.task import MAX_CHANNELS, check_key, is_whole
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.detect import evaluation, predictor
+from pointmix.tasks.detect import evaluation, flags, predictor
 from pointmix.tasks.detect.checks import try_detector
 from pointmix.tasks.detect.config import DetectConfig
 from pointmix.tasks.detect.metrics import DetectionMetric
@@ -139,12 +139,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, "DetectSplits", DetectBatch]):
         return resolve(super().data_config(info))
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        if command == "evaluate":
-            evaluation.add_arguments(parser)
-        if command == "predict":
-            predictor.add_arguments(parser)
-        if command == "explain":
-            parser.add_argument("--mask", metavar="FILE", help=predictor.MASK)
+        flags.add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: DetectDataConfig, args: Namespace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CURVE = ("miou", "macc", "aacc")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of pointmix evaluate for segmenters."""
-    choose.add_arguments(parser)
-    parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
-    parser.add_argument("--mask", metavar="KIND", help=kind)
 
 
 def measurements(

@@ -25,7 +25,7 @@ from pointmix.tasks.clouds import check_extent
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.page import explain_backbone
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
-from pointmix.tasks.segment import evaluation, files, predictor
+from pointmix.tasks.segment import evaluation, files, flags, predictor
 from pointmix.tasks.segment.config import SegmentConfig
 from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.loss import SegmentationLoss
@@ -160,12 +160,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, "SegmentSplits", SegmentBat
         return resolve(super().data_config(info | {"data": data}))
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        if command == "evaluate":
-            evaluation.add_arguments(parser)
-        if command == "predict":
-            predictor.add_arguments(parser)
-        if command == "explain":
-            files.add_arguments(parser)
+        flags.add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: SegmentDataConfig, args: Namespace
