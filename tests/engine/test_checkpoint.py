@@ -113,9 +113,7 @@ def test_load_run_fetches_nothing(tmp_path, monkeypatch):
     kwargs = INFO["kwargs"] | {"pretrained": True, "checkpoint_path": "gone.pth"}
     checkpoint.save_model(tmp_path / "model.safetensors", model, INFO | {"kwargs": kwargs})
     given, create = {}, pointmix.create_model
-    monkeypatch.setattr(
-        "pointmix.tasks.classify_images.task.create_model", lambda name, **kw: given.update(kw) or create(name, **kw)
-    )
+    monkeypatch.setattr("pointmix.models.create_model", lambda name, **kw: given.update(kw) or create(name, **kw))
     load_run(tmp_path)
     assert given.keys() == INFO["kwargs"].keys() | {"num_classes", "in_chans"}
 
