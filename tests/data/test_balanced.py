@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointmix.data.balanced import DRAW, BalancedBatches, balanced_draws, train_batches
-from pointmix.data.clouds import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.sources import shapes
 from pointmix.data.clouds.splits import build_points
 from pointmix.data.images.config import DataConfig

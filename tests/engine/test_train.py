@@ -13,7 +13,8 @@ import yaml
 from torch import nn
 
 import pointmix
-from pointmix.engine import checkpoint, load_run, loop, run, states
+from pointmix.engine import checkpoint, loop, run, states
+from pointmix.engine.checkpoint import load_run
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import train
 from pointmix.tasks.base import get_task
