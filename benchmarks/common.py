@@ -19,13 +19,14 @@ from pathlib import Path
 
 # On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+QUIET = {"KINETO_LOG_LEVEL": "99"}  # torch's profiler tells of every start
 RESULTS = Path(__file__).parent / "results"
 
 
 def relieve() -> None:
-    """Start this program anew unless it has these settings, which the allocator reads at the start of a process."""
+    """Start this program anew unless it has these settings, which are read at the start of a process."""
     if "POINTMIX_BENCH" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | QUIET | {"POINTMIX_BENCH": "1"})
 
 
 def started(parser: argparse.ArgumentParser, table: str) -> argparse.Namespace:
