@@ -62,7 +62,8 @@ def summary(lines: Iterable[dict]) -> list[dict[str, object]]:
 
 
 def tables(title: str, lines: list[dict]) -> None:
-    """Print lines, then what became of each goal."""
+    """Print lines, then what became of each goal. How lines were made is in the file only."""
+    lines = [{k: v for k, v in each.items() if k not in ("device", "torch", "python", "command")} for each in lines]
     show(title, lines, left=("what", "form", "against", "verdict"), sections="row")
     if goals := summary(lines):
         show("goals", goals, left=("goal of", "against", "worst", "verdict"))
