@@ -1,23 +1,23 @@
 """How fast are we against our goals? Every goal in one table, with what was reached. Contenders in turns.
 
 python benchmarks/run.py                                # everything; compiling takes most of the time
-python benchmarks/run.py --no-compile                   # without row "compiled": about 25 minutes on two cores
+python benchmarks/run.py --no-compile                   # without row "compiled": 20 to 25 minutes on two cores
 python benchmarks/run.py --rows share single --models coc_tiny deit_tiny_patch16_224 --seconds 0.5
 python benchmarks/run.py --show                         # what the file has; measures nothing
 python benchmarks/run.py --device cuda --csv benchmarks/results/mine.csv
 
 Rows, with the minutes they take on two cores, images of 224 pixels:
-share       8    our networks and timm's of like size: the share of the limit that each reaches, see shares.py. Goals of
+share       6    our networks and timm's of like size: the share of the limit that each reaches, see shares.py. Goals of
                  inference in float32 are about the limit itself, the others about the best of timm's in the same turns
 single      1    one image at a time: the share of the limit over that of deit_tiny; and "Python", the share of the time
-                 outside of torch's operators in profiled calls, which take about 7 % longer
-literal     5    a training step, and inference, of coc_* against the same weights in the papers' form
+                 outside of torch's operators, as torch's profiler counts both in the same calls (not on a GPU)
+literal     4    a training step, and inference, of coc_* against the same weights in the papers' form
 memory      2    the same, peak bytes that training steps add, each contender in a process of its own
-compiled    40   compiled against eager, and the seconds of the first call without anything cached
+compiled    60   compiled against eager, and the seconds of the first call without anything cached; --models for less
 quarter     1    time of coc_tiny where a quarter of each image is visible, as a share of the time on full images
 tenth       1    the same where a tenth of the pixels is visible, scattered over each image
-cloud       1    seconds of coc_tiny on a million points, and the exponent of its time from a hundred thousand on
-pointmlp    1    pointmlp_coc against the same weights in the papers' form
+cloud       1    seconds of coc_tiny on a cloud of a million points, and the exponent of its time from 100,000 on
+pointmlp    2    pointmlp_coc against the same weights in the papers' form
 dense       2    a training step of segmenters and detectors, 512 pixels, against the same networks on full maps
 clustering  2    the op alone, see clustering.py: the kernel on a GPU, products on a CPU, against "direct", batched
                  products as one would write them down. Its limit is the rate of a copy
