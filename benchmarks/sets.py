@@ -73,13 +73,15 @@ def cloud(args: Namespace, row: str) -> Iterator[dict]:
 
 
 def of_cloud(count: int, device: str) -> Callable[[], None]:
+    """Inference of one cloud with a network as in the README."""
     import torch
 
     import pointmix
 
     torch.manual_seed(0)
-    model = pointmix.create_model("coc_tiny", coord_dims=3).to(device).eval()
-    given = pointmix.PointSet.from_points(torch.rand(count, 3), torch.rand(count, 3)).to(device)
+    options = dict(num_classes=15, in_chans=0, coord_dims=3, stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1))
+    model = pointmix.create_model("coc_tiny", **options).to(device).eval()
+    given = pointmix.PointSet.from_points(torch.rand(count, 3)).to(device)
 
     def run() -> None:
         with torch.inference_mode():
