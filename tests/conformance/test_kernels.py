@@ -15,6 +15,7 @@ from tests.conformance.test_laws import F64, model_of, trained
 
 pytest.importorskip("triton", reason="triton is not installed")
 triton_cluster = pytest.importorskip("pointmix.ops.clustering.triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SETTINGS = dict(windows_per_side=(2, 2, 1, 1), heads=(1, 1, 2, 2))
 SMALL = {  # see test_triton.py for CoC-Tiny, narrow
     "coc_tiny2": SETTINGS | dict(centers_per_side=(4, 2, 3, 2)),
@@ -55,7 +56,7 @@ def calls(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("kind", ["grid", "ragged"])
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_do_not_notice(name, kind, calls):
-    model, x = model_of(name, **SMALL[name]), inputs(kind)
+    model, x = model_of(name, **SMALL[name]).to(DEVICE), inputs(kind).to(DEVICE)
     found = []
     for backend in ("torch", "triton"):
         with use_backend(backend):
