@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from numba import cfunc
 from numba.core.ccallback import CFunc
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pointmix.ops.context import numba_kernels as kernels
 from pointmix.ops.kernels import threads
-from pointmix.ops.kernels.jit import UNUSABLE_CACHE, warn_no_cache
+from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.kernels.operators import operator
 from pointmix.ops.linear import linear
 from pointmix.ops.mlp import points_per_piece
@@ -164,13 +161,5 @@ def _pieces(bounds: Int[np.ndarray, "S1"], points: int) -> Iterator[tuple[int, i
 
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
-    """`numba_kernels.work_for`, cached on disk where numba can write."""
     work = kernels.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
-    try:
-        return cfunc(kernels.SIGNATURE, cache=True)(work)
-    except RuntimeError:  # no writable folder
-        return cfunc(kernels.SIGNATURE)(work)
-    except UNUSABLE_CACHE as error:
-        folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(kernels.__file__).parent / "__pycache__")
-        warn_no_cache(Path(kernels.__file__).stem, folder, error)
-        return cfunc(kernels.SIGNATURE)(work)
+    return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)

@@ -13,10 +13,10 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from llvmlite import ir
 from numba import carray, njit, types
-from numba.extending import intrinsic
 from numpy import ndarray
+
+from pointmix.ops.kernels.intrinsics import fetch_add
 
 # fastmath allows sums in any order, as in products, but keeps NaN. Inlining fixes one order: a separate function is
 # compiled twice, by itself and as part of its caller; the process that compiles would run the former, and processes
@@ -46,10 +46,6 @@ class Arrays(ctypes.Structure):
         (name, ctypes.c_void_p)
         for name in "sizes ptr members exists alpha beta x mean q c center weight y bias_scale p bias out".split()
     ]
-
-
-def _intrinsic(function: Callable) -> Callable:
-    return intrinsic(unwrap(function))
 
 
 @compiled
@@ -151,17 +147,6 @@ def dispatch(
             a, m = weight[n, e], center[n, e]
             for k in range(out.shape[1]):
                 out[n, k] += a * p[e, s, m, k]
-
-
-@_intrinsic
-def fetch_add(context, counter):
-    """counter[0], which is then one more, atomically across threads."""
-
-    def code(context, builder, signature, arguments):
-        place = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(counter), code
 
 
 def work_for(dtype: type[np.floating], least: float) -> Callable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import cfunc, njit
+from numba.core.ccallback import CFunc
 from torch import Tensor
 
 UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
@@ -28,6 +30,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _jit(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
     function = unwrap(function)  # without the run-time shape checks of the tests
     return njit(function, cache=cache, nogil=True, error_model="numpy")
+
+
+def compiled_callback(function: Callable[..., None], signature: object, file: str) -> CFunc:
+    """A function as one that C can call, compiled at once; cached on disk where numba can write.
+
+    Args:
+        file: where the function is written.
+    """
+    try:
+        return cfunc(signature, cache=True)(function)
+    except RuntimeError:  # no writable folder
+        return cfunc(signature)(function)
+    except UNUSABLE_CACHE as error:
+        folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(file).parent / "__pycache__")
+        warn_no_cache(Path(file).stem, folder, error)
+        return cfunc(signature)(function)
 
 
 def call(module: ModuleType, name: str, *arguments: object) -> Any:
