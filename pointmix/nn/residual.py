@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pointmix.ops.batch_norm import batch_norm_relu, compiled_for
 from pointmix.profile.macs import BATCH_NORM, Macs, linear_macs
 from pointmix.utils.ranges import COUNT, POSITIVE
 
@@ -24,10 +25,18 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(dim_out)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        self._check(x)
+        return self.norm(self.linear(x))
+
+    def relu(self, x: Float[Tensor, "N C"], plus: Float[Tensor, "N K"] | None = None) -> Float[Tensor, "N K"]:
+        """relu(forward(x) + plus)."""
+        self._check(x)
+        return norm_relu(self.norm, self.linear(x), plus)
+
+    def _check(self, x: Float[Tensor, "N C"]) -> None:
         if self.training and len(x) == 1:
             what = "batch normalization needs more than 1 value per channel in training"
             raise ValueError(f"{what}; expected a batch_size of at least 2, and no last batch of one (drop_last)")
-        return self.norm(self.linear(x))
 
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
         """Weight and bias of the linear map with the normalization of evaluation mode folded in."""
@@ -40,6 +49,24 @@ class LinearNorm(nn.Module):
     def macs(self, rows: int) -> Macs:
         """Multiply-adds of that many rows, in evaluation."""
         return linear_macs(rows, self.linear) + Macs(other=BATCH_NORM * rows * self.linear.out_features)
+
+
+def norm_relu(
+    norm: nn.Module, x: Float[Tensor, "N C"], plus: Float[Tensor, "N C"] | None = None
+) -> Float[Tensor, "N C"]:
+    """relu(norm(x) + plus). In training `batch_norm_relu` computes it where it has a compiled form."""
+    given = [t for t in (x, plus, *norm.parameters()) if t is not None]
+    if type(norm) is not nn.BatchNorm1d or not norm.training or not compiled_for(*given):
+        y = norm(x)
+        return F.relu(y if plus is None else y + plus, inplace=True)
+    y, mean, var = batch_norm_relu(x, norm.weight, norm.bias, norm.eps, plus)
+    rows = len(x)
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((var * (rows / max(rows - 1, 1))).to(norm.running_var.dtype), momentum)
+    return y
 
 
 class Residual(nn.Module):
@@ -55,7 +82,7 @@ class Residual(nn.Module):
         self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return F.relu(self.layer2(F.relu(self.layer1(x), inplace=True)) + x, inplace=True)
+        return self.layer2.relu(self.layer1.relu(x), plus=x)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
         """`forward` of evaluation mode with the normalizations folded in. Without gradients it may overwrite its

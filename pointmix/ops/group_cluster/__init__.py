@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
+from pointmix.ops.precision import autocast_dtype
 from pointmix.ops.similarity import length
+from pointmix.utils.tracing import traced
+
+# torch passes over the neighbors more than twice as often
+register(
+    "cluster_group",
+    Implementation(NUMBA, "pointmix.ops.group_cluster.numba:cluster_group", default=("cpu",), devices=("cpu",)),
+)
 
 
 def cluster_group_reference(
@@ -63,6 +72,12 @@ def cluster_group(
     overwrite: bool = False,
 ) -> Float[Tensor, "G k C"]:
     """`cluster_group_reference` with values and projections of the centers only; `overwrite` reuses x's memory."""
+    weights = wq, bq, wv, bv, wp, bp, alpha, beta
+    plain = all(t.dtype == x.dtype for t in weights) and autocast_dtype(x) is None and not traced(x)
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    if trained and plain and (function := choose("cluster_group", x)):
+        out: Tensor = function(x, *weights)
+        return out
     q = F.linear(x, wq, bq)
     center = q.mean(1)  # (G, D)
     center = center * (alpha / length(center)[:, None])
