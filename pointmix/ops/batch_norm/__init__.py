@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
-from pointmix.ops.precision import autocast_dtype
-from pointmix.utils.tracing import traced
+from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, register
 
 # torch passes over the rows twice as often
 register(
@@ -33,16 +31,14 @@ def batch_norm_relu(
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "C"], Float[Tensor, "C"]]:
     """y, and the mean and variance for running statistics, which have no gradients."""
     given = [t for t in (x, weight, bias, plus) if t is not None]
-    function = choose("batch_norm_relu", x) if compiled_for(*given) else None
+    function = choose_trained("batch_norm_relu", *given)
     y, mean, var = (function or batch_norm_relu_reference)(x, weight, bias, eps, plus)
     return y, mean, var
 
 
 def compiled_for(*tensors: Tensor) -> bool:
     """Whether `batch_norm_relu` has a compiled form for these tensors, the first of which is x."""
-    x = tensors[0]
-    plain = all(t.dtype == x.dtype for t in tensors) and autocast_dtype(x) is None and not traced(x)
-    return plain and choose("batch_norm_relu", x) is not None
+    return choose_trained("batch_norm_relu", *tensors) is not None
 
 
 def batch_norm_relu_reference(

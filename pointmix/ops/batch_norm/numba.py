@@ -18,6 +18,7 @@ from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
 
 BLOCK = 2**16  # numbers in a block, which is read twice: 256 KiB of float32
+BLOCK_ROWS = 256  # at most, as sums of many numbers are inexact; those of blocks are added in float64
 
 
 def batch_norm_relu(
@@ -37,7 +38,7 @@ class _BatchNormReLU(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, plus: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        step = max(BLOCK // x.shape[1], 1)
+        step = min(max(BLOCK // x.shape[1], 1), BLOCK_ROWS)
         sums = x.new_empty(-(-len(x) // step), 2, x.shape[1])
         _run(kernels.MOMENTS, step, x=x, sums=sums)
         rows = torch.full((len(sums), 1), step, dtype=torch.float64)

@@ -19,10 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
-from pointmix.ops.precision import autocast_dtype
+from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, register
 from pointmix.ops.similarity import length
-from pointmix.utils.tracing import traced
 
 # torch passes over the neighbors more than twice as often
 register(
@@ -73,9 +71,7 @@ def cluster_group(
 ) -> Float[Tensor, "G k C"]:
     """`cluster_group_reference` with values and projections of the centers only; `overwrite` reuses x's memory."""
     weights = wq, bq, wv, bv, wp, bp, alpha, beta
-    plain = all(t.dtype == x.dtype for t in weights) and autocast_dtype(x) is None and not traced(x)
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
-    if trained and plain and (function := choose("cluster_group", x)):
+    if function := choose_trained("cluster_group", x, *weights):
         out: Tensor = function(x, *weights)
         return out
     q = F.linear(x, wq, bq)
