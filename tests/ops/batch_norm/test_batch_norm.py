@@ -44,7 +44,7 @@ def test_statistics_of_values_far_from_zero():
     one = torch.ones(3, requires_grad=True)
     _, mean, var = batch_norm_relu(x.float(), one, one, 1e-5)
     torch.testing.assert_close(mean.double(), x.float().double().mean(0), rtol=3e-7, atol=0)
-    torch.testing.assert_close(var.double(), x.float().double().var(0, correction=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(var.double(), x.float().double().var(0, correction=0), rtol=1e-4, atol=0)
 
 
 def test_equal_runs_and_any_number_of_threads_are_equal(blocks):
