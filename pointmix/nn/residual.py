@@ -16,11 +16,18 @@ from pointmix.utils.ranges import COUNT, POSITIVE
 
 
 class LinearNorm(nn.Module):
-    """Linear map and batch normalization; over all rows of the batch in training, with running statistics otherwise."""
+    """Linear map and batch normalization; over all rows of the batch in training, with running statistics otherwise.
 
-    def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False) -> None:
+    Args:
+        dim_in, dim_out: channels.
+        bias: of the linear map.
+        reference: `relu` normalizes in a separate step.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False, reference: bool = False) -> None:
         super().__init__()
         COUNT.check(dim_in=dim_in, dim_out=dim_out)
+        self.reference = reference
         self.linear = nn.Linear(dim_in, dim_out, bias=bias)
         self.norm = nn.BatchNorm1d(dim_out)
 
@@ -31,7 +38,7 @@ class LinearNorm(nn.Module):
     def relu(self, x: Float[Tensor, "N C"], plus: Float[Tensor, "N K"] | None = None) -> Float[Tensor, "N K"]:
         """relu(forward(x) + plus)."""
         self._check(x)
-        return norm_relu(self.norm, self.linear(x), plus)
+        return norm_relu(self.norm, self.linear(x), plus, reference=self.reference)
 
     def _check(self, x: Float[Tensor, "N C"]) -> None:
         if self.training and len(x) == 1:
@@ -52,11 +59,15 @@ class LinearNorm(nn.Module):
 
 
 def norm_relu(
-    norm: nn.Module, x: Float[Tensor, "N C"], plus: Float[Tensor, "N C"] | None = None
+    norm: nn.Module,
+    x: Float[Tensor, "N C"],
+    plus: Float[Tensor, "N C"] | None = None,
+    *,
+    reference: bool = False,
 ) -> Float[Tensor, "N C"]:
     """relu(norm(x) + plus). In training `batch_norm_relu` computes it where it has a compiled form."""
     given = [t for t in (x, plus, *norm.parameters()) if t is not None]
-    if type(norm) is not nn.BatchNorm1d or not norm.training or not compiled_for(*given):
+    if reference or type(norm) is not nn.BatchNorm1d or not norm.training or not compiled_for(*given):
         y = norm(x)
         return F.relu(y if plus is None else y + plus, inplace=True)
     y, mean, var = batch_norm_relu(x, norm.weight, norm.bias, norm.eps, plus)
@@ -72,14 +83,15 @@ def norm_relu(
 class Residual(nn.Module):
     """relu(x + norm2(w2 relu(norm1(w1 x)))) with a hidden layer of `ratio` times the input's channels."""
 
-    def __init__(self, dim: int, *, ratio: float) -> None:
+    def __init__(self, dim: int, *, ratio: float, reference: bool = False) -> None:
         super().__init__()
         COUNT.check(dim=dim)
         POSITIVE.check(ratio=ratio)
         hidden = int(dim * ratio)
         if hidden < 1:
             raise ValueError(f"ratio {ratio} of {dim} channels leaves no hidden channel")
-        self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
+        self.layer1 = LinearNorm(dim, hidden, reference=reference)
+        self.layer2 = LinearNorm(hidden, dim, reference=reference)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return self.layer2.relu(self.layer1.relu(x), plus=x)
