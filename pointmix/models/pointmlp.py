@@ -23,7 +23,7 @@ from pointmix.models.registry import build, take_indices
 from pointmix.nn.grouper import Groups
 from pointmix.nn.heads.classify import ClassifierBase
 from pointmix.nn.mixers.group import GroupCluster
-from pointmix.nn.residual import LinearNorm, Residual, norm_relu
+from pointmix.nn.residual import LinearNorm, Residual
 from pointmix.ops.group_linear import group_linear_reference, group_rows, inverse_std, map_points
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, parameters
@@ -88,7 +88,7 @@ class PointMLPStage(nn.Module):
         else:
             u, t = map_points(feat, groups.anchor, *weights)
             x = group_rows(u, t, inverse_std(feat, *index), groups.neighbors, groups.anchor)
-        return norm_relu(self.transfer.norm, x, reference=self.reference)
+        return F.relu(self.transfer.norm(x), inplace=True)
 
     def in_chunks(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "S K"]:
         """`all_groups` of evaluation mode: normalizations are folded into the linear maps. Without gradients it runs
@@ -191,30 +191,26 @@ class PointMLP(ClassifierBase):
         check_choice(known=("canonical", "given"), order=order)
         check_choice(known=(None, *HEAD_DIMS), coc_head_dim=coc_head_dim)
         self.in_chans, self.coord_dims, self.order = in_chans, coord_dims, order
-        self.stem = LinearNorm(in_chans + coord_dims, dim, reference=reference)
+        self.stem = LinearNorm(in_chans + coord_dims, dim)
 
         def groups(dim: int, blocks: int) -> Iterator[Residual | GroupCluster]:
             for _ in range(blocks):
                 if coc_head_dim:
                     head_dim = HEAD_DIMS[coc_head_dim](dim // 4, 32)
                     yield GroupCluster(dim, head_dim=head_dim, neighbors=neighbors, reference=reference)
-                yield Residual(dim, ratio=ratio, reference=reference)
+                yield Residual(dim, ratio=ratio)
 
         stages, self.feature_info = [], []
         for i, (factor, pre, pos) in enumerate(zip(expansion, pre_blocks, pos_blocks, strict=True)):
             dim_in, dim = dim, dim * factor
-            on_groups, on_anchors = (
-                list(groups(dim, pre)),
-                [Residual(dim, ratio=ratio, reference=reference) for _ in range(pos)],
-            )
+            on_groups, on_anchors = list(groups(dim, pre)), [Residual(dim, ratio=ratio) for _ in range(pos)]
             layers = PointMLPStage(dim_in, dim, neighbors=neighbors, pre=on_groups, pos=on_anchors, reference=reference)
             stages.append(layers)
             self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 1), module=f"stages.{i}"))
         self.stages = nn.ModuleList(stages)
         self.num_features = dim
         self.pyramid = pyramid
-        dims = [] if pyramid else [(dim, 512), (512, 256)]
-        hidden = [LinearNorm(*both, bias=True, reference=reference) for both in dims]
+        hidden = [] if pyramid else [LinearNorm(dim, 512, bias=True), LinearNorm(512, 256, bias=True)]
         self.mlp = nn.ModuleList(hidden)
         self.set_classifier(256, 0 if pyramid else num_classes, global_pool="max", drop_rate=drop_rate)
 
@@ -272,7 +268,7 @@ class PointMLP(ClassifierBase):
         """
         take, last = take_indices(len(self.stages), indices)
         points, found = self.as_points(x), []
-        points = points.with_feat(self.stem.relu(points.feat))
+        points = points.with_feat(F.relu(self.stem(points.feat), inplace=True))
         for i, stage in enumerate(self.stages[: last + 1] if intermediates_only or stop_early else self.stages):
             points = stage(points)
             if i in take:
@@ -280,8 +276,8 @@ class PointMLP(ClassifierBase):
         return found if intermediates_only else (points, found)
 
     def before_classifier(self, x: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:
-        for layer in cast(Iterable[LinearNorm], self.mlp):
-            x = self.head_drop(layer.relu(x))
+        for layer in self.mlp:
+            x = self.head_drop(F.relu(layer(x), inplace=True))
         return x
 
     def forward(self, x: Input) -> Float[Tensor, "B K"] | list[PointSet]:

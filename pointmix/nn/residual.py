@@ -10,40 +10,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointmix.ops.batch_norm import batch_norm_relu, compiled_for
 from pointmix.profile.macs import BATCH_NORM, Macs, linear_macs
 from pointmix.utils.ranges import COUNT, POSITIVE
 
 
 class LinearNorm(nn.Module):
-    """Linear map and batch normalization; over all rows of the batch in training, with running statistics otherwise.
+    """Linear map and batch normalization; over all rows of the batch in training, with running statistics otherwise."""
 
-    Args:
-        dim_in, dim_out: channels.
-        bias: of the linear map.
-        reference: `relu` normalizes in a separate step.
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False, reference: bool = False) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *, bias: bool = False) -> None:
         super().__init__()
         COUNT.check(dim_in=dim_in, dim_out=dim_out)
-        self.reference = reference
         self.linear = nn.Linear(dim_in, dim_out, bias=bias)
         self.norm = nn.BatchNorm1d(dim_out)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        self._check(x)
-        return self.norm(self.linear(x))
-
-    def relu(self, x: Float[Tensor, "N C"], plus: Float[Tensor, "N K"] | None = None) -> Float[Tensor, "N K"]:
-        """relu(forward(x) + plus)."""
-        self._check(x)
-        return norm_relu(self.norm, self.linear(x), plus, reference=self.reference)
-
-    def _check(self, x: Float[Tensor, "N C"]) -> None:
         if self.training and len(x) == 1:
             what = "batch normalization needs more than 1 value per channel in training"
             raise ValueError(f"{what}; expected a batch_size of at least 2, and no last batch of one (drop_last)")
+        return self.norm(self.linear(x))
 
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
         """Weight and bias of the linear map with the normalization of evaluation mode folded in."""
@@ -58,43 +42,20 @@ class LinearNorm(nn.Module):
         return linear_macs(rows, self.linear) + Macs(other=BATCH_NORM * rows * self.linear.out_features)
 
 
-def norm_relu(
-    norm: nn.Module,
-    x: Float[Tensor, "N C"],
-    plus: Float[Tensor, "N C"] | None = None,
-    *,
-    reference: bool = False,
-) -> Float[Tensor, "N C"]:
-    """relu(norm(x) + plus). In training `batch_norm_relu` computes it where it has a compiled form."""
-    given = [t for t in (x, plus, *norm.parameters()) if t is not None]
-    if reference or type(norm) is not nn.BatchNorm1d or not norm.training or not compiled_for(*given):
-        y = norm(x)
-        return F.relu(y if plus is None else y + plus, inplace=True)
-    y, mean, var = batch_norm_relu(x, norm.weight, norm.bias, norm.eps, plus)
-    rows = len(x)
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_((var * (rows / max(rows - 1, 1))).to(norm.running_var.dtype), momentum)
-    return y
-
-
 class Residual(nn.Module):
     """relu(x + norm2(w2 relu(norm1(w1 x)))) with a hidden layer of `ratio` times the input's channels."""
 
-    def __init__(self, dim: int, *, ratio: float, reference: bool = False) -> None:
+    def __init__(self, dim: int, *, ratio: float) -> None:
         super().__init__()
         COUNT.check(dim=dim)
         POSITIVE.check(ratio=ratio)
         hidden = int(dim * ratio)
         if hidden < 1:
             raise ValueError(f"ratio {ratio} of {dim} channels leaves no hidden channel")
-        self.layer1 = LinearNorm(dim, hidden, reference=reference)
-        self.layer2 = LinearNorm(hidden, dim, reference=reference)
+        self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return self.layer2.relu(self.layer1.relu(x), plus=x)
+        return F.relu(self.layer2(F.relu(self.layer1(x), inplace=True)) + x, inplace=True)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
         """`forward` of evaluation mode with the normalizations folded in. Without gradients it may overwrite its

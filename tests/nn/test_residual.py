@@ -55,24 +55,6 @@ def test_training_normalizes_over_the_batch():
     assert (layer.norm.running_mean != 0).all()
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_training_is_that_of_torch_layers(momentum):
-    """With the same running statistics and gradients."""
-    block, x = Residual(8, ratio=0.5).double(), torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
-    norms = block.layer1.norm, block.layer2.norm
-    for norm in norms:
-        norm.momentum = momentum
-    results = []
-    for form in (block, lambda x: F.relu(block.layer2(F.relu(block.layer1(x))) + x)):
-        for norm in norms:
-            norm.reset_running_stats()
-        y = [form(x), form(x)][1]
-        gradients = torch.autograd.grad(y.square().sum(), [x, *block.parameters()])
-        results.append([y, *gradients, *(b.clone() for b in block.buffers())])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-
-
 def test_a_batch_of_one_is_named_in_training():
     layer = LinearNorm(3, 4)
     with pytest.raises(ValueError, match="more than 1 value .* expected a batch_size of at least 2, and no last batch"):
