@@ -94,7 +94,7 @@ def main() -> int:
                 share = round(taken / times[0], 3)
                 rows.append({"row": row, "what": what, "points": n, "s": round(taken, 3), "share": share})
                 rows[-1]["exponent"] = exponent
-    show(f"{'bf16' if args.bf16 else 'float32'}, {args.threads} threads", rows, left=("row", "what"), sections="points")
+    show(f"{'bf16' if args.bf16 else 'float32'}, {args.threads} threads", rows, left=("row", "what"))
     save(args, rows, bf16=args.bf16)
     return 0
 
