@@ -80,8 +80,8 @@ class Implementation:
         limit: largest size up to which it is picked without `use_backend`.
         unit: what the size counts, such as "neighbors".
         hard_limit: the limit holds within `use_backend` too; the reference form computes what is larger.
-        inference: it has no derivatives, does not follow autocast, and needs one dtype and device. Even within
-            `use_backend` the reference form computes everything else.
+        inference: it has no derivatives and needs one device and, unless autocast is on, which it follows, one dtype.
+            Even within `use_backend` the reference form computes everything else.
         note: why it is not a default.
     """
 
@@ -173,14 +173,15 @@ def choose(op: str, *tensors: Tensor, size: float = 0) -> Function | None:
 
     Args:
         op: name of a registered operation.
-        tensors: what it will be given. The first decides about device and dtype.
+        tensors: what it will be given. The first decides about device and dtype; for inference, autocast may change it.
         size: what the limits refer to, such as the number of neighbors.
 
     Raises:
         ValueError: if `use_backend` requests a backend that does not take these tensors.
     """
     operation, x = OPERATIONS[op], tensors[0]
-    name = _select(op, x.device.type, x.dtype, size, inference_obstacle(tensors) if operation.inference else "")
+    obstacle = inference_obstacle(tensors) if operation.inference else ""
+    name = _select(op, x.device.type, computed_in(operation, x), size, obstacle)
     return operation.functions[name] if name else None
 
 
@@ -244,15 +245,18 @@ def choose_trained(op: str, *tensors: Tensor) -> Function | None:
     return choose(op, *tensors) if trained and plain else None
 
 
+def computed_in(operation: Operation, x: Tensor) -> torch.dtype:
+    """The dtype in which an operation computes: autocast's for those that have an implementation for inference."""
+    return (autocast_dtype(x) if operation.inference else None) or x.dtype
+
+
 def inference_obstacle(tensors: tuple[Tensor, ...]) -> str:
     """What an implementation for inference does not support about these tensors; empty if nothing."""
-    x = tensors[0]
-    if any(t.dtype != x.dtype or t.device != x.device for t in tensors[1:]):
+    x, autocast = tensors[0], autocast_dtype(tensors[0]) is not None
+    if any(t.device != x.device or (t.dtype != x.dtype and not autocast) for t in tensors[1:]):
         return "dtypes or devices of the tensors differ"
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return "gradients are needed"
-    if (dtype := autocast_dtype(x)) is not None:
-        return f"autocast computes in {dtype}"
     if has_tangent(*tensors):
         return "forward-mode derivatives are needed"
     return ""

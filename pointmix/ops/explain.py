@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from pointmix.ops import dispatch
-from pointmix.ops.dispatch import Implementation, Operation, inference_obstacle, rejection, requested_backend
+from pointmix.ops.dispatch import (
+    Implementation,
+    Operation,
+    computed_in,
+    inference_obstacle,
+    rejection,
+    requested_backend,
+)
 
 
 class Table(list[dict[str, object]]):
@@ -84,7 +91,7 @@ def _explain(op: str, like: Tensor | None, size: float) -> Table:
         raise ValueError(f"unknown operation '{op}', expected one of {', '.join(dispatch.OPERATIONS)}")
     operation = dispatch.OPERATIONS[op]
     x = torch.empty(0, dtype=_example_dtype(operation)) if like is None else like
-    facts = x.device.type, x.dtype, size, inference_obstacle((x,))
+    facts = x.device.type, computed_in(operation, x), size, inference_obstacle((x,))
     rows: list[dict[str, object]] = []
     taken = ""
     for name, implementation in operation.implementations.items():

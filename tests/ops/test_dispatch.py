@@ -228,7 +228,9 @@ def test_implementations_for_inference_give_way_to_derivatives_and_autocast():
     with torch.no_grad():
         assert choose("context_cluster", other, grad) is not None
     with torch.autocast("cpu", torch.bfloat16):
-        assert reasons("context_cluster")["numba"] == "autocast computes in torch.bfloat16"
+        assert choose("context_cluster", x, other.bfloat16()) is not None
+    with torch.autocast("cpu", torch.float16):
+        assert reasons("context_cluster")["numba"].endswith("got torch.float16")
     with torch.no_grad(), forward_ad.dual_level():
         dual = forward_ad.make_dual(other, torch.ones(2))
         assert reasons("context_cluster", like=dual)["numba"] == "forward-mode derivatives are needed"

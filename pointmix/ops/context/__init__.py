@@ -27,7 +27,12 @@ from pointmix.ops.similarity import length
 register(
     "context_cluster",
     Implementation(
-        NUMBA, "pointmix.ops.context.numba:context_cluster", default=("cpu",), devices=("cpu",), inference=True
+        NUMBA,
+        "pointmix.ops.context.numba:context_cluster",
+        default=("cpu",),
+        devices=("cpu",),
+        dtypes=(torch.float32, torch.float64, torch.bfloat16),
+        inference=True,
     ),
 )
 

@@ -22,6 +22,7 @@ from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.kernels.operators import operator
 from pointmix.ops.linear import linear
 from pointmix.ops.mlp.pieces import points_per_piece
+from pointmix.ops.precision import at_least_float32, autocast_dtype
 from pointmix.ops.similarity import least_length
 
 Shape = Sequence[int]
@@ -44,7 +45,8 @@ def context_cluster(
     denominator: str = "weights",
     unweighted: bool = False,
 ) -> Float[Tensor, "N K"]:
-    """`pointmix.ops.context.context_cluster` of points that lie window by window.
+    """`pointmix.ops.context.context_cluster` of points that lie window by window. In bfloat16 the products with weights
+    are computed in bfloat16, all else in float32.
 
     Args:
         x: features of the points.
@@ -52,9 +54,10 @@ def context_cluster(
         members: the centers around which each point lies; a center's features are the mean over its members.
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
-    by_number = denominator == "count" or unweighted
-    weights = wqv, bqv, wp, bp, alpha, beta
-    return _operator(x, ptr, members, center_valid, *weights, heads, by_number, unweighted)
+    by_number, dtype = denominator == "count" or unweighted, autocast_dtype(x) or x.dtype
+    x, *weights = (t.to(dtype) for t in (x, wqv, bqv, wp, bp, alpha, beta))
+    with torch.autocast("cpu", enabled=False):
+        return _operator(x, ptr, members, center_valid, *weights, heads, by_number, unweighted)
 
 
 def _context_cluster(
@@ -73,7 +76,9 @@ def _context_cluster(
     unweighted: bool,
 ) -> Float[Tensor, "N K"]:
     (points, channels), (windows, centers) = x.shape, center_valid.shape
-    x, alpha, beta, bp = (t.contiguous().resolve_neg() for t in (x, alpha, beta, bp))
+    dtype = at_least_float32(x.dtype)
+    given = x.contiguous().resolve_neg()
+    x, alpha, beta, bp = (t.contiguous().resolve_neg().to(dtype) for t in (given, alpha, beta, bp))
     bounds, members, exists = ptr.contiguous().numpy(), members.contiguous(), center_valid.contiguous()
     if bounds[-1] != points or len(members) != points:
         raise ValueError(f"windows hold {bounds[-1]} points, {len(members)} of them around centers, got {points}")
@@ -88,10 +93,10 @@ def _context_cluster(
     mean, center = x.new_empty(windows, centers, channels), x.new_empty(points, heads, dtype=torch.int32)
     weight, out = x.new_empty(points, heads), x.new_empty(points, out_channels)
     y, bias_scale = x.new_empty(heads, windows, centers, channels), x.new_empty(heads, windows, centers)
-    given = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp}
+    sources = {"members": members, "exists": exists, "alpha": alpha, "beta": beta, "x": x, "bias": bp}
     made = {"mean": mean, "center": center, "weight": weight, "out": out, "y": y, "bias_scale": bias_scale}
     arrays = kernels.Arrays(ctypes.addressof(sizes), bounds.ctypes.data)
-    address = cast(int, _compiled(x.dtype).address)
+    address = cast(int, _compiled(dtype).address)
     large = points * heads * (centers * dim + channels) >= MIN_MULTIPLICATIONS
     num_threads = torch.get_num_threads() if large else 1
 
@@ -102,16 +107,18 @@ def _context_cluster(
         sizes.step = max((last - first) // (8 * num_threads), 1)
         threads.run(address, ctypes.addressof(arrays), num_threads)
 
-    run(kernels.POOL, 0, windows, **given, **made)
-    c = F.linear(mean.view(-1, channels), wq, bq)  # (S M, E D)
+    run(kernels.POOL, 0, windows, **sources, **made)
+    c = F.linear(mean.view(-1, channels).to(wq.dtype), wq, bq).to(dtype)  # (S M, E D)
     for first, last in _pieces(bounds, points_per_piece(x, len(wq))):
-        run(kernels.ASSIGN, first, last, q=linear(x[bounds[first] : bounds[last]], wq, bq), c=c)
+        q = linear(given[bounds[first] : bounds[last]], wq, bq).to(dtype)
+        run(kernels.ASSIGN, first, last, q=q, c=c)
     weight.sigmoid_()
     run(kernels.AGGREGATE)
-    y, wv = y.flatten(1, 2), wv.transpose(1, 2)  # (E, S M, C), (E, C, D)
+    y, wv = y.flatten(1, 2).to(wv.dtype), wv.transpose(1, 2)  # (E, S M, C), (E, C, D)
+    bias_scale = bias_scale.to(bv.dtype)
     g = torch.addcmul(y @ wv, bv, bias_scale.view(heads, -1, 1)) if by_number else torch.baddbmm(bv, y, wv)
-    run(kernels.DISPATCH, p=g @ wp)  # (E, S M, K)
-    return out
+    run(kernels.DISPATCH, p=(g @ wp).to(dtype))  # (E, S M, K)
+    return out.to(given.dtype)
 
 
 def _fake(

@@ -21,7 +21,10 @@ def _farthest_points(
 
     def pick(task: tuple[tuple[int, ...], int]) -> None:
         (begin, end, first, last), start = task
-        index[first:last] = call(kdtree, "farthest", x[begin:end], last - first, start) + begin
+        picks, d = call(kdtree, "farthest", x[begin:end], last - first, start)
+        order = np.lexsort((picks[1:], -d[1:])) + 1  # the first pick stays in its place
+        index[first] = picks[0] + begin
+        index[first + 1 : last] = picks[order[: last - first - 1]] + begin
 
     share(pick, list(zip(set_bounds(ptr, out_ptr), start.tolist(), strict=True)), len(x))
     return torch.from_numpy(index)

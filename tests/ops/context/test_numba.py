@@ -101,6 +101,20 @@ def test_single_precision():
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16(autocast):
+    x, windows, weights, heads = case([300, 20, 7], channels=48, dim=24)
+    x, *weights = (t.bfloat16() for t in (x, *weights))
+    expected = literal(x.double(), windows, [t.double() for t in weights], heads)
+    if autocast:
+        x, *weights = (t.float() for t in (x, *weights))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = context_cluster(x, *windows, *weights, heads=heads)
+    assert found.dtype == torch.bfloat16
+    near = (found - expected).abs().amax(1) < 0.02 * expected.abs().max()
+    assert near.double().mean() > 0.9  # rounding decides between centers that are nearly equally near
+
+
 def test_of_equal_centers_the_first():
     x, (ptr, members, exists), weights, heads = case([12], centers=3)
     members[:, 1:] = members[:, :1]  # all alike
@@ -210,10 +224,18 @@ def test_mixers_leave_to_products_what_it_does_not_take(calls):
         torch.testing.assert_close(mixer(x, plan), expected, rtol=1e-11, atol=1e-11)
         mixer.reference, mixer.center_updates = False, 1
         mixer(x, plan)
-        mixer.center_updates = 0
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert mixer.float()(x.float(), plan).dtype == torch.bfloat16
     assert not calls
+
+
+def test_mixers_take_it_under_autocast(calls):
+    mixer, plan, x = mixer_and_plan()
+    mixer, x = mixer.float(), x.float()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mixer(x, plan)
+        with use_backend("torch"):
+            expected = mixer(x, plan)
+    assert calls == [len(x)] and found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
 
 
 def test_mixers_take_it_where_operations_are_watched_or_recorded(calls):

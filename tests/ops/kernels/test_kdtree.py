@@ -7,6 +7,7 @@ import torch
 from pointmix.ops.kernels import kdtree
 from pointmix.ops.neighbors import knn_reference
 from pointmix.ops.sampling import farthest_points_reference
+from pointmix.ops.sampling.numba import farthest_points
 
 
 def shapes() -> dict[str, torch.Tensor]:
@@ -66,8 +67,8 @@ def test_same_farthest_points_in_the_same_order(name, dtype):
     x = SHAPES[name].to(dtype)
     ptr = torch.tensor([0, len(x)])
     for number, start in ((len(x), 0), (-(-len(x) // 3), min(17, len(x) - 1))):
-        expected = farthest_points_reference(x, ptr, torch.tensor([0, number]), torch.tensor([start]))
-        assert kdtree.farthest(x.numpy(), number, start).tolist() == expected.tolist()
+        args = x, ptr, torch.tensor([0, number]), torch.tensor([start])
+        assert farthest_points(*args).tolist() == farthest_points_reference(*args).tolist()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
