@@ -30,6 +30,16 @@ register(
         NUMBA, "pointmix.ops.context.numba:context_cluster", default=("cpu",), devices=("cpu",), inference=True
     ),
 )
+register(
+    "context_cluster_training",
+    Implementation(
+        NUMBA,
+        "pointmix.ops.context.packed:context_cluster",
+        default=("cpu",),
+        devices=("cpu",),
+        dtypes=(torch.bfloat16, torch.float32, torch.float64),
+    ),
+)
 
 
 @in_float32

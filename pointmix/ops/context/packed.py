@@ -1,9 +1,11 @@
-"""`context_cluster` on the CPU with gradients, of points that lie window by window, see `packed_kernels`."""
+"""`context_cluster` and its gradients on the CPU, of points that lie window by window, see `packed_kernels`."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,25 +19,17 @@ from torch.autograd.function import once_differentiable
 from pointmix.ops.context import packed_kernels as kernels
 from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
+from pointmix.ops.linear import linear
+from pointmix.ops.mlp import add_product, points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
-from pointmix.ops.similarity import length
+from pointmix.ops.similarity import least_length
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
-
-
-class Windows(NamedTuple):
-    """The fields of `PackedPlan` that the kernels take, and the number of heads."""
-
-    ptr: Int[Tensor, "S1"]
-    members: Bool[Tensor, "N M"]
-    exists: Bool[Tensor, "S M"]
-    heads: int
 
 
 @in_float32
 def context_cluster(
     x: Float[Tensor, "N C"],
-    size: Float[Tensor, "N E"],
     ptr: Int[Tensor, "S1"],
     members: Bool[Tensor, "N M"],
     center_valid: Bool[Tensor, "S M"],
@@ -50,139 +44,129 @@ def context_cluster(
     denominator: str = "weights",
     unweighted: bool = False,
 ) -> Float[Tensor, "N K"]:
-    """`pointmix.ops.context.context_cluster` of points that lie window by window.
+    """`pointmix.ops.context.context_cluster` of points that lie window by window. Follows autocast.
+
+    In bfloat16, only the queries of the points are computed in bfloat16, and the centers in float32.
 
     Args:
         x: features of the points.
-        size: length of each point's query in each head.
-        ptr, members: as in `PackedPlan`.
+        ptr: the points of window s are ptr[s] to ptr[s + 1].
+        members: the centers around which each point lies; a center's features are the mean over its members.
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
-    if (dtype := autocast_dtype(x)) is not None:
-        x, size, wqv, bqv, wp = (t.to(dtype) for t in (x, size, wqv, bqv, wp))
-    wide = at_least_float32(x.dtype)
-    windows = Windows(ptr.contiguous(), members.contiguous(), center_valid.contiguous(), heads)
-    (wq, wv), (bq, bv) = wqv.unflatten(0, (2, heads, -1)), bqv.unflatten(0, (2, heads, -1))  # (E, D, C), (E, D)
-    x, alpha, beta = x.contiguous(), alpha.to(wide), beta.to(wide)
-    mean = _Pool.apply(x, windows)
-    c = F.linear(mean.flatten(0, 1).to(x.dtype), wq.flatten(0, 1), bq.flatten()).unflatten(1, (heads, -1))  # (S M, E, D)
-    c = c * (alpha / length(c).unsqueeze(-1))
-    key = (c.transpose(0, 1).to(wq.dtype) @ wq).to(wide)  # (E, S M, C)
-    offset = (c * bq).sum(-1).to(wide)  # (S M, E)
-    y, total, count, a, center = _Join.apply(x, size, mean, key, offset, alpha, beta, windows, unweighted)
-    g = y.to(wv.dtype) @ wv.transpose(1, 2)  # (E, S M, D)
-    if denominator == "count":
-        g = torch.addcmul(g, bv.unsqueeze(1), total.unsqueeze(-1)) / count.unsqueeze(-1)
-    else:
-        g = torch.addcdiv(bv.unsqueeze(1), g, total.unsqueeze(-1))
-    p = g.to(wp.dtype) @ wp.t().unflatten(0, (heads, -1))  # (E, S M, K)
-    return _Dispatch.apply(a, center, p.to(wide), bp.to(wide), windows, x.dtype)
+    x = x if (dtype := autocast_dtype(x)) is None else x.to(dtype)
+    weights = (t.to(at_least_float32(x.dtype)) for t in (wqv, bqv, wp, bp, alpha, beta))
+    by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
+    windows = _Windows(ptr.contiguous(), members.contiguous(), center_valid.contiguous(), heads, by_count, unweighted)
+    with torch.autocast("cpu", enabled=False):
+        return cast(Tensor, _ContextCluster.apply(x.contiguous(), *weights, windows))
 
 
-def _run(
-    phase: int, windows: Windows, dtype: torch.dtype, channels: int, unweighted: bool = False, **tensors: Tensor
-) -> None:
-    points, (number, centers) = len(windows.members), windows.exists.shape
-    num_threads = torch.get_num_threads() if points * channels >= MIN_NUMBERS else 1
-    step = max(number // (8 * num_threads), 1)
-    sizes = kernels.Sizes(phase, points, number, centers, windows.heads, channels, unweighted, step, 0)
-    tensors |= {"ptr": windows.ptr, "members": windows.members, "exists": windows.exists}
-    addresses = {name: t.data_ptr() for name, t in tensors.items()}
-    arrays = kernels.Arrays(sizes=ctypes.addressof(sizes), **addresses)
-    threads.run(cast(int, _compiled(dtype).address), ctypes.addressof(arrays), num_threads)
+class _Windows(NamedTuple):
+    """What has no gradient."""
+
+    ptr: Tensor
+    members: Tensor
+    exists: Tensor
+    heads: int
+    by_count: bool
+    unweighted: bool
+
+    def run(
+        self, phase: int, x: Tensor, dim: int, out_channels: int, part: tuple[int, int] | None = None, **tensors: Tensor
+    ) -> None:
+        """A phase of all windows, or of those in a range."""
+        first, last = (0, len(self.exists)) if part is None else part
+        num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
+        step = max((last - first) // (8 * num_threads), 1)
+        shape = len(x), *self.exists.shape, self.heads, dim, x.shape[1], out_channels
+        sizes = kernels.Sizes(phase, first, last, step, *shape, self.by_count, self.unweighted, 0)
+        tensors |= {"ptr": self.ptr, "members": self.members, "exists": self.exists, "x": x}
+        addresses = {name: t.data_ptr() for name, t in tensors.items()}
+        arrays = kernels.Arrays(sizes=ctypes.addressof(sizes), **addresses)
+        threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(arrays), num_threads)
+
+    def pieces(self, points: int) -> Iterator[tuple[tuple[int, int], slice]]:
+        """Ranges of windows, and of their points, of which there are about that many, so that queries fit the cache."""
+        bounds = self.ptr.numpy()
+        ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points))
+        for first, last in pairwise([0, *ends.tolist(), len(bounds) - 1]):
+            if first < last:
+                yield (first, last), slice(bounds[first], bounds[last])
 
 
-class _Pool(torch.autograd.Function):
-    """Mean features of the points around each center."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
-        mean = x.new_empty(*windows.exists.shape, x.shape[1], dtype=at_least_float32(x.dtype))
-        _run(kernels.POOL, windows, x.dtype, x.shape[1], x=x, mean=mean)
-        ctx.windows, ctx.dtype = windows, x.dtype
-        return mean
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dmean: Tensor) -> tuple[Tensor, None]:
-        dmean = dmean.contiguous()
-        dx = dmean.new_empty(len(ctx.windows.members), dmean.shape[2], dtype=ctx.dtype)
-        _run(kernels.POOL_BACKWARD, ctx.windows, ctx.dtype, dmean.shape[2], dmean=dmean, dx=dx)
-        return dx, None
-
-
-class _Join(torch.autograd.Function):
-    """y (E, S M, C), total and count (E, S M) of the centers, weight and center (N, E) of the points."""
-
+class _ContextCluster(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        size: Tensor,
-        mean: Tensor,
-        key: Tensor,
-        offset: Tensor,
+        wqv: Tensor,
+        bqv: Tensor,
+        wp: Tensor,
+        bp: Tensor,
         alpha: Tensor,
         beta: Tensor,
-        windows: Windows,
-        unweighted: bool,
-    ) -> tuple[Tensor, ...]:
-        given = {"x": x, "size": size.contiguous(), "key": key.contiguous(), "offset": offset.contiguous()}
-        y, total, count = torch.empty_like(given["key"]), *key.new_empty(2, *key.shape[:2])
-        weight, center = key.new_empty(size.shape), key.new_empty(size.shape, dtype=torch.int32)
-        made = {"y": y, "total": total, "count": count, "weight": weight, "center": center}
-        given["alpha"] = alpha
-        _run(kernels.JOIN, windows, x.dtype, x.shape[1], unweighted, **given, **made, mean=mean, beta=beta)
-        ctx.save_for_backward(*given.values(), weight, center)
-        ctx.windows, ctx.unweighted = windows, unweighted
-        ctx.mark_non_differentiable(count, center)
-        return y, total, count, weight, center
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, dy: Tensor, dtotal: Tensor, _: Tensor, dweight: Tensor, __: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, size, key, offset, alpha, weight, center = ctx.saved_tensors
-        number, centers = ctx.windows.exists.shape
-        made = {"dx": torch.empty_like(x), "dsize": torch.empty_like(size), "dkey": torch.empty_like(key)}
-        made |= {"doffset": torch.empty_like(offset), "dmean": key.new_empty(number, centers, x.shape[1])}
-        made["dscalars"] = key.new_empty(number, 2)
-        given = {"x": x, "size": size, "key": key, "offset": offset, "alpha": alpha, "weight": weight, "center": center}
-        grads = {"dy": dy.contiguous(), "dtotal": dtotal.contiguous(), "dweight": dweight.contiguous()}
-        _run(kernels.JOIN_BACKWARD, ctx.windows, x.dtype, x.shape[1], ctx.unweighted, **given, **grads, **made)
-        dbound, dbeta = made["dscalars"].sum(0).split(1)
-        first = (made[name] for name in ("dx", "dsize", "dmean", "dkey", "doffset"))
-        return *first, dbound * alpha.sign(), dbeta, None, None
-
-
-class _Dispatch(torch.autograd.Function):
-    """Each point's weighted sum over its centers, plus the bias."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, center: Tensor, p: Tensor, bias: Tensor, windows: Windows, dtype: torch.dtype
+        windows: _Windows,
     ) -> Tensor:
-        p, out = p.contiguous(), p.new_empty(len(weight), p.shape[2], dtype=dtype)
-        given = {"weight": weight, "center": center, "p": p, "bias": bias.contiguous()}
-        _run(kernels.DISPATCH, windows, dtype, p.shape[2], **given, out=out)
-        ctx.save_for_backward(weight, center, p)
+        (number, centers), heads = windows.exists.shape, windows.heads
+        (wq, wv), (bq, bv), wp = wqv.chunk(2), bqv.chunk(2), wp.t().unflatten(0, (heads, -1))
+        channels, (_, dim, out_channels) = x.shape[1], wp.shape
+        wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
+        mean, y = wqv.new_empty(number, centers, channels), wqv.new_empty(heads, number * centers, channels)
+        divisor, bias_scale = wqv.new_empty(2, heads, number * centers, 1)
+        weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
+        windows.run(kernels.POOL, x, dim, out_channels, mean=mean)
+        c = F.linear(mean.flatten(0, 1), wq, bq)  # (S M, E D)
+        given = {"mean": mean, "c": c, "alpha": alpha, "beta": beta}
+        made = {"y": y, "divisor": divisor, "bias_scale": bias_scale, "weight": weight, "center": center}
+        for part, points in windows.pieces(points_per_piece(x, len(wq))):
+            q = linear(x[points], own_wq, own_bq)
+            windows.run(kernels.JOIN, x, dim, out_channels, part, q=q, **given, **made)
+        wv = wv.transpose(1, 2)
+        g = torch.addcmul(y @ wv, bv, bias_scale) if windows.by_count else torch.baddbmm(bv, y, wv)
+        p, out = g @ wp, x.new_empty(len(x), out_channels)  # (E, S M, K)
+        given = {"weight": weight, "center": center, "p": p, "bias": bp.contiguous()}
+        windows.run(kernels.DISPATCH, x, dim, out_channels, **given, out=out)
+        ctx.save_for_backward(x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p)
         ctx.windows = windows
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        weight, center, p = ctx.saved_tensors
-        dweight, dp, dbias = torch.empty_like(weight), torch.empty_like(p), p.new_empty(len(ctx.windows.exists), p.shape[2])
-        given = {"weight": weight, "center": center, "p": p, "dout": dout.contiguous()}
-        made = {"dweight": dweight, "dp": dp, "dbias": dbias}
-        _run(kernels.DISPATCH_BACKWARD, ctx.windows, dout.dtype, p.shape[2], **given, **made)
-        return dweight, None, dp, dbias.sum(0), None, None
+        x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p = ctx.saved_tensors
+        windows, (heads, dim, out_channels) = ctx.windows, wp.shape
+        (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
+        wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
+        number, size = len(windows.exists), (dim, out_channels)
+        joined = {"weight": weight, "center": center, "dweight": torch.empty_like(weight)}
+        dp, dbias = torch.empty_like(p), p.new_empty(number, out_channels)
+        windows.run(kernels.DISPATCH_BACKWARD, x, *size, **joined, p=p, dout=dout.contiguous(), dp=dp, dbias=dbias)
+        dwp, dg = g.transpose(1, 2) @ dp, dp @ wp.transpose(1, 2)
+        dwv, dy = dg.transpose(1, 2) @ y, dg @ wv
+        dbv = (dg * bias_scale if windows.by_count else dg).sum(1)
+        dbias_scale = (dg * bv).sum(-1) if windows.by_count else divisor
+        dx, dmean, dc = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(c)
+        dbq, dscalars = p.new_empty(number, heads * dim), p.new_empty(number, 2)
+        given = {"c": c, "y": y, "divisor": divisor, "alpha": alpha, "dy": dy, "dbias_scale": dbias_scale}
+        made = {"dx": dx, "dmean": dmean, "dc": dc, "dbq": dbq, "dscalars": dscalars}
+        dwq = torch.zeros_like(wq)
+        for part, points in windows.pieces(points_per_piece(x, len(wq))):
+            q = linear(x[points], own_wq, own_bq)
+            windows.run(kernels.JOIN_BACKWARD, x, *size, part, q=q, **joined, **given, **made)
+            dx[points].addmm_(q, own_wq)
+            add_product(dwq, q, x[points])
+        dmean.view(len(c), -1).addmm_(dc, wq)
+        dwq.addmm_(dc.t(), mean.flatten(0, 1))
+        windows.run(kernels.POOL_BACKWARD, x, *size, dmean=dmean, dx=dx)
+        dwqv, dbqv = torch.cat([dwq, dwv.flatten(0, 1)]), torch.cat([dbq.sum(0), dbv.flatten()])
+        dalpha, dbeta = dscalars.sum(0).split(1)
+        return dx, dwqv, dbqv, dwp.flatten(0, 1).t(), dbias.sum(0), dalpha, dbeta, None
 
 
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
     points = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}[dtype]
-    work = kernels.work_for(points, np.float64 if dtype == torch.float64 else np.float32)
+    wide = np.float64 if dtype == torch.float64 else np.float32
+    work = kernels.work_for(points, wide, least_length(at_least_float32(dtype)))
     return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)

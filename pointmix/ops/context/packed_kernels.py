@@ -21,7 +21,7 @@ from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
 
 # as in `numba_kernels`: sums in any order, but the same in all processes, and NaN is kept
 _njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
-POOL, POOL_BACKWARD, JOIN, JOIN_BACKWARD, DISPATCH, DISPATCH_BACKWARD = range(6)
+POOL, JOIN, DISPATCH, DISPATCH_BACKWARD, JOIN_BACKWARD, POOL_BACKWARD = range(6)
 
 
 def compiled(function: Callable) -> Callable:
@@ -29,21 +29,23 @@ def compiled(function: Callable) -> Callable:
 
 
 class Sizes(ctypes.Structure):
-    """The phase to run; numbers of points, windows, centers, heads and channels; whether points enter the sums with
-    weight one; how many windows to take at a time, and a counter of those chunks."""
+    """The phase to run; the range of windows and how many to take at a time; numbers of points, windows, centers and
+    heads; channels of heads, features and results; rules; and a counter of the chunks of windows taken."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in "phase N S M E C unweighted step counter".split()]
+    _fields_ = [
+        (name, ctypes.c_int64) for name in "phase first last step N S M E D C K count unweighted counter".split()
+    ]
 
 
 class Arrays(ctypes.Structure):
-    """Addresses of `Sizes` and of contiguous arrays: ptr int64, center int32, members and exists bool. x, size, out and
-    their gradients have the dtype of the points."""
+    """Addresses of `Sizes` and of contiguous arrays: ptr int64, center int32, members and exists bool, x, q, out and
+    their gradients with the dtype of the points. q holds the queries from the first point of the range on."""
 
     _fields_ = [
         (name, ctypes.c_void_p)
         for name in (
-            "sizes ptr members exists x size out center weight alpha beta mean key offset y total count p bias "
-            "dx dsize dout dweight dscalars dmean dkey doffset dy dtotal dp dbias"
+            "sizes ptr members exists alpha beta x q out center weight mean c y divisor bias_scale p bias "
+            "dx dout dweight dmean dc dy dbias_scale dp dbias dbq dscalars"
         ).split()
     ]
 
@@ -74,6 +76,7 @@ def pool_backward(
     s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], dmean: Float[ndarray, "S M C"],
     dx: Shaped[ndarray, "N C"],
 ) -> None:  # fmt: skip
+    """Adds to dx."""
     _, centers, channels = dmean.shape
     share, row = np.empty((centers, channels), dmean.dtype), np.empty(channels, dmean.dtype)
     for m in range(centers):
@@ -84,7 +87,8 @@ def pool_backward(
         for k in range(channels):
             share[m, k] = dmean[s, m, k] * scale
     for n in range(ptr[s], ptr[s + 1]):
-        row[:] = 0
+        for k in range(channels):
+            row[k] = widen(dx[n, k])
         for m in range(centers):
             if members[n, m]:
                 for k in range(channels):
@@ -94,89 +98,143 @@ def pool_backward(
 
 
 @compiled
+def units(
+    s: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
+) -> None:
+    """The queries of a window's centers over their lengths, and one over those."""
+    heads, centers, dim = unit.shape
+    for m in range(centers):
+        for e in range(heads):
+            square = c.dtype.type(0)
+            for d in range(dim):
+                square += c[s, m, e, d] * c[s, m, e, d]
+            inverse[e, m] = 1 / max(np.sqrt(square), least)
+            for d in range(dim):
+                unit[e, m, d] = c[s, m, e, d] * inverse[e, m]
+
+
+@compiled
 def join(
-    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, unweighted: bool,
-    x: Shaped[ndarray, "N C"], size: Shaped[ndarray, "N E"], mean: Float[ndarray, "S M C"],
-    key: Float[ndarray, "E S M C"], offset: Float[ndarray, "S M E"], center: Int[ndarray, "N E"],
-    weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"], total: Float[ndarray, "E S M"],
-    count: Float[ndarray, "E S M"],
+    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float,
+    by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int,
+    mean: Float[ndarray, "S M C"], c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
+    weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"],
+    bias_scale: Float[ndarray, "E S M"],
 ) -> None:  # fmt: skip
-    """The center that each point joins, the first of equals, its weight there, and the sums at the centers."""
-    heads, _, centers, channels = key.shape
-    row, one, bound = np.empty(channels, key.dtype), key.dtype.type(1), abs(alpha)
+    """The center that each point joins, the first of equals, its weight there, and what centers gather: their own
+    features plus those of their points, over a divisor: one plus the sum or number of the weights.
+
+    `bias_scale` is one plus the sum of the weights with which points entered, over the same divisor.
+    """
+    _, centers, heads, dim = c.shape
+    channels, one = x.shape[1], c.dtype.type(1)
+    row, query = np.empty(channels, c.dtype), np.empty(dim, c.dtype)
+    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
+    units(s, c, least, unit, inverse)
     for e in range(heads):
         for m in range(centers):
-            total[e, s, m] = count[e, s, m] = one
+            bias_scale[e, s, m] = divisor[e, s, m] = one
             for k in range(channels):
                 y[e, s, m, k] = mean[s, m, k]
     for n in range(ptr[s], ptr[s + 1]):
         for k in range(channels):
             row[k] = widen(x[n, k])
         for e in range(heads):
-            best, at = key.dtype.type(-np.inf), 0
+            square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
+            for d in range(dim):
+                query[d] = widen(q[n - begin, e, d])
+                square += query[d] * query[d]
             for m in range(centers):
                 if exists[s, m]:
-                    near = offset[s, m, e]
-                    for k in range(channels):
-                        near += row[k] * key[e, s, m, k]
+                    near = c.dtype.type(0)
+                    for d in range(dim):
+                        near += query[d] * unit[e, m, d]
+                    near *= alpha
                     if near > best or near != near:  # NaN must not be lost
                         best, at = near, m
-            cosine = best / widen(size[n, e])
-            cosine = bound if cosine > bound else -bound if cosine < -bound else cosine
-            a = one / (one + math.exp(-(cosine + beta)))
+            a = one / (one + math.exp(-(best / max(np.sqrt(square), least) + beta)))
             entry = one if unweighted else a
             center[n, e], weight[n, e] = at, a
-            total[e, s, at] += entry
-            count[e, s, at] += one
+            bias_scale[e, s, at] += entry
+            divisor[e, s, at] += one if by_count else entry
             for k in range(channels):
                 y[e, s, at, k] += entry * row[k]
+    for e in range(heads):
+        for m in range(centers):
+            scale = one / divisor[e, s, m]
+            bias_scale[e, s, m] *= scale
+            for k in range(channels):
+                y[e, s, m, k] *= scale
 
 
 @compiled
 def join_backward(
-    s: int, ptr: Int[ndarray, "S1"], alpha: float, unweighted: bool, x: Shaped[ndarray, "N C"],
-    size: Shaped[ndarray, "N E"], key: Float[ndarray, "E S M C"], offset: Float[ndarray, "S M E"],
-    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], dy: Float[ndarray, "E S M C"],
-    dtotal: Float[ndarray, "E S M"], dweight: Float[ndarray, "N E"], dx: Shaped[ndarray, "N C"],
-    dsize: Shaped[ndarray, "N E"], dmean: Float[ndarray, "S M C"], dkey: Float[ndarray, "E S M C"],
-    doffset: Float[ndarray, "S M E"], dscalars: Float[ndarray, "S 2"],
+    s: int, ptr: Int[ndarray, "S1"], alpha: float, least: float, by_count: bool, unweighted: bool,
+    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"],
+    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
+    divisor: Float[ndarray, "E S M"], dy: Float[ndarray, "E S M C"], dbias_scale: Float[ndarray, "E S M"],
+    dweight: Float[ndarray, "N E"], dx: Shaped[ndarray, "N C"], dmean: Float[ndarray, "S M C"],
+    dc: Float[ndarray, "S M E D"], dbq: Float[ndarray, "S E D"], dscalars: Float[ndarray, "S 2"],
 ) -> None:  # fmt: skip
-    """`dscalars` are the window's parts of the gradients of |alpha|, where it bounds the cosine, and beta."""
-    heads, _, centers, channels = key.shape
-    row, drow = np.empty(channels, key.dtype), np.empty(channels, key.dtype)
-    one, bound, dbound, dbeta = key.dtype.type(1), abs(alpha), key.dtype.type(0), key.dtype.type(0)
-    for m in range(centers):
-        dmean[s, m, :] = 0
-        for e in range(heads):
-            doffset[s, m, e] = 0
+    """Queries become their gradients, in place. dx lacks what passes through queries and mean. `dbq` and `dscalars`,
+    for alpha and beta, are the window's parts of the sums."""
+    _, centers, heads, dim = c.shape
+    channels, zero, one = x.shape[1], c.dtype.type(0), c.dtype.type(1)
+    row, drow, query = np.empty(channels, c.dtype), np.empty(channels, c.dtype), np.empty(dim, c.dtype)
+    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
+    dunit, dtotal = np.zeros((heads, centers, dim), c.dtype), np.zeros((heads, centers), c.dtype)
+    dsum = np.empty((heads, centers, channels), c.dtype)  # of the sum of the features
+    dalpha = dbeta = zero
+    units(s, c, least, unit, inverse)
+    dbq[s, :, :] = 0
+    dmean[s, :, :] = 0
+    for e in range(heads):
+        for m in range(centers):
+            scale, product = one / divisor[e, s, m], zero
             for k in range(channels):
-                dmean[s, m, k] += dy[e, s, m, k]
-                dkey[e, s, m, k] = 0
+                product += dy[e, s, m, k] * y[e, s, m, k]
+                dsum[e, m, k] = dy[e, s, m, k] * scale
+                dmean[s, m, k] += dsum[e, m, k]
+            if not unweighted:
+                dtotal[e, m] = (dbias_scale[e, s, m] if by_count else -product) * scale
     for n in range(ptr[s], ptr[s + 1]):
         for k in range(channels):
-            row[k], drow[k] = widen(x[n, k]), 0
+            row[k], drow[k] = widen(x[n, k]), zero
         for e in range(heads):
-            m, a, length = center[n, e], weight[n, e], widen(size[n, e])
-            near, da = offset[s, m, e], dtotal[e, s, m]
-            for k in range(channels):
-                near += row[k] * key[e, s, m, k]
-                da += row[k] * dy[e, s, m, k]
+            m, a = center[n, e], weight[n, e]
+            near = square = da = zero
+            for d in range(dim):
+                query[d] = widen(q[n - begin, e, d])
+                square += query[d] * query[d]
+                near += query[d] * unit[e, m, d]
             entry = one if unweighted else a
-            dz = (dweight[n, e] + (one - one if unweighted else da)) * a * (one - a)
-            dbeta += dz
-            cosine, dnear = near / length, dz / length
-            if cosine > bound:
-                dbound, dnear = dbound + dz, one - one
-            elif cosine < -bound:
-                dbound, dnear = dbound - dz, one - one
-            dsize[n, e] = narrow(-dnear * cosine, dsize[n, e])
-            doffset[s, m, e] += dnear
             for k in range(channels):
-                drow[k] += entry * dy[e, s, m, k] + dnear * key[e, s, m, k]
-                dkey[e, s, m, k] += dnear * row[k]
+                da += row[k] * dsum[e, m, k]
+                drow[k] += entry * dsum[e, m, k]
+            dz = (dweight[n, e] + (zero if unweighted else da + dtotal[e, m])) * a * (one - a)
+            length = max(np.sqrt(square), least)
+            cosine, dnear = near / length, dz / length
+            dalpha += dz * cosine
+            dbeta += dz
+            dnear *= alpha
+            dself = -dnear * cosine / length if length > least else zero
+            for d in range(dim):
+                dq = dnear * unit[e, m, d] + dself * query[d]
+                dunit[e, m, d] += dnear * query[d]
+                dbq[s, e, d] += dq
+                q[n - begin, e, d] = narrow(dq, q[n - begin, e, d])
         for k in range(channels):
             dx[n, k] = narrow(drow[k], dx[n, k])
-    dscalars[s, 0], dscalars[s, 1] = dbound, dbeta
+    for m in range(centers):
+        for e in range(heads):
+            along = zero
+            for d in range(dim):
+                along += dunit[e, m, d] * unit[e, m, d]
+            along = along if inverse[e, m] * least < one else zero
+            for d in range(dim):
+                dc[s, m, e, d] = (dunit[e, m, d] - along * unit[e, m, d]) * inverse[e, m]
+                dbq[s, e, d] += dc[s, m, e, d]
+    dscalars[s, 0], dscalars[s, 1] = dalpha, dbeta
 
 
 @compiled
@@ -219,7 +277,7 @@ def dispatch_backward(
             dweight[n, e] = da
 
 
-def work_for(dtype: type, wide: type) -> Callable:
+def work_for(dtype: type, wide: type, least: float) -> Callable:
     """A function for numba to compile, which each thread runs until all windows are done.
 
     It takes a pointer to `Arrays`.
@@ -227,41 +285,49 @@ def work_for(dtype: type, wide: type) -> Callable:
     Args:
         dtype: of the points: float32, float64, or uint16 for the bits of bfloat16.
         wide: of all others, float32 or float64.
+        least: lengths of vectors are at least this.
     """
-    fields = len(Sizes._fields_)
+    least, fields = wide(least), len(Sizes._fields_)
 
     def work(at) -> None:  # addresses in the order of `Arrays`
         sizes = carray(at[0], (fields,), np.int64)
-        phase, N, S, M, E, C, unweighted, step, _ = sizes
+        phase, first, last, step, N, S, M, E, D, C, K, count, unweighted, _ = sizes
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
-        x, size, out = carray(at[4], (N, C), dtype), carray(at[5], (N, E), dtype), carray(at[6], (N, C), dtype)
-        center, weight = carray(at[7], (N, E), np.int32), carray(at[8], (N, E), wide)
-        alpha, beta, mean = carray(at[9], (1,), wide), carray(at[10], (1,), wide), carray(at[11], (S, M, C), wide)
-        key, offset, y = (carray(at[12], (E, S, M, C), wide), carray(at[13], (S, M, E), wide),
-                          carray(at[14], (E, S, M, C), wide))  # fmt: skip
-        total, count = carray(at[15], (E, S, M), wide), carray(at[16], (E, S, M), wide)
-        p, bias = carray(at[17], (E, S, M, C), wide), carray(at[18], (C,), wide)
-        dx, dsize, dout = carray(at[19], (N, C), dtype), carray(at[20], (N, E), dtype), carray(at[21], (N, C), dtype)
-        dweight, dscalars, dmean = carray(at[22], (N, E), wide), carray(at[23], (S, 2), wide), carray(at[24], (S, M, C), wide)
-        dkey, doffset, dy = carray(at[25], (E, S, M, C), wide), carray(at[26], (S, M, E), wide), carray(at[27], (E, S, M, C), wide)
-        dtotal, dp, dbias = carray(at[28], (E, S, M), wide), carray(at[29], (E, S, M, C), wide), carray(at[30], (S, C), wide)
+        alpha, beta = carray(at[4], (1,), wide), carray(at[5], (1,), wide)
+        begin = ptr[first]
+        x, q, out = carray(at[6], (N, C), dtype), carray(at[7], (N, E, D), dtype), carray(at[8], (N, K), dtype)
+        center, weight = carray(at[9], (N, E), np.int32), carray(at[10], (N, E), wide)
+        mean, c, y = carray(at[11], (S, M, C), wide), carray(at[12], (S, M, E, D), wide), carray(at[13], (E, S, M, C), wide)
+        divisor, bias_scale = carray(at[14], (E, S, M), wide), carray(at[15], (E, S, M), wide)
+        p, bias = carray(at[16], (E, S, M, K), wide), carray(at[17], (K,), wide)
+        dx, dout, dweight = carray(at[18], (N, C), dtype), carray(at[19], (N, K), dtype), carray(at[20], (N, E), wide)
+        dmean, dc, dy = carray(at[21], (S, M, C), wide), carray(at[22], (S, M, E, D), wide), carray(at[23], (E, S, M, C), wide)
+        dbias_scale, dp = carray(at[24], (E, S, M), wide), carray(at[25], (E, S, M, K), wide)
+        dbias, dbq, dscalars = carray(at[26], (S, K), wide), carray(at[27], (S, E, D), wide), carray(at[28], (S, 2), wide)
+        by_count, unweighted = count != 0, unweighted != 0
         while True:
-            start = fetch_add(sizes[fields - 1 :]) * step
-            for s in range(start, min(start + step, S)):
+            start = first + fetch_add(sizes[fields - 1 :]) * step
+            for s in range(start, min(start + step, last)):
                 if phase == POOL:
                     pool(s, ptr, members, x, mean)
-                elif phase == POOL_BACKWARD:
-                    pool_backward(s, ptr, members, dmean, dx)
                 elif phase == JOIN:
-                    join(s, ptr, exists, alpha[0], beta[0], unweighted != 0, x, size, mean, key, offset, center, weight, y, total, count)
-                elif phase == JOIN_BACKWARD:
-                    join_backward(s, ptr, alpha[0], unweighted != 0, x, size, key, offset, center, weight, dy, dtotal, dweight, dx, dsize, dmean, dkey, doffset, dscalars)
+                    join(
+                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, begin, mean, c, center, weight,
+                        y, divisor, bias_scale,
+                    )  # fmt: skip
                 elif phase == DISPATCH:
                     dispatch(s, ptr, center, weight, p, bias, out)
-                else:
+                elif phase == DISPATCH_BACKWARD:
                     dispatch_backward(s, ptr, center, weight, p, dout, dweight, dp, dbias)
-            if start + step >= S:
+                elif phase == JOIN_BACKWARD:
+                    join_backward(
+                        s, ptr, alpha[0], least, by_count, unweighted, x, q, begin, c, center, weight, y, divisor, dy,
+                        dbias_scale, dweight, dx, dmean, dc, dbq, dscalars,
+                    )  # fmt: skip
+                else:
+                    pool_backward(s, ptr, members, dmean, dx)
+            if start + step >= last:
                 break
 
     return unwrap(work)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from pointmix.ops.clustering import cluster_hard_reference
 from pointmix.ops.context import packed as module
 from pointmix.ops.context.packed import context_cluster
-from pointmix.ops.query_length import query_length
 from pointmix.ops.ragged import counts_to_ptr
 
 RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
@@ -33,9 +32,8 @@ def case(counts, *, centers=4, channels=6, heads=2, dim=5, dtype=torch.float64):
 
 
 def fast(tensors, windows, heads, **rules):
-    x, wqv, bqv, *rest = tensors
-    size = query_length(x, wqv.chunk(2)[0], bqv.chunk(2)[0], heads)
-    return context_cluster(x, size, *windows, wqv, bqv, *rest, heads=heads, **rules)
+    x, *weights = tensors
+    return context_cluster(x, *windows, *weights, heads=heads, **rules)
 
 
 def literal(tensors, windows, heads, **rules):
