@@ -92,8 +92,12 @@ class ContextCluster(nn.Module):
             return Form.PRODUCTS, None
         if plan.packed is not None and (kernel := choose("context_cluster", x, *self.weights())):
             return Form.INFERENCE_KERNEL, kernel
-        kernel = None if traced(x) or has_tangent(x, *self.weights()) else choose("context_cluster_training", x)
-        return (Form.AT_CENTERS, None) if kernel is None or plan.as_packed() is None else (Form.TRAINING_KERNEL, kernel)
+        kernel = None if traced(x) or has_tangent(x, *self.weights()) else choose("context_cluster_differentiable", x)
+        return (
+            (Form.AT_CENTERS, None)
+            if kernel is None or plan.as_packed() is None
+            else (Form.DIFFERENTIABLE_KERNEL, kernel)
+        )
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
@@ -154,7 +158,7 @@ class ContextCluster(nn.Module):
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
         rows, layout = plan.window_partition(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
         pooled, form = plan.pool_centers(rows), self.form(x, plan)
-        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL, Form.TRAINING_KERNEL):
+        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL, Form.DIFFERENTIABLE_KERNEL):
             heads = (2, self.heads, -1)
             wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
             length = plan.window_partition(self._query_length(x))

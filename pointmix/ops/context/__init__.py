@@ -31,7 +31,7 @@ register(
     ),
 )
 register(
-    "context_cluster_training",
+    "context_cluster_differentiable",
     Implementation(
         NUMBA,
         "pointmix.ops.context.packed:context_cluster",

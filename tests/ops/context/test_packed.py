@@ -4,6 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pointmix import PointSet
+from pointmix.nn.mixers.clustering import Form
+from pointmix.nn.mixers.context import ContextCluster
 from pointmix.ops.clustering import cluster_hard_reference
 from pointmix.ops.context import packed as module
 from pointmix.ops.context.packed import context_cluster
@@ -84,3 +87,103 @@ def test_of_equal_centers_the_first():
     found, expected = (gradients(op, tensors, windows, heads) for op in (fast, literal))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("piece", [1, 8, 31])
+def test_queries_in_pieces(piece, monkeypatch):
+    tensors, windows, heads = case([3, 30, 1, 1, 8, 20])
+    expected = gradients(fast, tensors, windows, heads)
+    monkeypatch.setattr(module, "points_per_piece", lambda x, width: piece)
+    for a, b in zip(gradients(fast, tensors, windows, heads), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost():
+    tensors, windows, heads = case([4, 6, 5])
+    clean = gradients(fast, tensors, windows, heads)[:2]
+    tensors[0].data[5] = torch.nan
+    for found, expected in zip(gradients(fast, tensors, windows, heads), clean, strict=False):
+        assert found[5].isnan().all()
+        assert torch.equal(found[:4], expected[:4]) and torch.equal(found[10:], expected[10:])
+
+
+def test_vectors_without_a_length_have_no_gradient():
+    tensors, windows, heads = case([9, 4])
+    tensors[1].data[: heads * 5] = 0
+    tensors[2].data[: heads * 5] = 0
+    found, expected = (gradients(op, tensors, windows, heads) for op in (fast, literal))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_tensors_need_not_be_contiguous():
+    tensors, windows, heads = case([4, 6, 5])
+    expected = gradients(fast, tensors, windows, heads)
+    tensors[:-2] = [t.detach().t().contiguous().t().requires_grad_() for t in tensors[:-2]]
+    windows = windows[0].repeat_interleave(2)[::2], *(t.t().contiguous().t() for t in windows[1:])
+    for a, b in zip(gradients(fast, tensors, windows, heads), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision(dtype, rule, threads):
+    """Against float64 of the same numbers; a bfloat16 has eight digits."""
+    tensors, windows, heads = case([300, 20, 7], channels=48, dim=24)
+    tensors = [(t.detach() * 0.3).to(dtype).requires_grad_() for t in tensors]
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    found, expected = (
+        gradients(fast, tensors, windows, heads, **rule),
+        gradients(literal, exact, windows, heads, **rule),
+    )
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert (a.double() - b).norm() <= tolerance * b.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equal_runs_are_equal_with_any_number_of_threads(dtype, monkeypatch):
+    monkeypatch.setattr(module, "MIN_NUMBERS", 0)
+    tensors, windows, heads = case([40] * 50, channels=16, dtype=torch.float32)
+    tensors = [t.detach().to(dtype).requires_grad_() for t in tensors]
+    before, runs = torch.get_num_threads(), []
+    for number in (1, 3, 3):
+        torch.set_num_threads(number)
+        runs.append(gradients(fast, tensors, windows, heads))
+    torch.set_num_threads(before)
+    for one, second, third in zip(*runs, strict=True):
+        torch.testing.assert_close(one, second)  # products of torch may depend on the number
+        assert torch.equal(second, third)
+
+
+@pytest.mark.parametrize("layout", ["grid", "sparse", "cloud"])
+def test_mixers_take_it_with_gradients_and_autocast(layout):
+    points = PointSet.from_batch(torch.randn(2, 6, 8, 8))
+    points = dict(grid=lambda: points, sparse=points.as_sparse, cloud=points.as_cloud)[layout]()
+    mixer, outs = ContextCluster(6, heads=2, head_dim=8), []
+    plan = points.layout.plan(points.pos, points.ptr, 2, 2)
+    x = plan.to_window_order(points.feat).requires_grad_()
+    for reference in (False, True):
+        mixer.reference = reference
+        assert mixer.form(x, plan) is (Form.REFERENCE if reference else Form.DIFFERENTIABLE_KERNEL)
+        out = mixer(x, plan)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert mixer(x, plan).dtype == torch.bfloat16
+            with torch.no_grad():
+                assert mixer(x, plan).dtype == torch.bfloat16
+        outs.append([out, *torch.autograd.grad(out.square().sum(), [x, *mixer.parameters()])])
+    for a, b in zip(*outs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_mixers_leave_to_products_what_it_does_not_take():
+    points = PointSet.from_batch(torch.randn(2, 6, 8, 8))
+    mixer, plan = ContextCluster(6, heads=2, head_dim=8), points.layout.plan(points.pos, points.ptr, 2, 2)
+    x = plan.to_window_order(points.feat)
+    compiled = torch.compile(lambda x: mixer(x, plan), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), mixer(x, plan), rtol=1e-5, atol=1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        assert mixer.form(dual, plan) is Form.AT_CENTERS
+    assert mixer.half().form(x.half(), plan) is Form.AT_CENTERS
