@@ -19,13 +19,14 @@ from pathlib import Path
 
 # On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
+QUIET = {"KINETO_LOG_LEVEL": "99"}  # torch's profiler tells of every start
 RESULTS = Path(__file__).parent / "results"
 
 
 def relieve() -> None:
-    """Start this program anew unless it has these settings, which the allocator reads at the start of a process."""
+    """Start this program anew unless it has these settings, which are read at the start of a process."""
     if "POINTMIX_BENCH" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | {"POINTMIX_BENCH": "1"})
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | QUIET | {"POINTMIX_BENCH": "1"})
 
 
 def started(parser: argparse.ArgumentParser, table: str) -> argparse.Namespace:
@@ -77,10 +78,11 @@ def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "c
 
     for task in tasks:
         turn(task, 1)  # compiles
-    calls = [max(1, int(0.02 / turn(task, 1))) for task in tasks]
-    times: list[list[float]] = [[] for _ in tasks]
     start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(tasks) or len(times[0]) < 3:
+    times = [[turn(task, 1)] for task in tasks]
+    calls = [max(1, int(0.02 / t)) for (t,) in times]
+    times = [taken if n == 1 else [] for taken, n in zip(times, calls, strict=True)]
+    while time.perf_counter() - start < seconds * len(tasks) or min(map(len, times)) < 3:
         for task, n, taken in zip(tasks, calls, times, strict=True):
             taken.append(turn(task, n))
     return [statistics.median(t) for t in times]
@@ -172,7 +174,7 @@ def show(title: str, rows: list[dict], *, left: tuple[str, ...], sections: str |
     Console(width=max(Console().width, 160)).print(table)
 
 
-def save(args: argparse.Namespace, rows: list[dict], **setting: object) -> None:
+def save(args: argparse.Namespace, rows: list[dict], *, quiet: bool = False, **setting: object) -> None:
     """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run unless it brings
     its own."""
     import torch
@@ -190,4 +192,5 @@ def save(args: argparse.Namespace, rows: list[dict], **setting: object) -> None:
         writer.writeheader()
         writer.writerows(setting | row for row in rows)
     os.replace(beside, args.csv)
-    print(f"written to {args.csv}")
+    if not quiet:
+        print(f"written to {args.csv}")

@@ -8,7 +8,7 @@ and keep the MLPs' hidden layers; "(literal)", the same weights in the papers' f
 "(quarter)", a random quarter of the 4x4 patches of each image visible; "(quarter occupied)", the same for a model
 that keeps every cell with a point (keep_cells="occupied"); "(quarter block)", a square with a quarter of each image
 visible; "(tenth)" and "(tenth occupied)", a random tenth of the pixels; and timm models of like size; "(channels
-last)", a timm model in the layout that convolutions are often faster in.
+last)", a timm model in the layout that convolutions are often faster in; "(triton)", on a GPU the fused kernels.
 Columns: multiply-adds of one image (linear, convolution and matrix products), images/s of inference and of a training
 step, each also as a ratio to the row's baseline (reference over reference, a part over full, else the first row), and
 the peak memory that a training step adds (on the CPU in a process of its own).
@@ -21,6 +21,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common import added, apart, finish, in_turns, partly, relieve, save, show
@@ -65,17 +66,20 @@ def steps(
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from pointmix.ops import use_backend
+
     model, x = build(name, args, **kwargs)
+    fused = partial(use_backend, "triton" if name.endswith(" (triton)") else None)
 
     def infer() -> None:
         model.eval()
-        with torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+        with fused(), torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             model(x)
         finish(args.device)
 
     def train() -> None:
         model.train()
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+        with fused(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             loss = model(x).float().square().mean()
         loss.backward()
         model.zero_grad()

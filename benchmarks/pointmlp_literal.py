@@ -1,7 +1,7 @@
 """PointMLP and PointMLP-CoC as their papers write them, with the weights of one of our models: every group written out,
 then convolutions of width one over (groups, channels, neighbors), batch normalization a layer of its own.
 
-A contender of benchmarks/points_models.py, for clouds of one size in evaluation. Sampling and neighbors are ours.
+A contender of benchmarks/points_models.py, for clouds of one size. Sampling and neighbors are ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LiteralPointMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         points, sets = self.model.as_points(x), len(x)
         y = points.feat.unflatten(0, (sets, -1)).transpose(1, 2)  # (B, C, N)
-        y = F.relu(convolution(self.model.stem, y))
+        y = F.relu(convolution(self.model.stem, y), inplace=True)
         for stage in self.model.stages:
             groups = Groups.of(points, stage.neighbors)
             feat = y.transpose(1, 2).flatten(0, 1)  # (B N, C)
@@ -31,7 +31,7 @@ class LiteralPointMLP(nn.Module):
             moved = feat[groups.neighbors].unflatten(0, (sets, -1)) - anchor  # (B, S, k, C)
             moved = moved / (moved.flatten(1).std(1).view(-1, 1, 1, 1) + 1e-5) * stage.alpha + stage.beta
             y = torch.cat([moved, anchor.expand_as(moved)], -1).permute(0, 1, 3, 2).flatten(0, 1)  # (B S, 2C, k)
-            y = F.relu(convolution(stage.transfer, y))
+            y = F.relu(convolution(stage.transfer, y), inplace=True)
             for layer in stage.pre:
                 y = clustered(layer, y) if isinstance(layer, GroupCluster) else residual(layer, y)
             y = F.adaptive_max_pool1d(y, 1).view(sets, -1, y.shape[1]).transpose(1, 2)  # (B, C, S)
@@ -40,18 +40,17 @@ class LiteralPointMLP(nn.Module):
             points = groups.as_points(points, y.transpose(1, 2).flatten(0, 1))
         y = F.adaptive_max_pool1d(y, 1).squeeze(-1)
         for layer in self.model.mlp:
-            y = F.relu(layer(y))
+            y = self.model.head_drop(F.relu(layer(y), inplace=True))
         return self.model.head(y)
 
 
 def convolution(layer: LinearNorm, x: Tensor) -> Tensor:
-    linear, norm = layer.linear, layer.norm
-    y = F.conv1d(x, linear.weight.unsqueeze(-1), linear.bias)
-    return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return layer.norm(F.conv1d(x, layer.linear.weight.unsqueeze(-1), layer.linear.bias))
 
 
 def residual(layer: Residual, x: Tensor) -> Tensor:
-    return F.relu(convolution(layer.layer2, F.relu(convolution(layer.layer1, x))) + x)
+    y = F.relu(convolution(layer.layer1, x), inplace=True)
+    return F.relu(convolution(layer.layer2, y) + x, inplace=True)
 
 
 def clustered(layer: GroupCluster, x: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ FORMS = ("", " (reference)", " (literal)")
 DEFAULT = [name + form for name in ("pointmlp_elite", "pointmlp", "pointmlp_coc") for form in FORMS]
 
 
-def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None] | None, float]:
-    """An inference step, a training step (None for the literal form), and the multiply-adds of one cloud."""
+def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None], float]:
+    """An inference step, a training step, and the multiply-adds of one cloud."""
     import torch
     from pointmlp_literal import LiteralPointMLP
     from torch.utils.flop_counter import FlopCounterMode, mm_flop
@@ -57,7 +57,7 @@ def steps(name: str, args: argparse.Namespace) -> tuple[Callable[[], None], Call
     in_place = {torch.ops.aten.addmm_: lambda total, a, b, **kwargs: mm_flop(a, b)}  # which the counter leaves out
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         model.eval()(x[:1])
-    return infer, None if variant == "(literal)" else train, counter.get_total_flops() / 2
+    return infer, train, counter.get_total_flops() / 2
 
 
 def memory_of(name: str, kind: str, argv: list[str]) -> float:
@@ -90,24 +90,22 @@ def main() -> int:
     contenders = [steps(name, args) for name in names]
     times, peak = {}, {}  # of the kinds, by name
     for i, kind in enumerate(("infer", "train")):
-        able = {name: c[i] for name, c in zip(names, contenders, strict=True) if c[i] is not None}
-        times[kind] = dict(zip(able, in_turns(list(able.values()), args.seconds, args.device), strict=True))
-        peak[kind] = {name: memory_of(name, kind, sys.argv[1:]) for name in able}
+        tasks = [contender[i] for contender in contenders]
+        times[kind] = dict(zip(names, in_turns(tasks, args.seconds, args.device), strict=True))
+        peak[kind] = {name: memory_of(name, kind, sys.argv[1:]) for name in names}
 
     rows = []
     for i, name in enumerate(names):
         row = {"model": name, "GMAC": round(contenders[i][2] / 1e9, 3)}
         base, _, form = name.partition(" ")
         for kind in times:
-            if name not in times[kind]:
-                continue
             row[f"{kind} clouds/s"] = round(args.batch / times[kind][name], 2)
             row[f"{kind} MiB"] = round(peak[kind][name])
             for other in ("reference", "literal"):
-                if not form and (reference := times[kind].get(f"{base} ({other})")):
-                    row[f"{kind} x {other}"] = round(reference / times[kind][name], 2)
-            if not form and f"{base} (reference)" in names:
-                row[f"{kind} memory x"] = round(peak[kind][name] / max(peak[kind][f"{base} (reference)"], 1), 2)
+                against = f"{base} ({other})"
+                if not form and against in names:
+                    row[f"{kind} x {other}"] = round(times[kind][against] / times[kind][name], 2)
+                    row[f"{kind} memory / {other}"] = round(peak[kind][name] / max(peak[kind][against], 1), 2)
         rows.append(row)
     title = f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}"
     show(title, rows, left=("model",))

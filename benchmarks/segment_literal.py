@@ -12,32 +12,44 @@ from torch import Tensor, nn
 from pointmix.data.segment.sample import IGNORE
 
 
-class LiteralSegmenter(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.blocks = network, LiteralBackbone(network.backbone)
+class LiteralPyramid(nn.Module):
+    """Maps of all stages of a backbone, and an FPN over them."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        backbone, size = self.network.backbone, x.shape[2:]
-        rows, columns = (torch.arange(side, device=x.device) / (side - 1) - 0.5 for side in size)
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.blocks = backbone, LiteralBackbone(backbone)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows, columns = (torch.arange(side, device=x.device) / (side - 1) - 0.5 for side in x.shape[2:])
         plane = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).to(x.dtype)
         x, maps = torch.cat([x, plane.expand(len(x), -1, -1, -1)], 1), []
-        for stage, layer in zip(backbone.stages, backbone.norm, strict=True):
+        for stage, layer in zip(self.backbone.stages, self.backbone.norm, strict=True):
             conv = stage.reducer
             x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
             for block in stage.blocks:
                 x = self.blocks.block(x, block, stage)
             maps.append(norm(x, layer))
-        return F.interpolate(self.head(maps), size=size, mode="bilinear", align_corners=False)
+        return maps
 
-    def head(self, maps: list[Tensor]) -> Tensor:
-        head = self.network.head
-        pairs = zip(maps, head.fpn.lateral, strict=True)
+    def fpn(self, maps: list[Tensor], neck: nn.Module) -> list[Tensor]:
+        pairs = zip(maps, neck.lateral, strict=True)
         maps = [F.conv2d(x, layer.weight[..., None, None], layer.bias) for x, layer in pairs]
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + F.interpolate(maps[i], size=maps[i - 1].shape[2:], mode="nearest")
-        maps = [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(maps, head.fpn.smooth, strict=True)]
-        total = 0
+        return [F.conv2d(x, s.weight, s.bias, padding=1) for x, s in zip(maps, neck.smooth, strict=True)]
+
+
+class LiteralSegmenter(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.pyramid = network, LiteralPyramid(network.backbone)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.head(self.pyramid.fpn(self.pyramid(x), self.network.head.fpn))
+        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
+
+    def head(self, maps: list[Tensor]) -> Tensor:
+        head, total = self.network.head, 0
         for i, (x, level) in enumerate(zip(maps, head.levels, strict=True)):
             for layer in level:
                 x, n = F.conv2d(x, layer.conv.weight, padding=1), layer.norm

@@ -30,6 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         selected = shapes.select(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in selected])
         items[:] = selected
+    items.sort(key=lambda item: item.path.name != "test_shapes.py")  # one of its tests is the longest: not at the end
 
 
 @pytest.fixture(autouse=True)

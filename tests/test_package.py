@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import resources
@@ -32,11 +33,41 @@ def test_other_names_are_refused():
         from pointmix import nothing  # noqa: F401
 
 
-def test_the_import_loads_no_more_than_it_needs():
-    code = "import sys, pointmix; print(*[m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["timm", "h5py", "plyfile", "matplotlib", "sklearn", "torchvision", "pointmix.models", "pointmix.data"]
-    result = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == []
+HEAVY = """accelerate h5py matplotlib numba plyfile scipy sklearn timm torch torchvision pointmix.models""".split()
+COMMANDS = """--help | --version | no_command | train --help | train image --help | train points --help
+train segment --help | train detect --help | train image --no_flag 3 | train detect --epochs many
+train --task segment --help | train image --config no_recipe | recipes --help | recipes cifar | recipes no_such_text
+ablate --help | ablate ablations/* --jobs many | describe --help | describe coc_tiny --img_size large | push --help
+push RUN NAME --no_flag | export --help | export --no_flag | predict --help | predict cat.jpg --no_flag
+predict cat.jpg --topk many | evaluate --help | evaluate RUN --no_flag | explain --help
+explain cat.jpg --no_flag""".replace("\n", " | ").split(" | ")
+PROBE = """
+import contextlib, io, json, sys
+import pointmix
+
+commands, heavy = map(json.loads, sys.argv[1:])
+imported = [name for name in heavy if name in sys.modules]
+from pointmix.commands.main import main
+
+codes = {}
+for command in commands:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            codes[command] = main(command.split())
+        except SystemExit as e:
+            codes[command] = e.code
+print(json.dumps([imported, codes, [name for name in heavy if name in sys.modules]]))
+"""
+
+
+def test_the_import_and_help_and_wrong_flags_load_no_more_than_they_need():
+    """torch takes more than a second to import, timm and torchvision three more."""
+    command = [sys.executable, "-c", PROBE, json.dumps(COMMANDS), json.dumps(HEAVY)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported, codes, loaded = json.loads(result.stdout)
+    good = ("--help", "--version", "recipes cifar")
+    assert codes == {line: 0 if line.endswith(good) else 2 for line in COMMANDS}
+    assert imported == loaded == []
 
 
 def test_the_package_is_typed():

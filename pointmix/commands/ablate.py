@@ -66,11 +66,11 @@ class Recipe:
     def config(self, seed: int = 0) -> Any:
         """Configuration of one training."""
         from pointmix.engine.flags import parse
-        from pointmix.tasks.base import get_task
+        from pointmix.tasks.base import config_of
 
         first, *flags = self.train_flags(seed)
         first = first if self.text is None else f"--config={self.text}"
-        return parse([first, *flags], get_task(self.task).config, prog="ablate")
+        return parse([first, *flags], config_of(self.task), prog="ablate")
 
 
 def parse(argv: list[str], prog: str = "pointmix ablate") -> tuple[argparse.Namespace, list[Recipe]]:

@@ -93,18 +93,20 @@ def main(argv: list[str], prog: str = "pointmix evaluate") -> int:
 
 
 def evaluate(argv: list[str], prog: str) -> None:
+    from pointmix.engine.command import import_modules, parse_any, parse_for
+
+    data_flags, argv = split_data_flags(import_modules(argv))
+    make = partial(make_parser, prog)
+    args = parse_any(make, "evaluate", argv)
+
     from rich.console import Console
 
-    from pointmix.engine import evaluate as evaluated
-    from pointmix.engine.command import import_modules, parse_any, parse_for
+    from pointmix.engine.evaluate import evaluate as evaluated  # torch takes a second to import
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.tasks.base import get_task
     from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import one_line
 
-    data_flags, argv = split_data_flags(import_modules(argv))
-    make = partial(make_parser, prog)
-    args = parse_any(make, "evaluate", argv)
     if args.out:
         check_place(args.out)
     device = pick_device(args.device)

@@ -99,7 +99,7 @@ def task_for(args: Namespace, argv: list[str]) -> str:
     if not names:
         raise ValueError(f"no task reads {args.file} by its name alone; name one with --run or --task")
     given = {arg.split("=")[0] for arg in argv if arg.startswith("--")}
-    theirs = {name: len(given & flags_of(get_task(name), "explain")) for name in names}
+    theirs = {name: len(given & flags_of(name, "explain")) for name in names}
     return max(names, key=theirs.__getitem__)
 
 

@@ -53,13 +53,14 @@ def export(argv: list[str], prog: str) -> None:
         ImportError, OSError, ValueError: one line.
     """
     from pointmix.engine.command import import_modules
+
+    args = make_parser(prog).parse_args(import_modules(argv))
     from pointmix.engine.export import check_export, export_model
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.pointset import PointSet
     from pointmix.tasks.base import DEFAULT_TASK, get_task
     from pointmix.tasks.classification.task import ClassificationTask
 
-    args = make_parser(prog).parse_args(import_modules(argv))
     check_export(args.out, points=args.points)
     device, task_name = pick_device(args.device or "cpu"), args.task or (None if args.run else DEFAULT_TASK)
     named = {"model": args.model, "checkpoint": args.checkpoint, "task": task_name}

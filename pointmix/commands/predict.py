@@ -44,13 +44,18 @@ def make_parser(prog: str) -> TaskParser:
 
 
 def predict(argv: list[str], prog: str) -> None:
-    import torch
+    from pointmix.engine.command import import_modules, parse_any, parse_for
+
+    argv = import_modules(argv)
+    make = partial(make_parser, prog)
+    args = parse_any(make, "predict", argv)
+
+    import torch  # takes a second; --help and wrong flags have ended before
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
 
-    from pointmix.engine.command import import_modules, parse_any, parse_for
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.engine.predictions import input_files, write_table
     from pointmix.tasks.base import DEFAULT_TASK, get_task
@@ -58,9 +63,6 @@ def predict(argv: list[str], prog: str) -> None:
     from pointmix.utils.atomic import check_place
     from pointmix.utils.messages import is_out_of_memory, one_line
 
-    argv = import_modules(argv)
-    make = partial(make_parser, prog)
-    args = parse_any(make, "predict", argv)
     named = {
         "model": args.model,
         "task": args.task or (None if args.run else DEFAULT_TASK),

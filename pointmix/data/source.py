@@ -1,8 +1,8 @@
 """Sources of samples: the protocol, and the registry that finds them by name.
 
 A source is one function that opens a split, registered by the name that `data.source` takes: with
-`pointmix.data.clouds.register_source` for clouds, with `pointmix.data.images.register_source` for images, with
-`pointmix.data.detect.source.register_detect_source` for images with objects. Those of this package are in
+`pointmix.data.clouds.source.register_source` for clouds, with `pointmix.data.images.source.register_source` for images,
+with `pointmix.data.detect.source.register_detect_source` for images with objects. Those of this package are in
 `data/clouds/sources/`, `data/images/sources/` and `data/detect/sources/`, a module a source.
 """
 

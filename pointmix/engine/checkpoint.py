@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pointmix.engine.info import FETCHING, check_kwargs, read_info
+from pointmix.engine.init_sources import HUB, REPOSITORY
 from pointmix.tasks.base import UnknownTask, get_task
 from pointmix.tasks.protocols import Info
 from pointmix.utils.atomic import replacing
@@ -101,6 +102,8 @@ def read_weights(path: str | Path) -> tuple[Path, dict[str, Tensor], dict[str, s
     file = path / FINAL if path.is_dir() else path
     if not file.exists():
         what = f"the run folder {path} has no {FINAL}; has the run ended?" if path.is_dir() else f"no such file: {file}"
+        if REPOSITORY.fullmatch(str(path)) and not path.parent.exists():
+            what += f"; the hub's repository of that name is {HUB}{path}"
         if seeds := sorted(file.parent.name for file in path.glob(f"seed*/{FINAL}")):
             what = f"{path} holds a run for each of several seeds, expected one of them: {', '.join(seeds)}"
         raise FileNotFoundError(what)

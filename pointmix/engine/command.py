@@ -9,7 +9,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, get_task, list_tasks
+from pointmix.tasks.base import DEFAULT_TASK, AnyTask, Command, add_task_arguments, config_of, list_tasks
 from pointmix.utils.cli import exit_code
 
 RUN = "run folder, the model.safetensors of one, or hf-hub:OWNER/NAME to download one"
@@ -29,7 +29,6 @@ def train_command(argv: list[str], *, task: str | None = None, prog: str, embedd
 
 def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -> None:
     from pointmix.engine.flags import parse_recipe
-    from pointmix.engine.seeds import train_all
 
     argv = import_modules(argv)
     if task is None:
@@ -43,7 +42,9 @@ def _train(argv: list[str], task: str | None, prog: str, embedded: str | None) -
             return
         if task is None:
             raise ValueError(f"--task is missing, expected one of {', '.join(list_tasks())}")
-    cfg, recipe = parse_recipe(argv, get_task(task).config, prog=prog, embedded=embedded)
+    cfg, recipe = parse_recipe(argv, config_of(task), prog=prog, embedded=embedded)
+    from pointmix.engine.seeds import train_all  # after --help and wrong flags: it imports timm, which takes seconds
+
     train_all(cfg, recipe=recipe)
 
 
@@ -87,10 +88,10 @@ class TaskParser(ArgumentParser):
         raise ValueError(message)
 
 
-def flags_of(task: AnyTask, command: Command) -> set[str]:
-    """The flags that a task adds to a script."""
+def flags_of(name: str, command: Command) -> set[str]:
+    """The flags that the task of that name adds to a script."""
     parser = TaskParser(add_help=False)
-    task.add_arguments(parser, command)
+    add_task_arguments(name, parser, command)
     return parser.flags
 
 
@@ -104,7 +105,7 @@ def parse_any(make: Callable[[], TaskParser], command: Command, argv: list[str])
         _print_help(make(), command)
     parser = make()
     for name in list_tasks():
-        get_task(name).add_arguments(parser, command)
+        add_task_arguments(name, parser, command)
     return parser.parse_args(argv)
 
 
@@ -112,7 +113,7 @@ def _print_help(parser: ArgumentParser, command: Command) -> NoReturn:
     parser.print_help()
     for name in list_tasks():
         section = TaskParser(add_help=False, usage=SUPPRESS)
-        get_task(name).add_arguments(section, command)
+        add_task_arguments(name, section, command)
         print(f"\n{name} has these flags, too:\n", section.format_help().partition("\n")[2], sep="\n")
     sys.exit(0)
 
@@ -129,11 +130,11 @@ def parse_for(
         ValueError: a flag is wrong, or is one of another task; one line.
     """
     parser = make()
-    if taken := parser.flags & flags_of(task, command):
+    if taken := parser.flags & flags_of(task.name, command):
         raise ValueError(f"{task.name} adds {', '.join(sorted(taken))} to {parser.prog}, which has such a flag itself")
-    task.add_arguments(parser, command)
+    add_task_arguments(task.name, parser, command)
     for flag in (arg.split("=")[0] for arg in argv if arg.startswith("--")):
-        others = [name for name in list_tasks() if flag in flags_of(get_task(name), command)]
+        others = [name for name in list_tasks() if flag in flags_of(name, command)]
         if flag not in parser.flags and others:
             raise ValueError(f"{flag} is a flag of {', '.join(others)}; {what} is of {task.name}")
     return parser.parse_args(argv)

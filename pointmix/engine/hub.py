@@ -15,7 +15,7 @@ from pointmix.engine.card import model_card
 from pointmix.engine.checkpoint import FINAL, load_run, save_model
 from pointmix.engine.hub_errors import LOG_IN, why_not
 from pointmix.engine.inference import open_model
-from pointmix.engine.init_sources import HUB
+from pointmix.engine.init_sources import HUB, REPOSITORY
 from pointmix.engine.recipes import load_yaml
 from pointmix.tasks.base import get_task
 from pointmix.tasks.protocols import Metrics
@@ -25,7 +25,6 @@ from pointmix.utils.local_paths import PathHider
 from pointmix.utils.messages import one_line
 
 PATHS = ("root", "output_dir", "init", "path", "checkpoint")  # settings whose values are paths
-REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 FIRST = "clusters.png"  # is shown before other pictures
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pointmix.engine.hub_errors import why_not
 
 HUB = "hf-hub:"
 FILE = "model.safetensors"
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
 def local_weights(source: str) -> Path:

@@ -1,4 +1,4 @@
-"""The files that predict.py reads, and its table as a file."""
+"""The files that pointmix predict reads, and its table as a file."""
 
 from __future__ import annotations
 

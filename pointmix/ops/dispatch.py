@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.lazy import when_imported
+from pointmix.utils.tracing import traced
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Function = Callable[..., Any]  # signatures differ between operations
@@ -232,6 +233,15 @@ def rejection(
     if implementation.inference and obstacle:
         return obstacle
     return implementation.backend.problem or operation.faults.get(name, "")
+
+
+def choose_trained(op: str, *tensors: Tensor) -> Function | None:
+    """`choose` for implementations that have gradients but follow neither autocast nor torch's compilers, and need one
+    dtype: None without gradients, too."""
+    x = tensors[0]
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    plain = all(t.dtype == x.dtype for t in tensors) and autocast_dtype(x) is None and not traced(x)
+    return choose(op, *tensors) if trained and plain else None
 
 
 def inference_obstacle(tensors: tuple[Tensor, ...]) -> str:

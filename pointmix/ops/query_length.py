@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.linear import linear
-from pointmix.ops.mlp import add_product, points_per_piece
+from pointmix.ops.mlp.pieces import add_product, pieces
 from pointmix.ops.precision import at_least_float32, autocast_dtype
 from pointmix.ops.similarity import least_length, length
 
@@ -42,7 +42,7 @@ class _QueryLength(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, heads: int) -> Tensor:
         size = x.new_empty(len(x), heads)
-        for part in _pieces(x, w):
+        for part in pieces(x, len(w)):
             size[part] = length(linear(x[part], w, b).unflatten(-1, (heads, -1)))
         ctx.save_for_backward(x, w, b, size)
         return size
@@ -56,16 +56,10 @@ class _QueryLength(torch.autograd.Function):
         wide = at_least_float32(x.dtype)  # for sums over many pieces
         dx, dw, db = torch.empty_like(x), torch.zeros_like(w, dtype=wide), torch.zeros_like(b, dtype=wide)[:, None]
         ones = x.new_ones(len(x), 1)  # a product with ones is several times faster than a sum over points
-        for part in _pieces(x, w):
+        for part in pieces(x, len(w)):
             q = linear(x[part], w, b).unflatten(-1, (heads, -1))
             dq = q.mul_(grad[part].unsqueeze(-1)).flatten(1)  # d|q| = q/|q| dq
             torch.mm(dq, w, out=dx[part])
             add_product(dw, dq, x[part])
             add_product(db, dq, ones[part])
         return dx, dw.to(w.dtype), db.squeeze(1).to(b.dtype), None
-
-
-def _pieces(x: Tensor, w: Tensor) -> list[slice]:
-    """Slices of the points whose queries fit the cache."""
-    piece = points_per_piece(x, len(w))
-    return [slice(start, start + piece) for start in range(0, len(x), piece)]

@@ -21,11 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar, cast
 
-import torch
-from torch import Tensor, nn
-
-from pointmix.pointset import PointSet
-from pointmix.tasks.checks import try_input
 from pointmix.tasks.config import RunConfig
 from pointmix.tasks.protocols import (
     Batch,
@@ -44,9 +39,13 @@ from pointmix.utils.json_values import Json
 from pointmix.utils.messages import one_line
 from pointmix.utils.ranges import hints
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a task says its flags without torch, which takes a second to import
+    import torch
     from PIL.Image import Image
     from rich.console import Console
+    from torch import Tensor, nn
+
+    from pointmix.pointset import PointSet
 
 Config = TypeVar("Config", bound=RunConfig)
 Data = TypeVar("Data")  # the dataclass of `data` in the configuration
@@ -117,6 +116,8 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
 
     def check_model(self, model: nn.Module, cfg: Config, info: Info) -> None:
         """Try the network before hours of work; ValueError if it does not suit the data."""
+        from pointmix.tasks.checks import try_input
+
         try_input(model, info["name"], self.example_input(info), what=self.unit, single=cfg.batch_size == 1)
 
     def more_tests(self, cfg: Config, model: nn.Module) -> dict[str, nn.Module]:
@@ -179,7 +180,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         """Add the task's own flags to a script's."""
 
     def measurements(self, model: nn.Module, info: Info, data: Data, args: Namespace) -> Iterator[Measurement[Batch]]:
-        """The rows of evaluate.py for one network; wrong settings are refused before the first."""
+        """The rows of pointmix evaluate for one network; wrong settings are refused before the first."""
         raise ValueError(f"{self.name} has no evaluation of trained networks")
 
     def show_evaluation(self, results: list[Metrics], args: Namespace, console: Console) -> None:
@@ -200,7 +201,7 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         return write_results(results, args.out)
 
     def build_predictor(self, model: nn.Module, info: Info, args: Namespace) -> Predictor:
-        """What predict.py applies to each file; wrong flags are refused here."""
+        """What pointmix predict applies to each file; wrong flags are refused here."""
         raise ValueError(f"{self.name} has no predictions for files")
 
     def transform(self, info: Info) -> Callable[[Image], Tensor] | Callable[[PointSet], PointSet] | None:
@@ -209,11 +210,11 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
         return None
 
     def input_kind(self, info: Info) -> Literal["image", "cloud"] | None:
-        """Which files predict.py takes from a folder that holds both; None: both."""
+        """Which files pointmix predict takes from a folder that holds both; None: both."""
         return None
 
     def reads(self, args: Namespace) -> bool:
-        """Whether explain.py should take this task for args.file where no run says which task it is."""
+        """Whether pointmix explain should take this task for args.file where no run says which task it is."""
         return False
 
     def explain(self, args: Namespace, run: tuple[nn.Module, Info] | None) -> None:
@@ -223,11 +224,17 @@ class Task(ABC, Generic[Config, Data, SplitsT, Batch]):
 
 # ---- the registry -----------------------------------------------------------------------------------------------
 
-_BUILT_IN = {  # name -> module, imported on first use
+_BUILT_IN = {  # name -> folder with the modules config, flags and task, which are imported on first use
     "classify_images": "pointmix.tasks.classify_images",
     "classify_points": "pointmix.tasks.classify_points",
     "segment": "pointmix.tasks.segment",
     "detect": "pointmix.tasks.detect",
+}
+_CONFIGS = {  # name -> class in the folder's module config
+    "classify_images": "ClassifyImagesConfig",
+    "classify_points": "ClassifyPointsConfig",
+    "segment": "SegmentConfig",
+    "detect": "DetectConfig",
 }
 DEFAULT_TASK = "classify_images"  # of networks by name, such as timm's
 AnyTask = Task[RunConfig, object, Splits[object], object]
@@ -271,7 +278,7 @@ def get_task(name: str) -> AnyTask:
         UnknownTask: there is none.
     """
     if name not in _TASKS and name in _BUILT_IN:
-        importlib.import_module(_BUILT_IN[name])
+        importlib.import_module(f"{_BUILT_IN[name]}.task")
     if name not in _TASKS:
         raise UnknownTask(
             f"no task {one_line(repr(name), 60)} is registered, expected one of {', '.join(list_tasks())}; "
@@ -280,13 +287,37 @@ def get_task(name: str) -> AnyTask:
     return _TASKS[name]
 
 
+def config_of(name: str) -> type[RunConfig]:
+    """The configuration of the task of that name. A built-in task is not imported for it, nor is torch.
+
+    Raises:
+        UnknownTask: there is none.
+    """
+    if name not in _CONFIGS:
+        return get_task(name).config
+    config: type[RunConfig] = getattr(importlib.import_module(f"{_BUILT_IN[name]}.config"), _CONFIGS[name])
+    return config
+
+
+def add_task_arguments(name: str, parser: ArgumentParser, command: Command) -> None:
+    """Add the flags of the task of that name to those of a command. A built-in task is not imported for it.
+
+    Raises:
+        UnknownTask: there is none.
+    """
+    if name in _BUILT_IN and name not in _TASKS:
+        importlib.import_module(f"{_BUILT_IN[name]}.flags").add_arguments(parser, command)
+    else:
+        get_task(name).add_arguments(parser, command)
+
+
 def task_of(cfg: RunConfig) -> AnyTask:
     """The registered task whose configuration this is; that of the nearest base class, if it has no task of its own.
 
     Raises:
         ValueError: there is none.
     """
-    tasks = {task.config: task for task in _TASKS.values()}
+    tasks = {task.config: task for task in map(get_task, list_tasks())}
     for kind in type(cfg).__mro__:
         if kind in tasks:
             return tasks[kind]

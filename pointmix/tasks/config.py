@@ -100,14 +100,10 @@ class OptimConfig:
     """Let the decay of the average rise from zero over the first steps."""
 
     def __post_init__(self) -> None:
-        from timm.optim import get_optimizer_info, list_optimizers
-
         check_fields(self, "optim.")
-        _check_known("optim.opt", self.opt.lower(), [str(name) for name in list_optimizers()])
+        if self.opt != type(self).opt:  # timm, which takes seconds to import, is not asked for the default
+            self._check_optimizer()
         _check_known("optim.sched", self.sched, SCHEDULES)
-        takes = get_optimizer_info(self.opt.lower())
-        if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
-            raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"optim.milestones must grow, got {list(self.milestones)}")
         if self.sched == "multistep" and not self.milestones:
@@ -116,6 +112,14 @@ class OptimConfig:
             raise ValueError("optim.warmup_steps and optim.warmup_epochs are both given; expected one of them")
         if self.warmup_steps is not None and not self.sched_on_updates:
             raise ValueError("optim.warmup_steps needs optim.sched_on_updates true")
+
+    def _check_optimizer(self) -> None:
+        from timm.optim import get_optimizer_info, list_optimizers
+
+        _check_known("optim.opt", self.opt.lower(), [str(name) for name in list_optimizers()])
+        takes = get_optimizer_info(self.opt.lower())
+        if self.betas is not None and not (takes.has_betas and takes.num_betas == len(self.betas)):
+            raise ValueError(f"optim.betas are {self.betas}, and {self.opt} does not take two; expected null")
 
     def unused(self) -> list[str]:
         """A line for each setting that the schedule ignores."""
@@ -201,7 +205,7 @@ class RunConfig:
     """Save a checkpoint this many seconds after the last one."""
     keep_epochs: Annotated[int, NATURAL] = 0
     """Also keep the weights of every N-th epoch in <output_dir>/epochs/epoch_<n>.safetensors, for the page of
-    explain.py; 0 keeps none."""
+    pointmix explain; 0 keeps none."""
     log_every: Annotated[int, COUNT] = 20
     """Optimizer steps between points of the loss curve."""
 

@@ -1,4 +1,4 @@
-"""The page of a file, as the flags of explain.py ask for it, and pictures and pages of backbones."""
+"""The page of a file, as the flags of pointmix explain ask for it, and pictures and pages of backbones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from pointmix.layouts.cloud import Cloud
-from pointmix.models.pointmlp import PointMLP
 from pointmix.pointset import PointSet
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def explain_backbone(
     Raises:
         ValueError: the backbone does not cluster, or a flag is wrong.
     """
+    from pointmix.models.pointmlp import PointMLP
+
     backbone, points = cast(nn.Module, model.backbone), points.to(args.device)
     if not hasattr(backbone, "explain") and not isinstance(backbone, PointMLP):
         raise ValueError(f"{args.run} has the backbone {name}, none of whose blocks clusters: there is nothing to draw")

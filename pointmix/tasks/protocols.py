@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pointmix.utils.json_values import Json
+
+if TYPE_CHECKING:  # see base
+    import torch
+    from torch import Tensor, nn
 
 Info = dict[str, Json]
 Metrics = dict[str, Json]  # the floats among them are logged at every validation
 Picture = Callable[[Path], None] | str  # draws a PNG, or says why there is nothing to draw
 
-TABLES = (".csv", ".json")  # ends of an --out of predict.py that is a table rather than a folder
+TABLES = (".csv", ".json")  # ends of an --out of pointmix predict that is a table rather than a folder
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
@@ -84,7 +85,7 @@ def to_device(batch: Item, device: torch.device | str) -> Item:
     return batch
 
 
-Loss = Tensor | dict[str, Tensor]  # a float32 scalar, or several by name whose sum is minimized
+Loss: TypeAlias = "Tensor | dict[str, Tensor]"  # a float32 scalar, or several by name whose sum is minimized
 
 
 # ---- metrics ----------------------------------------------------------------------------------------------------

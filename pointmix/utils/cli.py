@@ -7,8 +7,6 @@ import sys
 import warnings
 from collections.abc import Callable
 
-import torch
-
 from pointmix.utils.messages import is_out_of_memory, one_line
 
 LONGEST = 4000  # characters of a message; only the content of a file makes one longer
@@ -35,6 +33,7 @@ def exit_code(work: Callable[[], object]) -> int:
         print("error: not enough memory:", one_line(e), file=sys.stderr)
         return 2
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch = sys.modules.get("torch")  # --help and wrong flags end without it
+        if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
     return 0

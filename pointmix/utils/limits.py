@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
-
 DEFAULTS = {
     "IMAGE_PIXELS": 89_478_485,  # Pillow's default, above which it warns
     "ARRAY_BYTES": 2 << 30,
@@ -93,6 +91,8 @@ def parameters_at_most(tensors: int, values: int) -> Iterator[None]:
     Raises:
         TooLarge: as soon as a network is larger, before it is complete.
     """
+    from torch import nn
+
     found = [0, 0]
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

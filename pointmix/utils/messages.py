@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
 LONGEST = 400  # characters
 NO_MEMORY = ("can't allocate memory", "MemoryError")  # torch's message; in a worker's traceback
@@ -26,6 +26,7 @@ def counted(number: int, noun: str) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether NumPy, Pillow or torch ran out of memory, in this process or in a worker."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # without which nothing can run out of a GPU's memory
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

@@ -3,7 +3,7 @@
 The torchvision wheel of the package index is a CUDA build. With another build of torch its binary does not load, and
 the import fails because torchvision registers shape functions for `nms` and `qnms`, operators that the binary would
 have declared. This module declares both if, and only if, the binary does not load, with a kernel in plain torch for
-`nms`. Import it before torchvision or timm; it imports neither.
+`nms`. The package has it imported right after torch, before torchvision or timm; it imports neither.
 """
 
 from __future__ import annotations

@@ -30,9 +30,20 @@ TWO_LEVELS = TWO_STAGES | dict(global_centers_per_side=(2, None), table_size=(16
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
-    """The model as it is, but for a layer scale at which every branch matters. Tests leave it as they found it."""
+    """The model as it is, but for a layer scale at which every branch matters, and for no more than two blocks a stage
+    of large models. Tests leave it as they found it."""
     torch.manual_seed(0)
-    return pointmix.create_model(request.param, layer_scale=1.0).eval()
+    return pointmix.create_model(request.param, **depth(request.param), layer_scale=1.0).eval()
+
+
+def depth(name: str) -> dict[str, tuple[int, ...]]:
+    return {} if name in DISTINCT else dict(depths=(2, 2, 2, 2))
+
+
+def as_registered(name: str, **kwargs) -> torch.nn.Module:
+    """The model of full depth, without values."""
+    with torch.device("meta"):
+        return pointmix.create_model(name, **kwargs)
 
 
 @pytest.fixture
@@ -59,9 +70,10 @@ def unused(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters() if name.startswith(tuple(single)) and name.endswith(ends)}
 
 
-def test_every_parameter_is_trained(model):
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == UNTRAINED.get(model.default_cfg["architecture"].split("_")[0], set())
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_is_trained(name):
+    frozen = {key for key, parameter in as_registered(name).named_parameters() if not parameter.requires_grad}
+    assert frozen == UNTRAINED.get(name.split("_")[0], set())
 
 
 @pytest.mark.parametrize("kind", ["images", "masked"])
@@ -111,7 +123,8 @@ def test_runs_in_bfloat16_and_on_extreme_values(name):
 
 
 def test_state_dict_round_trip(model, images):
-    other = pointmix.create_model(model.default_cfg["architecture"], layer_scale=1.0).eval()
+    name = model.default_cfg["architecture"]
+    other = pointmix.create_model(name, **depth(name), layer_scale=1.0).eval()
     with torch.no_grad():
         before = model(images)
         assert not torch.equal(other(images), before)
@@ -138,10 +151,10 @@ def test_checkpointing_changes_no_gradient(name, images):
             torch.testing.assert_close(recomputed, reference)
 
 
-def test_features_only_shapes_and_channels(model):
-    name = model.default_cfg["architecture"]
-    features = timm.create_model(name, features_only=True).eval()
-    dims = [info["num_chs"] for info in model.feature_info]
+@pytest.mark.parametrize("name", MODELS)
+def test_features_only_shapes_and_channels(name):
+    features = timm.create_model(name, features_only=True, depths=(1, 1, 1, 1)).eval()
+    dims = [info["num_chs"] for info in as_registered(name).feature_info]
     assert features.feature_info.channels() == dims and features.feature_info.reduction() == [4, 8, 16, 32]
     with torch.no_grad():
         shapes = [tuple(m.shape) for m in features(torch.randn(1, 3, 64, 96))]
@@ -166,11 +179,10 @@ def test_classes_and_channels(name):
     assert model.get_classifier().out_features == 7
 
 
-def test_drop_path_is_spread_linearly(model):
-    depth = sum(len(stage.blocks) for stage in model.stages)
-    other = pointmix.create_model(model.default_cfg["architecture"], drop_path_rate=0.1)
-    rates = [block.drop_path.rate for stage in other.stages for block in stage.blocks]
-    torch.testing.assert_close(torch.tensor(rates), torch.arange(depth) * 0.1 / (depth - 1))
+@pytest.mark.parametrize("name", MODELS)
+def test_drop_path_is_spread_linearly(name):
+    rates = [block.drop_path.rate for stage in as_registered(name, drop_path_rate=0.1).stages for block in stage.blocks]
+    torch.testing.assert_close(torch.tensor(rates), torch.arange(len(rates)) * 0.1 / (len(rates) - 1))
 
 
 def test_evaluation_is_deterministic_and_leaves_the_input_alone(model, images):
@@ -187,8 +199,9 @@ def test_explains_every_block(model):
     assert all(modules[a.name].mixer is not None for a in found)
 
 
-def test_is_known_to_timm(model):
-    name = model.default_cfg["architecture"]
+@pytest.mark.parametrize("name", MODELS)
+def test_is_known_to_timm(name):
+    model = as_registered(name)
     assert timm.is_model(name) and name in timm.list_models()
     assert model.default_cfg["input_size"] == (3, 224, 224) and model.default_cfg["crop_pct"] == 0.9
     assert model.default_cfg["interpolation"] == "bicubic" and model.default_cfg["classifier"] == "head"
@@ -205,8 +218,11 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (37, 53)], ids=["even", "uneven"])
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize(
+    "name, size",
+    [("coc_tiny", (64, 64)), ("coc_tiny2", (64, 64)), ("coc_tiny_plain", (37, 53)), ("hcformer_tiny", (37, 53))],
+    ids=str,
+)  # of FEC, and of each family at the other kind of size, two stages are compiled in test_batch_sizes.py
 def test_compiles_without_a_break(name, size, fresh_compiler):
     model = pointmix.create_model(name, **SHALLOW).eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)

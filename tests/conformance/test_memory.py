@@ -14,8 +14,8 @@ from pointmix import PointSet
 from pointmix.nn.cluster_pool import ClusterPool
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.norm import SetIndex
-from pointmix.ops import mlp
 from pointmix.ops.clustering import pool as cluster_pool
+from pointmix.ops.mlp import pieces
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 
@@ -97,7 +97,7 @@ def test_pools_hold_no_centers_by_points(layout, sizes, monkeypatch):
 @pytest.mark.parametrize("name", ["coc_tiny", "coc_tiny2", "coc_tiny_plain", "fec_small", "hcformer_tiny"])
 def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch):
     """Nor the hidden layers of the first, largest stage."""
-    monkeypatch.setattr(mlp, "CACHED", 2**15)
+    monkeypatch.setattr(pieces, "CACHED", 2**15)
     monkeypatch.setattr(cluster_pool, "PIECE", 2**15)
     x = torch.randn(4, 3, 128, 128)
     fast, reference = model_of(name), model_of(name, reference=True)

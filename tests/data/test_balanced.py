@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pointmix.data.balanced import DRAW, BalancedBatches, balanced_draws, train_batches
-from pointmix.data.clouds import PointDataConfig
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.sources import shapes
 from pointmix.data.clouds.splits import build_points
 from pointmix.data.images.config import DataConfig
 from pointmix.data.images.splits import build_data
@@ -73,7 +74,8 @@ def test_images_are_augmented_anew_each_time_that_they_are_drawn(folder):
     assert len(images.flatten(1).unique(dim=0)) == 22
 
 
-def test_clouds(tmp_path):
+def test_clouds(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "COUNTS", {"training": 200, "test": 50})
     cfg = PointDataConfig(root=str(tmp_path), points=16, limit=40, balanced=True, val_fraction=0.0)
     splits = build_points(cfg, batch_size=40, eval_batch_size=40, seed=0)
     _, targets = next(iter(splits.train))

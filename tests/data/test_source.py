@@ -10,11 +10,15 @@ import torch
 from PIL import Image
 
 from pointmix import PointSet
-from pointmix.data.clouds import NamedCloud, PointDataConfig, build_points, build_points_test
 from pointmix.data.clouds import source as cloud_source
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.named import NamedCloud
+from pointmix.data.clouds.splits import build_points, build_points_test
 from pointmix.data.dataset import SourceDataset, collate
-from pointmix.data.images import DataConfig, ImageSource, build_data
 from pointmix.data.images import source as image_source
+from pointmix.data.images.config import DataConfig
+from pointmix.data.images.source import ImageSource
+from pointmix.data.images.splits import build_data
 from pointmix.data.source import SourceRegistry
 from pointmix.io.errors import UnreadableSample
 

@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 
 from pointmix.data.images.config import DataConfig
+from pointmix.data.images.sources import digits
 from pointmix.engine import finish
 from pointmix.engine.seeds import train_all
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import ModelConfig, OptimConfig
+from tests.engine.few_digits import few_digits
 from tests.engine.forks import Forks
 
 # Two stages of one block: drop-path acts in the second.
@@ -31,6 +33,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def few_test_images(monkeypatch):
+    monkeypatch.setattr(digits, "open_digits", few_digits)
+
+
 @pytest.fixture(scope="session")
 def forks():
     """Trains in processes that can be killed."""
@@ -47,11 +54,12 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture
 def tiny_config(tmp_path):
-    """Makes configurations of 3 epochs of 7 batches on 112 digits, with everything that is random switched on."""
+    """Makes configurations of 3 epochs of 7 batches on 112 digits, validated on 20 and tested on 60, with everything
+    that is random switched on."""
 
     def make(*, kwargs=None, optim=None, mix=None, data=None, **top) -> ClassifyImagesConfig:
         cfg = ClassifyImagesConfig(
-            data=DataConfig(**({"limit": 112} | (data or {}))),
+            data=DataConfig(**({"limit": 112, "val_fraction": 0.02} | (data or {}))),
             model=ModelConfig(name="coc_tiny", kwargs=TINY | {"drop_path_rate": 0.2} | (kwargs or {})),
             optim=OptimConfig(**(OPTIM | (optim or {}))),
             mix=MixConfig(**({"mixup": 0.4, "cutmix": 1.0, "smoothing": 0.1} | (mix or {}))),

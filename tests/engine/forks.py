@@ -124,13 +124,16 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
             size = str(job["ranks"])
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        from pointmix.data.images.sources import digits
         from pointmix.engine import finish, loop
         from pointmix.engine.flags import parse
         from pointmix.engine.train import train
         from pointmix.tasks.base import get_task
         from pointmix.utils import atomic
         from pointmix.utils.cli import exit_code
+        from tests.engine.few_digits import few_digits
 
+        digits.open_digits = few_digits
         finish._draw = lambda picture, path: None
         kill = job["kill"] if job["kill"].get("rank", 0) == rank else {}
         watch = Watch(kill, log if rank == 0 else None)
@@ -151,15 +154,15 @@ def child(job: dict, rank: int, port: int, out: str, log: str) -> None:
 
 def serve() -> None:
     import torch
-    from sklearn.datasets import load_digits
 
     import pointmix.engine.seeds
     from pointmix.tasks.base import get_task, list_tasks
+    from tests.engine.few_digits import few_digits
 
     torch.set_num_threads(1)
     for name in list_tasks():
         get_task(name)
-    load_digits()
+    few_digits("train"), few_digits("test")
     with torch.no_grad():  # what is compiled on the first call is then there in each fork
         pointmix.create_model("pointmlp", dim=8, neighbors=4).eval()(torch.rand(1, 64, 3))
         pointmix.create_model("coc_tiny", in_chans=1).eval()(torch.rand(1, 1, 8, 8))

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pointmix
-from pointmix.engine import checkpoint, load_run
+from pointmix.engine import checkpoint
+from pointmix.engine.checkpoint import load_run
 from pointmix.utils import atomic
 
 
@@ -112,11 +113,18 @@ def test_load_run_fetches_nothing(tmp_path, monkeypatch):
     kwargs = INFO["kwargs"] | {"pretrained": True, "checkpoint_path": "gone.pth"}
     checkpoint.save_model(tmp_path / "model.safetensors", model, INFO | {"kwargs": kwargs})
     given, create = {}, pointmix.create_model
-    monkeypatch.setattr(
-        "pointmix.tasks.classify_images.task.create_model", lambda name, **kw: given.update(kw) or create(name, **kw)
-    )
+    monkeypatch.setattr("pointmix.models.create_model", lambda name, **kw: given.update(kw) or create(name, **kw))
     load_run(tmp_path)
     assert given.keys() == INFO["kwargs"].keys() | {"num_classes", "in_chans"}
+
+
+def test_a_name_of_the_hub_without_its_prefix_is_recognized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file: owner/name; .* is hf-hub:owner/name$"):
+        load_run("owner/name")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match="no such file: runs/name$"):
+        load_run("runs/name")
 
 
 def test_load_run_errors(tmp_path):

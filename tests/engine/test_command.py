@@ -50,7 +50,7 @@ def test_help_lists_the_flags_of_every_task(command, capsys):
     assert e.value.code == 0 and "usage: some.py" in text
     for task in (IMAGES, POINTS):
         section = text.split(f"{task.name} has these flags, too")[1].split("has these flags")[0]
-        assert all(flag in section for flag in flags_of(task, command))
+        assert all(flag in section for flag in flags_of(task.name, command))
 
 
 def test_modules_are_imported_from_the_current_folder(tmp_path, monkeypatch):

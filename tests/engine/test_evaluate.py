@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pointmix.engine import evaluate
+from pointmix.engine.evaluate import evaluate
 from pointmix.tasks.classification.metrics import TopAccuracy
 
 

@@ -25,31 +25,29 @@ from tests.engine.trees import assert_equal
 pytestmark = pytest.mark.usefixtures("no_pictures")
 ROOT = Path(__file__).resolve().parents[2]
 
-# Trains as the script does; before step DIE the process kills itself, and every step waits PAUSE seconds.
+# Trains as the script does, and waits before every step.
 CHILD = """
-import os, signal, sys, time
+import sys, time
 import torch
 torch.set_num_threads(1)
 from pointmix.engine import loop
 from pointmix.engine.flags import parse
 from pointmix.engine.train import train
 from pointmix.tasks.base import get_task
-die, pause, step = int(sys.argv[1]), float(sys.argv[2]), loop.train_step
-def dying(run, group):
-    time.sleep(pause)
-    if run.state.step + 1 == die:
-        os.kill(os.getpid(), signal.SIGKILL)
+step = loop.train_step
+def slow(run, group):
+    time.sleep(0.3)
     return step(run, group)
-loop.train_step = dying
-train(parse(sys.argv[4:], get_task(sys.argv[3]).config))
+loop.train_step = slow
+train(parse(sys.argv[2:], get_task(sys.argv[1]).config))
 """
 
 
-def child(cfg, *, die=0, pause=0.0):
+def child(cfg):
     file = Path(cfg.output_dir).parent / "child.yaml"
     file.write_text(yaml.safe_dump(as_plain(cfg)))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(die), str(pause), task_of(cfg).name, f"--config={file}"]
+    command = [sys.executable, "-c", CHILD, task_of(cfg).name, f"--config={file}"]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -57,11 +55,16 @@ def state(cfg):
     return states.load_state(f"{cfg.output_dir}/{states.FOLDER}")[0]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def straight(tiny_config, tmp_path):
+def straight(tiny_config, shared):
     """A run that is never stopped: mixing, drop-path, EMA, accumulation with a short last group, kept epochs."""
-    cfg = tiny_config(grad_accum_steps=2, output_dir=str(tmp_path / "straight"), keep_epochs=2)
-    train(cfg)
+    cfg = tiny_config(grad_accum_steps=2, output_dir=str(shared / "straight"), keep_epochs=2)
+    train(cfg)  # the first test trains, the others find it finished
     return cfg
 
 
@@ -75,11 +78,11 @@ def assert_same_end(straight, resumed):
     assert kept[0].keys() == {"epoch_2.safetensors"} and kept[0] == kept[1]
 
 
-def test_killed_in_the_middle_of_an_epoch(straight, tmp_path, capsys):
+def test_killed_in_the_middle_of_an_epoch(straight, forks, tmp_path, capsys):
     cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "killed"), save_every_steps=5)
-    process = child(cfg, die=8)  # four steps an epoch: step 5, which was saved, and step 8 lie in the second
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == -signal.SIGKILL, output
+    # four steps an epoch: step 5, which was saved, and step 8 lie in the second
+    killed = forks.run(cfg, kill={"event": "step", "count": 8})
+    assert killed["codes"] == [-signal.SIGKILL], killed["out"]
     at = state(cfg)["train_state"]
     assert (at["step"], at["epoch"], at["update"]) == (5, 1, 1)
     train(cfg)
@@ -89,7 +92,7 @@ def test_killed_in_the_middle_of_an_epoch(straight, tmp_path, capsys):
 
 def test_killed_from_outside_at_any_moment(straight, tmp_path):
     cfg = dataclasses.replace(straight, output_dir=str(tmp_path / "killed"), save_every_steps=1)
-    process = child(cfg, pause=0.3)
+    process = child(cfg)
     deadline = time.monotonic() + 120
     while not states.list_states(Path(cfg.output_dir) / states.FOLDER):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from pointmix.engine import checkpoint, load_run, states
+from pointmix.engine import checkpoint, states
+from pointmix.engine.checkpoint import load_run
 
 
 def make(step, *, best=None, **more):

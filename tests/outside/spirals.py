@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointmix.data.clouds import NamedCloud, PointDataConfig, register_source
+from pointmix.data.clouds.config import PointDataConfig
+from pointmix.data.clouds.named import NamedCloud
+from pointmix.data.clouds.source import register_source
 
 CLOUDS = {"train": 60, "test": 20}
 

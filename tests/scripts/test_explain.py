@@ -103,7 +103,7 @@ def test_a_cloud_is_seen_as_its_run_sees_it(main, folder, tmp_path, monkeypatch)
 
 def test_another_unit_and_points_that_are_not_finite_are_named(main, folder, tmp_path, capsys, monkeypatch):
     import pointmix.explain
-    from pointmix.engine import load_run
+    from pointmix.engine.checkpoint import load_run
 
     seen = []
     monkeypatch.setattr(pointmix.explain, "draw_clouds", lambda model, points, path, **_: seen.append(points))

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.engine.conftest import forks, no_pictures, one_thread, tiny_config
+from tests.engine.conftest import few_test_images, forks, no_pictures, one_thread, tiny_config
 
-__all__ = ["forks", "no_pictures", "one_thread", "tiny_config"]
+__all__ = ["few_test_images", "forks", "no_pictures", "one_thread", "tiny_config"]

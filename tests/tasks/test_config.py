@@ -11,7 +11,7 @@ import yaml
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.images.config import DataConfig
 from pointmix.engine.flags import parse
-from pointmix.tasks.classification.loss import ClassLossConfig
+from pointmix.tasks.classification.config import ClassLossConfig
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig
 from pointmix.tasks.config import FREE_KEYS, ModelConfig, OptimConfig, RunConfig, as_plain, changed_key, run_folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NATURAL, NONNEGATIVE, POSITIVE, SEED, Range, check_fields
 
 OF_SOURCES = ("labels", "input_key", "target_key", "keys", "columns", "surface_points")  # settings of some sources
@@ -89,7 +88,7 @@ class PointDataConfig:
     feature_scale: dict[str, Annotated[float, POSITIVE]] | None = None
     keys: dict[str, str] | None = None
     columns: tuple[str, ...] = ()
-    surface_points: Annotated[int, NATURAL] = SURFACE_POINTS
+    surface_points: Annotated[int, NATURAL] = 10_000  # as in pointmix.io.mesh
     nan: Literal["refuse", "drop"] = "refuse"
     normalize: Literal["none", "center", "unit_sphere", "unit_cube"] | None = None
     up: Literal["x", "y", "z"] | None = None

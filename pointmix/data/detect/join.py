@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
 
 from pointmix.data.detect.resolve import padded
 from pointmix.data.detect.sample import DetectBatch
-from pointmix.data.detect.transforms import DetectItem
 from pointmix.pointset import PointSet
+
+if TYPE_CHECKING:
+    from pointmix.data.detect.transforms import DetectItem
 
 
 def join_items(items: Sequence[DetectItem], *, multiple: int, least: tuple[int, int] = (1, 1)) -> DetectBatch:

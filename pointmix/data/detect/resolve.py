@@ -6,20 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from pointmix.data.detect import sources  # noqa: F401  registers the sources of this package
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.source import DETECT_SOURCES
-from pointmix.data.images.config import filled, keep_range
+from pointmix.data.images.config import IMAGENET_MEAN, IMAGENET_STD, filled, keep_range
 from pointmix.data.images.resolve import per_channel
 from pointmix.io.image_files import MODES
 from pointmix.utils.limits import check_limit
 
 DEFAULTS: Mapping[str, object] = {  # for settings that are None, unless the source has its own
     "in_chans": 3,
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
     "short_side": 800,
     "max_side": 1333,
     "hflip": 0.5,

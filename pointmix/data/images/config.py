@@ -30,6 +30,8 @@ CHOICES = {
 }
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")  # prefixes of timm's policies
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of values in [0, 1]
+
 OF_SOURCES = ("labels", "input_key", "target_key", "download")  # settings of some sources
 
 

@@ -13,10 +13,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import default_collate
-from torchvision.transforms.functional import pil_to_tensor
 
 
 def hide(images: Float[Tensor, "*B C H W"], masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B C+1 H W"]:
@@ -43,6 +41,8 @@ class ByteImage(NamedTuple):
 
 def to_bytes(image: Image.Image) -> ByteImage:
     """A grayscale or RGB image as a tensor."""
+    from torchvision.transforms.functional import pil_to_tensor  # takes seconds to import
+
     return ByteImage(pil_to_tensor(image).contiguous())  # (H, W, C) in Pillow
 
 
@@ -50,6 +50,8 @@ class Erase:
     """timm's random erasing, recorded as a rectangle and its new content."""
 
     def __init__(self, *, probability: float, mode: str) -> None:
+        from timm.data.random_erasing import RandomErasing  # takes seconds to import
+
         self.erase = RandomErasing(probability, mode=mode, device="cpu")
 
     def __call__(self, image: ByteImage) -> ByteImage:

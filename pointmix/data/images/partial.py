@@ -17,10 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
-from torchvision import transforms
-from torchvision.transforms.functional import resize
 
 from pointmix.data.images.config import MASK_KINDS
 from pointmix.data.images.normalize import ByteImage
@@ -30,14 +27,6 @@ from pointmix.layouts.sparse import SparseGrid
 from pointmix.ops.ragged import counts_to_ptr
 from pointmix.pointset import PointSet
 
-GEOMETRIC = (
-    transforms.Resize,
-    transforms.CenterCrop,
-    transforms.RandomCrop,
-    RandomResizedCropAndInterpolation,
-    transforms.RandomHorizontalFlip,
-    transforms.RandomVerticalFlip,
-)
 TRIES = 10  # random crops without a visible pixel before the whole image is taken
 
 
@@ -105,7 +94,18 @@ class MaskedTransform:
     """
 
     def __init__(self, steps: Sequence[Callable[[Any], Any]], *, side: int | None) -> None:
-        move = list(takewhile(lambda step: isinstance(step, GEOMETRIC), steps))
+        from timm.data.transforms import RandomResizedCropAndInterpolation
+        from torchvision import transforms  # both take seconds to import
+
+        geometric = (
+            transforms.Resize,
+            transforms.CenterCrop,
+            transforms.RandomCrop,
+            RandomResizedCropAndInterpolation,
+            transforms.RandomHorizontalFlip,
+            transforms.RandomVerticalFlip,
+        )
+        move = list(takewhile(lambda step: isinstance(step, geometric), steps))
         self.move, self.rest = transforms.Compose(move), transforms.Compose(steps[len(move) :])
         self.side = side
 
@@ -117,6 +117,8 @@ class MaskedTransform:
         else:
             if self.side is None:
                 raise UnreadableSample(f"no visible pixel is left in the central {moved.height}x{moved.width} crop")
+            from torchvision.transforms.functional import resize
+
             moved = resize(image, [self.side, self.side])
         alpha = torch.from_numpy(np.array(moved.getchannel("A")))  # (S, S) uint8
         mask = alpha >= alpha.max().clamp(1, 128)  # at least half visible, or else the most visible ones

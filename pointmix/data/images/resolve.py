@@ -6,10 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from pointmix.data.images import sources  # noqa: F401  registers the sources of this package
-from pointmix.data.images.config import CHOICES, POLICIES, DataConfig, filled, keep_range
+from pointmix.data.images.config import (
+    CHOICES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    POLICIES,
+    DataConfig,
+    filled,
+    keep_range,
+)
 from pointmix.data.images.source import SOURCES
 from pointmix.io.image_files import MODES
 from pointmix.utils.limits import check_limit
@@ -17,8 +23,8 @@ from pointmix.utils.limits import check_limit
 DEFAULTS: dict[str, object] = {  # for settings that are None, unless the source has its own
     "img_size": 224,
     "in_chans": 3,
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
     "val_fraction": 0.1,
     "crop_pct": 0.9,
     "pad_crop": 0,

@@ -21,7 +21,7 @@ from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.kernels.operators import operator
 from pointmix.ops.linear import linear
-from pointmix.ops.mlp import points_per_piece
+from pointmix.ops.mlp.pieces import points_per_piece
 from pointmix.ops.similarity import least_length
 
 Shape = Sequence[int]

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
+from pointmix.utils.tracing import traced
 
 # torch computes erf and exp twice and passes over the memory three times
 register(
@@ -36,8 +37,8 @@ def gelu_backward_(x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Flo
         x, dy: contiguous, of one dtype.
         total: contiguous, float32 if x has half precision, else of x's dtype.
     """
-    function = choose("gelu_backward", x) or gelu_backward_reference_
-    function(x, dy, total)
+    compiled = None if traced(x) else choose("gelu_backward", x)
+    (compiled or gelu_backward_reference_)(x, dy, total)
 
 
 def gelu_backward_reference_(x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, njit
 from numba.core.ccallback import CFunc
+from numba.core.typing.templates import Signature
 from torch import Tensor
 
 UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
@@ -32,7 +33,7 @@ def _jit(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
     return njit(function, cache=cache, nogil=True, error_model="numpy")
 
 
-def compiled_callback(function: Callable[..., None], signature: object, file: str) -> CFunc:
+def compiled_callback(function: Callable[..., None], signature: Signature, file: str) -> CFunc:
     """A function as one that C can call, compiled at once; cached on disk where numba can write.
 
     Args:

@@ -23,8 +23,15 @@ Function = Callable[..., Any]  # of tensors and numbers, to a tensor or a tuple 
 _LIBRARY = torch.library.Library("pointmix", "FRAGMENT")
 
 
-def operator(schema: str, function: Function, fake: Function, *, floating: bool = False) -> Function:
-    """Register a function of tensors on the CPU as an operator without derivatives; returns the operator.
+def operator(
+    schema: str,
+    function: Function,
+    fake: Function,
+    *,
+    floating: bool = False,
+    backward: tuple[Function, Function] | None = None,
+) -> Function:
+    """Register a function of tensors on the CPU as an operator; returns the operator.
 
     Under `torch.vmap` it is called once for each slice.
 
@@ -33,19 +40,22 @@ def operator(schema: str, function: Function, fake: Function, *, floating: bool 
         function: computes it. Results must not share memory with arguments.
         fake: the same signature; returns empty tensors of the right shapes and dtypes, see
             `torch.library.register_fake`.
-        floating: results are floating point, so that backpropagation must raise an error.
+        floating: results are floating point, so that backpropagation must raise an error without `backward`.
+        backward: `setup_context` and `backward` of `torch.library.register_autograd`.
     """
     name = schema.split("(")[0]
     qualified = f"pointmix::{name}"
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, _hidden(function), "CPU")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
-    if floating:
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward[1], setup_context=backward[0], lib=_LIBRARY)
+    elif floating:
 
-        def backward(ctx: object, *gradients: Tensor) -> None:
+        def refuse(ctx: object, *gradients: Tensor) -> None:
             raise NotImplementedError(f"{qualified} has no derivatives: use it under torch.no_grad()")
 
-        torch.library.register_autograd(qualified, backward, lib=_LIBRARY)
+        torch.library.register_autograd(qualified, refuse, lib=_LIBRARY)
     op = getattr(torch.ops.pointmix, name).default
     torch.library.register_vmap(qualified, _sliced(op), lib=_LIBRARY)
     return op

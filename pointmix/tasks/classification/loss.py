@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from timm.data import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from pointmix.tasks.class_weights import class_weights
-from pointmix.utils.ranges import NONNEGATIVE, check_fields
-
-
-@dataclass(frozen=True)
-class ClassLossConfig:
-    """The loss."""
-
-    class_weights: tuple[Annotated[float, NONNEGATIVE], ...] | Literal["balanced"] | None = None
-    """Weight of each class in the cross-entropy, in the order of the labels; balanced: inversely proportional to its
-    share of the training samples. null: 1."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "loss.")
+from pointmix.tasks.classification.config import ClassLossConfig
 
 
 class ClassificationLoss:
@@ -56,6 +41,9 @@ class ClassificationLoss:
         weights: Sequence[float] | None = None,
         prepare: Callable[[Any], Any] = lambda inputs: inputs,
     ) -> None:
+        from timm.data import Mixup  # timm takes seconds to import
+        from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+
         if not 0 <= smoothing < 1:
             raise ValueError(f"mix.smoothing must be at least 0 and below 1, got {smoothing}")
         self.prepare, self.mixup = prepare, None
@@ -101,12 +89,6 @@ def loss_weights(config: ClassLossConfig, train: Any, classes: int) -> list[floa
         return np.bincount(train.source.targets[train.indices], minlength=classes).tolist()
 
     return class_weights(config.class_weights, counts=counts, classes=classes)
-
-
-def check_balance(config: ClassLossConfig, *, balanced: bool) -> None:
-    """Refuse weights that correct for what balanced sampling has corrected."""
-    if config.class_weights == "balanced" and balanced:
-        raise ValueError("loss.class_weights is balanced and data.balanced is true; expected one of them")
 
 
 def shared_among_others(smoothing: float, num_classes: int) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from pointmix.tasks.base import Command, Config, Data, SplitsT, Task
+from pointmix.tasks.classification.flags import add_arguments
 from pointmix.tasks.classification.tables import class_table, curve_table, write_curve
 from pointmix.tasks.protocols import Batch, Info, Loader, Metrics, Picture
 from pointmix.tasks.tables import result_table, write_results
@@ -67,14 +68,7 @@ class ClassificationTask(Task[Config, Data, SplitsT, Batch]):
         check_key(info, "class_weights", right, f"{len(names)} numbers from 0 on, or null")
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        if command == "evaluate":
-            parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-        if command == "predict":
-            topk = "classes to show for each file (default 5)"
-            parser.add_argument("--topk", type=int, default=5, metavar="K", help=topk)
-            table = "write the classes and their probabilities into this file, .csv or .json"
-            parser.add_argument("--out", metavar="FILE", help=table)
-            parser.add_argument("--clusters", metavar="PNG", help="draw what the network clustered into this file")
+        add_arguments(parser, command)
 
     def evaluation_note(self, results: list[Metrics]) -> str:
         """How the results were measured, for the end of their title."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pointmix.data.images.config import DataConfig
-from pointmix.data.images.resolve import resolve
-from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
+from pointmix.tasks.classification.config import ClassLossConfig, check_balance
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import FRACTION, FRACTION_BELOW_1, NONNEGATIVE, check_fields
 
@@ -43,6 +42,8 @@ class ClassifyImagesConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        from pointmix.data.images.resolve import resolve
+
         if (self.mix.mixup > 0 or self.mix.cutmix > 0) and self.batch_size % 2:
             raise ValueError(f"batch_size must be even with mixup or cutmix, got {self.batch_size}")
         check_balance(self.loss, balanced=self.data.balanced)

@@ -15,15 +15,15 @@ from pointmix.data.images.config import DataConfig, filled
 from pointmix.data.images.mask_files import put_mask
 from pointmix.data.images.normalize import join_bytes
 from pointmix.data.images.partial import MaskedTransform, partial_points
-from pointmix.data.images.transforms import eval_transform
 from pointmix.io import read_image, read_mask
-from pointmix.models import list_models
 from pointmix.pointset import PointSet
 from pointmix.utils.messages import is_out_of_memory
 
 
 def whole_image(image: Image.Image, cfg: DataConfig) -> Float[Tensor, "C S S"]:
     """The image resized, cropped and normalized."""
+    from pointmix.data.images.transforms import eval_transform
+
     return _transformed(eval_transform(cfg), image, cfg)[0]
 
 
@@ -38,6 +38,8 @@ def masked_image(
     Raises:
         ValueError: the crop has no visible pixel.
     """
+    from pointmix.data.images.transforms import eval_transform
+
     transform = MaskedTransform(eval_transform(cfg).transforms, side=None)
     return partial_points(_transformed(transform, put_mask(image, mask), cfg), coord_mode=coord_mode)
 
@@ -53,6 +55,8 @@ def reader(model: nn.Module, name: str, cfg: DataConfig, args: Namespace) -> Cal
         FileNotFoundError: there is no such mask.
     """
     if args.mask and not hasattr(model, "explain"):
+        from pointmix.models import list_models
+
         ours = ", ".join(list_models())
         raise ValueError(f"--mask needs a model of points ({ours}); {name} takes whole images only")
     if args.mask and not Path(args.mask).is_file():

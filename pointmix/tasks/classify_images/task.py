@@ -7,20 +7,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from pointmix.data.images.config import DataConfig, is_partial, keep_range
 from pointmix.data.images.normalize import hide
 from pointmix.data.images.partial import partial_points
 from pointmix.data.images.resolve import resolve
-from pointmix.data.images.splits import ImageSplits, build_data, build_test
 from pointmix.io.image_files import MODES, decode
-from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
@@ -38,17 +35,20 @@ from pointmix.tasks.classification.task import (
 )
 from pointmix.tasks.classify_images.config import ClassifyImagesConfig
 from pointmix.tasks.classify_images.files import reader, whole_image
-from pointmix.tasks.classify_images.named import open_named
+from pointmix.tasks.classify_images.flags import add_arguments
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.page import is_page, write_page_of
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
+
+if TYPE_CHECKING:
+    from pointmix.data.images.splits import ImageSplits
 
 MAX_SIDE = 8192  # pixels
 ImageBatch = tuple[Any, Tensor]  # bytes, on the device float32 (B, C, H, W); targets int64 (B,)
 
 
 @register_task("classify_images")
-class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageSplits, ImageBatch]):
+class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, "ImageSplits", ImageBatch]):
     """Images of one size, whole or with hidden pixels, to classes. The info has "img_size", "mean" and "std", too."""
 
     config = ClassifyImagesConfig
@@ -60,6 +60,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
     setting = "mask"
 
     def build_splits(self, cfg: ClassifyImagesConfig, *, rank: int, world_size: int) -> ImageSplits:
+        from pointmix.data.images.splits import build_data
+
         size = {"batch_size": cfg.batch_size, "eval_batch_size": cfg.batch_size}
         return build_data(cfg.data, **size, seed=cfg.seed, rank=rank, world_size=world_size)
 
@@ -70,6 +72,10 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         return info | {"mean": mean, "std": std, "data": as_plain(splits.config)}
 
     def build_model(self, info: Info) -> nn.Module:
+        from timm.models import get_pretrained_cfg  # takes seconds to import, and so does what imports it
+
+        from pointmix.models import create_model
+
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
         known = get_pretrained_cfg(info["name"])
         if known is not None and known.fixed_input_size and "img_size" not in info["kwargs"]:
@@ -151,16 +157,14 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         kwargs: dict[str, Any] | None = None,
         data: DataConfig | None = None,
     ) -> tuple[nn.Module, Info]:
+        from pointmix.data.images.splits import build_test
+        from pointmix.tasks.classify_images.named import open_named
+
         classes = None if data is None else build_test(data, batch_size=1)[1]
         return open_named(name, checkpoint=checkpoint, kwargs=kwargs or {}, classes=classes)
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        super().add_arguments(parser, command)
-        if command == "evaluate":
-            what = "what the masks of --keep are made of, as --data.mask"
-        else:
-            what = "image of the same size as each image; zero hides a pixel"
-        parser.add_argument("--mask", metavar="KIND" if command == "evaluate" else "FILE", help=what)
+        add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: DataConfig, args: Namespace
@@ -171,6 +175,8 @@ class ClassifyImages(ClassificationTask[ClassifyImagesConfig, DataConfig, ImageS
         return (self._measurement(model, info, cfg, args.batch_size) for cfg in settings)
 
     def _measurement(self, model: nn.Module, info: Info, cfg: DataConfig, batch_size: int) -> Measurement[ImageBatch]:
+        from pointmix.data.images.splits import build_test
+
         test, classes = build_test(cfg, batch_size=batch_size)
         check_classes(info, classes)
         self.try_images(model, info | {"in_chans": cfg.in_chans, "img_size": cfg.img_size})

@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.data.clouds.resolve import resolve
-from pointmix.data.clouds.sources.folder import source_of
-from pointmix.tasks.classification.loss import ClassLossConfig, check_balance
-from pointmix.tasks.classify_points.voting import check_votes
+from pointmix.tasks.classification.config import ClassLossConfig, check_balance
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, check_fields
 
@@ -47,6 +44,9 @@ class ClassifyPointsConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        from pointmix.data.clouds.resolve import resolve
+        from pointmix.tasks.classify_points.voting import check_votes
+
         check_votes(self.votes, self.data)
         check_balance(self.loss, balanced=self.data.balanced)
         resolve(self.data)  # refuses wrong values before anything is read
@@ -54,6 +54,8 @@ class ClassifyPointsConfig(RunConfig):
     @classmethod
     def root_source(cls, root: str) -> str:
         """ScanObjectNN and ModelNet40 by their files, else class folders."""
+        from pointmix.data.clouds.sources.folder import source_of
+
         return source_of(root)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,18 +14,13 @@ from torch import nn
 from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.io import is_image
-from pointmix.models import create_model, list_models
-from pointmix.models.weights import load_reference
 from pointmix.pointset import PointSet
 from pointmix.tasks.classify_points.files import read_for, sampled_as
-from pointmix.tasks.clouds import add_nan_argument
 from pointmix.tasks.page import is_page, write_page_of
 from pointmix.tasks.protocols import Info
 
 if TYPE_CHECKING:
     from pointmix.explain.page.scene import Scene
-
-COLUMNS = "names of the columns without one in a cloud's file, in order, such as rgb,intensity"
 
 
 class Trained(NamedTuple):
@@ -43,26 +38,6 @@ class Trained(NamedTuple):
     def check_scale(self, path: str, points: PointSet) -> None:
         """Warn of a cloud of another scale than those of its training, see `ScaleCheck`."""
         ScaleCheck(self.info.get("extent"), self.cfg.normalize)(path, *measure(points.pos.numpy()))
-
-
-def add_file_arguments(parser: ArgumentParser) -> None:
-    """Flags for reading a cloud's file."""
-    parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
-    parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=COLUMNS)
-    add_nan_argument(parser)
-
-
-def add_explain_arguments(parser: ArgumentParser) -> None:
-    """Flags for RGB-D frames and for the view."""
-    parser.add_argument("--mask", metavar="FILE", help="image of the size of --depth; zero hides a pixel")
-    parser.add_argument("--depth", metavar="FILE", help="depth image: 16-bit millimeters, or floats in meters")
-    parser.add_argument("--depth_scale", type=float, default=1000.0, metavar="S", help="units a meter (default 1000)")
-    parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the camera")
-    parser.add_argument(
-        "--up",
-        help="the axis of a cloud that points upwards, such as z or =-z (default: data.up of the run, else y); with it "
-        "the page shows a frame as a cloud",
-    )
 
 
 def explain(args: Namespace, run: Trained | None) -> None:
@@ -153,6 +128,9 @@ def _explain_frame(args: Namespace, run: Trained | None) -> None:
 
 def _named(args: Namespace, *, channels: int, dims: int) -> nn.Module:
     """The network args.model for points with this many features and dimensions."""
+    from pointmix.models import create_model, list_models
+    from pointmix.models.weights import load_reference
+
     if args.model not in list_models():
         raise ValueError(f"{args.model} takes no clouds, expected one of {', '.join(list_models())}")
     model = create_model(args.model, in_chans=channels, coord_dims=dims)

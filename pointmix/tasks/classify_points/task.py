@@ -17,7 +17,6 @@ from pointmix.data.clouds.scale import ScaleCheck, measure
 from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
 from pointmix.data.clouds.transforms import is_voted, test_transform
 from pointmix.io import is_image
-from pointmix.models import create_model
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, register_task
 from pointmix.tasks.checks import try_input
@@ -26,8 +25,9 @@ from pointmix.tasks.classification.metrics import Confusion
 from pointmix.tasks.classification.predictor import ClassPredictor
 from pointmix.tasks.classification.task import CLUSTERS, ClassificationTask, check_classes, check_key, one_of_each_class
 from pointmix.tasks.classify_points.config import ClassifyPointsConfig
-from pointmix.tasks.classify_points.explain import Trained, add_explain_arguments, add_file_arguments, explain
+from pointmix.tasks.classify_points.explain import Trained, explain
 from pointmix.tasks.classify_points.files import read_for, sampled_as
+from pointmix.tasks.classify_points.flags import add_arguments
 from pointmix.tasks.classify_points.metrics import VotedConfusion
 from pointmix.tasks.classify_points.voting import Voting, check_votes, points_seen, voting
 from pointmix.tasks.clouds import check_extent
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DIMS = 3  # of the positions
-VOTES = (
-    "mean of this many votes on a cloud; beyond one look at every point, on clouds scaled at random (default: one look "
-)
-VOTES += "at every point of randomly sampled clouds, in parts; with --keep one vote)"
 BLANK_POINTS = 1024  # of a blank cloud, where clouds have any number
 CloudBatch = tuple[PointSet, Tensor]  # B clouds, targets int64 (B,)
 
@@ -71,6 +67,8 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         }
 
     def build_model(self, info: Info) -> nn.Module:
+        from pointmix.models import create_model
+
         given = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"], "coord_dims": DIMS}
         return create_model(info["name"], **given, **info["kwargs"])
 
@@ -135,15 +133,7 @@ class ClassifyPoints(ClassificationTask[ClassifyPointsConfig, PointDataConfig, P
         raise ValueError(f"a network of clouds by name, such as {name}, has no data settings; give a run with --run")
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        super().add_arguments(parser, command)
-        if command == "evaluate":
-            parser.add_argument("--votes", type=int, metavar="N", help=VOTES)
-        else:
-            add_file_arguments(parser)
-        if command == "predict":
-            parser.add_argument("--votes", type=int, metavar="N", help=VOTES)
-        if command == "explain":
-            add_explain_arguments(parser)
+        add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: PointDataConfig, args: Namespace

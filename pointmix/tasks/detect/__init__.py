@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from pointmix.tasks.detect.config import DetectConfig
-from pointmix.tasks.detect.task import Detect
 
-__all__ = ["Detect", "DetectConfig"]
+__all__ = ["DetectConfig"]

@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pointmix.data.detect.config import DetectDataConfig
-from pointmix.data.detect.resolve import resolve
-from pointmix.data.detect.source import DETECT_SOURCES
-from pointmix.data.detect.sources import yolo
 from pointmix.tasks.config import RunConfig
 from pointmix.utils.ranges import COUNT
 
-LAYOUTS = {  # what a folder has -> source
-    "annotations/*.json": "coco", "Annotations/*.xml": "voc", **dict.fromkeys(yolo.FILES, "yolo"),
-}  # fmt: skip
 YAML = (".yaml", ".yml")
 
 
@@ -32,6 +26,9 @@ class DetectConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        from pointmix.data.detect.resolve import resolve
+        from pointmix.data.detect.source import DETECT_SOURCES
+
         if self.data.source in DETECT_SOURCES:  # otherwise opening the source fails
             resolve(self.data)  # refuses wrong values before anything is read
 
@@ -40,7 +37,10 @@ class DetectConfig(RunConfig):
         """coco, voc or yolo, by the files that a folder of these has, or yolo for a YAML file; else instances."""
         if Path(root).suffix in YAML:
             return "yolo"
-        return next((source for files, source in LAYOUTS.items() if any(Path(root).glob(files))), "instances")
+        from pointmix.data.detect.sources import yolo
+
+        layouts = {"annotations/*.json": "coco", "Annotations/*.xml": "voc", **dict.fromkeys(yolo.FILES, "yolo")}
+        return next((source for files, source in layouts.items() if any(Path(root).glob(files))), "instances")
 
     @property
     def data_name(self) -> str:

@@ -1,9 +1,9 @@
-"""Evaluation of trained detectors: the rows of evaluate.py, its tables and files."""
+"""Evaluation of trained detectors: the rows of pointmix evaluate, its tables and files."""
 
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from torch import nn
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
 from pointmix.data.detect.sample import DetectBatch
-from pointmix.data.detect.splits import build_detect_test
 from pointmix.data.images.config import MASK_KINDS
 from pointmix.tasks.classification.tables import curve_table, write_curve
 from pointmix.tasks.classification.task import check_classes
@@ -27,15 +26,6 @@ from pointmix.utils.ranges import FRACTION_ABOVE_0, check_choice
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of evaluate.py for detectors."""
-    parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
-    parser.add_argument("--mask", metavar="KIND", help=kind)
-    coco = "write the detections as COCO's results, with the image and category ids of the data"
-    parser.add_argument("--coco_json", metavar="FILE", help=coco)
 
 
 def measurements(
@@ -88,6 +78,8 @@ def _measurement(
 ) -> Measurement[DetectBatch]:
     if keep is not None:
         data = dataclasses.replace(data, keep_ratio=keep, mask=args.mask or data.mask)
+    from pointmix.data.detect.splits import build_detect_test
+
     test, source = build_detect_test(data)
     check_classes(info, list(source.classes))
     classes, ids = info["classes"], [int(number) for number in source.category_ids]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from pointmix.data.detect.masks import encode
 from pointmix.data.detect.sample import Rle
-from pointmix.models.detector import Detections
+
+if TYPE_CHECKING:
+    from pointmix.models.detector import Detections
 
 
 class Found(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.join import join_items
 from pointmix.data.detect.sample import DetectBatch
-from pointmix.data.detect.transforms import EvalTransform
 from pointmix.data.images.config import filled
 from pointmix.explain.detect_images import overlay
 from pointmix.io import is_image, read_image, read_mask
+from pointmix.tasks.detect.flags import RESULTS
 from pointmix.tasks.detect.found import Found, in_pixels
 from pointmix.tasks.detect.pictures import drawn
 from pointmix.tasks.detect.results import CocoFile
@@ -29,18 +29,6 @@ from pointmix.tasks.segment.outputs import OutputNames
 from pointmix.utils.atomic import check_place, replacing
 from pointmix.utils.messages import counted
 from pointmix.utils.ranges import FRACTION
-
-RESULTS = "detections.json"
-MASK = "image of the same size as each image; zero hides a pixel"
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of predict.py for detectors."""
-    out = f"folder for NAME_overlay.png of each image, and {RESULTS}, the boxes and masks of all in COCO's form"
-    parser.add_argument("--out", metavar="PATH", help=f"{out}; or a file: .json of that form, or .csv with the boxes")
-    parser.add_argument("--mask", metavar="FILE", help=MASK)
-    score = "leave out what is found with a smaller score (default 0.5)"
-    parser.add_argument("--score", type=float, default=0.5, metavar="S", help=score)
 
 
 class Input(NamedTuple):
@@ -66,6 +54,8 @@ class FileReader:
         if mask and not Path(mask).is_file():
             raise FileNotFoundError(f"no mask file {mask}")
         self.cfg, self.run, self.mask = cfg, run, mask
+        from pointmix.data.detect.transforms import EvalTransform
+
         self.transform = EvalTransform(dataclasses.replace(cfg, keep_ratio=1.0))
 
     def __call__(self, path: str) -> Input:

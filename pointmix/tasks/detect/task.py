@@ -14,14 +14,12 @@ from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import padded, resolve
 from pointmix.data.detect.sample import DetectBatch
 from pointmix.data.detect.source import DetectSource
-from pointmix.data.detect.splits import DetectSplits, build_detect
 from pointmix.data.images.config import filled, keep_range
-from pointmix.models.detector import create_detector
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.classification.task import MAX_CHANNELS, check_key, is_whole
 from pointmix.tasks.config import as_plain
-from pointmix.tasks.detect import evaluation, predictor
+from pointmix.tasks.detect import evaluation, flags, predictor
 from pointmix.tasks.detect.checks import try_detector
 from pointmix.tasks.detect.config import DetectConfig
 from pointmix.tasks.detect.metrics import DetectionMetric
@@ -34,11 +32,13 @@ from pointmix.utils.messages import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pointmix.data.detect.splits import DetectSplits
+
 PREDICTIONS = "predictions.png"
 
 
 @register_task("detect")
-class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
+class Detect(Task[DetectConfig, DetectDataConfig, "DetectSplits", DetectBatch]):
     """Images to boxes, masks and classes.
 
     The info has "classes" (names in the order of the labels), "category_ids" (number of each class in the files of the
@@ -52,6 +52,8 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
     pipeline_tag = "object-detection"
 
     def build_splits(self, cfg: DetectConfig, *, rank: int, world_size: int) -> DetectSplits:
+        from pointmix.data.detect.splits import build_detect
+
         splits = build_detect(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
         for name, loader in (("validation", splits.val), ("test", splits.test)):  # without objects there is no AP
             if loader is not None:
@@ -70,6 +72,8 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         }
 
     def build_model(self, info: Info) -> nn.Module:
+        from pointmix.models.detector import create_detector
+
         given = {"in_chans": info["in_chans"], "masks": info["has_masks"]}
         return create_detector(info["name"], len(info["classes"]), **given, **info["kwargs"])
 
@@ -135,12 +139,7 @@ class Detect(Task[DetectConfig, DetectDataConfig, DetectSplits, DetectBatch]):
         return resolve(super().data_config(info))
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        if command == "evaluate":
-            evaluation.add_arguments(parser)
-        if command == "predict":
-            predictor.add_arguments(parser)
-        if command == "explain":
-            parser.add_argument("--mask", metavar="FILE", help=predictor.MASK)
+        flags.add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: DetectDataConfig, args: Namespace

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pointmix.tasks.segment.config import SegmentConfig
-from pointmix.tasks.segment.loss import LossConfig
-from pointmix.tasks.segment.task import Segment
+from pointmix.tasks.segment.config import LossConfig, SegmentConfig
 
-__all__ = ["LossConfig", "Segment", "SegmentConfig"]
+__all__ = ["LossConfig", "SegmentConfig"]

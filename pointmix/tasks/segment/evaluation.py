@@ -1,9 +1,9 @@
-"""Evaluation of trained segmenters: the rows of evaluate.py, its tables and files."""
+"""Evaluation of trained segmenters: the rows of pointmix evaluate, its tables and files."""
 
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from pointmix.data.images.config import MASK_KINDS
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud, resolve
 from pointmix.data.segment.sample import SegmentBatch
-from pointmix.data.segment.splits import build_segments_test
 from pointmix.tasks.classification.tables import curve_table, write_curve
 from pointmix.tasks.classification.task import check_classes
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Score
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CURVE = ("miou", "macc", "aacc")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of evaluate.py for segmenters."""
-    choose.add_arguments(parser)
-    parser.add_argument("--keep", type=float, nargs="+", help="shares of the points to measure at, for a curve")
-    kind = f"what hides pixels with --keep: {', '.join(MASK_KINDS)} (default data.mask)"
-    parser.add_argument("--mask", metavar="KIND", help=kind)
 
 
 def measurements(
@@ -71,6 +62,8 @@ def measurements(
 def _measurement(
     model: nn.Module, info: Info, data: SegmentDataConfig, keep: float, infer: Infer, args: Namespace
 ) -> Measurement[SegmentBatch]:
+    from pointmix.data.segment.splits import build_segments_test
+
     test, source = build_segments_test(data, extent=info.get("extent"))
     check_classes(info, list(source.classes))
     kind = None if is_cloud(data) or args.keep is None else args.mask or data.mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ from pointmix.data.images.config import filled
 from pointmix.data.segment.clouds.files import read_file
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.rgbd import as_labeled_cloud, read_meters
-from pointmix.data.segment.loaders import transform_of
 from pointmix.data.segment.resolve import is_cloud
 from pointmix.data.segment.sample import LabeledCloud, LabeledImage
 from pointmix.data.segment.source import SEGMENT_SOURCES
@@ -25,7 +24,6 @@ from pointmix.io import is_image, read_image, read_mask
 from pointmix.io.errors import UnreadableSample
 from pointmix.layouts.sparse import SparseGrid
 from pointmix.pointset import PointSet
-from pointmix.tasks.clouds import add_nan_argument
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 
@@ -44,20 +42,6 @@ class Input(NamedTuple):
     image: Image.Image | None = None
     pos: Float[np.ndarray, "N 3"] | None = None
     good: Bool[np.ndarray, " N"] | None = None
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of `FileReader`."""
-    parser.add_argument("--mask", metavar="FILE", help="image of the same size as each image; zero hides a pixel")
-    parser.add_argument("--depth", metavar="PATH", help="depth image, or a folder with one of the same name for each")
-    scale = "units of depth files a meter (default: as in training)"
-    parser.add_argument("--depth_scale", type=float, metavar="S", help=scale)
-    camera = "of the depth camera (default: as in training)"
-    parser.add_argument("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help=camera)
-    parser.add_argument("--index", type=int, metavar="I", help="which cloud of a file that holds many")
-    columns = "names of the columns without one in a cloud's file, in order, such as rgb,label (default: data.columns)"
-    parser.add_argument("--columns", type=lambda text: text.split(","), metavar="NAMES", help=columns)
-    add_nan_argument(parser)
 
 
 class FileReader:
@@ -93,6 +77,8 @@ class FileReader:
         self.drops = (args.nan or cfg.nan) == "drop"
         self.check = ScaleCheck(extent, cfg.normalize)
         whole = dataclasses.replace(cfg, keep_ratio=1.0)
+        from pointmix.data.segment.loaders import transform_of
+
         self.transform = transform_of(whole, training=False)
 
     def __call__(self, path: str) -> Input:

@@ -7,8 +7,6 @@ recompute the part in the backward pass, so that logits at full resolution are n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,35 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
 from pointmix.layouts.lift import Lift
+from pointmix.tasks.segment.config import LossConfig
 from pointmix.utils.messages import counted
-from pointmix.utils.ranges import FRACTION_BELOW_1, NONNEGATIVE, check_fields
 
 SMOOTH = 1e-5  # in Dice
 ROWS = 1 << 17  # points whose logits are held at a time
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The loss: a weighted sum of cross-entropy, Dice and Lovasz-softmax over the points that have a label."""
-
-    cross_entropy: Annotated[float, NONNEGATIVE] = 1.0
-    """Weight of the cross-entropy, the mean over the labeled points."""
-    class_weights: tuple[Annotated[float, NONNEGATIVE], ...] | Literal["balanced"] | None = None
-    """Weight of each class in the cross-entropy, in the order of the labels; balanced: inversely proportional to its
-    share of the labeled training points, for which all training samples are read once at the start, and 0 for classes
-    without any. null: 1."""
-    smoothing: Annotated[float, FRACTION_BELOW_1] = 0.0
-    """Label smoothing of the cross-entropy."""
-    dice: Annotated[float, NONNEGATIVE] = 0.0
-    """Weight of the Dice loss, over the classes that occur in a batch."""
-    lovasz: Annotated[float, NONNEGATIVE] = 0.0
-    """Weight of the Lovasz-softmax loss (Berman et al., CVPR 2018), over the classes that occur in a batch. It sorts
-    all labeled points of a batch, so the logits of all of them are stored, unlike with the other two."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "loss.")
-        if not self.cross_entropy + self.dice + self.lovasz:
-            raise ValueError("loss.cross_entropy, loss.dice and loss.lovasz are all 0, expected one above 0")
 
 
 class SegmentationLoss:

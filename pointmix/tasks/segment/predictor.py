@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,20 +27,6 @@ from pointmix.utils.messages import counted
 from pointmix.utils.ranges import COUNT, check_choice
 
 FORMATS = ("ply", "npy")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of predict.py for segmenters."""
-    choose.add_arguments(parser)
-    files.add_arguments(parser)
-    out = "folder for NAME_labels.png and NAME_overlay.png, of clouds NAME.ply; or a file .csv or .json for the table"
-    parser.add_argument("--out", metavar="PATH", help=out)
-    parser.add_argument("--confidence", action="store_true", help="write NAME_confidence.png, too")
-    parser.add_argument("--format", default="ply", metavar="KIND", help="of clouds: ply (default) or npy")
-    parser.add_argument(
-        "--category", metavar="NAME", help="of the objects, for networks of parts of several categories"
-    )
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to show for each file (default 5)")
 
 
 class SegmentPredictor:

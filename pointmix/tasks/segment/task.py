@@ -16,8 +16,6 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import is_cloud, is_sparse, resolve
 from pointmix.data.segment.sample import SegmentBatch
 from pointmix.data.segment.source import SEGMENT_SOURCES
-from pointmix.data.segment.splits import SegmentSplits, build_segments
-from pointmix.models.segmenter import create_segmenter
 from pointmix.pointset import PointSet
 from pointmix.tasks.base import Command, Task, register_task
 from pointmix.tasks.checks import try_input
@@ -27,7 +25,7 @@ from pointmix.tasks.clouds import check_extent
 from pointmix.tasks.config import as_plain
 from pointmix.tasks.page import explain_backbone
 from pointmix.tasks.protocols import Info, Measurement, Metrics, Picture
-from pointmix.tasks.segment import evaluation, files, predictor
+from pointmix.tasks.segment import evaluation, files, flags, predictor
 from pointmix.tasks.segment.config import SegmentConfig
 from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.loss import SegmentationLoss
@@ -39,13 +37,15 @@ from pointmix.utils.messages import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pointmix.data.segment.splits import SegmentSplits
+
 MAX_DIMS = 8
 PREDICTIONS = "predictions.png"
 EXAMPLE_POINTS = 4096  # of a cloud, where data.max_points does not say how many
 
 
 @register_task("segment")
-class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch]):
+class Segment(Task[SegmentConfig, SegmentDataConfig, "SegmentSplits", SegmentBatch]):
     """Images or clouds to a class for each of their points.
 
     The info has "classes" (names in the order of the labels), "palette" (a color for each, or None), "categories" (of
@@ -60,6 +60,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
     pipeline_tag = "image-segmentation"
 
     def build_splits(self, cfg: SegmentConfig, *, rank: int, world_size: int) -> SegmentSplits:
+        from pointmix.data.segment.splits import build_segments
+
         return build_segments(cfg.data, batch_size=cfg.batch_size, seed=cfg.seed, rank=rank, world_size=world_size)
 
     def info(self, cfg: SegmentConfig, splits: SegmentSplits) -> Info:
@@ -77,6 +79,8 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         }
 
     def build_model(self, info: Info) -> nn.Module:
+        from pointmix.models.segmenter import create_segmenter
+
         given: dict[str, Any] = {"num_classes": len(info["classes"]), "in_chans": info["in_chans"]}
         given["categories"] = len(info["categories"] or ())
         if info["coord_dims"] != 2:  # networks of timm do not take it
@@ -156,12 +160,7 @@ class Segment(Task[SegmentConfig, SegmentDataConfig, SegmentSplits, SegmentBatch
         return resolve(super().data_config(info | {"data": data}))
 
     def add_arguments(self, parser: ArgumentParser, command: Command) -> None:
-        if command == "evaluate":
-            evaluation.add_arguments(parser)
-        if command == "predict":
-            predictor.add_arguments(parser)
-        if command == "explain":
-            files.add_arguments(parser)
+        flags.add_arguments(parser, command)
 
     def measurements(
         self, model: nn.Module, info: Info, data: SegmentDataConfig, args: Namespace

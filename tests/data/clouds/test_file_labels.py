@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.data.clouds import PointDataConfig, PointSplits, build_points, build_points_test
+from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.files import MOST_OPEN
 from pointmix.data.clouds.sources.folder import open_split
+from pointmix.data.clouds.splits import PointSplits, build_points, build_points_test
 
 CALL = {"batch_size": 4, "eval_batch_size": 4, "seed": 0}
 

@@ -18,14 +18,16 @@ from pointmix.data.images.mask_files import put_mask
 from pointmix.data.images.normalize import ByteImage, hide, join_bytes, to_bytes
 from pointmix.data.images.partial import MaskedTransform, partial_points, random_mask
 from pointmix.data.images.resolve import resolve
+from pointmix.data.images.sources import digits
 from pointmix.data.images.splits import build_data, build_test
 from pointmix.data.images.transforms import eval_transform, train_transform
-from pointmix.engine import states
+from pointmix.engine import finish, states
 from pointmix.engine.train import train
 from pointmix.io import read_mask
 from pointmix.io.errors import BadMask, UnreadableSample
 from pointmix.tasks.classify_images import ClassifyImagesConfig, MixConfig
 from pointmix.tasks.config import ModelConfig, OptimConfig
+from tests.engine.few_digits import few_digits
 
 CALL = dict(batch_size=8, eval_batch_size=16, seed=0)
 PLAIN = {"source": "folder", "crop_pct": 1.0, "img_size": 16, "color_jitter": 0.0, "mean": (0.0,), "std": (1.0,)}
@@ -301,7 +303,9 @@ def run(tmp_path: Path, name: str, **settings) -> ClassifyImagesConfig:
     return dataclasses.replace(cfg, **settings)
 
 
-def test_a_run_on_partial_images_goes_on_exactly_where_it_stopped(tmp_path):
+def test_a_run_on_partial_images_goes_on_exactly_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "_draw", lambda picture, path: None)
+    monkeypatch.setattr(digits, "open_digits", few_digits)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,41 +1,82 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import importlib.util
+import warnings
+from pathlib import Path
+from types import ModuleType
 
+import numba
+import pytest
+import torch
+
+from pointmix.ops.context import numba as context
 from pointmix.ops.kernels import jit
 
-CACHED = """
-import sys, warnings
-import numpy as np
-import torch
-from pointmix.ops.context import numba as context
-from pointmix.ops.kernels import jit, kdtree
+MODULE = """
+from pointmix.ops.kernels import jit
 
-with warnings.catch_warnings(record=True) as told:
-    warnings.simplefilter("always")
-    blocks, index, boxes = jit.call(kdtree, "build", np.arange(4.0)[:, None])
-    context._compiled(torch.float32)
-assert index[0, :4].tolist() == [0, 1, 2, 3]
-print(*(w.message for w in told if "numba cannot use" in str(w.message)))
+@jit.compiled
+def twice(x):
+    return 2 * x
+
+@jit.compiled
+def half(x):
+    return x / 2
 """
 
 
-def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path):
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Where numba keeps what it compiles."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
-    def run() -> str:
-        done = subprocess.run([sys.executable, "-c", CACHED], env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
 
-    assert run() == "" and list(tmp_path.rglob("kdtree.*.nbi")) and list(tmp_path.rglob("numba_kernels.*.nbi"))
-    for file in tmp_path.rglob("*.nbi"):
+def load(file: Path) -> ModuleType:
+    """The module as another process has it, with nothing compiled."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def damage(folder: Path, name: str) -> None:
+    files = list(folder.rglob(f"{name}.*.nbi"))
+    assert files
+    for file in files:
         file.write_bytes(b"")
-    told = run()
-    for name in ("kdtree", "numba_kernels"):
-        assert told.count(f"numba cannot use its files {name}.*.nb* in {tmp_path}") == 1 and "EOFError" in told
+
+
+def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path, folder):
+    (tmp_path / "small.py").write_text(MODULE)
+
+    def run() -> None:
+        module = load(tmp_path / "small.py")
+        assert [jit.call(module, name, 3.0) for name in ("twice", "half")] == [6.0, 1.5]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run()
+    damage(folder, "small")
+    with pytest.warns(RuntimeWarning, match=f"numba cannot use its files small.*.nb.* in {folder}.*EOFError") as told:
+        run()
+    assert len(told) == 1
+
+
+def test_nor_do_those_of_the_context_cluster(tmp_path, folder, monkeypatch):
+    """With a function that does nothing in place of the long one."""
+    arguments = ", ".join(f"a{i}" for i in range(len(context.kernels.SIGNATURE.args)))
+    (tmp_path / "nothing.py").write_text(f"def work({arguments}):\n    pass\n")
+    monkeypatch.setattr(context.kernels, "work_for", lambda *rules: load(tmp_path / "nothing.py").work)
+    compiled = context._compiled.__wrapped__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(torch.float32)
+    damage(folder, "nothing")
+    with pytest.warns(RuntimeWarning, match=f"its files numba_kernels.*.nb.* in {folder}.*EOFError") as told:
+        assert compiled(torch.float32).address
+    assert len(told) == 1
 
 
 def test_without_a_folder_it_is_compiled_in_memory(monkeypatch):

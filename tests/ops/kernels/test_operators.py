@@ -11,6 +11,8 @@ import pointmix.ops.cells.numba
 import pointmix.ops.context.numba
 import pointmix.ops.neighbors.numba
 import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
+from pointmix.ops.kernels.blas import sgemm_address
+from pointmix.ops.kernels.brgemm import brgemm_addresses
 
 POS, PTR, OUT = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
 CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
@@ -18,6 +20,7 @@ CELL_PTR, NEW = torch.tensor([0, 4, 6]), torch.tensor([[0, 0], [1, 1], [0, 1]])
 NEW_PTR, COUNT, PARENT = torch.tensor([0, 2, 3]), torch.tensor([1, 1, 1]), torch.tensor([0, -1, 1, -1, 2, -1])
 MEMBERS = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 0], [1, 1], [0, 1]]).bool()
 WEIGHTS = [torch.randn(shape) for shape in ((12, 3), (12,), (5, 6), (5,), (1,), (1,))]
+MLP = [torch.randn(shape) for shape in ((8, 3), (8,), (5, 8), (5,))]
 CASES = {
     "numba_knn": (POS, PTR, POS, PTR, 3),
     "numba_farthest_points": (POS, PTR, OUT, torch.tensor([1, 0])),
@@ -28,6 +31,17 @@ CASES = {
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
     "numba_context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
 }
+if sgemm_address():
+    import pointmix.ops.mlp.float32  # noqa: F401
+
+    CASES["mlp_float32"] = (POS, *MLP, torch.randn(9, 5))
+    CASES["mlp_float32_backward"] = (POS, *MLP[:3], torch.randn(9, 5))
+if all(brgemm_addresses()):
+    import pointmix.ops.mlp.bfloat16  # noqa: F401
+
+    EVEN = [torch.randn(shape).bfloat16() for shape in ((9, 4), (8, 4), (8,), (6, 8), (6,))]
+    CASES["mlp_bfloat16"] = (*EVEN, torch.randn(9, 6))
+    CASES["mlp_bfloat16_backward"] = (*EVEN[:4], torch.randn(9, 6))
 
 
 @pytest.mark.parametrize("name", CASES)

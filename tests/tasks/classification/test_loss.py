@@ -10,7 +10,8 @@ from torch import nn
 
 from pointmix.data.images.config import DataConfig
 from pointmix.engine.train import train
-from pointmix.tasks.classification.loss import ClassificationLoss, ClassLossConfig, loss_weights, shared_among_others
+from pointmix.tasks.classification.config import ClassLossConfig
+from pointmix.tasks.classification.loss import ClassificationLoss, loss_weights, shared_among_others
 from pointmix.tasks.classify_images import ClassifyImagesConfig
 
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from pointmix.data.clouds.config import PointDataConfig
-from pointmix.engine import load_run, loop, states
+from pointmix.engine import loop, states
+from pointmix.engine.checkpoint import load_run
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import train
 from pointmix.tasks.classify_points import ClassifyPointsConfig, SmoothConfig

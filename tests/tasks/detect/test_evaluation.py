@@ -15,9 +15,10 @@ from torch import nn
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
-from pointmix.engine import evaluate
+from pointmix.engine.evaluate import evaluate
 from pointmix.models.detector import Detections
-from pointmix.tasks.detect.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
+from pointmix.tasks.detect.evaluation import measurements, save_evaluation, show_evaluation
+from pointmix.tasks.detect.flags import add_arguments
 from pointmix.tasks.detect.metrics import DetectionMetric
 from tests.data.detect import toy
 
@@ -50,7 +51,7 @@ class Truthful(nn.Module):
 
 def flags(*argv, out=None, runs=("run",)):
     parser = ArgumentParser()
-    add_arguments(parser)
+    add_arguments(parser, "evaluate")
     parser.set_defaults(out=out, runs=list(runs), run=None)
     return parser.parse_args([str(arg) for arg in argv])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointmix.engine import evaluate
+from pointmix.engine.evaluate import evaluate
 from pointmix.tasks.detect import found as found_module
 from pointmix.tasks.detect.metrics import DetectionMetric
 from pointmix.tasks.protocols import Metric

@@ -12,7 +12,8 @@ from PIL import Image
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import resolve
-from pointmix.tasks.detect.predictor import DetectPredictor, add_arguments
+from pointmix.tasks.detect.flags import add_arguments
+from pointmix.tasks.detect.predictor import DetectPredictor
 from pointmix.tasks.protocols import Predictor
 from tests.data.detect import toy  # noqa: F401  registers its source
 from tests.tasks.detect.standin import StandIn
@@ -24,7 +25,7 @@ FOUND = [([0, 0, 15, 10], 1, 0.9), ([3, 2, 9, 8], 0, 0.75), ([3, 2, 9, 8], 1, 0.
 def predictor(files, *argv, model=None):
     parser = ArgumentParser()
     parser.add_argument("files", nargs="+")
-    add_arguments(parser)
+    add_arguments(parser, "predict")
     cfg = resolve(DetectDataConfig(source="toy_objects", keep_ratio=0.5))
     args = parser.parse_args([*map(str, files), *map(str, argv)])
     return DetectPredictor(model or StandIn(FOUND), INFO, cfg, args)

@@ -10,7 +10,8 @@ from PIL import Image
 from pointmix.data.detect import masks as rle
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.splits import build_detect_test
-from pointmix.engine import evaluate, load_run
+from pointmix.engine.checkpoint import load_run
+from pointmix.engine.evaluate import evaluate
 from pointmix.tasks.base import get_task
 from pointmix.tasks.config import ModelConfig, OptimConfig
 from pointmix.tasks.detect import DetectConfig

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.splits import build_detect_test
-from pointmix.engine import evaluate, load_run, loop, states
+from pointmix.engine import loop, states
+from pointmix.engine.checkpoint import load_run
+from pointmix.engine.evaluate import evaluate
 from pointmix.engine.flags import parse_recipe
 from pointmix.engine.run import build_run
 from pointmix.engine.signals import Stopped

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import resolve
-from pointmix.engine import evaluate
-from pointmix.tasks.segment.evaluation import add_arguments, measurements, save_evaluation, show_evaluation
+from pointmix.engine.evaluate import evaluate
+from pointmix.tasks.segment.evaluation import measurements, save_evaluation, show_evaluation
+from pointmix.tasks.segment.flags import add_arguments
 from pointmix.tasks.segment.metrics import PartMetric, SegmentationMetric
 from tests.data.segment import toy
 from tests.tasks.segment.standin import StandIn
@@ -24,7 +25,7 @@ SCORES = SegmentationMetric.scores
 
 def flags(*argv, out=None):
     parser = ArgumentParser()
-    add_arguments(parser)
+    add_arguments(parser, "evaluate")
     parser.add_argument("--out", default=out)
     return parser.parse_args(argv)
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from pointmix import PointSet, create_segmenter
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
+from pointmix.tasks.segment.config import LossConfig
 from pointmix.tasks.segment.loss import (
     SMOOTH,
-    LossConfig,
     SegmentationLoss,
     dice_loss,
     lovasz_softmax,

@@ -14,7 +14,8 @@ from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.images.transforms import eval_transform
 from pointmix.data.segment.resolve import resolve
 from pointmix.data.segment.sample import LabeledImage
-from pointmix.tasks.segment.predictor import SegmentPredictor, add_arguments
+from pointmix.tasks.segment.flags import add_arguments
+from pointmix.tasks.segment.predictor import SegmentPredictor
 from tests.tasks.segment.standin import StandIn
 
 CLASSES = ["sky", "road", "car", "tree"]
@@ -24,7 +25,7 @@ INFO = {"classes": CLASSES, "palette": None, "categories": None, "path": "the ru
 def predictor(cfg, files, *argv, model=None, **info):
     parser = ArgumentParser()
     parser.add_argument("files", nargs="+")
-    add_arguments(parser)
+    add_arguments(parser, "predict")
     model = model or StandIn()
     return SegmentPredictor(model, INFO | info, cfg, parser.parse_args([*map(str, files), *map(str, argv)]))
 

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from pointmix.data.segment import loaders, splits
 from pointmix.data.segment.config import SegmentDataConfig
-from pointmix.engine import load_run, loop, states
+from pointmix.engine import loop, states
+from pointmix.engine.checkpoint import load_run
 from pointmix.engine.run import build_run
 from pointmix.engine.signals import Stopped
 from pointmix.engine.train import build_accelerator, train

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
+from pointmix.data.images.config import IMAGENET_MEAN, IMAGENET_STD
 from pointmix.utils.ranges import COUNT, FINITE, FRACTION, FRACTION_ABOVE_0, NATURAL, POSITIVE
 
 IMAGE_DEFAULTS: dict[str, object] = {  # for settings that are None, unless the source has its own
     "in_chans": 3,
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
     "crop_size": (512, 512),
     "scale_range": (0.5, 2.0),
     "cat_max_ratio": 0.75,

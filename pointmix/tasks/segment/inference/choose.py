@@ -1,8 +1,8 @@
-"""The inference that data settings and flags ask for: that of validation, evaluate.py and predict.py."""
+"""The inference that data settings and flags ask for: that of validation, pointmix evaluate and pointmix predict."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from functools import partial
 
 import torch
@@ -17,21 +17,6 @@ from pointmix.tasks.segment.inference.images import ImageInfer
 from pointmix.tasks.segment.inference.votes import vote_views
 
 IMAGE_FLAGS = {"sliding": None, "stride": None, "flip": False, "scales": None}  # and their defaults
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The flags of `choose_infer`."""
-    pair = ("ROWS", "COLS")
-    sliding, stride = "images: mean over overlapping windows of this size", "from one window to the next (default 2/3)"
-    parser.add_argument("--sliding", type=int, nargs=2, metavar=pair, help=sliding)
-    parser.add_argument("--stride", type=int, nargs=2, metavar=pair, help=stride)
-    parser.add_argument("--flip", action="store_true", help="images: mean over the image and its mirror image")
-    parser.add_argument(
-        "--scales", type=float, nargs="+", metavar="S", help="images: mean over these sizes, as 0.5 1 2"
-    )
-    fast = "clouds: one point a grid cell stands for all of it, crops overlap as little as they can"
-    parser.add_argument("--fast", action="store_true", help=fast)
-    parser.add_argument("--votes", type=int, default=1, metavar="N", help="clouds: sum over N views, turned and scaled")
 
 
 def choose_infer(cfg: SegmentDataConfig, args: Namespace | None = None) -> Infer:

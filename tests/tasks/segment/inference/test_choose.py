@@ -11,14 +11,15 @@ import torch
 from pointmix import PointSet
 from pointmix.data.segment.config import SegmentDataConfig
 from pointmix.data.segment.resolve import resolve
-from pointmix.tasks.segment.inference.choose import add_arguments, choose_infer
+from pointmix.tasks.segment.flags import add_arguments
+from pointmix.tasks.segment.inference.choose import choose_infer
 from pointmix.tasks.segment.inference.images import ImageInfer
 from tests.tasks.segment.standin import StandIn
 
 
 def flags(*argv):
     parser = ArgumentParser()
-    add_arguments(parser)
+    add_arguments(parser, "evaluate")
     return parser.parse_args(argv)
 
 

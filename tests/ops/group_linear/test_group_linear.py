@@ -5,7 +5,16 @@ import torch
 
 from pointmix import PointSet
 from pointmix.nn.grouper import Groups
-from pointmix.ops.group_linear import EPS, group_linear_reference, group_rows, inverse_std, map_points
+from pointmix.ops.dispatch import use_backend
+from pointmix.ops.group_linear import (
+    EPS,
+    difference_sums,
+    group_linear_reference,
+    group_rows,
+    inverse_std,
+    map_points,
+    numba,
+)
 
 F64 = dict(dtype=torch.float64)
 
@@ -38,6 +47,30 @@ def test_mapping_first_changes_nothing():
         torch.testing.assert_close(found, expected)
     with torch.no_grad():  # works in place
         torch.testing.assert_close(fast(feat, groups, *weights), reference)
+
+
+def test_compiled_sums_of_differences_and_their_gradients():
+    groups, total = groups_of(40, 3, 17)
+    feat, probe = torch.randn(total, 70, **F64, requires_grad=True), torch.randn(len(groups.anchor), 2, **F64)
+    results = []
+    for backend in ("torch", "numba"):
+        with use_backend(backend):
+            sums = difference_sums(feat, groups.neighbors, groups.anchor)
+        results.append([sums, *torch.autograd.grad((sums * probe).sum(), feat)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equal_runs_are_equal(threads, monkeypatch):
+    monkeypatch.setattr(numba, "MIN_NUMBERS", 0)
+    groups, total = groups_of(40, 17)
+    inputs = [torch.randn(*s, requires_grad=True) for s in [(total, 40), (40,), (40,), (70, 80)]]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    runs = [torch.autograd.grad(fast(inputs[0], groups, *inputs[1:]).square().sum(), inputs) for _ in range(2)]
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *runs))
 
 
 def test_bias():

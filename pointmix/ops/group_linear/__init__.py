@@ -16,7 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, register
 from pointmix.ops.segments import segment_count, segment_sum
+
+# torch writes what it gathers, and adds up gradients in one thread
+for _op in ("group_rows", "difference_sums"):
+    register(_op, Implementation(NUMBA, f"pointmix.ops.group_linear.numba:{_op}", default=("cpu",), devices=("cpu",)))
 
 EPS = 1e-5
 NOISE = 32  # differences of up to this many roundings of a feature count as zero, so that they are not amplified
@@ -73,6 +78,9 @@ def group_rows(
 
     The difference comes first, so that equal points differ by exactly 0.
     """
+    if function := choose_trained("group_rows", u, t, scale):
+        rows: Tensor = function(u, t, scale, near, anchor)
+        return rows
     x = u.index_select(0, near.flatten()).view(*near.shape, -1)  # (S, k, K)
     x -= u.index_select(0, anchor)[:, None]
     out = None if torch.is_grad_enabled() else x
@@ -96,11 +104,8 @@ def inverse_std(
     feat = feat if feat.dtype == torch.float64 else feat.float()
     parts = []
     for n, a in zip(*(x.split(piece) if piece else (x,) for x in (near, anchor)), strict=True):
-        center = feat.index_select(0, a)  # (S, C)
-        d = feat.index_select(0, n.flatten()).view(*n.shape, -1)  # (S, k, C)
-        d -= center[:, None]
-        d = d.flatten(1)
-        parts.append(torch.stack([d.sum(1), (d[:, None] @ d[..., None]).view(-1), center.square().sum(1)], dim=1))
+        center = feat.detach().index_select(0, a)  # (S, C); the size decides only which sets have a scale
+        parts.append(torch.cat([difference_sums(feat, n, a), center.square().sum(1, keepdim=True)], dim=1))
     total, square, size = segment_sum(torch.cat(parts), batch, sets).unbind(1)  # (B,)
     anchors = segment_count(batch, sets)
     number = anchors * (near.shape[1] * feat.shape[1])
@@ -109,3 +114,16 @@ def inverse_std(
     real = var > noise
     scale = torch.where(real, 1 / (torch.where(real, var, 1.0).sqrt() + EPS), 0.0)
     return scale[batch]
+
+
+def difference_sums(
+    feat: Float[Tensor, "N C"], near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"]
+) -> Float[Tensor, "S 2"]:
+    """Sum of the differences between an anchor and its neighbors, over neighbors and channels, and of their squares."""
+    if function := choose_trained("difference_sums", feat):
+        sums: Tensor = function(feat, near, anchor)
+        return sums
+    d = feat.index_select(0, near.flatten()).view(*near.shape, -1)  # (S, k, C)
+    d -= feat.index_select(0, anchor)[:, None]
+    d = d.flatten(1)
+    return torch.stack([d.sum(1), (d[:, None] @ d[..., None]).view(-1)], dim=1)

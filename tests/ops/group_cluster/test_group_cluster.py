@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointmix.ops.group_cluster import cluster_group, cluster_group_reference
+from pointmix.ops.group_cluster import cluster_group, cluster_group_reference, numba
 
 F64 = dict(dtype=torch.float64)
 SHAPES = [(3, 6), (3,), (3, 6), (3,), (6, 3), (6,)]
@@ -23,6 +23,17 @@ def test_values_at_the_center_change_nothing(k):
     gradients = [torch.autograd.grad((out * probe).sum(), x) for out in outs]
     for expected, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equal_runs_are_equal(threads, monkeypatch):
+    monkeypatch.setattr(numba, "MIN_NUMBERS", 0)
+    x = inputs(24, torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    runs = [torch.autograd.grad(cluster_group(*x).square().sum(), x) for _ in range(2)]
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *runs))
 
 
 def test_the_equations_by_hand():

@@ -1,0 +1,125 @@
+"""The MLP of a block, in pieces of the points whose hidden layer fits the cache.
+
+The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
+than computing it. On a CPU it is therefore formed for one piece of the points at a time: by torch's products (`pieces`)
+or, if the input is narrow, in tiles that each core computes by itself (`tiles`). The backward pass recomputes it, which
+takes no longer and saves most of the memory of training; for wide inputs it is kept (before the GELU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
+from pointmix.ops.mlp import operators, pieces  # noqa: F401, defines the operators
+from pointmix.ops.precision import autocast_dtype
+from pointmix.utils.tracing import traced
+
+NARROW = 128  # up to this many channels, recomputing the hidden layer is faster than reading it back
+
+TILES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # the modules of the compiled form
+
+for _dtype, _name in TILES.items():
+    register(
+        f"mlp_{_name}",
+        Implementation(
+            NUMBA, f"pointmix.ops.mlp.{_name}:forward", default=("cpu",), devices=("cpu",), dtypes=(_dtype,)
+        ),
+    )
+
+
+def mlp_reference(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    b1: Float[Tensor, "H"],
+    w2: Float[Tensor, "K H"],
+    b2: Float[Tensor, "K"],
+    scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
+) -> Float[Tensor, "N K"]:
+    """y = scale * (w2 gelu(w1 x + b1) + b2) + plus, with the exact (erf) GELU."""
+    y = F.linear(F.gelu(F.linear(x, w1, b1)), w2, b2) * scale
+    return y if plus is None else plus + y
+
+
+def mlp(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    b1: Float[Tensor, "H"],
+    w2: Float[Tensor, "K H"],
+    b2: Float[Tensor, "K"],
+    scale: Float[Tensor, "K"],
+    plus: Float[Tensor, "N K"] | None = None,
+) -> Float[Tensor, "N K"]:
+    """`mlp_reference` in tiles or pieces. Follows autocast; float16 gets the reference form, and a compiler, too, where
+    there are no tiles."""
+    if (dtype := autocast_dtype(x)) is not None:
+        x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
+    if x.dtype == torch.float16:  # sums that are formed before the scale would overflow
+        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    result = torch.result_type(x, scale)
+    result = result if plus is None else torch.promote_types(result, plus.dtype)
+    tiles = _tiles(x, w1, w2, result, plus)
+    if tiles is None and torch.compiler.is_compiling():  # a compiler fuses and recomputes by itself
+        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), (b2 * scale).to(b2.dtype), plus
+    if tiles is not None:
+        y: Tensor = tiles(*args)
+        return y
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args)
+    return _Pieces.apply(*args, result, trained and x.shape[1] > NARROW)
+
+
+class _Pieces(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        plus: Tensor | None,
+        result: torch.dtype,
+        keep: bool,
+    ) -> Tensor:
+        hidden = x.new_empty(len(x), len(w1)) if keep else None
+        y = pieces.forward(x, w1, b1, w2, b2, plus, result, hidden)
+        ctx.save_for_backward(x, w1, b1, w2, b2, hidden)
+        ctx.plus = None if plus is None else plus.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, b1, w2, b2, hidden = ctx.saved_tensors
+        grads = pieces.backward(x, w1, b1, w2, dy, hidden)
+        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2), strict=True)]
+        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[5] else None, None, None
+
+
+def _tiles(
+    x: Float[Tensor, "N C"],
+    w1: Float[Tensor, "H C"],
+    w2: Float[Tensor, "K H"],
+    result: torch.dtype,
+    plus: Float[Tensor, "N K"] | None,
+) -> Callable[..., Any] | None:
+    """The compiled form, if there is one for these tensors."""
+    floats = result == torch.float32 and (plus is None or plus.dtype == torch.float32)
+    if not floats or x.dtype not in TILES or x.shape[1] > NARROW:
+        return None
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if not compiling and traced(x):
+        return None
+    sizes = len(w1), x.shape[1], len(w2)
+    if x.dtype == torch.bfloat16 and (max(sizes) > sizes[0] or any(n % 2 for n in sizes)):  # pairs, and room for dx
+        return None
+    return choose(f"mlp_{TILES[x.dtype]}", x)

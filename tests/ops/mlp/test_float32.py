@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pointmix.ops import mlp as ops
+from pointmix.ops import use_backend
+from pointmix.ops.kernels import tiles
+from pointmix.ops.mlp import mlp, mlp_reference
+
+module = pytest.importorskip(
+    "pointmix.ops.mlp.float32", reason="torch does not multiply with MKL", exc_type=ImportError
+)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch):
+    """Small tiles, and all work is shared."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(tiles, "MIN_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(module, "TILE", 24 * 10)  # ten points
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def arguments(points: int, *, channels: int = 7, hidden: int = 24, out: int = 5) -> list[torch.Tensor]:
+    shapes = [(points, channels), (hidden, channels), (hidden,), (out, hidden), (out,), (out,), (points, out)]
+    return [torch.randn(shape).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("points", [0, 1, 10, 95])
+def test_values_and_gradients(points, residual, threads, monkeypatch):
+    monkeypatch.setattr(ops.pieces, "forward", None)  # not used
+    monkeypatch.setattr(ops.pieces, "backward", None)
+    args, weight = arguments(points)[: None if residual else -1], torch.randn(points, 5)
+    exact = [t.detach().double().requires_grad_() for t in args]
+    got, expected = mlp(*args), mlp_reference(*exact)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    grads = torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, exact, weight.double())
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_in_pieces_on_request():
+    args = arguments(40)
+    with use_backend("torch"):
+        expected = mlp(*args)
+    found = mlp(*args)
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_equal_runs_are_equal(threads):
+    args = arguments(300, channels=32, hidden=64)
+    runs = [torch.autograd.grad(mlp(*args).square().sum(), args) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_nan_stays():
+    args = [t.detach() for t in arguments(6)]
+    args[0][2, 1] = torch.nan
+    assert mlp(*args).isnan().all(1).nonzero().flatten().tolist() == [2]
+
+
+def test_counts_its_operations():
+    args = arguments(9)
+    with FlopCounterMode(display=False) as counter:
+        y = mlp(*args)
+    assert counter.get_total_flops() == 2 * 9 * (7 * 24 + 24 * 5)
+    with counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == 2 * 9 * (3 * 7 * 24 + 2 * 24 * 5)
