@@ -92,12 +92,10 @@ class ContextCluster(nn.Module):
             return Form.PRODUCTS, None
         if plan.packed is not None and (kernel := choose("context_cluster", x, *self.weights())):
             return Form.INFERENCE_KERNEL, kernel
-        kernel = None if traced(x) or has_tangent(x, *self.weights()) else choose("context_cluster_differentiable", x)
-        return (
-            (Form.AT_CENTERS, None)
-            if kernel is None or plan.as_packed() is None
-            else (Form.DIFFERENTIABLE_KERNEL, kernel)
-        )
+        if traced(x) or has_tangent(x, *self.weights()) or plan.as_packed() is None:
+            return Form.AT_CENTERS, None
+        kernel = choose("context_cluster_differentiable", x)
+        return (Form.AT_CENTERS, None) if kernel is None else (Form.DIFFERENTIABLE_KERNEL, kernel)
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:

@@ -20,7 +20,7 @@ from pointmix.ops.context import packed_kernels as kernels
 from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.linear import linear
-from pointmix.ops.mlp import add_product, points_per_piece
+from pointmix.ops.mlp.pieces import add_product, points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
 
@@ -54,12 +54,17 @@ def context_cluster(
         members: the centers around which each point lies; a center's features are the mean over its members.
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
-    x = x if (dtype := autocast_dtype(x)) is None else x.to(dtype)
-    weights = (t.to(at_least_float32(x.dtype)) for t in (wqv, bqv, wp, bp, alpha, beta))
+    if ptr[-1] != len(x) or len(members) != len(x):
+        raise ValueError(f"windows hold {ptr[-1]} points, {len(members)} of them around centers, got {len(x)}")
+    if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
+        shapes = tuple(alpha.shape), tuple(beta.shape), tuple(bp.shape)
+        raise ValueError(f"alpha, beta and bp must be (1,), (1,) and ({len(wp)},), got {shapes}")
+    x = x.to(autocast_dtype(x) or x.dtype).contiguous().resolve_neg()
+    wide = at_least_float32(x.dtype)
+    weights = (t.to(wide).contiguous().resolve_neg() for t in (wqv, bqv, wp, bp, alpha, beta))
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
     windows = _Windows(ptr.contiguous(), members.contiguous(), center_valid.contiguous(), heads, by_count, unweighted)
-    with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, _ContextCluster.apply(x.contiguous(), *weights, windows))
+    return cast(Tensor, _ContextCluster.apply(x, *weights, windows))
 
 
 class _Windows(NamedTuple):
@@ -72,11 +77,9 @@ class _Windows(NamedTuple):
     by_count: bool
     unweighted: bool
 
-    def run(
-        self, phase: int, x: Tensor, dim: int, out_channels: int, part: tuple[int, int] | None = None, **tensors: Tensor
-    ) -> None:
-        """A phase of all windows, or of those in a range."""
-        first, last = (0, len(self.exists)) if part is None else part
+    def run(self, phase: int, part: tuple[int, int], x: Tensor, dim: int, out_channels: int, **tensors: Tensor) -> None:
+        """A phase of the windows in a range."""
+        first, last = part
         num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
         step = max((last - first) // (8 * num_threads), 1)
         shape = len(x), *self.exists.shape, self.heads, dim, x.shape[1], out_channels
@@ -97,6 +100,7 @@ class _Windows(NamedTuple):
 
 class _ContextCluster(torch.autograd.Function):
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
     def forward(
         ctx: Any,
         x: Tensor,
@@ -115,24 +119,25 @@ class _ContextCluster(torch.autograd.Function):
         mean, y = wqv.new_empty(number, centers, channels), wqv.new_empty(heads, number * centers, channels)
         divisor, bias_scale = wqv.new_empty(2, heads, number * centers, 1)
         weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
-        windows.run(kernels.POOL, x, dim, out_channels, mean=mean)
+        windows.run(kernels.POOL, (0, number), x, dim, out_channels, mean=mean)
         c = F.linear(mean.flatten(0, 1), wq, bq)  # (S M, E D)
         given = {"mean": mean, "c": c, "alpha": alpha, "beta": beta}
         made = {"y": y, "divisor": divisor, "bias_scale": bias_scale, "weight": weight, "center": center}
         for part, points in windows.pieces(points_per_piece(x, len(wq))):
             q = linear(x[points], own_wq, own_bq)
-            windows.run(kernels.JOIN, x, dim, out_channels, part, q=q, **given, **made)
+            windows.run(kernels.JOIN, part, x, dim, out_channels, q=q, **given, **made)
         wv = wv.transpose(1, 2)
         g = torch.addcmul(y @ wv, bv, bias_scale) if windows.by_count else torch.baddbmm(bv, y, wv)
         p, out = g @ wp, x.new_empty(len(x), out_channels)  # (E, S M, K)
-        given = {"weight": weight, "center": center, "p": p, "bias": bp.contiguous()}
-        windows.run(kernels.DISPATCH, x, dim, out_channels, **given, out=out)
+        given = {"weight": weight, "center": center, "p": p, "bias": bp}
+        windows.run(kernels.DISPATCH, (0, number), x, dim, out_channels, **given, out=out)
         ctx.save_for_backward(x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p)
         ctx.windows = windows
         return out
 
     @staticmethod
     @once_differentiable
+    @torch.autocast("cpu", enabled=False)
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p = ctx.saved_tensors
         windows, (heads, dim, out_channels) = ctx.windows, wp.shape
@@ -141,7 +146,8 @@ class _ContextCluster(torch.autograd.Function):
         number, size = len(windows.exists), (dim, out_channels)
         joined = {"weight": weight, "center": center, "dweight": torch.empty_like(weight)}
         dp, dbias = torch.empty_like(p), p.new_empty(number, out_channels)
-        windows.run(kernels.DISPATCH_BACKWARD, x, *size, **joined, p=p, dout=dout.contiguous(), dp=dp, dbias=dbias)
+        given = {"p": p, "dout": dout.contiguous().resolve_neg(), "dp": dp, "dbias": dbias}
+        windows.run(kernels.DISPATCH_BACKWARD, (0, number), x, *size, **joined, **given)
         dwp, dg = g.transpose(1, 2) @ dp, dp @ wp.transpose(1, 2)
         dwv, dy = dg.transpose(1, 2) @ y, dg @ wv
         dbv = (dg * bias_scale if windows.by_count else dg).sum(1)
@@ -153,12 +159,12 @@ class _ContextCluster(torch.autograd.Function):
         dwq = torch.zeros_like(wq)
         for part, points in windows.pieces(points_per_piece(x, len(wq))):
             q = linear(x[points], own_wq, own_bq)
-            windows.run(kernels.JOIN_BACKWARD, x, *size, part, q=q, **joined, **given, **made)
+            windows.run(kernels.JOIN_BACKWARD, part, x, *size, q=q, **joined, **given, **made)
             dx[points].addmm_(q, own_wq)
             add_product(dwq, q, x[points])
         dmean.view(len(c), -1).addmm_(dc, wq)
         dwq.addmm_(dc.t(), mean.flatten(0, 1))
-        windows.run(kernels.POOL_BACKWARD, x, *size, dmean=dmean, dx=dx)
+        windows.run(kernels.POOL_BACKWARD, (0, number), x, *size, dmean=dmean, dx=dx)
         dwqv, dbqv = torch.cat([dwq, dwv.flatten(0, 1)]), torch.cat([dbq.sum(0), dbv.flatten()])
         dalpha, dbeta = dscalars.sum(0).split(1)
         return dx, dwqv, dbqv, dwp.flatten(0, 1).t(), dbias.sum(0), dalpha, dbeta, None

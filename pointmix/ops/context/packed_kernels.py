@@ -298,19 +298,12 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
         begin = ptr[first]
         x, q, out = carray(at[6], (N, C), dtype), carray(at[7], (N, E, D), dtype), carray(at[8], (N, K), dtype)
         center, weight = carray(at[9], (N, E), np.int32), carray(at[10], (N, E), wide)
-        mean, c, y = (
-            carray(at[11], (S, M, C), wide),
-            carray(at[12], (S, M, E, D), wide),
-            carray(at[13], (E, S, M, C), wide),
-        )
+        mean, c = carray(at[11], (S, M, C), wide), carray(at[12], (S, M, E, D), wide)
+        y, dy = carray(at[13], (E, S, M, C), wide), carray(at[23], (E, S, M, C), wide)
         divisor, bias_scale = carray(at[14], (E, S, M), wide), carray(at[15], (E, S, M), wide)
         p, bias = carray(at[16], (E, S, M, K), wide), carray(at[17], (K,), wide)
         dx, dout, dweight = carray(at[18], (N, C), dtype), carray(at[19], (N, K), dtype), carray(at[20], (N, E), wide)
-        dmean, dc, dy = (
-            carray(at[21], (S, M, C), wide),
-            carray(at[22], (S, M, E, D), wide),
-            carray(at[23], (E, S, M, C), wide),
-        )
+        dmean, dc = carray(at[21], (S, M, C), wide), carray(at[22], (S, M, E, D), wide)
         dbias_scale, dp = carray(at[24], (E, S, M), wide), carray(at[25], (E, S, M, K), wide)
         dbias, dbq, dscalars = (
             carray(at[26], (S, K), wide),
@@ -325,8 +318,8 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
                     pool(s, ptr, members, x, mean)
                 elif phase == JOIN:
                     join(
-                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, begin, mean, c, center, weight,
-                        y, divisor, bias_scale,
+                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, begin, mean, c, center,
+                        weight, y, divisor, bias_scale,
                     )  # fmt: skip
                 elif phase == DISPATCH:
                     dispatch(s, ptr, center, weight, p, bias, out)

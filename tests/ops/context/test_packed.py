@@ -187,3 +187,27 @@ def test_mixers_leave_to_products_what_it_does_not_take():
         dual = torch.autograd.forward_ad.make_dual(x, x)
         assert mixer.form(dual, plan) is Form.AT_CENTERS
     assert mixer.half().form(x.half(), plan) is Form.AT_CENTERS
+
+
+def test_the_backward_pass_within_autocast():
+    tensors, windows, heads = case([30, 7], dtype=torch.float32)
+    expected = gradients(fast, tensors, windows, heads)
+    out = fast(tensors, windows, heads)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(out, tensors, torch.linspace(-1, 2, out.numel()).view(out.shape))
+    for a, b in zip(found, expected[1:], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("which", [4, 5, 6])
+def test_weights_of_another_shape(which):
+    tensors, windows, heads = case([4, 6])
+    tensors[which] = tensors[which][:0]
+    with pytest.raises(ValueError, match=r"^alpha, beta and bp must be \(1,\), \(1,\) and \(4,\), got "):
+        fast(tensors, windows, heads)
+
+
+def test_windows_of_other_points():
+    tensors, windows, heads = case([4, 6])
+    with pytest.raises(ValueError, match="^windows hold 10 points, 10 of them around centers, got 9$"):
+        fast([tensors[0][:9], *tensors[1:]], windows, heads)
