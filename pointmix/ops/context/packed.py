@@ -136,8 +136,8 @@ class _ContextCluster(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     @torch.autocast("cpu", enabled=False)
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p = ctx.saved_tensors
         windows, (heads, dim, out_channels) = ctx.windows, wp.shape
