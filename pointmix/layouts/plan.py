@@ -15,12 +15,14 @@ Every plan offers the same to a mixer (N points, R rows of L slots, S windows of
                                         asked for
     upper                               the level above, in which each window is a point, None if not asked for
     packed                              the windows without rows, as fused kernels take them; None if points do not lie
-                                        window by window
+                                        window by window, or rows are views
+    as_packed                           the same, also if rows are views
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -94,6 +96,19 @@ class UniformPlan:
 
     def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "S 1 C"]:
         return x.unsqueeze(1)
+
+    def as_packed(self) -> PackedPlan:
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> PackedPlan:
+        (centers, length), device = self.pool_weight.shape, self.pool_weight.device
+        windows = self.batch * self.windows_per_side[0] * self.windows_per_side[1]
+        with torch.inference_mode(False):  # for the backward passes of other blocks
+            window = torch.arange(windows, device=device).repeat_interleave(length)
+            members = (self.pool_weight > 0).t().repeat(windows, 1)
+            ptr = torch.arange(windows + 1, device=device) * length
+            return PackedPlan(ptr, window, members, members.new_ones(windows, centers))
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,9 @@ class IndexPlan:
 
     def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "R 1 C"]:
         return (x if self.row_window is None else x.index_select(0, self.row_window)).unsqueeze(1)
+
+    def as_packed(self) -> PackedPlan | None:
+        return self.packed
 
     def merge_copies(self, source: Int[Tensor, "Q"], original: Bool[Tensor, "Q"], points: int) -> IndexPlan:
         """The plan of the points themselves, from this plan of N' copies of them.

@@ -216,6 +216,18 @@ def test_packed_windows_are_stretches_of_the_points(per_side):
         assert packed.center_valid is plan.center_valid
 
 
+@pytest.mark.parametrize("per_side", [1, 4])
+def test_packed_windows_of_full_grids(per_side):
+    points = PointSet.from_batch(torch.randn(2, 3, 12, 8))
+    plan, sparse = (plan_of(p, per_side, 2) for p in (points, points.as_sparse()))
+    assert isinstance(plan, UniformPlan) and sparse.as_packed() is sparse.packed
+    with torch.inference_mode():
+        packed = plan.as_packed()
+    assert packed is plan.as_packed() and not packed.ptr.is_inference()
+    for name in ("ptr", "window", "members", "center_valid"):
+        assert torch.equal(getattr(packed, name), getattr(sparse.packed, name)), name
+
+
 def test_only_points_in_one_slot_are_packed():
     for side, there in ((8, True), (7, False)):  # which is reflected
         points = PointSet.from_images(torch.randn(1, 3, side, side)).as_sparse()

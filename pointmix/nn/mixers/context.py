@@ -25,6 +25,7 @@ from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
 from pointmix.utils.ranges import COUNT, NATURAL, check_choice
+from pointmix.utils.tracing import traced
 
 
 class _Rules(TypedDict):
@@ -36,7 +37,7 @@ class _Rules(TypedDict):
 
 @runtime_checkable
 class _Kernel(Protocol):
-    """The inference kernel: of the features, the windows and the parameters."""
+    """The kernels of packed windows: of the features, the windows and the parameters."""
 
     def __call__(self, *tensors: Tensor, heads: int, denominator: str, unweighted: bool) -> Tensor: ...
 
@@ -81,7 +82,7 @@ class ContextCluster(nn.Module):
         return self._choose(x, plan)[0]
 
     def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, _Kernel | None]:
-        """The form and, for the inference kernel, the function."""
+        """The form and, for the kernels of packed windows, the function."""
         if self.reference:
             return Form.REFERENCE, None
         kernel_exists = fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim)
@@ -89,14 +90,19 @@ class ContextCluster(nn.Module):
             return Form.FUSED_KERNEL, None
         if 2 * plan.centers > self.head_dim or self.center_updates:
             return Form.PRODUCTS, None
-        kernel = None if plan.packed is None else choose("context_cluster", x, *self.weights())
-        return (Form.AT_CENTERS, None) if kernel is None else (Form.INFERENCE_KERNEL, kernel)
+        if plan.packed is not None and (kernel := choose("context_cluster", x, *self.weights())):
+            return Form.INFERENCE_KERNEL, kernel
+        if traced(x) or has_tangent(x, *self.weights()) or plan.as_packed() is None:
+            return Form.AT_CENTERS, None
+        kernel = choose("context_cluster_differentiable", x)
+        return (Form.AT_CENTERS, None) if kernel is None else (Form.DIFFERENTIABLE_KERNEL, kernel)
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
         form, kernel = self._choose(x, plan)
-        if kernel is not None and plan.packed is not None:
-            windows = plan.packed.ptr, plan.packed.members, plan.packed.center_valid
+        packed = None if kernel is None else plan.as_packed()
+        if kernel is not None and packed is not None:
+            windows = packed.ptr, packed.members, packed.center_valid
             return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
         if form is Form.AT_CENTERS:
             return self._at_centers(x, plan)
@@ -104,7 +110,7 @@ class ContextCluster(nn.Module):
 
     def _at_centers(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "N C"]:
         rows = plan.window_partition(x)
-        pooled, length = plan.pool_centers(rows), self._query_length(x, plan)
+        pooled, length = plan.pool_centers(rows), plan.window_partition(self._query_length(x))
         args = rows, pooled, length, *self.weights()
         out = context_cluster(*args, heads=self.heads, **self.rules(), **row_args(plan))
         return plan.window_reverse(out)
@@ -130,10 +136,9 @@ class ContextCluster(nn.Module):
         """The options of the operations."""
         return {"denominator": self.denominator, "unweighted": self.unweighted}
 
-    def _query_length(self, x: Float[Tensor, "N C"], plan: Plan) -> Float[Tensor, "R L E"]:
+    def _query_length(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N E"]:
         """Length of each point's query in each head."""
-        length = query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads)
-        return plan.window_partition(length)
+        return query_length(x, self.qv.weight.chunk(2)[0], self.qv.bias.chunk(2)[0], self.heads)
 
     def _project(
         self, x: Float[Tensor, "N C"], pooled: Float[Tensor, "S M C"], plan: Plan | PackedPlan, form: Form
@@ -151,10 +156,10 @@ class ContextCluster(nn.Module):
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
         rows, layout = plan.window_partition(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
         pooled, form = plan.pool_centers(rows), self.form(x, plan)
-        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL):
+        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL, Form.DIFFERENTIABLE_KERNEL):
             heads = (2, self.heads, -1)
             wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
-            length = self._query_length(x, plan)
+            length = plan.window_partition(self._query_length(x))
             member, weight = nearest(rows, pooled, length, wq, bq, self.alpha, self.beta, **layout)
             center = member.argmax(dim=1)  # (R, M, E, L) -> (R, E, L)
         else:

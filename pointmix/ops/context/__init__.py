@@ -35,6 +35,16 @@ register(
         inference=True,
     ),
 )
+register(
+    "context_cluster_differentiable",
+    Implementation(
+        NUMBA,
+        "pointmix.ops.context.packed:context_cluster",
+        default=("cpu",),
+        devices=("cpu",),
+        dtypes=(torch.bfloat16, torch.float32, torch.float64),
+    ),
+)
 
 
 @in_float32

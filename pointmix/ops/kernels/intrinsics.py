@@ -42,23 +42,24 @@ def float_of_bits(context, bits):
 
 @_intrinsic
 def widen(context, x):
-    """float32 of a float32, or of the bits of a bfloat16."""
+    """A float32 or float64 as it is; float32 of the bits of a bfloat16."""
 
     def code(context, builder, signature, given):
-        if x == types.float32:
+        if isinstance(x, types.Float):
             return given[0]
         bits = builder.zext(given[0], INT32)
         return builder.bitcast(builder.shl(bits, ir.Constant(INT32, 16)), FLOAT32)
 
-    return types.float32(x), code
+    return (x if isinstance(x, types.Float) else types.float32)(x), code
 
 
 @_intrinsic
 def narrow(context, x, like):
-    """x, a float32, as the type of `like`: float32, or the bits of the nearest bfloat16, the even one of two."""
+    """x, a float32 or float64, as the type of `like`: that of x, or the bits of the nearest bfloat16, the even one of
+    two."""
 
     def code(context, builder, signature, given):
-        if like == types.float32:
+        if isinstance(like, types.Float):
             return given[0]
         bits = builder.bitcast(given[0], INT32)
         odd = builder.and_(builder.lshr(bits, ir.Constant(INT32, 16)), ir.Constant(INT32, 1))
@@ -66,4 +67,4 @@ def narrow(context, x, like):
         high = builder.select(builder.fcmp_unordered("uno", given[0], given[0]), bits, rounded)  # NaN as it is
         return builder.trunc(builder.lshr(high, ir.Constant(INT32, 16)), INT16)
 
-    return like(types.float32, like), code
+    return like(like if isinstance(like, types.Float) else types.float32, like), code
