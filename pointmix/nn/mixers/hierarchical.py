@@ -22,7 +22,7 @@ from pointmix.ops.context import context_soft
 from pointmix.ops.dispatch import has_tangent
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
-from pointmix.ops.similarity import cosine, negative_distance
+from pointmix.ops.similarity import alone, cosine, negative_distance
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 
@@ -215,9 +215,12 @@ class ClusterMixer(nn.Module):
         upper = _upper_level(plan)
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (means, centers))
         assert self.alpha_window is not None
+        similarity = self.similarity(self.upper_geometry)
+        if upper.centers == 1 and cluster is cluster_soft and self.curvature.log_kappa is None:
+            similarity = alone  # a learned curvature needs a gradient, even if it is zero
         o = cluster(
             *(q, v, c, cv, self.scale(self.alpha_window), _read(self.bias_window, upper.table_lookup)),
-            similarity=self.similarity(self.upper_geometry),
+            similarity=similarity,
             valid=upper.valid,
             center_valid=upper.center_valid,
         )
