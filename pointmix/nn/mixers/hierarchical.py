@@ -14,7 +14,14 @@ from pointmix.layouts.plan import IndexPlan, PackedPlan, Plan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import UpperLevel
 from pointmix.nn.curvature import Curvature
-from pointmix.nn.mixers.clustering import Form, global_center_index, row_args, split_heads, window_args
+from pointmix.nn.mixers.clustering import (
+    Form,
+    fewer_at_centers,
+    global_center_index,
+    row_args,
+    split_heads,
+    window_args,
+)
 from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, fused
 from pointmix.ops.clustering.products import Similarity
@@ -133,8 +140,7 @@ class ClusterMixer(nn.Module):
         kernel_exists = fused("cluster_soft", self.qv.weight, self.centers, self.head_dim)
         if kernel_exists and not has_tangent(x, *self.parameters()):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL
-        m, c, d = self.centers, self.qv.in_features, self.head_dim
-        few = 3 * m * c <= d * (2 * c + 3 * m)  # multiply-adds at the centers, and at the points
+        few = fewer_at_centers(self.centers, self.qv.in_features, self.head_dim)
         linear = self.geometry == "euclidean" and self.norm is None
         return Form.AT_CENTERS if few and linear else Form.PRODUCTS
 
