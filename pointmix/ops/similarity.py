@@ -68,3 +68,8 @@ def has_kernel(similarity: object) -> bool:
     return similarity is cosine or (
         isinstance(similarity, partial) and similarity.func is negative_distance and not similarity.args
     )
+
+
+def alone(c: Float[Tensor, "*N 1 D"], q: Float[Tensor, "*N L D"]) -> Float[Tensor, "*N 1 L"]:
+    """Zero, for a single center: the softmax over the centers is one there, whatever the similarity is."""
+    return q.new_zeros(*q.shape[:-2], 1, q.shape[-2])

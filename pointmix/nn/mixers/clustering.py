@@ -27,6 +27,12 @@ class Form(Enum):
     PRODUCTS = "linear maps of all points, then batched matrix products in each window: otherwise"
 
 
+def fewer_at_centers(centers: int, channels: int, head_dim: int) -> bool:
+    """Whether values and projection at the centers take fewer multiply-adds than at the points, for each head and
+    point: products with centers of that many channels and the length of the query, against all linear maps."""
+    return 3 * centers * channels + channels * head_dim <= 3 * (channels + centers) * head_dim
+
+
 class RowArgs(TypedDict):
     """Window arguments of the clustering operations, for windows in rows."""
 

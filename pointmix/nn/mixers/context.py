@@ -9,7 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pointmix.layouts.plan import PackedPlan, Plan
-from pointmix.nn.mixers.clustering import Form, global_center_index, row_args, split_heads, window_args
+from pointmix.nn.mixers.clustering import (
+    Form,
+    fewer_at_centers,
+    global_center_index,
+    row_args,
+    split_heads,
+    window_args,
+)
 from pointmix.nn.norm import SetIndex
 from pointmix.ops.clustering import (
     DENOMINATORS,
@@ -88,7 +95,7 @@ class ContextCluster(nn.Module):
         kernel_exists = fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim)
         if kernel_exists and not has_tangent(x, *self.weights()):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL, None
-        if 2 * plan.centers > self.head_dim or self.center_updates:
+        if self.center_updates or not fewer_at_centers(plan.centers, self.qv.in_features, self.head_dim):
             return Form.PRODUCTS, None
         if plan.packed is not None and (kernel := choose("context_cluster", x, *self.weights())):
             return Form.INFERENCE_KERNEL, kernel

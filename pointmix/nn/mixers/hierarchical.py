@@ -14,7 +14,14 @@ from pointmix.layouts.plan import IndexPlan, PackedPlan, Plan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import UpperLevel
 from pointmix.nn.curvature import Curvature
-from pointmix.nn.mixers.clustering import Form, global_center_index, row_args, split_heads, window_args
+from pointmix.nn.mixers.clustering import (
+    Form,
+    fewer_at_centers,
+    global_center_index,
+    row_args,
+    split_heads,
+    window_args,
+)
 from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.clustering import assign_soft, cluster_soft, cluster_soft_reference, fused
 from pointmix.ops.clustering.products import Similarity
@@ -22,7 +29,7 @@ from pointmix.ops.context import context_soft
 from pointmix.ops.dispatch import has_tangent
 from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
-from pointmix.ops.similarity import cosine, negative_distance
+from pointmix.ops.similarity import alone, cosine, negative_distance
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 from pointmix.utils.ranges import COUNT, POSITIVE, check_choice
 
@@ -133,8 +140,7 @@ class ClusterMixer(nn.Module):
         kernel_exists = fused("cluster_soft", self.qv.weight, self.centers, self.head_dim)
         if kernel_exists and not has_tangent(x, *self.parameters()):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL
-        m, c, d = self.centers, self.qv.in_features, self.head_dim
-        few = 3 * m * c <= d * (2 * c + 3 * m)  # multiply-adds at the centers, and at the points
+        few = fewer_at_centers(self.centers, self.qv.in_features, self.head_dim)
         linear = self.geometry == "euclidean" and self.norm is None
         return Form.AT_CENTERS if few and linear else Form.PRODUCTS
 
@@ -215,9 +221,12 @@ class ClusterMixer(nn.Module):
         upper = _upper_level(plan)
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (means, centers))
         assert self.alpha_window is not None
+        similarity = self.similarity(self.upper_geometry)
+        if upper.centers == 1 and cluster is cluster_soft and self.curvature.log_kappa is None:
+            similarity = alone  # a learned curvature needs a gradient, even if it is zero
         o = cluster(
             *(q, v, c, cv, self.scale(self.alpha_window), _read(self.bias_window, upper.table_lookup)),
-            similarity=self.similarity(self.upper_geometry),
+            similarity=similarity,
             valid=upper.valid,
             center_valid=upper.center_valid,
         )

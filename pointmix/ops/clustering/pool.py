@@ -21,12 +21,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.kernels.operators import opaque
+from pointmix.ops.largest import largest
 from pointmix.ops.precision import at_least_float32, in_float32
 from pointmix.ops.ragged import set_bounds
 from pointmix.ops.segments import segment_sum
 from pointmix.ops.similarity import length
-
-PIECE = 2**21  # similarities of a set held at a time; fewer than in the first pool of an image of 224 pixels
 
 
 def cluster_pool(
@@ -112,7 +111,7 @@ def nearest_center(
     if not even:
         return _largest_of_each(x, key, offset, ptr, center_ptr)
     sets = ptr.numel() - 1
-    best = _largest(x.unflatten(0, (sets, -1)), key.unflatten(0, (sets, -1)), offset.unflatten(0, (sets, -1)))
+    best = largest(x.unflatten(0, (sets, -1)), key.unflatten(0, (sets, -1)), offset.unflatten(0, (sets, -1)))
     return (best + center_ptr[:-1, None]).flatten()
 
 
@@ -127,15 +126,6 @@ def _largest_of_each(
     ptr: Int[Tensor, "B1"],
     center_ptr: Int[Tensor, "B1"],
 ) -> Int[Tensor, "N"]:
-    """`_largest` over the centers of each point's set, counted over all sets."""
+    """`largest` over the centers of each point's set, counted over all sets."""
     every = set_bounds(ptr, center_ptr)
-    return torch.cat([_largest(x[None, i:j], key[None, k:m], offset[None, k:m])[0] + k for i, j, k, m in every])
-
-
-def _largest(
-    x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]
-) -> Int[Tensor, "B N"]:
-    """argmax over k of key_k . x_n + offset_k, in pieces of the points."""
-    key, offset = key.transpose(1, 2), offset[:, None]
-    pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # independent of the rest of the batch
-    return torch.cat([torch.baddbmm(offset, piece, key).argmax(2) for piece in pieces], dim=1)
+    return torch.cat([largest(x[None, i:j], key[None, k:m], offset[None, k:m])[0] + k for i, j, k, m in every])

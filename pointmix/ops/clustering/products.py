@@ -12,6 +12,7 @@ from torch import Tensor
 from pointmix.ops.precision import in_float32
 from pointmix.ops.segments import segment_sum
 from pointmix.ops.similarity import cosine, length
+from pointmix.ops.soft_weights import soft_weights
 
 Similarity = Callable[[Tensor, Tensor], Tensor]  # (..., M, D), (..., L, D) -> (..., M, L)
 
@@ -107,10 +108,10 @@ def assign_soft(
     near = similarity(of_rows(c.transpose(1, 2), row_window), q.transpose(1, 2))  # (R, E, M, L)
     fits = not torch.is_grad_enabled() and near.dtype == alpha.dtype
     near = near.mul_(alpha) if fits else alpha * near
-    return soft_weights(near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
+    return _softmax(near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
 
 
-def soft_weights(
+def _softmax(
     logits: Float[Tensor, "R *N"],
     bias: Float[Tensor, "_ *N"] | None,
     row_window: Int[Tensor, "R"] | None,
@@ -149,11 +150,36 @@ def soft(
     center_valid: Bool[Tensor, "S M"] | None,
 ) -> Float[Tensor, "R L E D"]:
     """`cluster_soft`."""
-    layout = {"row_window": row_window, "center_valid": center_valid}
-    a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
-    a = a if valid is None else a * valid[:, None, None]
-    g = _aggregate(a, row_sum(a), v, cv, row_window)  # (S, E, M, D)
+    if similarity is cosine:
+        a, total = _cosine_weights(q, c, alpha, bias, row_window, valid, center_valid)
+    else:
+        layout = {"row_window": row_window, "center_valid": center_valid}
+        a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
+        a = a if valid is None else a * valid[:, None, None]
+        total = row_sum(a)
+    a = a.to(v.dtype)
+    g = _aggregate(a, total.to(a.dtype), v, cv, row_window)  # (S, E, M, D)
     return (a.transpose(-1, -2) @ of_rows(g, row_window)).transpose(1, 2)
+
+
+def _cosine_weights(
+    q: Float[Tensor, "R L E D"],
+    c: Float[Tensor, "S M E D"],
+    alpha: Float[Tensor, "1"],
+    bias: Float[Tensor, "_ M E L"] | None,
+    row_window: Int[Tensor, "R"] | None,
+    valid: Bool[Tensor, "R L"] | None,
+    center_valid: Bool[Tensor, "S M"] | None,
+) -> tuple[Float[Tensor, "R E M L"], Float[Tensor, "R E M"]]:
+    """`assign_soft` by cosine, zero in slots without a point, and the sums over each row."""
+    c, q = c.transpose(1, 2), q.transpose(1, 2)  # heads before points
+    near = of_rows(c * (alpha / length(c)[..., None]), row_window) @ q.transpose(-1, -2)  # (R, E, M, L)
+    heads, exists = near.shape[1], of_rows(center_valid, row_window)
+    rows = near.flatten(0, 1).unsqueeze(2), length(q).flatten(0, 1).unsqueeze(1)  # each head of a row is a row
+    table = None if bias is None else bias.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    valid, exists = (None if t is None else t.repeat_interleave(heads, 0) for t in (valid, exists))
+    a, total = soft_weights(*rows, alpha.abs(), table, valid=valid, exists=exists)
+    return a.view(near.shape), total.view(near.shape[:3])
 
 
 @in_float32

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pointmix.ops.clustering.products import first_largest, of_rows, of_windows, row_sum, soft_weights
+from pointmix.ops.clustering.products import first_largest, of_rows, of_windows, row_sum
 from pointmix.ops.dispatch import NUMBA, Implementation, register
 from pointmix.ops.precision import in_float32
 from pointmix.ops.similarity import length
+from pointmix.ops.soft_weights import soft_weights
 
 # of points that lie window by window, see `PackedPlan`
 register(
@@ -125,16 +126,11 @@ def context_soft(
     windows, centers, channels = pooled.shape
     key, offset = keys(pooled, wq, bq, alpha)  # (S, M E, C), (S, M E)
     near = torch.baddbmm(of_rows(offset, row_window).unsqueeze(-1), of_rows(key, row_window), x.transpose(1, 2))
-    near, size = near.unflatten(1, (centers, heads)), size.transpose(1, 2).unsqueeze(1)  # (R, M, E, L), (R, 1, E, L)
-    bound = alpha.abs()  # rounding must not push the cosine of a short query past one
-    if torch.is_grad_enabled():
-        near = (near / size).clamp(-bound, bound)
-    else:  # the largest tensor of all: overwritten in place
-        near = near.div_(size).clamp_(-bound, bound)
-    a = soft_weights(near, bias, row_window, center_valid, dim=1).to(x.dtype)
-    a = (a if valid is None else a * valid[:, None, None]).flatten(1, 2)  # (R, M E, L)
+    near, exists = near.unflatten(1, (centers, heads)), of_rows(center_valid, row_window)
+    a, total = soft_weights(near, size.transpose(1, 2), alpha.abs(), bias, valid=valid, exists=exists)
+    a = a.to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
-    total = 1 + of_windows(row_sum(a), row_window, windows).view(windows, centers, heads, 1)
+    total = 1 + of_windows(total.to(x.dtype), row_window, windows).view(windows, centers, heads, 1)
     y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
     g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))

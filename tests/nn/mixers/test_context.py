@@ -89,7 +89,7 @@ def test_form():
     assert mixer_of(8).form(points.feat, four) is Form.DIFFERENTIABLE_KERNEL
     with use_backend("torch"):
         assert mixer_of(8).form(points.feat, four) is Form.AT_CENTERS
-    assert mixer_of(8).form(points.feat, nine) is mixer_of(8, center_updates=1).form(points.feat, four) is Form.PRODUCTS
+    assert mixer_of(3).form(points.feat, nine) is mixer_of(8, center_updates=1).form(points.feat, four) is Form.PRODUCTS
     assert mixer_of(8, reference=True).form(points.feat, four) is Form.REFERENCE
 
 

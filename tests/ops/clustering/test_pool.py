@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pointmix.ops.clustering import pool as module
+from pointmix.ops import largest as module
 from pointmix.ops.clustering.pool import cluster_pool, cluster_pool_reference, nearest_center
 from pointmix.ops.ragged import counts_to_ptr
 
