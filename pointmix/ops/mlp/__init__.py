@@ -64,7 +64,7 @@ def mlp(
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
     if x.dtype == torch.float16:  # sums that are formed before the scale would overflow
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
-    result = torch.result_type(x, scale)
+    result = torch.promote_types(x.dtype, scale.dtype)
     result = result if plus is None else torch.promote_types(result, plus.dtype)
     tiles = _tiles(x, w1, w2, result, plus)
     if tiles is None and torch.compiler.is_compiling():  # a compiler fuses and recomputes by itself
