@@ -37,7 +37,7 @@ def define(dtype: str) -> None:
     operator(
         f"mlp_{dtype}(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? plus) -> Tensor",
         _of_module(dtype, "run_forward"),
-        lambda x, w1, b1, w2, b2, plus: x.new_empty(len(x), len(w2), dtype=torch.float32),
+        lambda x, w1, b1, w2, b2, plus: x.new_empty(x.shape[0], w2.shape[0], dtype=torch.float32),
         backward=(setup, gradients),
     )
     register_flop_formula(getattr(torch.ops.pointmix, f"mlp_{dtype}"))(_forward_flops)
