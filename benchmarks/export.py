@@ -8,9 +8,9 @@ torch.export run by PyTorch, "AOTInductor" the same program compiled ahead of ti
 any number of images.
 Columns: images/s, the ratio to eager, and the largest difference of the outputs from eager's.
 
-To write coc_tiny takes 9 s of one core as a program, then 25 s as ONNX and 105 s with AOTInductor, for any size of the
-images; hcformer_tiny 16 s and 37 s. Two thirds go into sizes that depend on the number of images, which is a symbol.
---no-compile leaves out AOTInductor.
+To write coc_tiny takes about 9 s of one core as a program, then 25 s as ONNX and 105 s with AOTInductor, for images of
+any size; hcformer_tiny takes as long. It is the time of torch's tracers, more than half of it for sizes that depend on
+the number of images. --no-compile leaves out AOTInductor.
 """
 
 from __future__ import annotations

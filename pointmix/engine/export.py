@@ -139,7 +139,13 @@ def save_onnx(program: ExportedProgram, info: Info) -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)  # torch warns of its own code
         onnx = torch.onnx.export(
-            program, input_names=["images"], output_names=["logits"], dynamo=True, verbose=False, optimize=False
+            program,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),  # its name; the program says that it is dynamic
+            dynamo=True,
+            verbose=False,
+            optimize=False,
         )
     assert onnx is not None
     fold_constants(onnx.model)

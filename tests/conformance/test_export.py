@@ -100,6 +100,7 @@ def test_onnx(name, tmp_path):
     assert pointmix.export_model(model, torch.randn(1, 3, 32, 32), path, info={"classes": ["a"]}) < 1e-4
     assert model.training
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
     assert json.loads(session.get_modelmeta().custom_metadata_map["pointmix"]) == {"classes": ["a"]}
     for batch in (1, 4):
         x = torch.randn(batch, 3, 32, 32)
