@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pointmix
 from pointmix import PointSet
+from pointmix.ops import use_backend
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
 ASKS = {
@@ -38,8 +39,10 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    """Only of CPUs does a PointSet look at its ptr, where that waits for nobody."""
+    """Only of CPUs does a PointSet look at its ptr, where that waits for nobody, and only there are kernels of numba."""
     monkeypatch.setattr("pointmix.io.validate.traced", lambda x: True)
+    with use_backend("torch"):
+        yield
 
 
 def step(model: torch.nn.Module, x: torch.Tensor | PointSet) -> list[str]:

@@ -64,8 +64,10 @@ def soft_weights_reference(
 ) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R M E"]]:
     """`soft_weights` as its equation."""
     logits = (near / size.unsqueeze(1)).clamp(-bound, bound)
-    if bias is not None:
-        logits = (logits.unflatten(0, (-1, len(bias))) + bias).flatten(0, 1)
+    if bias is not None and bias.shape[0] == logits.shape[0]:
+        logits = logits + bias
+    elif bias is not None:
+        logits = (logits.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
     if exists is not None:
         logits = logits.masked_fill(~exists[..., None, None], -torch.inf)
     a = logits.softmax(1).to(near.dtype)
