@@ -2,8 +2,9 @@
 
 The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
 than computing it. On a CPU it is therefore formed for one piece of the points at a time: by torch's products (`pieces`)
-or, if the input is narrow, in tiles that each core computes by itself (`tiles`). The backward pass recomputes it, which
-takes no longer and saves most of the memory of training; for wide inputs it is kept (before the GELU).
+or, if the input is narrow, in tiles that each core computes by itself (`float32`, `bfloat16`). The backward pass
+recomputes it, which takes no longer and saves most of the memory of training; for wide inputs it is kept (before the
+GELU).
 """
 
 from __future__ import annotations

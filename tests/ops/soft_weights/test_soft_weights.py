@@ -120,3 +120,14 @@ def test_a_bias_for_all_heads():
     expected = soft_weights_reference(*given[:3], bias, None, None)[0]
     found = soft_weights(*given[:3], bias)[0]
     torch.testing.assert_close(found, expected)
+
+
+def test_rows_without_centers_or_lengths_are_not_numbers_and_the_others_are():
+    near, size, bound, *_ = case(dtype=torch.float32)
+    exists = torch.ones(6, 5, dtype=torch.bool)
+    exists[1], size[3, 1, 4] = False, 0
+    near[3, 2, 1, 4] = 0
+    found = soft_weights(near.clone(), size, bound, exists=exists)[0]
+    expected = soft_weights_reference(near, size, bound, None, None, exists)[0]
+    assert found[1].isnan().all() and found[3, :, 1, 4].isnan().all() and found.isnan().sum() == 5 * 2 * 19 + 5
+    torch.testing.assert_close(found, expected, equal_nan=True)
