@@ -265,7 +265,7 @@ def canonical_order(pos: Float[Tensor, "N D"], feat: Float[Tensor, "N C"], ptr: 
     """
     keys = [ptr_to_batch(ptr, len(pos)), *pos.t().contiguous()]
     order = _lexsort(keys)
-    coincide = ptr.new_ones(len(pos) - 1, dtype=torch.bool)
+    coincide = torch.ones_like(order[1:], dtype=torch.bool)
     for key in keys:
         here = key[order]
         coincide &= here[1:] == here[:-1]

@@ -237,12 +237,13 @@ def rejection(
 
 
 def choose_trained(op: str, *tensors: Tensor) -> Function | None:
-    """`choose` for implementations that have gradients but follow neither autocast nor torch's compilers, and need one
-    dtype: None without gradients, too."""
+    """`choose` for implementations that have gradients, but only in one device and dtype, without autocast, torch's
+    compilers and transforms, and forward-mode derivatives; None without gradients, too."""
     x = tensors[0]
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    plain = all(t.dtype == x.dtype for t in tensors) and autocast_dtype(x) is None and not traced(x)
-    return choose(op, *tensors) if trained and plain else None
+    if not trained or autocast_dtype(x) is not None or any(map(traced, tensors)) or has_tangent(*tensors):
+        return None
+    return choose(op, *tensors) if all(t.dtype == x.dtype and t.device == x.device for t in tensors) else None
 
 
 def computed_in(operation: Operation, x: Tensor) -> torch.dtype:

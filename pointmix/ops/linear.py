@@ -31,7 +31,7 @@ def linear(
     if not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype)) or traced(x) or not x.is_contiguous():
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
-    elif plus is None or gelu or plus.dtype != x.dtype:
+    elif plus is None or gelu or plus.dtype != x.dtype or plus.shape != (len(x), len(w)):  # oneDNN reads any shape
         y = torch.ops.mkldnn._linear_pointwise(x, w, b, "gelu" if gelu else "none", [], "none")
     else:
         return torch.ops.mkldnn._linear_pointwise.binary(x, plus, w, b, "add")

@@ -193,6 +193,7 @@ def test_the_canonical_order_is_by_position_then_features_within_a_set():
     pos = torch.tensor([[1.0, 0], [-0.0, 2], [0, 2], [0, 1], [5, 5], [-5, 5]])
     feat = torch.tensor([[0.0], [3], [-3], [0], [0], [0]])
     assert canonical_order(pos, feat, torch.tensor([0, 4, 6])).tolist() == [3, 2, 1, 0, 5, 4]
+    assert canonical_order(pos[:0], feat[:0], torch.tensor([0, 0])).tolist() == []
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)

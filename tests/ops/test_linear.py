@@ -24,6 +24,15 @@ def test_one_pass_or_many_it_is_the_same_map(dtype, tol, gelu, plus, points):
     assert got.dtype == (dtype if plus is None else torch.promote_types(dtype, plus.dtype))
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_what_is_added_is_broadcast_or_refused(gelu):
+    x, w, b, plus = (torch.randn(shape) for shape in ((9, 12), (5, 12), (5,), (1, 5)))
+    torch.testing.assert_close(linear(x, w, b, gelu=gelu, plus=plus), linear(x, w, b, gelu=gelu) + plus)
+    for shape in ((9, 4), (8, 5), (18, 5)):
+        with pytest.raises(RuntimeError, match="must match the size"):
+            linear(x, w, b, gelu=gelu, plus=torch.randn(shape))
+
+
 def test_nan_stays_in_its_row():
     x = torch.randn(6, 16)
     x[2, 3] = torch.nan

@@ -176,7 +176,7 @@ def _cosine_weights(
     near = of_rows(c * (alpha / length(c)[..., None]), row_window) @ q.transpose(-1, -2)  # (R, E, M, L)
     heads, exists = near.shape[1], of_rows(center_valid, row_window)
     rows = near.flatten(0, 1).unsqueeze(2), length(q).flatten(0, 1).unsqueeze(1)  # each head of a row is a row
-    table = None if bias is None else bias.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    table = None if bias is None else bias.transpose(1, 2).expand(-1, *near.shape[1:]).flatten(0, 1).unsqueeze(2)
     valid, exists = (None if t is None else t.repeat_interleave(heads, 0) for t in (valid, exists))
     a, total = soft_weights(*rows, alpha.abs(), table, valid=valid, exists=exists)
     return a.view(near.shape), total.view(near.shape[:3])

@@ -69,7 +69,7 @@ def cluster_group(
     *,
     overwrite: bool = False,
 ) -> Float[Tensor, "G k C"]:
-    """`cluster_group_reference` with values and projections of the centers only; `overwrite` reuses x's memory."""
+    """`cluster_group_reference` with values and projections of the centers only; `overwrite` may reuse x's memory."""
     weights = wq, bq, wv, bv, wp, bp, alpha, beta
     if function := choose_trained("cluster_group", x, *weights):
         out: Tensor = function(x, *weights)

@@ -34,6 +34,7 @@ def cluster_group(
     beta: Float[Tensor, "1"],
 ) -> Float[Tensor, "G k C"]:
     """`pointmix.ops.group_cluster.cluster_group`, with a gradient of its own."""
+    wp, bp = wp.expand(x.shape[2], -1), bp.expand(x.shape[2])  # kernels do not check shapes: raises if they do not fit
     out: Tensor = _Cluster.apply(x.contiguous(), wq, bq, wv, bv, wp, bp, alpha, beta)
     return out
 

@@ -155,7 +155,7 @@ def add(
 def work_for(dtype: type[np.floating], least: float) -> Callable:
     """A function for numba to compile, which each thread runs until all groups are done.
 
-    It takes a pointer to the addresses of the sizes and the arrays, in the order of the first lines.
+    It takes a pointer to the addresses of the sizes and of the `ARRAYS`.
 
     Args:
         dtype: of all arrays.

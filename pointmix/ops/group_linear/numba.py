@@ -28,7 +28,8 @@ def group_rows(
     anchor: Int[Tensor, "S"],
 ) -> Float[Tensor, "S*k K"]:
     """`pointmix.ops.group_linear.group_rows`."""
-    out: Tensor = _Rows.apply(*(tensor.contiguous() for tensor in (u, t, scale, near, anchor)))
+    given = u, t.expand(len(near), u.shape[1]), scale.expand(len(near)), near.long(), anchor.long()
+    out: Tensor = _Rows.apply(*(tensor.contiguous() for tensor in given))
     return out.flatten(0, 1)
 
 
@@ -36,7 +37,7 @@ def difference_sums(
     feat: Float[Tensor, "N C"], near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"]
 ) -> Float[Tensor, "S 2"]:
     """`pointmix.ops.group_linear.difference_sums`."""
-    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, near, anchor)))
+    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, near.long(), anchor.long())))
     return out
 
 

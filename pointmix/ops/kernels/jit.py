@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from inspect import unwrap
 from pathlib import Path
 from types import ModuleType
@@ -36,17 +37,20 @@ def _jit(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
 def compiled_callback(function: Callable[..., None], signature: Signature, file: str) -> CFunc:
     """A function as one that C can call, compiled at once; cached on disk where numba can write.
 
+    A quotient by zero is infinite or NaN. As an exception, which C cannot pass on, it would end the function early.
+
     Args:
         file: where the function is written.
     """
+    compile_ = partial(cfunc, signature, error_model="numpy")
     try:
-        return cfunc(signature, cache=True)(function)
+        return compile_(cache=True)(function)
     except RuntimeError:  # no writable folder
-        return cfunc(signature)(function)
+        return compile_()(function)
     except UNUSABLE_CACHE as error:
         folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(file).parent / "__pycache__")
         warn_no_cache(Path(file).stem, folder, error)
-        return cfunc(signature)(function)
+        return compile_()(function)
 
 
 def call(module: ModuleType, name: str, *arguments: object) -> Any:

@@ -2,8 +2,9 @@
 
 The hidden layer is up to eight times as wide as the input, and writing it to memory and reading it back takes longer
 than computing it. On a CPU it is therefore formed for one piece of the points at a time: by torch's products (`pieces`)
-or, if the input is narrow, in tiles that each core computes by itself (`tiles`). The backward pass recomputes it, which
-takes no longer and saves most of the memory of training; for wide inputs it is kept (before the GELU).
+or, if the input is narrow, in tiles that each core computes by itself (`float32`, `bfloat16`). The backward pass
+recomputes it, which takes no longer and saves most of the memory of training; for wide inputs it is kept (before the
+GELU).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointmix.ops.dispatch import NUMBA, Implementation, choose, register
+from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
 from pointmix.ops.mlp import operators, pieces  # noqa: F401, defines the operators
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
@@ -58,17 +59,20 @@ def mlp(
     scale: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """`mlp_reference` in tiles or pieces. Follows autocast; float16 gets the reference form, and a compiler, too, where
-    there are no tiles."""
+    """`mlp_reference` in tiles or pieces. Follows autocast; float16, forward-mode derivatives and, where there are
+    no tiles, a compiler get the reference form."""
     if (dtype := autocast_dtype(x)) is not None:
         x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
     if x.dtype == torch.float16:  # sums that are formed before the scale would overflow
         return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    given, compiling = (x, w1, b1, w2, b2, scale, plus), torch.compiler.is_compiling()
+    if not compiling and has_tangent(*(t for t in given if t is not None)):  # kernels would drop the derivatives
+        return mlp_reference(*given)
     result = torch.promote_types(x.dtype, scale.dtype)
     result = result if plus is None else torch.promote_types(result, plus.dtype)
-    tiles = _tiles(x, w1, w2, result, plus)
-    if tiles is None and torch.compiler.is_compiling():  # a compiler fuses and recomputes by itself
-        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    tiles = _tiles(x, w1, b1, w2, b2, result, plus)
+    if tiles is None and compiling:  # a compiler fuses and recomputes by itself
+        return mlp_reference(*given)
     args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), (b2 * scale).to(b2.dtype), plus
     if tiles is not None:
         y: Tensor = tiles(*args)
@@ -108,7 +112,9 @@ class _Pieces(torch.autograd.Function):
 def _tiles(
     x: Float[Tensor, "N C"],
     w1: Float[Tensor, "H C"],
+    b1: Float[Tensor, "H"],
     w2: Float[Tensor, "K H"],
+    b2: Float[Tensor, "K"],
     result: torch.dtype,
     plus: Float[Tensor, "N K"] | None,
 ) -> Callable[..., Any] | None:
@@ -119,7 +125,12 @@ def _tiles(
     compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     if not compiling and traced(x):
         return None
-    sizes = len(w1), x.shape[1], len(w2)
+    hidden, channels, out = sizes = len(w1), x.shape[1], len(w2)
+    shapes = (hidden, channels), (hidden,), (out, hidden), (out,)  # the kernels read memory without any check
+    weights = zip((w1, b1, w2, b2), shapes, strict=True)
+    fits = all(t.dtype == x.dtype and t.shape == shape for t, shape in weights) and 0 not in sizes
+    if not fits or (plus is not None and plus.shape != (len(x), out)):  # torch broadcasts or says what is wrong
+        return None
     if x.dtype == torch.bfloat16 and (max(sizes) > sizes[0] or any(n % 2 for n in sizes)):  # pairs, and room for dx
         return None
     return choose(f"mlp_{TILES[x.dtype]}", x)

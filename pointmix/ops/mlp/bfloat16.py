@@ -9,6 +9,7 @@ from torch import Tensor
 from pointmix.ops.kernels.brgemm import brgemm_addresses
 from pointmix.ops.kernels.tiles import Sizes, num_chunks, run
 from pointmix.ops.mlp import bfloat16_kernels as kernels
+from pointmix.ops.mlp import pieces
 
 if not all(brgemm_addresses()):
     raise ImportError("torch has no bfloat16 kernels of oneDNN for this processor")
@@ -17,6 +18,8 @@ TILE = 2**16  # numbers in the hidden layer of a tile, which a core holds in flo
 
 def run_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plus: Tensor | None) -> Float[Tensor, "N K"]:
     """w2 gelu(w1 x + b1) + b2 + plus, in float32."""
+    if not torch.backends.mkldnn.enabled:  # switched off since the import; oneDNN would end the process
+        return pieces.forward(x, w1, b1, w2, b2, plus, torch.float32, None)
     sizes = _sizes(x, w1, w2, plus is not None)
     y, room = x.new_empty(len(x), len(w2), dtype=torch.float32), (sizes.chunks, sizes.tile, len(w1))
     h, a = x.new_empty(room, dtype=torch.float32), x.new_empty(room)
@@ -29,9 +32,12 @@ def run_backward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, w1, b1, w2 and b2. Sums over the points depend on the number of threads, not on their order."""
+    if not torch.backends.mkldnn.enabled:
+        dx, *sums = pieces.backward(x, w1, b1, w2, dy)
+        return dx, *(t.to(x.dtype, memory_format=torch.contiguous_format) for t in sums)  # type: ignore[return-value]
     sizes = _sizes(x, w1, w2, False)
     (hidden, channels), out = w1.shape, len(w2)
-    dx, shapes = torch.empty_like(x), [(channels, hidden), (hidden,), (out, hidden), (out,)]
+    dx, shapes = x.new_empty(x.shape), [(channels, hidden), (hidden,), (out, hidden), (out,)]
     sums = [torch.zeros(sizes.chunks, *shape) for shape in shapes]
     room = sizes.chunks, sizes.tile, hidden
     scratch = [*(x.new_empty(room, dtype=torch.float32) for _ in range(2)), *(x.new_empty(room) for _ in range(3))]

@@ -39,7 +39,7 @@ def run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, w1, b1, w2 and b2. Sums over the points depend on the number of threads, not on their order."""
     sizes = _sizes(x, w1, w2, False)
-    dx, sums = torch.empty_like(x), [x.new_zeros(sizes.chunks, *t.shape) for t in (w1, b1, w2, w2[:, 0])]
+    dx, sums = x.new_empty(x.shape), [x.new_zeros(sizes.chunks, *t.shape) for t in (w1, b1, w2, w2[:, 0])]
     scratch = x.new_empty(sizes.chunks, 2, sizes.tile, len(w1))
     run(kernels.backward, sizes, x, w1, b1, w2, dy, dx, *sums, scratch)
     dw1, db1, dw2, db2 = (t.sum(0) for t in sums)

@@ -23,7 +23,7 @@ def define(dtype: str) -> None:
         f"mlp_{dtype}_backward(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor dy) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         _of_module(dtype, "run_backward"),
-        lambda x, w1, b1, w2, dy: tuple(map(torch.empty_like, (x, w1, b1, w2, w2[:, 0].to(b1)))),
+        lambda x, w1, b1, w2, dy: tuple(t.new_empty(t.shape) for t in (x, w1, b1, w2, w2[:, 0])),
         floating=True,
     )
 

@@ -49,7 +49,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, w1, b1, w2 and b2, those of the weights in at least float32."""
     wide = at_least_float32(x.dtype)  # for sums over many pieces
-    dx = torch.empty_like(x)
+    dx = x.new_empty(x.shape)
     dw1, db1, dw2 = (torch.zeros(t.shape, dtype=wide, device=x.device) for t in (w1.t(), b1, w2))
     for part in pieces(x, len(w1)):
         dy_part = dy[part].to(x.dtype)

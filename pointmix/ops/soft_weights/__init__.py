@@ -47,8 +47,8 @@ def soft_weights(
         exists: false for centers that do not exist in a row. Each row needs at least one that does.
     """
     given = near, size, bound, bias, valid, exists
-    compiled = None
-    if not traced(near) and not has_tangent(*(t for t in given if t is not None)):
+    tensors, compiled = [t for t in given if t is not None], None
+    if not traced(near) and not has_tangent(*tensors) and all(t.device == near.device for t in tensors):
         compiled = choose("soft_weights", near)
     weights: tuple[Tensor, Tensor] = (compiled or soft_weights_reference)(*given)
     return weights

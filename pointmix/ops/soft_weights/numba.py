@@ -30,9 +30,15 @@ def soft_weights(
     exists: Bool[Tensor, "R M"] | None,
 ) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R M E"]]:
     """`pointmix.ops.soft_weights.soft_weights_reference`. The sums are float32 even of bfloat16."""
-    near, size, bound = near.contiguous(), size.float().contiguous(), bound.float()
-    bias = None if bias is None else bias.float().contiguous()
-    valid, exists = (None if t is None else t.contiguous() for t in (valid, exists))
+    rows, centers, heads, points = near.shape  # the kernels do not check shapes: `expand` raises if they do not fit
+    near, bound = near.contiguous(), bound.float().expand(1)
+    size = size.float().expand(rows, heads, points).contiguous()
+    if bias is not None:
+        if not len(bias) or rows % len(bias):
+            raise ValueError(f"the bias repeats for {rows} rows, so it cannot have {len(bias)} rows")
+        bias = bias.float().expand(-1, centers, heads, points).contiguous()
+    valid = None if valid is None else valid.bool().expand(rows, points).contiguous()
+    exists = None if exists is None else exists.bool().expand(rows, centers).contiguous()
     if torch.is_grad_enabled():
         weights: tuple[Tensor, Tensor] = _SoftWeights.apply(near, size, bound, bias, valid, exists)
         return weights

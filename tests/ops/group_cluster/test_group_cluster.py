@@ -47,6 +47,13 @@ def test_the_equations_by_hand():
         torch.testing.assert_close(cluster(x, eye, zero, eye, zero, eye, one, two, one), x + s * g + 1)
 
 
+def test_a_projection_that_does_not_fit():
+    x = inputs(5)
+    for wp, bp in ((x[5][:-1], x[6]), (x[5], x[6][:-1])):
+        with pytest.raises(RuntimeError):
+            cluster_group(*x[:5], wp, bp, *x[7:])
+
+
 def test_order_of_neighbors_does_not_matter():
     x, *weights = inputs(7)
     order = torch.randperm(7)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pointmix import PointSet
 from pointmix.nn.grouper import Groups
@@ -71,6 +72,25 @@ def test_equal_runs_are_equal(threads, monkeypatch):
     runs = [torch.autograd.grad(fast(inputs[0], groups, *inputs[1:]).square().sum(), inputs) for _ in range(2)]
     torch.set_num_threads(before)
     assert all(map(torch.equal, *runs))
+
+
+def test_indices_of_32_bits():
+    groups, total = groups_of(9)
+    feat = torch.randn(total, 4, **F64, requires_grad=True)
+    near, anchor = groups.neighbors, groups.anchor
+    t, scale = torch.randn(len(anchor), 4, **F64), torch.ones(len(anchor), **F64)
+    assert torch.equal(group_rows(feat, t, scale, near.int(), anchor.int()), group_rows(feat, t, scale, near, anchor))
+    assert torch.equal(difference_sums(feat, near.int(), anchor.int()), difference_sums(feat, near, anchor))
+
+
+def test_forward_mode_derivatives_of_what_is_trained():
+    groups, total = groups_of(9)
+    feat, tangent = torch.randn(total, 4, **F64, requires_grad=True), torch.randn(total, 4, **F64)
+    near, anchor = groups.neighbors, groups.anchor
+    _, found = torch.func.jvp(lambda x: difference_sums(x, near, anchor)[:, 0], (feat.detach(),), (tangent,))
+    with forward_ad.dual_level():
+        sums = difference_sums(forward_ad.make_dual(feat, tangent), near, anchor)[:, 0]
+        assert torch.equal(forward_ad.unpack_dual(sums).tangent, found)
 
 
 def test_bias():

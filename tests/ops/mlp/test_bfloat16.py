@@ -77,6 +77,25 @@ def test_equal_runs_are_equal(threads):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+def test_columns_before_rows():
+    args = [t.detach().t().contiguous().t().requires_grad_() if t.ndim == 2 else t for t in arguments(30)]
+    assert not args[0].is_contiguous()
+    dx, *_ = torch.autograd.grad(autocast_mlp(*args).sum(), args)
+    expected, *_ = torch.autograd.grad(mlp_reference(*args).sum(), args)
+    torch.testing.assert_close(dx, expected, rtol=5e-2, atol=0.5)
+
+
+def test_without_onednn():
+    args = arguments(30)
+    expected = autocast_mlp(*args)
+    with torch.backends.mkldnn.flags(enabled=False):
+        found = autocast_mlp(*args)
+        grads = torch.autograd.grad(expected.sum(), args)  # of a forward pass with it
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0.3)
+    for a, b in zip(grads, torch.autograd.grad(mlp_reference(*args).sum(), args), strict=True):
+        assert torch.linalg.vector_norm(a - b) <= 2e-2 * torch.linalg.vector_norm(b)
+
+
 def test_nan_stays():
     args = [t.detach() for t in arguments(6)]
     args[0][2, 1] = torch.nan

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import mlp as ops
@@ -63,6 +64,45 @@ def test_nan_stays():
     args = [t.detach() for t in arguments(6)]
     args[0][2, 1] = torch.nan
     assert mlp(*args).isnan().all(1).nonzero().flatten().tolist() == [2]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2, 3, 4, 6])
+def test_kernels_get_no_wrong_operand(wrong, monkeypatch):
+    monkeypatch.setattr(module, "run", None)
+    args = [t.detach() for t in arguments(20)]
+    for bad in (args[wrong].bfloat16(), args[wrong][..., :-1]):
+        try:
+            found = mlp(*args[:wrong], bad, *args[wrong + 1 :])
+        except RuntimeError:  # torch says what is wrong
+            continue
+        assert wrong == 6 and bad.dtype == torch.bfloat16
+        torch.testing.assert_close(found, mlp_reference(*args[:-1], bad), rtol=1e-5, atol=1e-5)
+
+
+def test_one_row_is_added_to_all():
+    args = [t.detach() for t in arguments(20)]
+    args[6] = args[6][:1]
+    torch.testing.assert_close(mlp(*args), mlp_reference(*args), rtol=1e-5, atol=1e-5)
+
+
+def test_columns_before_rows():
+    args = [t.detach().t().contiguous().t().requires_grad_() if t.ndim == 2 else t for t in arguments(30)]
+    assert not args[0].is_contiguous()
+    y, expected = mlp(*args), mlp_reference(*args)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    grads = torch.autograd.grad(y.sum(), args), torch.autograd.grad(expected.sum(), args)
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+    x, w1, b1, w2 = (t.detach() for t in args[:4])
+    torch.library.opcheck(torch.ops.pointmix.mlp_float32_backward, (x, w1, b1, w2, torch.randn(30, 5)))
+
+
+def test_forward_mode_derivatives():
+    args = [t.detach() for t in arguments(20)]
+    with forward_ad.dual_level():
+        args[0] = forward_ad.make_dual(args[0], torch.randn(20, 7))
+        found, expected = (forward_ad.unpack_dual(op(*args)).tangent for op in (mlp, mlp_reference))
+    torch.testing.assert_close(found, expected)
 
 
 def test_counts_its_operations():

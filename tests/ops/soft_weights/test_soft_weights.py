@@ -105,3 +105,29 @@ def test_equal_runs_are_equal(threads):
     probes = torch.randn_like(given[0]), torch.randn(given[0].shape[:3])
     first, second = (results(soft_weights, given, probes) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 2, 19), (0, 5, 2, 19), (6, 5, 2, 18), (6, 4, 2, 19)])
+def test_a_bias_that_does_not_fit(shape):
+    near, size, bound, *_ = case(dtype=torch.float32)
+    with pytest.raises((RuntimeError, ValueError)):
+        soft_weights(near, size, bound, torch.zeros(shape))
+
+
+def test_a_bias_for_all_heads():
+    given = case(bias=2, dtype=torch.float32)
+    bias = given[3][:, :, :1, :1]
+    expected = soft_weights_reference(*given[:3], bias, None, None)[0]
+    found = soft_weights(*given[:3], bias)[0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_rows_without_centers_or_lengths_are_not_numbers_and_the_others_are():
+    near, size, bound, *_ = case(dtype=torch.float32)
+    exists = torch.ones(6, 5, dtype=torch.bool)
+    exists[1], size[3, 1, 4] = False, 0
+    near[3, 2, 1, 4] = 0
+    found = soft_weights(near.clone(), size, bound, exists=exists)[0]
+    expected = soft_weights_reference(near, size, bound, None, None, exists)[0]
+    assert found[1].isnan().all() and found[3, :, 1, 4].isnan().all() and found.isnan().sum() == 5 * 2 * 19 + 5
+    torch.testing.assert_close(found, expected, equal_nan=True)
