@@ -1,12 +1,16 @@
 """How fast are exported networks on a CPU? One run, contenders in turns.
 
 python benchmarks/export.py
-python benchmarks/export.py --models coc_tiny --size 64 --batch 2 --seconds 1 --csv benchmarks/results/mine.csv
+python benchmarks/export.py --models coc_tiny hcformer_tiny --no-compile --csv benchmarks/results/mine.csv
 
 Rows: a network in batches of one and of --batch images. "eager" is the network itself, "exported" the program of
 torch.export run by PyTorch, "AOTInductor" the same program compiled ahead of time, and "ONNX" onnxruntime; all take
 any number of images.
 Columns: images/s, the ratio to eager, and the largest difference of the outputs from eager's.
+
+To write coc_tiny takes 9 s of one core as a program, then 25 s as ONNX and 105 s with AOTInductor, for any size of the
+images; hcformer_tiny 16 s and 37 s. Two thirds go into sizes that depend on the number of images, which is a symbol.
+--no-compile leaves out AOTInductor.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from functools import partial
 
 from common import in_turns, save, show, started
 
-MODELS = ("coc_tiny", "hcformer_tiny")
+MODELS = ("coc_tiny",)
 
 
 def contenders(args: Namespace, name: str, folder: str) -> dict[str, Callable]:
@@ -41,7 +45,7 @@ def contenders(args: Namespace, name: str, folder: str) -> dict[str, Callable]:
         forms["AOTInductor"] = torch._inductor.aoti_load_package(package)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
-    data = save_onnx(model, example, {})
+    data = save_onnx(program, {})
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     forms["ONNX"] = lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
     return forms

@@ -1,4 +1,4 @@
-"""Write a trained classifier as one file that runs without the code of its network.
+"""Write a trained classifier or segmenter as one file that runs without the code of its network.
 
 pointmix export --run RUN --out net.pt2             # torch.export: any number of images of the run's size
 pointmix export --run RUN --out net.onnx            # ONNX, for onnxruntime and others
@@ -6,6 +6,7 @@ pointmix export --run RUN --out net.pt2 --points    # partial images, and images
 pointmix export --run RUN_ON_CLOUDS --out net.pt2   # clouds of any number of points
 pointmix export --model coc_tiny --checkpoint FILE --out net.onnx
 
+Segmenters, and networks of timm, are written for whole images; detectors cannot be exported.
 The file holds the info of the run, such as classes, mean, std and img_size, as JSON: pointmix.json in a .pt2 (see
 extra_files of torch.export.load), "pointmix" among the metadata of an .onnx. It is compared with the network on an
 input of another size before it is written; the largest difference of their outputs is printed. Inputs are normalized
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pointmix.pointset import PointSet
+    from pointmix.tasks.base import AnyTask
     from pointmix.tasks.protocols import Info
 
-KEPT = ("name", "task", "kwargs", "classes", "in_chans", "img_size", "mean", "std", "data")  # of a run's info
+# of a run's info
+KEPT = ("name", "task", "kwargs", "classes", "palette", "in_chans", "img_size", "mean", "std", "data")
 MOST_POINTS = 256  # of a cloud: a graph is for any number
 
 
@@ -59,22 +62,40 @@ def export(argv: list[str], prog: str) -> None:
     from pointmix.engine.inference import open_model, pick_device
     from pointmix.pointset import PointSet
     from pointmix.tasks.base import DEFAULT_TASK, get_task
-    from pointmix.tasks.classification.task import ClassificationTask
 
     check_export(args.out, points=args.points)
     device, task_name = pick_device(args.device or "cpu"), args.task or (None if args.run else DEFAULT_TASK)
     named = {"model": args.model, "checkpoint": args.checkpoint, "task": task_name}
     model, info = open_model(run=args.run, **named, device=device)
     task = get_task(info["task"])
-    if not isinstance(task, ClassificationTask):
-        raise ValueError(f"{args.run or args.model} is of {task.name}; export writes classifiers of images and clouds")
-    blank = task.example_input(info)
+    blank = blank_input(task, info, points=args.points)
     if args.points and not (isinstance(blank, PointSet) or hasattr(model, "explain")):
         raise ValueError(f"--points needs a model of points; {info['name']} takes whole images only")
     example = like(blank, points=args.points).to(device)
     check_export(args.out, points=isinstance(example, PointSet))
     difference = export_model(model, example, args.out, info=shared(info))
     print(f"written to {args.out}; the outputs differ from the network's by {difference:.1g} at most")
+
+
+def blank_input(task: AnyTask, info: Info, *, points: bool) -> Tensor | PointSet:
+    """An input of a kind that can be exported: images, or a cloud.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from pointmix.layouts.grid import Grid
+    from pointmix.tasks.classification.task import ClassificationTask
+    from pointmix.tasks.segment.task import Segment
+
+    if isinstance(task, ClassificationTask):
+        return task.example_input(info)
+    blank = task.example_input(info) if isinstance(task, Segment) and not points else None
+    if blank is None or not isinstance(blank.layout, Grid) or info["categories"]:
+        what = f"{info['name']} for {task.name}{' of point sets' if isinstance(task, Segment) else ''}"
+        raise ValueError(f"{what} cannot be exported: expected a classifier, or a segmenter of images")
+    image = blank.to_image()
+    assert not isinstance(image, list)  # one size
+    return image
 
 
 def shared(info: Info) -> Info:

@@ -16,6 +16,8 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from pointmix.commands.typed import described
 from pointmix.utils.cli import exit_code
 
+LICENSE = "license of the weights (default: none), such as apache-2.0; names: hf.co/docs/hub/repositories-licenses"
+
 
 def main(argv: list[str], prog: str = "pointmix push") -> int:
     return exit_code(lambda: push(parse(argv, prog)))
@@ -28,7 +30,7 @@ def parse(argv: list[str], prog: str) -> Namespace:
     parser = TaskParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository, which is made if there is none")
-    parser.add_argument("--license", metavar="NAME", help="license of the weights, such as apache-2.0 (default: none)")
+    parser.add_argument("--license", metavar="NAME", help=LICENSE)
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="NAME", help="branch, which is made if there is none (default: main)")
     parser.add_argument("--commit_message", metavar="TEXT", help="of the commit")

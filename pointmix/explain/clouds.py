@@ -130,7 +130,8 @@ def region_colors(
 ) -> dict[int, Float[np.ndarray, "3"]]:
     """A color for each center, such that neighboring clusters, and clusters in one window, differ."""
     index = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.flatten()], axis=1)  # pairs of neighbors
-    _, first = np.unique(center[index], axis=0, return_index=True)  # one pair of points for a pair of clusters
+    pair = center[index].astype(np.int64) @ (center.max() + 1, 1)  # one number a pair of clusters sorts faster than two
+    _, first = np.unique(pair, return_index=True)  # one pair of points for a pair of clusters
     index = index[first]
     # each pair as a row of a label map, followed by an absent row
     labels = np.stack([center[index], np.full(index.shape, -1)], axis=1).reshape(-1, 2)

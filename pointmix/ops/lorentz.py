@@ -39,7 +39,8 @@ def _without_autocast(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
         cast_args = [a.to(dtype) if isinstance(a, Tensor) else a for a in args]
         cast_named = {name: a.to(dtype) if isinstance(a, Tensor) else a for name, a in named.items()}
         device = next(t.device.type for t in tensors if t.ndim)
-        with nullcontext() if device == "meta" else torch.amp.autocast(device, enabled=False):
+        casts = device != "meta" and torch.is_autocast_enabled(device)  # exporters split graphs at every such context
+        with torch.amp.autocast(device, enabled=False) if casts else nullcontext():
             return op(*cast_args, **cast_named)  # type: ignore[arg-type]
 
     return run

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pointmix.commands.export import shared
+import pytest
+
+from pointmix.commands.export import blank_input, shared
+from pointmix.tasks.base import get_task
+
+
+def test_detectors_are_refused() -> None:
+    expected = "coc_tiny for detect cannot be exported: expected a classifier, or a segmenter of images"
+    with pytest.raises(ValueError, match=expected):
+        blank_input(get_task("detect"), {"name": "coc_tiny"}, points=False)
 
 
 def test_the_file_holds_no_local_paths() -> None:

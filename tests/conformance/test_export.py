@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 import pointmix
 from pointmix import PointSet
 from pointmix.commands.export import main
 from pointmix.engine import export
+from pointmix.models.segmenter import create_segmenter
 from tests.conformance.test_contract import ONE_STAGE, TWO_STAGES
 
 F64 = dict(dtype=torch.float64)
@@ -49,7 +52,7 @@ def images(*sizes: tuple[int, int]) -> PointSet:
 
 def check(model: torch.nn.Module, example: torch.Tensor | PointSet, *others: torch.Tensor | PointSet) -> None:
     with torch.no_grad():
-        program = export.load_program(export.save_program(model, example, {}))
+        program = export.load_program(export.save_program(export.export_program(model, example), {}))
         for x in (example, *others):
             torch.testing.assert_close(program(x), model(x), rtol=1e-9, atol=1e-9)
 
@@ -76,6 +79,20 @@ def test_any_number_of_images():
     check(model_of("coc_tiny").double(), *(torch.randn(batch, 3, 37, 37, **F64) for batch in (2, 1, 5)))
 
 
+def test_a_segmenter_of_any_number_of_images():
+    backbone = {key: value for key, value in ONE_STAGE.items() if key != "num_classes"}
+    model = create_segmenter("coc_tiny", 3, neck_dim=4, decoder_dim=4, **backbone).double().eval()
+    check(model, *(torch.randn(batch, 3, 17, 20, **F64) for batch in (2, 1, 5)))
+
+
+def test_outputs_of_a_detector_are_no_tensor(tmp_path):
+    model = torch.nn.Module()
+    model.forward = lambda x: [{"boxes": x}]
+    with pytest.raises(ValueError, match="net.onnx: a Module gives no tensor; classifiers and segmenters can be"):
+        pointmix.export_model(model, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
 @pytest.mark.parametrize("name", ["hcformer_tiny"])
 def test_onnx(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -107,6 +124,17 @@ def test_outputs_that_differ_are_not_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="net.pt2: outputs differ from the network's by .*nothing is written"):
         pointmix.export_model(torch.nn.Flatten(), torch.randn(2, 3, 4, 4), path)
     assert path.read_bytes() == b"previous" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_network_of_timm(tmp_path, capsys):
+    """Of no run, with weights that a file holds."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, weights, path = timm.create_model("resnet10t").eval(), tmp_path / "net.safetensors", tmp_path / "net.onnx"
+    save_file(model.state_dict(), weights)
+    assert main(["--model", "resnet10t", "--checkpoint", str(weights), "--out", str(path)]) == 0, capsys.readouterr()
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": (x := torch.randn(3, 3, 176, 176)).numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pointmix.explain.page.view import Reduced, as_bytes, index
 from pointmix.nn.stage import Assignment
 from pointmix.utils.messages import counted
 
-MAX_POINTS = 16_384  # that are clustered
+MAX_POINTS, MAX_FITTED = 16_384, 4096  # that are labeled; that k-means sees
 MAX_CLUSTERS = len(palette())
 
 
@@ -30,7 +30,8 @@ def reduce_clusters(scene: Scene, assignments: Sequence[Assignment], clusters: i
 
     Each z^b has mean 0 and total variance 1 over the points, so that all blocks count alike. Points with the same
     clusters in all blocks have the same z, and so the same label. Scikit-learn's k-means with a fixed seed labels the
-    points of the finest of these blocks (at most `MAX_POINTS` at random), by the size of the clusters.
+    points of the finest of these blocks (at most `MAX_POINTS` at random), by the size of the clusters; it is fitted to
+    every n-th of them, `MAX_FITTED` at most.
 
     Args:
         clusters: k.
@@ -48,8 +49,9 @@ def reduce_clusters(scene: Scene, assignments: Sequence[Assignment], clusters: i
     nearest = {stage_of(a): nearest_points(a.points, 0, pos) for a in {stage_of(a): a for a in used}.values()}
     parts = [_described(assignment)[nearest[stage_of(assignment)]] for assignment in used]
     z = torch.cat([_scaled(part) for part in parts], dim=1).numpy()  # (P, sum of C)
-    number = min(clusters, len(np.unique(z, axis=0)))
-    label = KMeans(number, n_init=4, random_state=0).fit(z).labels_
+    fitted = z[:: -(-len(z) // MAX_FITTED)]
+    number = min(clusters, len({row.tobytes() for row in fitted}))
+    label = KMeans(number, n_init=4, random_state=0).fit(fitted).predict(z)
     rank = np.argsort(np.argsort(-np.bincount(label, minlength=number), kind="stable"))
     return Reduced(
         name=f"{counted(len(used), 'block')}, k-means into {number}",

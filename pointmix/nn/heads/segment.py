@@ -40,7 +40,7 @@ class PointBatchNorm(nn.BatchNorm2d):
     by the running statistics in training, too."""
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        if len(x) == 1 and self.running_mean is not None:
+        if x.shape[0] == 1 and self.running_mean is not None:  # len would be a constant of an exported graph
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         y = super().forward(x.t()[None, :, :, None])  # (1, C, N, 1), channels last in memory
         return y[0, :, :, 0].t()
