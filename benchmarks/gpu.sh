@@ -6,9 +6,9 @@
 # benchmarks/gpu.sh --batch 32         # arguments of run.py, here for a GPU with little memory
 #
 # Writes goals_cuda.csv and gpu_tests.txt to $OUT, by default benchmarks/results. What is done, the tests and rows of
-# run.py, is kept there in gpu_done with a checksum of the sources; another call goes on with the rest. POINTMIX_GPU_SECONDS is the time for one
-# call, 460 by default. Exits with 1 if a kernel is wrong, 3 if the tests of the kernels or a row are not done, 2 if this
-# machine cannot run them.
+# run.py, is kept there in gpu_done with a checksum of the sources; another call goes on with the rest.
+# POINTMIX_GPU_SECONDS is the time for one call, 460 by default. Exits with 1 if a kernel is wrong, 3 if the tests of
+# the kernels or a row are not done, 2 if this machine cannot run them.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
 limit="${POINTMIX_GPU_SECONDS:-460}"

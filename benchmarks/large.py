@@ -35,20 +35,30 @@ def room(n: int):
     return torch.where(boxed, low[box] + x * extent[box], x * size) + 0.002 * torch.randn(n, 3)
 
 
-def clouds(n: int) -> dict[str, Callable[[], object]]:
+def of_cloud(x, device: str = "cpu", **settings: object) -> Callable[[], None]:
+    """Inference of one cloud, points (N, 3), with a network as in the README."""
     import torch
 
     import pointmix
 
-    sets = {"cube": torch.rand(n, 3), "room": room(n)}
+    torch.manual_seed(0)
     options = dict(num_classes=15, in_chans=0, coord_dims=3, stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1))
-    tasks = {}
-    for sampling in ("fps", "grid"):
-        model = pointmix.create_model("coc_tiny", sampling=sampling, **options).eval()
-        for name, x in sets.items():
-            points = pointmix.PointSet.from_points(x)
-            tasks[f"{name}, {sampling}"] = lambda model=model, points=points: model(points)
-    return tasks
+    model = pointmix.create_model("coc_tiny", **options, **settings).to(device).eval()
+    points = pointmix.PointSet.from_points(x).to(device)
+
+    def run() -> None:
+        with torch.inference_mode():
+            model(points)
+
+    return run
+
+
+def clouds(n: int) -> dict[str, Callable[[], object]]:
+    import torch
+
+    sets = {"cube": torch.rand(n, 3), "room": room(n)}
+    pairs = [(sampling, name) for sampling in ("fps", "grid") for name in sets]
+    return {f"{name}, {sampling}": of_cloud(sets[name], sampling=sampling) for sampling, name in pairs}
 
 
 def images(n: int) -> dict[str, Callable[[], object]]:

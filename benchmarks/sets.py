@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from common import in_turns
 from goals import MOST, line
+from large import of_cloud
 from shares import KINDS, PRECISIONS, contender
 
 CLOUDS = (100_000, 1_000_000)
@@ -63,28 +64,13 @@ def slope(
 
 def cloud(args: Namespace, row: str) -> Iterator[dict]:
     """coc_tiny on a single cloud, a hundred thousand and a million random points in a cube."""
+    import torch
+
     one, form = Namespace(**vars(args) | {"batch": 1}), "float32 inference"
-    few, many = in_turns([of_cloud(n, args.device) for n in CLOUDS], args.seconds, args.device)
+    tasks = [of_cloud(torch.rand(n, 3), args.device) for n in CLOUDS]
+    few, many = in_turns(tasks, args.seconds, args.device)
     what = f"{CLOUDS[-1]:,} points"
     yield line(one, row, what, form, f"{many:.4g} s", many, "seconds", most=MOST["cloud s"])
     exponent = math.log(many / few) / math.log(CLOUDS[-1] / CLOUDS[0])
     what = f"{CLOUDS[0]:,} to {CLOUDS[-1]:,} points"
     yield line(one, row, what, form, f"{few:.4g} {many:.4g} s", exponent, "exponent", most=MOST[row])
-
-
-def of_cloud(count: int, device: str) -> Callable[[], None]:
-    """Inference of one cloud with a network as in the README."""
-    import torch
-
-    import pointmix
-
-    torch.manual_seed(0)
-    options = dict(num_classes=15, in_chans=0, coord_dims=3, stem=(4, 2, 0), windows_per_side=(4, 2, 1, 1))
-    model = pointmix.create_model("coc_tiny", **options).to(device).eval()
-    given = pointmix.PointSet.from_points(torch.rand(count, 3)).to(device)
-
-    def run() -> None:
-        with torch.inference_mode():
-            model(given)
-
-    return run

@@ -30,8 +30,9 @@ Program = Callable[[Tensor | PointSet], Tensor]
 def export_model(model: nn.Module, example: Tensor | PointSet, path: str | Path, *, info: Info | None = None) -> float:
     """Write a classifier, or a segmenter of images, as one file that runs without the code of the network.
 
-    A .pt2 is loaded by `torch.export.load(path).module()`, of point sets after `import pointmix`, which registers their
-    type and operators. Like any program it must come from someone you trust. An .onnx takes images only.
+    A .pt2 is loaded by `torch.export.load(path).module()`, of point sets after `import pointmix.models`, which
+    registers their types and operators. Like any program it must come from someone you trust. An .onnx takes images
+    only.
 
     Args:
         model: exported in evaluation mode; afterwards its mode is as before.

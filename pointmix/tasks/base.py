@@ -317,8 +317,8 @@ def task_of(cfg: RunConfig) -> AnyTask:
     Raises:
         ValueError: there is none.
     """
-    tasks = {task.config: task for task in map(get_task, list_tasks())}
+    names = {config_of(name): name for name in list_tasks()}
     for kind in type(cfg).__mro__:
-        if kind in tasks:
-            return tasks[kind]
+        if kind in names:
+            return get_task(names[kind])
     raise ValueError(f"no registered task has the configuration {type(cfg).__name__}; see pointmix.tasks.base")

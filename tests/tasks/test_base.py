@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections import namedtuple
 
 import pytest
@@ -34,6 +35,21 @@ def test_built_in_tasks_are_found_by_name_and_by_configuration():
     assert list_tasks()[:3] == list(configs)
     for name, config in configs.items():
         assert get_task(name).name == name and task_of(config()) is get_task(name)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "explain"])
+def test_built_in_tasks_have_the_same_settings_and_flags_before_they_are_imported(command, monkeypatch):
+    def helps() -> list[str]:
+        parsers = [ArgumentParser() for _ in names]
+        for name, parser in zip(names, parsers, strict=True):
+            base.add_task_arguments(name, parser, command)
+        return [parser.format_help() for parser in parsers]
+
+    names = list(base._BUILT_IN)
+    assert [get_task(name).config for name in names] == list(map(base.config_of, names))
+    imported = helps()
+    monkeypatch.setattr(base, "_TASKS", {})
+    assert imported == helps() and len(set(imported)) > 2
 
 
 @pytest.mark.usefixtures("registry")

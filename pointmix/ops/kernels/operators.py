@@ -65,7 +65,7 @@ def opaque(schema: str, fake: Function) -> Callable[[Callable[P, R]], Callable[P
     """Decorator: while a graph is exported, a call is one operator of that graph; else nothing changes.
 
     For functions whose steps follow the values of their tensors, such as loops over sets, so that one graph is valid
-    for all sizes. What is saved needs `import pointmix` before it is loaded. The results have no derivatives.
+    for all sizes. What is saved needs `import pointmix.models` before it is loaded. The results have no derivatives.
 
     Args:
         schema, fake: as in `operator`; the function has the same arguments.

@@ -12,6 +12,7 @@ from pointmix.data.clouds.config import PointDataConfig
 from pointmix.data.clouds.resolve import resolve
 from pointmix.data.clouds.splits import build_points
 from pointmix.data.clouds.transforms import train_transform
+from pointmix.io.mesh import SURFACE_POINTS
 from pointmix.pointset import PointSet
 
 CALL = {"batch_size": 4, "eval_batch_size": 4, "seed": 0}
@@ -53,6 +54,10 @@ def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         build_points(PointDataConfig(**settings), **CALL)
     assert "\n" not in str(caught.value)
+
+
+def test_meshes_become_as_many_points_as_elsewhere():
+    assert PointDataConfig().surface_points == SURFACE_POINTS
 
 
 def test_all_augmentation_off_is_none_at_all():

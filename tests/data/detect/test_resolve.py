@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from timm.data import IMAGENET_DEFAULT_MEAN
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pointmix.data.detect.config import DetectDataConfig
 from pointmix.data.detect.resolve import padded, resolve
@@ -15,7 +15,8 @@ def test_defaults_of_the_source_come_before_general_ones():
     scenes = resolve(DetectDataConfig())
     assert (scenes.short_side, scenes.hflip, scenes.mean) == (64, 0.0, (0.5, 0.5, 0.5))
     coco = resolve(DetectDataConfig(source="coco", hflip=0.25))
-    assert (coco.short_side, coco.max_side, coco.hflip, coco.mean) == (800, 1333, 0.25, IMAGENET_DEFAULT_MEAN)
+    assert (coco.short_side, coco.max_side, coco.hflip) == (800, 1333, 0.25)
+    assert (coco.mean, coco.std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     assert coco.masks is None and coco.val_fraction is None and coco.photometric is False
     gray = resolve(DetectDataConfig(source="coco", in_chans=1))
     assert len(gray.mean) == len(gray.std) == 1
