@@ -48,13 +48,11 @@ def _of_module(dtype: str, name: str) -> Callable[..., Any]:
     return lambda *arguments: getattr(import_module(f"pointmix.ops.mlp.{dtype}"), name)(*arguments)
 
 
-def _forward_flops(x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, out_shape: Shape, **kwargs: object) -> int:
+def _forward_flops(x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, **kwargs: object) -> int:
     return 2 * x[0] * (math.prod(w1) + math.prod(w2))
 
 
-def _backward_flops(
-    x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, out_shape: Shape, **kwargs: object
-) -> int:
+def _backward_flops(x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, **kwargs: object) -> int:
     return 2 * x[0] * (3 * math.prod(w1) + 2 * math.prod(w2))
 
 
