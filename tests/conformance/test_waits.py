@@ -39,7 +39,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    """Only on a CPU, where that waits for nobody, does a PointSet look at its ptr, and only there does numba compile."""
+    """Only on a CPU, where that waits for nobody, does a PointSet look at its ptr, and only there numba compiles."""
     monkeypatch.setattr("pointmix.io.validate.traced", lambda x: True)
     with use_backend("torch"):
         yield
