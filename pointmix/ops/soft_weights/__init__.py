@@ -31,7 +31,7 @@ def soft_weights(
     near: Float[Tensor, "R M E L"],
     size: Float[Tensor, "R E L"],
     bound: Float[Tensor, "1"],
-    bias: Float[Tensor, "_ M E L"] | None = None,
+    bias: Float[Tensor, "_ M #E #L"] | None = None,
     *,
     valid: Bool[Tensor, "R L"] | None = None,
     exists: Bool[Tensor, "R M"] | None = None,
@@ -58,7 +58,7 @@ def soft_weights_reference(
     near: Float[Tensor, "R M E L"],
     size: Float[Tensor, "R E L"],
     bound: Float[Tensor, "1"],
-    bias: Float[Tensor, "P M E L"] | None,
+    bias: Float[Tensor, "P M #E #L"] | None,
     valid: Bool[Tensor, "R L"] | None,
     exists: Bool[Tensor, "R M"] | None,
 ) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R M E"]]:

@@ -25,7 +25,7 @@ def soft_weights(
     near: Float[Tensor, "R M E L"],
     size: Float[Tensor, "R E L"],
     bound: Float[Tensor, "1"],
-    bias: Float[Tensor, "P M E L"] | None,
+    bias: Float[Tensor, "P M #E #L"] | None,
     valid: Bool[Tensor, "R L"] | None,
     exists: Bool[Tensor, "R M"] | None,
 ) -> tuple[Float[Tensor, "R M E L"], Float[Tensor, "R M E"]]:
