@@ -98,17 +98,20 @@ class UniformPlan:
         return x.unsqueeze(1)
 
     def as_packed(self) -> PackedPlan:
-        return self._packed
+        return self._pack() if torch.compiler.is_compiling() else self._packed  # a compiler cannot follow the property
 
     @cached_property
     def _packed(self) -> PackedPlan:
+        with torch.inference_mode(False):  # for the backward passes of other blocks
+            return self._pack()
+
+    def _pack(self) -> PackedPlan:
         (centers, length), device = self.pool_weight.shape, self.pool_weight.device
         windows = self.batch * self.windows_per_side[0] * self.windows_per_side[1]
-        with torch.inference_mode(False):  # for the backward passes of other blocks
-            window = torch.arange(windows, device=device).repeat_interleave(length)
-            members = (self.pool_weight > 0).t().repeat(windows, 1)
-            ptr = torch.arange(windows + 1, device=device) * length
-            return PackedPlan(ptr, window, members, members.new_ones(windows, centers))
+        window = torch.arange(windows, device=device).repeat_interleave(length)
+        members = (self.pool_weight > 0).t().repeat(windows, 1)
+        ptr = torch.arange(windows + 1, device=device) * length
+        return PackedPlan(ptr, window, members, members.new_ones(windows, centers))
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,6 @@ class Implementation:
         limit: largest size up to which it is picked without `use_backend`.
         unit: what the size counts, such as "neighbors".
         hard_limit: the limit holds within `use_backend` too; the reference form computes what is larger.
-        inference: it has no derivatives and needs one device and, unless autocast is on, which it follows, one dtype.
-            Even within `use_backend` the reference form computes everything else.
         note: why it is not a default.
     """
 
@@ -93,7 +91,6 @@ class Implementation:
     limit: float = math.inf
     unit: str = ""
     hard_limit: bool = False
-    inference: bool = False
     note: str = ""
 
     def refusal(self, device: str, dtype: torch.dtype) -> str:
@@ -115,7 +112,6 @@ class Operation:
     implementations: dict[str, Implementation] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)  # why a module of an implementation does not load
-    inference: bool = False  # whether one of them is for inference only
 
 
 BACKENDS: dict[str, Backend] = {TORCH.name: TORCH}
@@ -130,7 +126,6 @@ def register(op: str, *implementations: Implementation) -> None:
         operation.implementations[implementation.backend.name] = implementation
         operation.functions.pop(implementation.backend.name, None)
         operation.faults.pop(implementation.backend.name, None)
-        operation.inference |= implementation.inference
         BACKENDS.setdefault(implementation.backend.name, implementation.backend)
 
 
@@ -173,24 +168,23 @@ def choose(op: str, *tensors: Tensor, size: float = 0) -> Function | None:
 
     Args:
         op: name of a registered operation.
-        tensors: what it will be given. The first decides about device and dtype; for inference, autocast may change it.
+        tensors: what it will be given. The first decides about device and dtype.
         size: what the limits refer to, such as the number of neighbors.
 
     Raises:
         ValueError: if `use_backend` requests a backend that does not take these tensors.
     """
     operation, x = OPERATIONS[op], tensors[0]
-    obstacle = inference_obstacle(tensors) if operation.inference else ""
-    name = _select(op, x.device.type, computed_in(operation, x), size, obstacle)
+    name = _select(op, x.device.type, x.dtype, size)
     return operation.functions[name] if name else None
 
 
-def _select(op: str, device: str, dtype: torch.dtype, size: float, obstacle: str) -> str:
+def _select(op: str, device: str, dtype: torch.dtype, size: float) -> str:
     """The backend that computes an operation, its function imported; empty for the reference form."""
     operation, requested = OPERATIONS[op], requested_backend.get()
     for name, implementation in operation.implementations.items():
-        if reason := rejection(operation, implementation, requested, device, dtype, size, obstacle):
-            if name == requested and not implementation.inference and implementation.refusal(device, dtype):
+        if reason := rejection(operation, implementation, requested, device, dtype, size):
+            if name == requested and implementation.refusal(device, dtype):
                 raise ValueError(f"backend '{name}' {reason}")
             continue
         if name not in operation.functions:
@@ -216,7 +210,6 @@ def rejection(
     device: str,
     dtype: torch.dtype,
     size: float,
-    obstacle: str,
 ) -> str:
     """Why an implementation is not picked; empty if it is when its turn comes."""
     name = implementation.backend.name
@@ -231,8 +224,6 @@ def rejection(
         return refusal
     if size > implementation.limit and (name != requested or implementation.hard_limit):
         return f"takes up to {implementation.limit} {implementation.unit}, got {size}"
-    if implementation.inference and obstacle:
-        return obstacle
     return implementation.backend.problem or operation.faults.get(name, "")
 
 
@@ -244,23 +235,6 @@ def choose_trained(op: str, *tensors: Tensor) -> Function | None:
     if not trained or autocast_dtype(x) is not None or any(map(traced, tensors)) or has_tangent(*tensors):
         return None
     return choose(op, *tensors) if all(t.dtype == x.dtype and t.device == x.device for t in tensors) else None
-
-
-def computed_in(operation: Operation, x: Tensor) -> torch.dtype:
-    """The dtype in which an operation computes: autocast's for those that have an implementation for inference."""
-    return (autocast_dtype(x) if operation.inference else None) or x.dtype
-
-
-def inference_obstacle(tensors: tuple[Tensor, ...]) -> str:
-    """What an implementation for inference does not support about these tensors; empty if nothing."""
-    x, autocast = tensors[0], autocast_dtype(tensors[0]) is not None
-    if any(t.device != x.device or (t.dtype != x.dtype and not autocast) for t in tensors[1:]):
-        return "dtypes or devices of the tensors differ"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return "gradients are needed"
-    if has_tangent(*tensors):
-        return "forward-mode derivatives are needed"
-    return ""
 
 
 def has_tangent(*tensors: Tensor) -> bool:

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from pointmix.ops import dispatch
-from pointmix.ops.dispatch import (
-    Implementation,
-    Operation,
-    computed_in,
-    inference_obstacle,
-    rejection,
-    requested_backend,
-)
+from pointmix.ops.dispatch import Implementation, Operation, rejection, requested_backend
 
 
 class Table(list[dict[str, object]]):
@@ -43,7 +36,7 @@ def backends(*, explain: str | None = None, like: Tensor | None = None, size: fl
     Args:
         explain: name of an operation. The rows then say which backend computes it (`taken`) and why the others do not
             (`reason`).
-        like: an input of that operation; its device, dtype and `requires_grad` count. By default single precision (or
+        like: an input of that operation; its device and dtype count. By default single precision (or
             integers for operations on integers) on the CPU.
         size: what the limits refer to, such as the number of neighbors.
 
@@ -91,7 +84,7 @@ def _explain(op: str, like: Tensor | None, size: float) -> Table:
         raise ValueError(f"unknown operation '{op}', expected one of {', '.join(dispatch.OPERATIONS)}")
     operation = dispatch.OPERATIONS[op]
     x = torch.empty(0, dtype=_example_dtype(operation)) if like is None else like
-    facts = x.device.type, computed_in(operation, x), size, inference_obstacle((x,))
+    facts = x.device.type, x.dtype, size
     rows: list[dict[str, object]] = []
     taken = ""
     for name, implementation in operation.implementations.items():
@@ -113,7 +106,7 @@ def _in_turn(op: str, device: str) -> Iterator[tuple[str, Implementation | None]
     """The backends that compute an operation on a device, from the smallest inputs to the largest."""
     operation, requested = dispatch.OPERATIONS[op], requested_backend.get()
     for name, implementation in operation.implementations.items():
-        if not rejection(operation, implementation, requested, device, _example_dtype(operation), 0, ""):
+        if not rejection(operation, implementation, requested, device, _example_dtype(operation), 0):
             yield name, implementation
             if implementation.limit == math.inf or (name == requested and not implementation.hard_limit):
                 return

@@ -20,6 +20,11 @@ def traced(x: Tensor) -> bool:
     )
 
 
+def exported() -> bool:
+    """True while a graph is recorded that may run elsewhere."""
+    return torch.compiler.is_exporting() if torch.compiler.is_compiling() else torch.jit.is_tracing()
+
+
 def has_memory(x: Tensor) -> bool:
     """False for tensors that wrap others, as in transforms of torch.func, and for fake tensors."""
     if type(x) not in (Tensor, torch.nn.Parameter):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 
 from pointmix.ops import backends, dispatch, explain, register, use_backend
 from pointmix.ops.clustering import fused
@@ -215,29 +214,6 @@ def test_explanations_agree_with_the_choice(op):
     x = torch.empty(0, dtype=explain._example_dtype(OPERATIONS[op]))
     taken = next(name for name, row in rows(explain=op).items() if row["taken"])
     assert (choose(op, x) is None) == (taken == "torch")
-
-
-def test_implementations_for_inference_give_way_to_derivatives_and_autocast():
-    x, other = torch.zeros(2), torch.zeros(2)
-    assert choose("context_cluster", x, other) is not None
-    assert choose("context_cluster", x, other.double()) is None
-    assert choose("context_cluster", x, other.to("meta")) is None
-    grad = x.clone().requires_grad_()
-    assert choose("context_cluster", other, grad) is None
-    assert reasons("context_cluster", like=grad)["numba"] == "gradients are needed"
-    with torch.no_grad():
-        assert choose("context_cluster", other, grad) is not None
-    with torch.autocast("cpu", torch.bfloat16):
-        assert choose("context_cluster", x, other.bfloat16()) is not None
-    with torch.autocast("cpu", torch.float16):
-        assert reasons("context_cluster")["numba"].endswith("got torch.float16")
-    with torch.no_grad(), forward_ad.dual_level():
-        dual = forward_ad.make_dual(other, torch.ones(2))
-        assert reasons("context_cluster", like=dual)["numba"] == "forward-mode derivatives are needed"
-        assert choose("context_cluster", x) is not None
-    with use_backend("numba"):
-        assert choose("context_cluster", grad) is None
-    assert torch.func.grad(lambda t: t.sum() * (choose("context_cluster", t) is None))(x).sum() == 2
 
 
 # ---- from outside ---------------------------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ class Form(Enum):
 
     REFERENCE = "the equations as they are written: with reference=True"
     FUSED_KERNEL = "linear maps, then one kernel per window: where a backend has one for its number of centers"
-    INFERENCE_KERNEL = "one kernel from features to features: without gradients, where windows have no rows as views"
-    DIFFERENTIABLE_KERNEL = "one kernel from features to features and one for the gradients: otherwise on a CPU"
+    PACKED_KERNEL = "one kernel from features to features, window by window: on a CPU, where AT_CENTERS would follow"
     AT_CENTERS = "values and projection at the centers: where that takes fewer multiply-adds than at the points"
     PRODUCTS = "linear maps of all points, then batched matrix products in each window: otherwise"
 

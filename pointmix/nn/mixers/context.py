@@ -32,7 +32,7 @@ from pointmix.ops.precision import without_float16
 from pointmix.ops.query_length import query_length
 from pointmix.profile.macs import Macs, Size, linear_macs
 from pointmix.utils.ranges import COUNT, NATURAL, check_choice
-from pointmix.utils.tracing import traced
+from pointmix.utils.tracing import exported
 
 
 class _Rules(TypedDict):
@@ -44,7 +44,7 @@ class _Rules(TypedDict):
 
 @runtime_checkable
 class _Kernel(Protocol):
-    """The kernels of packed windows: of the features, the windows and the parameters."""
+    """The kernel of packed windows: of the features, the windows and the parameters."""
 
     def __call__(self, *tensors: Tensor, heads: int, denominator: str, unweighted: bool) -> Tensor: ...
 
@@ -89,7 +89,7 @@ class ContextCluster(nn.Module):
         return self._choose(x, plan)[0]
 
     def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, _Kernel | None]:
-        """The form and, for the kernels of packed windows, the function."""
+        """The form and, for the kernel of packed windows, the function."""
         if self.reference:
             return Form.REFERENCE, None
         kernel_exists = fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim)
@@ -97,12 +97,10 @@ class ContextCluster(nn.Module):
             return Form.FUSED_KERNEL, None
         if self.center_updates or not fewer_at_centers(plan.centers, self.qv.in_features, self.head_dim):
             return Form.PRODUCTS, None
-        if plan.packed is not None and (kernel := choose("context_cluster", x, *self.weights())):
-            return Form.INFERENCE_KERNEL, kernel
-        if traced(x) or has_tangent(x, *self.weights()) or plan.as_packed() is None:
+        if exported() or has_tangent(x, *self.weights()) or plan.as_packed() is None:
             return Form.AT_CENTERS, None
-        kernel = choose("context_cluster_differentiable", x)
-        return (Form.AT_CENTERS, None) if kernel is None else (Form.DIFFERENTIABLE_KERNEL, kernel)
+        kernel = choose("context_cluster", x)
+        return (Form.AT_CENTERS, None) if kernel is None else (Form.PACKED_KERNEL, kernel)
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
@@ -163,7 +161,7 @@ class ContextCluster(nn.Module):
         """Index of the chosen center of each point, counted over all windows, and the point's weight there."""
         rows, layout = plan.window_partition(x), {"row_window": plan.row_window, "center_valid": plan.center_valid}
         pooled, form = plan.pool_centers(rows), self.form(x, plan)
-        if form in (Form.AT_CENTERS, Form.INFERENCE_KERNEL, Form.DIFFERENTIABLE_KERNEL):
+        if form in (Form.AT_CENTERS, Form.PACKED_KERNEL):
             heads = (2, self.heads, -1)
             wq, bq = self.qv.weight.unflatten(0, heads)[0], self.qv.bias.unflatten(0, heads)[0]
             length = plan.window_partition(self._query_length(x))

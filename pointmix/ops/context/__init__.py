@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.clustering.products import first_largest, of_rows, of_windows, row_sum
+from pointmix.ops.context import operators  # noqa: F401, defines the operators
 from pointmix.ops.dispatch import NUMBA, Implementation, register
 from pointmix.ops.precision import in_float32
 from pointmix.ops.similarity import length
@@ -27,17 +28,6 @@ from pointmix.ops.soft_weights import soft_weights
 # of points that lie window by window, see `PackedPlan`
 register(
     "context_cluster",
-    Implementation(
-        NUMBA,
-        "pointmix.ops.context.numba:context_cluster",
-        default=("cpu",),
-        devices=("cpu",),
-        dtypes=(torch.float32, torch.float64, torch.bfloat16),
-        inference=True,
-    ),
-)
-register(
-    "context_cluster_differentiable",
     Implementation(
         NUMBA,
         "pointmix.ops.context.packed:context_cluster",

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numba.core.ccallback import CFunc
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pointmix.ops.context import packed_kernels as kernels
 from pointmix.ops.kernels import threads
@@ -54,17 +53,14 @@ def context_cluster(
         members: the centers around which each point lies; a center's features are the mean over its members.
         center_valid, wqv, bqv, wp, bp, alpha, beta, heads, denominator, unweighted: as there.
     """
-    if ptr[-1] != len(x) or len(members) != len(x):
-        raise ValueError(f"windows hold {ptr[-1]} points, {len(members)} of them around centers, got {len(x)}")
-    if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
-        shapes = tuple(alpha.shape), tuple(beta.shape), tuple(bp.shape)
-        raise ValueError(f"alpha, beta and bp must be (1,), (1,) and ({len(wp)},), got {shapes}")
-    x = x.to(autocast_dtype(x) or x.dtype).contiguous().resolve_neg()
+    x = x.to(autocast_dtype(x) or x.dtype)
     wide = at_least_float32(x.dtype)
-    weights = (t.to(wide).contiguous().resolve_neg() for t in (wqv, bqv, wp, bp, alpha, beta))
+    weights = (t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
-    windows = _Windows(ptr.contiguous(), members.contiguous(), center_valid.contiguous(), heads, by_count, unweighted)
-    return cast(Tensor, _ContextCluster.apply(x, *weights, windows))
+    out, *_ = torch.ops.pointmix.context_cluster.default(
+        x, ptr, members, center_valid, *weights, heads, by_count, unweighted
+    )
+    return cast(Tensor, out)
 
 
 class _Windows(NamedTuple):
@@ -77,12 +73,12 @@ class _Windows(NamedTuple):
     by_count: bool
     unweighted: bool
 
-    def run(self, phase: int, part: tuple[int, int], x: Tensor, dim: int, out_channels: int, **tensors: Tensor) -> None:
-        """A phase of the windows in a range."""
+    def run(self, phase: int, part: tuple[int, int], x: Tensor, size: tuple[int, int], **tensors: Tensor) -> None:
+        """A phase of the windows in a range. `size`: channels of heads and of results."""
         first, last = part
         num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
         step = max((last - first) // (8 * num_threads), 1)
-        shape = len(x), *self.exists.shape, self.heads, dim, x.shape[1], out_channels
+        shape = len(x), *self.exists.shape, self.heads, size[0], x.shape[1], size[1]
         sizes = kernels.Sizes(phase, first, last, step, *shape, self.by_count, self.unweighted, 0)
         tensors |= {"ptr": self.ptr, "members": self.members, "exists": self.exists, "x": x}
         addresses = {name: t.data_ptr() for name, t in tensors.items()}
@@ -98,76 +94,108 @@ class _Windows(NamedTuple):
                 yield (first, last), slice(bounds[first], bounds[last])
 
 
-class _ContextCluster(torch.autograd.Function):
-    @staticmethod
-    @torch.autocast("cpu", enabled=False)
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        wqv: Tensor,
-        bqv: Tensor,
-        wp: Tensor,
-        bp: Tensor,
-        alpha: Tensor,
-        beta: Tensor,
-        windows: _Windows,
-    ) -> Tensor:
-        (number, centers), heads = windows.exists.shape, windows.heads
-        (wq, wv), (bq, bv), wp = wqv.chunk(2), bqv.chunk(2), wp.t().unflatten(0, (heads, -1))
-        channels, (_, dim, out_channels) = x.shape[1], wp.shape
-        wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
-        mean, y = wqv.new_empty(number, centers, channels), wqv.new_empty(heads, number * centers, channels)
-        divisor, bias_scale = wqv.new_empty(2, heads, number * centers, 1)
-        weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
-        windows.run(kernels.POOL, (0, number), x, dim, out_channels, mean=mean)
-        c = F.linear(mean.flatten(0, 1), wq, bq)  # (S M, E D)
-        given = {"mean": mean, "c": c, "alpha": alpha, "beta": beta}
-        made = {"y": y, "divisor": divisor, "bias_scale": bias_scale, "weight": weight, "center": center}
-        for part, points in windows.pieces(points_per_piece(x, len(wq))):
-            q = linear(x[points], own_wq, own_bq)
-            windows.run(kernels.JOIN, part, x, dim, out_channels, q=q, **given, **made)
-        wv = wv.transpose(1, 2)
-        g = torch.addcmul(y @ wv, bv, bias_scale) if windows.by_count else torch.baddbmm(bv, y, wv)
-        p, out = g @ wp, x.new_empty(len(x), out_channels)  # (E, S M, K)
-        given = {"weight": weight, "center": center, "p": p, "bias": bp}
-        windows.run(kernels.DISPATCH, (0, number), x, dim, out_channels, **given, out=out)
-        ctx.save_for_backward(x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p)
-        ctx.windows = windows
-        return out
+@torch.autocast("cpu", enabled=False)
+def run_forward(
+    x: Float[Tensor, "N C"],
+    ptr: Int[Tensor, "S1"],
+    members: Bool[Tensor, "N M"],
+    exists: Bool[Tensor, "S M"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
+    wp: Float[Tensor, "K ED"],
+    bp: Float[Tensor, "_"],
+    alpha: Float[Tensor, "_"],
+    beta: Float[Tensor, "_"],
+    heads: int,
+    by_count: bool,
+    unweighted: bool,
+) -> tuple[Tensor, ...]:
+    """The outcome, and what `run_backward` needs."""
+    if ptr[-1] != len(x) or len(members) != len(x):
+        raise ValueError(f"windows hold {ptr[-1]} points, {len(members)} of them around centers, got {len(x)}")
+    if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
+        shapes = tuple(alpha.shape), tuple(beta.shape), tuple(bp.shape)
+        raise ValueError(f"alpha, beta and bp must be (1,), (1,) and ({len(wp)},), got {shapes}")
+    x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
+    windows = _Windows(ptr.contiguous(), members.contiguous(), exists.contiguous(), heads, by_count, unweighted)
+    number, centers = exists.shape
+    (wq, wv), (bq, bv), wp = wqv.chunk(2), bqv.chunk(2), wp.t().unflatten(0, (heads, -1))
+    channels, size = x.shape[1], (wp.shape[1], wp.shape[2])
+    wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
+    mean, y = wqv.new_empty(number, centers, channels), wqv.new_empty(heads, number * centers, channels)
+    divisor, bias_scale = (wqv.new_empty(heads, number * centers, 1) for _ in range(2))
+    weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
+    windows.run(kernels.POOL, (0, number), x, size, mean=mean)
+    c = F.linear(mean.flatten(0, 1), wq, bq)  # (S M, E D)
+    given = {"mean": mean, "c": c, "alpha": alpha, "beta": beta}
+    made = {"y": y, "divisor": divisor, "bias_scale": bias_scale, "weight": weight, "center": center}
+    for part, points in windows.pieces(points_per_piece(x, len(wq))):
+        q = linear(x[points], own_wq, own_bq)
+        windows.run(kernels.JOIN, part, x, size, q=q, **given, **made)
+    wv = wv.transpose(1, 2)
+    g = torch.addcmul(y @ wv, bv, bias_scale) if by_count else torch.baddbmm(bv, y, wv)
+    p, out = g @ wp, x.new_empty(len(x), size[1])  # (E, S M, K)
+    given = {"weight": weight, "center": center, "p": p, "bias": bp}
+    windows.run(kernels.DISPATCH, (0, number), x, size, **given, out=out)
+    return out, mean, c, y, divisor, bias_scale, weight, center, g, p
 
-    @staticmethod
-    @torch.autocast("cpu", enabled=False)
-    @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        x, wqv, bqv, wp, alpha, mean, c, y, divisor, bias_scale, weight, center, g, p = ctx.saved_tensors
-        windows, (heads, dim, out_channels) = ctx.windows, wp.shape
-        (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
-        wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
-        number, size = len(windows.exists), (dim, out_channels)
-        joined = {"weight": weight, "center": center, "dweight": torch.empty_like(weight)}
-        dp, dbias = torch.empty_like(p), p.new_empty(number, out_channels)
-        given = {"p": p, "dout": dout.contiguous().resolve_neg(), "dp": dp, "dbias": dbias}
-        windows.run(kernels.DISPATCH_BACKWARD, (0, number), x, *size, **joined, **given)
-        dwp, dg = g.transpose(1, 2) @ dp, dp @ wp.transpose(1, 2)
-        dwv, dy = dg.transpose(1, 2) @ y, dg @ wv
-        dbv = (dg * bias_scale if windows.by_count else dg).sum(1)
-        dbias_scale = (dg * bv).sum(-1) if windows.by_count else divisor
-        dx, dmean, dc = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(c)
-        dbq, dscalars = p.new_empty(number, heads * dim), p.new_empty(number, 2)
-        given = {"c": c, "y": y, "divisor": divisor, "alpha": alpha, "dy": dy, "dbias_scale": dbias_scale}
-        made = {"dx": dx, "dmean": dmean, "dc": dc, "dbq": dbq, "dscalars": dscalars}
-        dwq = torch.zeros_like(wq)
-        for part, points in windows.pieces(points_per_piece(x, len(wq))):
-            q = linear(x[points], own_wq, own_bq)
-            windows.run(kernels.JOIN_BACKWARD, part, x, *size, q=q, **joined, **given, **made)
-            dx[points].addmm_(q, own_wq)
-            add_product(dwq, q, x[points])
-        dmean.view(len(c), -1).addmm_(dc, wq)
-        dwq.addmm_(dc.t(), mean.flatten(0, 1))
-        windows.run(kernels.POOL_BACKWARD, (0, number), x, *size, dmean=dmean, dx=dx)
-        dwqv, dbqv = torch.cat([dwq, dwv.flatten(0, 1)]), torch.cat([dbq.sum(0), dbv.flatten()])
-        dalpha, dbeta = dscalars.sum(0).split(1)
-        return dx, dwqv, dbqv, dwp.flatten(0, 1).t(), dbias.sum(0), dalpha, dbeta, None
+
+@torch.autocast("cpu", enabled=False)
+def run_backward(
+    dout: Float[Tensor, "N K"],
+    x: Float[Tensor, "N C"],
+    ptr: Int[Tensor, "S1"],
+    members: Bool[Tensor, "N M"],
+    exists: Bool[Tensor, "S M"],
+    wqv: Float[Tensor, "QV C"],
+    bqv: Float[Tensor, "QV"],
+    wp: Float[Tensor, "K ED"],
+    alpha: Float[Tensor, "1"],
+    mean: Float[Tensor, "S M C"],
+    c: Float[Tensor, "SM ED"],
+    y: Float[Tensor, "E SM C"],
+    divisor: Float[Tensor, "E SM 1"],
+    bias_scale: Float[Tensor, "E SM 1"],
+    weight: Float[Tensor, "N E"],
+    center: Int[Tensor, "N E"],
+    g: Float[Tensor, "E SM D"],
+    p: Float[Tensor, "E SM K"],
+    heads: int,
+    by_count: bool,
+    unweighted: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients of x, wqv, bqv, wp, bp, alpha and beta."""
+    dout, x, wqv, bqv, wp, alpha = (t.contiguous().resolve_neg() for t in (dout, x, wqv, bqv, wp, alpha))
+    windows = _Windows(ptr.contiguous(), members.contiguous(), exists.contiguous(), heads, by_count, unweighted)
+    wp = wp.t().unflatten(0, (heads, -1))
+    _, dim, out_channels = wp.shape
+    (wq, wv), (bq, bv) = wqv.chunk(2), bqv.chunk(2)
+    wv, bv, own_wq, own_bq = wv.unflatten(0, (heads, -1)), bv.view(heads, 1, -1), wq.to(x.dtype), bq.to(x.dtype)
+    number, size = len(exists), (dim, out_channels)
+    joined = {"weight": weight, "center": center, "dweight": torch.empty_like(weight)}
+    dp, dbias = torch.empty_like(p), p.new_empty(number, out_channels)
+    given = {"p": p, "dout": dout, "dp": dp, "dbias": dbias}
+    windows.run(kernels.DISPATCH_BACKWARD, (0, number), x, size, **joined, **given)
+    dwp, dg = g.transpose(1, 2) @ dp, dp @ wp.transpose(1, 2)
+    dwv, dy = dg.transpose(1, 2) @ y, dg @ wv
+    dbv = (dg * bias_scale if by_count else dg).sum(1)
+    dbias_scale = (dg * bv).sum(-1) if by_count else divisor
+    dx, dmean, dc = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(c)
+    dbq, dscalars = p.new_empty(number, heads * dim), p.new_empty(number, 2)
+    given = {"c": c, "y": y, "divisor": divisor, "alpha": alpha, "dy": dy, "dbias_scale": dbias_scale}
+    made = {"dx": dx, "dmean": dmean, "dc": dc, "dbq": dbq, "dscalars": dscalars}
+    dwq = torch.zeros_like(wq)
+    for part, points in windows.pieces(points_per_piece(x, len(wq))):
+        q = linear(x[points], own_wq, own_bq)
+        windows.run(kernels.JOIN_BACKWARD, part, x, size, q=q, **joined, **given, **made)
+        dx[points].addmm_(q, own_wq)
+        add_product(dwq, q, x[points])
+    dmean.view(len(c), -1).addmm_(dc, wq)
+    dwq.addmm_(dc.t(), mean.flatten(0, 1))
+    windows.run(kernels.POOL_BACKWARD, (0, number), x, size, dmean=dmean, dx=dx)
+    dwqv, dbqv = torch.cat([dwq, dwv.flatten(0, 1)]), torch.cat([dbq.sum(0), dbv.flatten()])
+    dalpha, dbeta = (t.sum(0) for t in dscalars.split(1, dim=1))
+    return dx, dwqv, dbqv, dwp.flatten(0, 1).t().contiguous(), dbias.sum(0), dalpha, dbeta
 
 
 @cache

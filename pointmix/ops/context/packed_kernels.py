@@ -19,7 +19,9 @@ from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
 
-# as in `numba_kernels`: sums in any order, but the same in all processes, and NaN is kept
+# fastmath allows sums in any order, as in products, but keeps NaN. Inlining fixes one order: a separate function is
+# compiled twice, by itself and as part of its caller; the process that compiles would run the former, and processes
+# that read the cache the latter.
 _njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 POOL, JOIN, DISPATCH, DISPATCH_BACKWARD, JOIN_BACKWARD, POOL_BACKWARD = range(6)
 

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add
 
-# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.numba_kernels`
+# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.packed_kernels`
 _njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 WEIGH, DISPATCH, GATHER, BACKWARD, ADD = range(5)
 SIZES = 6  # phase, groups, neighbors, channels, channels of queries, counter of the groups taken

@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add
 
-# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.numba_kernels`
+# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.packed_kernels`
 _njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 ROWS, ROWS_BACKWARD, SPREAD, SPREAD_BACKWARD = range(4)
 GROUPS, CHANNELS = 8, 32  # of a task

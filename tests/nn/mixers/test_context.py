@@ -86,7 +86,7 @@ def test_reference_form_on_ragged_sets(head_dim, rule, updates, ragged):
 def test_form():
     points = PointSet.from_images(torch.randn(1, 6, 8, 8, dtype=torch.float64))
     four, nine = (plan_of(points, 1, side) for side in (2, 3))
-    assert mixer_of(8).form(points.feat, four) is Form.DIFFERENTIABLE_KERNEL
+    assert mixer_of(8).form(points.feat, four) is Form.PACKED_KERNEL
     with use_backend("torch"):
         assert mixer_of(8).form(points.feat, four) is Form.AT_CENTERS
     assert mixer_of(3).form(points.feat, nine) is mixer_of(8, center_updates=1).form(points.feat, four) is Form.PRODUCTS

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
+from numba.core.dispatcher import Dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix import PointSet
 from pointmix.nn.mixers.clustering import Form
 from pointmix.nn.mixers.context import ContextCluster
+from pointmix.ops import use_backend
 from pointmix.ops.clustering import cluster_hard_reference
 from pointmix.ops.context import packed as module
+from pointmix.ops.context import packed_kernels
 from pointmix.ops.context.packed import context_cluster
+from pointmix.ops.kernels import threads as thread_module
 from pointmix.ops.ragged import counts_to_ptr
 
 RULES = [dict(denominator="weights"), dict(denominator="count"), dict(unweighted=True)]
@@ -166,7 +175,7 @@ def test_mixers_take_it_with_gradients_and_autocast(layout):
     x = plan.to_window_order(points.feat).requires_grad_()
     for reference in (False, True):
         mixer.reference = reference
-        assert mixer.form(x, plan) is (Form.REFERENCE if reference else Form.DIFFERENTIABLE_KERNEL)
+        assert mixer.form(x, plan) is (Form.REFERENCE if reference else Form.PACKED_KERNEL)
         out = mixer(x, plan)
         with torch.autocast("cpu", torch.bfloat16):
             assert mixer(x, plan).dtype == torch.bfloat16
@@ -177,16 +186,122 @@ def test_mixers_take_it_with_gradients_and_autocast(layout):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def mixer_and_plan():
+    """A mixer, a plan of windows that are not full, and features."""
+    masks = [torch.rand(12, 10) < 0.4, torch.rand(5, 9) < 0.7, torch.zeros(4, 4, dtype=torch.bool)]
+    masks[2][1, 2] = True
+    points = PointSet.from_images([torch.randn(6, *m.shape) for m in masks], masks)
+    plan = points.layout.plan(points.pos, points.ptr, 2, 2)
+    return ContextCluster(6, heads=2, head_dim=8), plan, plan.to_window_order(points.feat)
+
+
 def test_mixers_leave_to_products_what_it_does_not_take():
-    points = PointSet.from_batch(torch.randn(2, 6, 8, 8))
-    mixer, plan = ContextCluster(6, heads=2, head_dim=8), points.layout.plan(points.pos, points.ptr, 2, 2)
-    x = plan.to_window_order(points.feat)
-    compiled = torch.compile(lambda x: mixer(x, plan), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), mixer(x, plan), rtol=1e-5, atol=1e-6)
+    mixer, plan, x = mixer_and_plan()
+    forms = []
+
+    class Forms(torch.nn.Module):
+        def forward(self, x):
+            forms.append(mixer.form(x, plan))
+            return x + 1
+
     with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, x)
-        assert mixer.form(dual, plan) is Form.AT_CENTERS
+        assert mixer.form(torch.autograd.forward_ad.make_dual(x, x), plan) is Form.AT_CENTERS
+    torch.jit.trace(Forms(), x, check_trace=False)
+    torch.export.export(Forms(), (x,), strict=False)
+    assert forms == [Form.AT_CENTERS] * 2
     assert mixer.half().form(x.half(), plan) is Form.AT_CENTERS
+
+
+@pytest.mark.parametrize("layout", ["sparse", "grid"])
+def test_compiled_graphs_call_the_operator(layout):
+    mixer, plan, x = mixer_and_plan()
+    if layout == "grid":
+        points = PointSet.from_batch(torch.randn(2, 6, 8, 8))
+        plan = points.layout.plan(points.pos, points.ptr, 2, 2)
+        x = plan.to_window_order(points.feat)
+    called = []
+
+    def backend(graph, inputs):
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    tensors = [x.requires_grad_(), *mixer.parameters()]
+    compiled = torch.compile(lambda x: mixer(x, plan), backend=backend, fullgraph=True)
+    outs = compiled(x), mixer(x, plan)
+    found, expected = (torch.autograd.grad(out.square().sum(), tensors) for out in outs)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert "pointmix.context_cluster.default" in called
+    torch.compiler.reset()
+
+
+def test_operations_may_be_watched():
+    """By `torch.vmap`, fake tensors, and tensors of two."""
+    mixer, plan, x = mixer_and_plan()
+    expected = mixer(x, plan), mixer(-x, plan)
+    found = torch.vmap(lambda x: mixer(x, plan))(torch.stack([x, -x]))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert mixer(mode.from_tensor(x), plan).shape == x.shape
+    with torch.no_grad():
+        two = mixer(TwoTensor(x, -x), plan)
+    assert torch.equal(two.a, expected[0]) and torch.equal(two.b, expected[1])
+
+
+def test_operations_are_counted():
+    mixer, plan, x = mixer_and_plan()
+    counts = []
+    for name in ("numba", "torch"):
+        with use_backend(name):
+            with FlopCounterMode(display=False) as forward:
+                out = mixer(x.requires_grad_(), plan)
+            with FlopCounterMode(display=False) as backward:
+                out.sum().backward()
+        counts.append((forward.get_total_flops(), backward.get_total_flops()))
+    for ours, products in zip(*counts, strict=True):
+        assert 0.4 < ours / products < 1  # products are padded
+
+
+def test_threads_of_our_own(monkeypatch):
+    monkeypatch.setattr(module, "MIN_NUMBERS", 0)
+    monkeypatch.setattr(thread_module, "_openmp", lambda: None)
+    tensors, windows, heads = case([40] * 50)
+    before, runs = torch.get_num_threads(), []
+    for number in (1, 3):
+        torch.set_num_threads(number)
+        runs.append(gradients(fast, tensors, windows, heads))
+    torch.set_num_threads(before)
+    for one, other in zip(*runs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_several_threads_may_call():
+    tensors, windows, heads = case([40] * 50)
+    expected, found = gradients(fast, tensors, windows, heads), {}
+
+    def call(i: int) -> None:
+        found[i] = gradients(fast, tensors, windows, heads)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 4
+    assert all(torch.equal(a, b) for run in found.values() for a, b in zip(run, expected, strict=True))
+
+
+def test_views_that_are_negative_on_paper():
+    tensors, windows, heads = case([4, 6, 5])
+    expected = fast(tensors, windows, heads)
+    negative = [torch._neg_view(-t) for t in tensors]
+    torch.testing.assert_close(fast(negative, windows, heads), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_one_order_of_sums():
+    """A function that is not inlined is compiled by itself too, where a vector may be added up in another order: the
+    process that compiles would call that one, and those that read what it kept the other."""
+    functions = [f for f in vars(packed_kernels).values() if isinstance(f, Dispatcher)]
+    assert len(functions) > 5 and all(f.targetoptions["forceinline"] for f in functions)
 
 
 def test_the_backward_pass_within_autocast():

@@ -9,7 +9,7 @@ import numba
 import pytest
 import torch
 
-from pointmix.ops.context import numba as context
+from pointmix.ops.context import packed as context
 from pointmix.ops.kernels import jit
 
 MODULE = """
@@ -74,7 +74,7 @@ def test_nor_do_those_of_the_context_cluster(tmp_path, folder, monkeypatch):
         warnings.simplefilter("error")
         compiled(torch.float32)
     damage(folder, "nothing")
-    with pytest.warns(RuntimeWarning, match=f"its files numba_kernels.*.nb.* in {folder}.*EOFError") as told:
+    with pytest.warns(RuntimeWarning, match=f"its files packed_kernels.*.nb.* in {folder}.*EOFError") as told:
         assert compiled(torch.float32).address
     assert len(told) == 1
 

@@ -8,13 +8,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import pointmix.ops.cells.numba
-import pointmix.ops.context.numba
+import pointmix.ops.context
 import pointmix.ops.neighbors.numba
 import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
 from pointmix.ops.kernels.blas import sgemm_address
 from pointmix.ops.kernels.brgemm import brgemm_addresses
 
-POS, PTR, OUT = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
+POS, PTR, OUT_PTR = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
 CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
 CELL_PTR, NEW = torch.tensor([0, 4, 6]), torch.tensor([[0, 0], [1, 1], [0, 1]])
 NEW_PTR, COUNT, PARENT = torch.tensor([0, 2, 3]), torch.tensor([1, 1, 1]), torch.tensor([0, -1, 1, -1, 2, -1])
@@ -23,14 +23,16 @@ WEIGHTS = [torch.randn(shape) for shape in ((12, 3), (12,), (5, 6), (5,), (1,), 
 MLP = [torch.randn(shape) for shape in ((8, 3), (8,), (5, 8), (5,))]
 CASES = {
     "numba_knn": (POS, PTR, POS, PTR, 3),
-    "numba_farthest_points": (POS, PTR, OUT, torch.tensor([1, 0])),
+    "numba_farthest_points": (POS, PTR, OUT_PTR, torch.tensor([1, 0])),
     "numba_coarse_cells": (CELL, CELL_PTR, SIZE, 2, 0),
     "numba_adopted": (CELL, CELL_PTR, SIZE, 2, NEW, NEW_PTR, COUNT, PARENT),
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
-    "numba_context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
+    "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
 }
+OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
+CASES["context_cluster_backward"] = (OUT, *CASES["context_cluster"][:7], torch.ones(1), *KEPT, 2, False, False)
 if sgemm_address():
     import pointmix.ops.mlp.float32  # noqa: F401
 
@@ -72,7 +74,7 @@ def test_vmap_calls_once_for_each_slice():
 
 def test_compiles_in_one_graph():
     def op(x):
-        return torch.ops.pointmix.numba_context_cluster(x, *CASES["numba_context_cluster"][1:]) * 2
+        return torch.ops.pointmix.context_cluster(x, *CASES["context_cluster"][1:])[0] * 2
 
     compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(POS), op(POS))
@@ -81,6 +83,6 @@ def test_compiles_in_one_graph():
 
 def test_backpropagation_raises():
     x = POS.clone().requires_grad_()
-    out = torch.ops.pointmix.numba_context_cluster(x, *CASES["numba_context_cluster"][1:])
-    with pytest.raises(NotImplementedError, match="^pointmix::numba_context_cluster has no derivatives"):
-        out.sum().backward()
+    dx, *_ = torch.ops.pointmix.context_cluster_backward(OUT, x, *CASES["context_cluster_backward"][2:])
+    with pytest.raises(NotImplementedError, match="^pointmix::context_cluster_backward has no derivatives"):
+        dx.sum().backward()

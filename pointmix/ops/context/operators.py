@@ -1,0 +1,113 @@
+"""The kernel of packed windows as operators of torch. They are defined before what they call is imported, so that
+whoever counts operations knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointmix.ops.kernels.operators import operator
+from pointmix.utils.lazy import when_imported
+
+Shape = Sequence[int]
+
+
+def _of_module(name: str) -> Callable[..., Any]:
+    return lambda *arguments: getattr(import_module("pointmix.ops.context.packed"), name)(*arguments)
+
+
+def _fake_forward(
+    x: Tensor,
+    ptr: Tensor,
+    members: Tensor,
+    exists: Tensor,
+    wqv: Tensor,
+    bqv: Tensor,
+    wp: Tensor,
+    bp: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    heads: int,
+    *rules: bool,
+) -> tuple[Tensor, ...]:
+    (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
+    new, total = wqv.new_empty, windows * centers
+    mean, c, y = new(windows, centers, channels), new(total, width), new(heads, total, channels)
+    divisor, bias_scale, weight = new(heads, total, 1), new(heads, total, 1), new(points, heads)
+    g, p = new(heads, total, width // heads), new(heads, total, out_channels)
+    center = new(points, heads, dtype=torch.int32)
+    return x.new_empty(points, out_channels), mean, c, y, divisor, bias_scale, weight, center, g, p
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, ptr, members, exists, wqv, bqv, wp, _, alpha, _, *ctx.rules = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, ptr, members, exists, wqv, bqv, wp, alpha, *output[1:])
+
+
+def _gradients(ctx: Any, dout: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+    dx, *dweights = _backward(dout, *ctx.saved_tensors, *ctx.rules)
+    return dx, None, None, None, *dweights, None, None, None
+
+
+def _forward_flops(
+    x: Shape, ptr: Shape, members: Shape, exists: Shape, wqv: Shape, bqv: Shape, wp: Shape, *rest: Any, **kwargs: object
+) -> int:
+    """Floating-point operations of the products, given the shapes: queries of points, their similarities to centers,
+    sums over clusters; queries of centers, values, and projection."""
+    (points, channels), (windows, centers), (out_channels, width) = x, exists, wp
+    heads = rest[3]
+    at_points = channels * width + centers * width + heads * (channels + out_channels)
+    at_centers = 2 * channels * width + width * out_channels
+    return 2 * (points * at_points + windows * centers * at_centers)
+
+
+def _backward_flops(
+    dout: Shape, x: Shape, ptr: Shape, members: Shape, exists: Shape, wqv: Shape, bqv: Shape, wp: Shape, *rest: Any,
+    **kwargs: object,
+) -> int:  # fmt: skip
+    """Queries of points are computed again, then two products for each one of the forward pass; only the similarity to
+    the center that a point joined counts."""
+    (points, channels), (windows, centers), (out_channels, width) = x, exists, wp
+    heads = rest[-3]
+    at_points = 3 * (channels * width + width) + 2 * heads * (channels + out_channels)
+    at_centers = 4 * channels * width + 2 * width * out_channels
+    return 2 * (points * at_points + windows * centers * at_centers)
+
+
+_backward = operator(
+    "context_cluster_backward(Tensor dout, Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, "
+    "Tensor bqv, Tensor wp, Tensor alpha, Tensor mean, Tensor c, Tensor y, Tensor divisor, Tensor bias_scale, "
+    "Tensor weight, Tensor center, Tensor g, Tensor p, int heads, bool by_count, bool unweighted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _of_module("run_backward"),
+    lambda dout, x, ptr, members, exists, wqv, bqv, wp, alpha, *rest: (
+        *(t.new_empty(t.shape) for t in (x, wqv, bqv, wp)),
+        wp.new_empty(len(wp)),
+        alpha.new_empty(1),
+        alpha.new_empty(1),
+    ),
+    floating=True,
+)
+# The results after the first are what the backward pass needs.
+operator(
+    "context_cluster(Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, Tensor bqv, Tensor wp, "
+    "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _of_module("run_forward"),
+    _fake_forward,
+    backward=(_setup, _gradients),
+)
+
+
+def _count(counter: Any) -> None:
+    counter.register_flop_formula(torch.ops.pointmix.context_cluster)(_forward_flops)
+    counter.register_flop_formula(torch.ops.pointmix.context_cluster_backward)(_backward_flops)
+
+
+when_imported("torch.utils.flop_counter", _count)  # importing it takes long, because it imports Triton
