@@ -21,7 +21,8 @@ from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
 
 # fastmath allows sums in any order, as in products, but keeps NaN. Inlining fixes one order: a separate function is
 # compiled twice, by itself and as part of its caller; the process that compiles would run the former, and processes
-# that read the cache the latter.
+# that read the cache the latter. A loop that sums writes nothing: LLVM compiles a loop that writes twice, with vectors
+# and without, and where the arrays happen to lie decides which one runs; their sums differ.
 _njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 POOL, JOIN, DISPATCH, DISPATCH_BACKWARD, JOIN_BACKWARD, POOL_BACKWARD = range(6)
 
@@ -145,6 +146,7 @@ def join(
             square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
             for d in range(dim):
                 query[d] = widen(q[n - begin, e, d])
+            for d in range(dim):
                 square += query[d] * query[d]
             for m in range(centers):
                 if exists[s, m]:
@@ -195,6 +197,7 @@ def join_backward(
             scale, product = one / divisor[e, s, m], zero
             for k in range(channels):
                 product += dy[e, s, m, k] * y[e, s, m, k]
+            for k in range(channels):
                 dsum[e, m, k] = dy[e, s, m, k] * scale
                 dmean[s, m, k] += dsum[e, m, k]
             if not unweighted:
@@ -207,11 +210,13 @@ def join_backward(
             near = square = da = zero
             for d in range(dim):
                 query[d] = widen(q[n - begin, e, d])
+            for d in range(dim):
                 square += query[d] * query[d]
                 near += query[d] * unit[e, m, d]
             entry = one if unweighted else a
             for k in range(channels):
                 da += row[k] * dsum[e, m, k]
+            for k in range(channels):
                 drow[k] += entry * dsum[e, m, k]
             dz = (dweight[n, e] + (zero if unweighted else da + dtotal[e, m])) * a * (one - a)
             length = max(np.sqrt(square), least)
@@ -275,6 +280,7 @@ def dispatch_backward(
             m, a, da = center[n, e], weight[n, e], p.dtype.type(0)
             for k in range(channels):
                 da += row[k] * p[e, s, m, k]
+            for k in range(channels):
                 dp[e, s, m, k] += a * row[k]
             dweight[n, e] = da
 

@@ -92,9 +92,10 @@ def gather(
     for n in range(dy.shape[0]):
         dot = dy.dtype.type(0)
         for c in range(dy.shape[1]):
+            dot += dy[n, c] * p[c]
+        for c in range(dy.shape[1]):  # a loop that sums must not write, see `pointmix.ops.context.packed_kernels`
             dp[c] += s[n] * dy[n, c]
             db[c] += dy[n, c]
-            dot += dy[n, c] * p[c]
         ds[n] = dot
 
 

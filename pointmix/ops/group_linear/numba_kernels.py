@@ -56,6 +56,7 @@ def rows_backward(
         at, g, d = u[near[i, n], first:last], dx[i, n, first:last], du[near[i, n], first:last]
         for c in range(last - first):
             dot += g[c] * (at[c] - center[c])
+        for c in range(last - first):  # a loop that sums must not write, see `pointmix.ops.context.packed_kernels`
             dshift[c] += g[c]
             d[c] += by * g[c]
     for c in range(last - first):
