@@ -20,7 +20,7 @@ from jaxtyping import Shaped, install_import_hook
 ROOT = Path(__file__).parents[1]
 
 # Not checked: modules of functions that numba or Triton compile from their source, where a wrapper cannot be compiled.
-COMPILED = re.compile(r"^\s*@(\w+\.)*(compiled|njit|jit|intrinsic)\b", re.MULTILINE)
+COMPILED = re.compile(r"^\s*@(\w+\.)*(compiled|inlined|inlined_sums|njit|jit|intrinsic)\b", re.MULTILINE)
 
 
 def checked_modules() -> list[str]:

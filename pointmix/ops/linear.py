@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from pointmix.ops.kernels.operators import count_operations
 from pointmix.utils.tracing import traced
 
 
@@ -54,5 +54,5 @@ def _flops(x_shape: Sequence[int], *args: object, out_shape: Sequence[int], **kw
 # The operator that torch's own compiler uses for a linear map and the GELU after it. No public function does the same;
 # builds of torch without the operator use `F.linear`.
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-if _AVAILABLE and torch.ops.mkldnn._linear_pointwise not in flop_registry:  # else FlopCounterMode would not count it
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)
+if _AVAILABLE:
+    count_operations(torch.ops.mkldnn._linear_pointwise, _flops)

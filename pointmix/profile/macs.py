@@ -24,7 +24,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.layouts.grid import Grid
 from pointmix.layouts.plan import Plan
@@ -151,6 +150,8 @@ def has_parts(model: nn.Module) -> bool:
 @torch.no_grad()
 def count_layers(model: nn.Module, x: Tensor | PointSet) -> Macs:
     """`linear` and `products` of any network, measured on `x`, a batch of one; `other` is not counted."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes long, because it imports Triton
+
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(x)
     flops = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointmix.ops.kernels.operators import operator
-from pointmix.utils.lazy import when_imported
+from pointmix.ops.kernels.operators import count_operations, operator
 
 Shape = Sequence[int]
 
@@ -104,10 +103,5 @@ operator(
     backward=(_setup, _gradients),
 )
 
-
-def _count(counter: Any) -> None:
-    counter.register_flop_formula(torch.ops.pointmix.context_cluster)(_forward_flops)
-    counter.register_flop_formula(torch.ops.pointmix.context_cluster_backward)(_backward_flops)
-
-
-when_imported("torch.utils.flop_counter", _count)  # importing it takes long, because it imports Triton
+count_operations(torch.ops.pointmix.context_cluster, _forward_flops)
+count_operations(torch.ops.pointmix.context_cluster_backward, _backward_flops)

@@ -203,4 +203,4 @@ def _compiled(dtype: torch.dtype) -> CFunc:
     points = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}[dtype]
     wide = np.float64 if dtype == torch.float64 else np.float32
     work = kernels.work_for(points, wide, least_length(at_least_float32(dtype)))
-    return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)
+    return compiled_callback(work, kernels.__file__)

@@ -14,21 +14,13 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
+from pointmix.ops.kernels.jit import inlined_sums
 
-# fastmath allows sums in any order, as in products, but keeps NaN. Inlining fixes one order: a separate function is
-# compiled twice, by itself and as part of its caller; the process that compiles would run the former, and processes
-# that read the cache the latter. A loop that sums writes nothing: LLVM compiles a loop that writes twice, with vectors
-# and without, and where the arrays happen to lie decides which one runs; their sums differ.
-_njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 POOL, JOIN, DISPATCH, DISPATCH_BACKWARD, JOIN_BACKWARD, POOL_BACKWARD = range(6)
-
-
-def compiled(function: Callable) -> Callable:
-    return _njit(unwrap(function))
 
 
 class Sizes(ctypes.Structure):
@@ -53,7 +45,7 @@ class Arrays(ctypes.Structure):
     ]
 
 
-@compiled
+@inlined_sums
 def pool(
     s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"],
     mean: Float[ndarray, "S M C"],
@@ -74,7 +66,7 @@ def pool(
             mean[s, m, k] *= scale
 
 
-@compiled
+@inlined_sums
 def pool_backward(
     s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], dmean: Float[ndarray, "S M C"],
     dx: Shaped[ndarray, "N C"],
@@ -100,7 +92,7 @@ def pool_backward(
             dx[n, k] = narrow(row[k], dx[n, k])
 
 
-@compiled
+@inlined_sums
 def units(
     s: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
 ) -> None:
@@ -116,7 +108,7 @@ def units(
                 unit[e, m, d] = c[s, m, e, d] * inverse[e, m]
 
 
-@compiled
+@inlined_sums
 def join(
     s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float,
     by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int,
@@ -171,7 +163,7 @@ def join(
                 y[e, s, m, k] *= scale
 
 
-@compiled
+@inlined_sums
 def join_backward(
     s: int, ptr: Int[ndarray, "S1"], alpha: float, least: float, by_count: bool, unweighted: bool,
     x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"],
@@ -244,7 +236,7 @@ def join_backward(
     dscalars[s, 0], dscalars[s, 1] = dalpha, dbeta
 
 
-@compiled
+@inlined_sums
 def dispatch(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
     p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
@@ -261,7 +253,7 @@ def dispatch(
             out[n, k] = narrow(row[k], out[n, k])
 
 
-@compiled
+@inlined_sums
 def dispatch_backward(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
     p: Float[ndarray, "E S M K"], dout: Shaped[ndarray, "N K"], dweight: Float[ndarray, "N E"],
@@ -344,6 +336,3 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
                 break
 
     return unwrap(work)
-
-
-SIGNATURE = types.void(types.CPointer(types.voidptr))

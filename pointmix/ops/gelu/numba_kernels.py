@@ -17,40 +17,30 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
-from pointmix.ops.kernels.intrinsics import fetch_add, float_bits, float_of_bits, narrow, widen
+from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
+from pointmix.ops.kernels.jit import inlined
+from pointmix.ops.kernels.vector_math import SMALLEST, exp2
 
 F32 = np.float32
 A1, A2, A3, A4, A5 = (F32(a / 2) for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429))
 P = F32(0.3275911 / math.sqrt(2))
-# 2^r for |r| <= 1/2: minimax polynomial, relative error 7.5e-8
-E0, E1, E2, E3, E4, E5 = map(F32, (1.00000007, 0.693146967, 0.240221197, 0.0555071327, 0.00967554148, 0.0013276472))
-LOG2_OF_E_HALF, SMALLEST = F32(0.5 / math.log(2)), F32(-126)  # 2^-126 is the smallest normal number
-ROUND = F32(1.5 * 2**23)  # y + ROUND has no digits behind the point; its last bits are the nearest integer of y
+LOG2_OF_E_HALF = F32(0.5 / math.log(2))
 PDF0, ZERO, ONE = F32(1 / math.sqrt(2 * math.pi)), F32(0), F32(1)
 
 
-def compiled(function: Callable) -> Callable:
-    return njit(unwrap(function), error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True)
-
-
-@compiled
+@inlined
 def normal(x: float) -> tuple[float, float]:
     """Phi(x) and phi(x)."""
-    y = max(-LOG2_OF_E_HALF * x * x, SMALLEST)  # exp(-x^2 / 2) = 2^y
-    shifted = y + ROUND
-    r = y - (shifted - ROUND)
-    power = E0 + r * (E1 + r * (E2 + r * (E3 + r * (E4 + r * E5))))
-    bits = float_bits(power) + np.int32(float_bits(shifted) << np.int32(23))  # adds to the exponent
-    e = float_of_bits(np.int32(bits))
+    e = exp2(max(-LOG2_OF_E_HALF * x * x, SMALLEST))  # exp(-x^2 / 2)
     t = ONE / (ONE + P * abs(x))
     tail = e * t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5))))
     return tail if x < ZERO else ONE - tail, e * PDF0
 
 
-@compiled
+@inlined
 def backward(x: Float[ndarray, "N H"], dy: Float[ndarray, "N H"], total: Float[ndarray, "H"]) -> None:
     """`pointmix.ops.gelu.gelu_backward_`."""
     for n in range(x.shape[0]):
@@ -85,6 +75,3 @@ def work_for(dtype: type) -> Callable:
             backward(x[first:last], dy[first:last], total[chunk])
 
     return unwrap(work)
-
-
-SIGNATURE = types.void(types.CPointer(types.voidptr))

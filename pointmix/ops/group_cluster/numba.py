@@ -100,4 +100,4 @@ def _run(phase: int, **arrays: Tensor) -> None:
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
     work = kernels.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
-    return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)
+    return compiled_callback(work, kernels.__file__)

@@ -9,22 +9,18 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add
+from pointmix.ops.kernels.jit import inlined_sums
 
-# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.packed_kernels`
-_njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
+# sums in any order, but one that is fixed, and NaN is kept: see `inlined_sums`
 WEIGH, DISPATCH, GATHER, BACKWARD, ADD = range(5)
 SIZES = 6  # phase, groups, neighbors, channels, channels of queries, counter of the groups taken
 
 
-def compiled(function: Callable) -> Callable:
-    return _njit(unwrap(function))
-
-
-@compiled
+@inlined_sums
 def length(x: Float[ndarray, "D"], least: float) -> float:
     square = x.dtype.type(0)
     for d in range(len(x)):
@@ -32,7 +28,7 @@ def length(x: Float[ndarray, "D"], least: float) -> float:
     return max(math.sqrt(square), least)
 
 
-@compiled
+@inlined_sums
 def unit_center(q: Float[ndarray, "k D"], least: float, center: Float[ndarray, "D"]) -> float:
     """Write the mean query, scaled to length one, and return its length."""
     k, dim = q.shape
@@ -48,7 +44,7 @@ def unit_center(q: Float[ndarray, "k D"], least: float, center: Float[ndarray, "
     return size
 
 
-@compiled
+@inlined_sums
 def weigh(
     x: Float[ndarray, "k C"], q: Float[ndarray, "k D"], alpha: float, beta: float, least: float, s: Float[ndarray, "k"],
     mean: Float[ndarray, "C"], center: Float[ndarray, "D"],
@@ -70,7 +66,7 @@ def weigh(
             mean[c] += w * x[n, c]
 
 
-@compiled
+@inlined_sums
 def dispatch(
     x: Float[ndarray, "k C"], s: Float[ndarray, "k"], p: Float[ndarray, "C"], bias: Float[ndarray, "C"],
     y: Float[ndarray, "k C"],
@@ -81,7 +77,7 @@ def dispatch(
             y[n, c] = x[n, c] + (s[n] * p[c] + bias[c])
 
 
-@compiled
+@inlined_sums
 def gather(
     dy: Float[ndarray, "k C"], s: Float[ndarray, "k"], p: Float[ndarray, "C"], dp: Float[ndarray, "C"],
     db: Float[ndarray, "C"], ds: Float[ndarray, "k"],
@@ -93,13 +89,13 @@ def gather(
         dot = dy.dtype.type(0)
         for c in range(dy.shape[1]):
             dot += dy[n, c] * p[c]
-        for c in range(dy.shape[1]):  # a loop that sums must not write, see `pointmix.ops.context.packed_kernels`
+        for c in range(dy.shape[1]):  # a loop that sums must not write, see `inlined_sums`
             dp[c] += s[n] * dy[n, c]
             db[c] += dy[n, c]
         ds[n] = dot
 
 
-@compiled
+@inlined_sums
 def backward(
     x: Float[ndarray, "k C"], q: Float[ndarray, "k D"], alpha: float, least: float, s: Float[ndarray, "k"],
     dmean: Float[ndarray, "C"], ds: Float[ndarray, "k"], w: Float[ndarray, "k"], dq: Float[ndarray, "k D"],
@@ -143,7 +139,7 @@ def backward(
             dq[n, d] += (dcenter[d] - radial * center[d]) * share
 
 
-@compiled
+@inlined_sums
 def add(
     dx: Float[ndarray, "k C"], dy: Float[ndarray, "k C"], w: Float[ndarray, "k"], dmean: Float[ndarray, "C"]
 ) -> None:
@@ -194,4 +190,3 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
 
 
 ARRAYS = "alpha beta bias x q s w mean p y dy dp db ds dmean dq dscale dx".split()  # after the sizes
-SIGNATURE = types.void(types.CPointer(types.voidptr))

@@ -12,25 +12,19 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float, Int
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add
+from pointmix.ops.kernels.jit import inlined_sums
 
-# sums in any order, but one that is fixed, and NaN is kept: see `pointmix.ops.context.packed_kernels`
-_njit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}, forceinline=True)
 ROWS, ROWS_BACKWARD, SPREAD, SPREAD_BACKWARD = range(4)
 GROUPS, CHANNELS = 8, 32  # of a task
 SIZES = 6  # phase, points, groups, neighbors, channels, counter of the tasks taken
 ARRAYS = "near anchor u t scale x dx du dt dscale parts dparts".split()  # after the sizes
-SIGNATURE = types.void(types.CPointer(types.voidptr))
 
 
-def compiled(function: Callable) -> Callable:
-    return _njit(unwrap(function))
-
-
-@compiled
+@inlined_sums
 def rows(
     i: int, near: Int[ndarray, "S k"], anchor: Int[ndarray, "S"], u: Float[ndarray, "N C"], t: Float[ndarray, "S C"],
     scale: Float[ndarray, "S"], x: Float[ndarray, "S k C"],
@@ -43,7 +37,7 @@ def rows(
             out[c] = shift[c] + by * (at[c] - center[c])
 
 
-@compiled
+@inlined_sums
 def rows_backward(
     i: int, first: int, last: int, near: Int[ndarray, "S k"], anchor: Int[ndarray, "S"], u: Float[ndarray, "N C"],
     scale: Float[ndarray, "S"], dx: Float[ndarray, "S k C"], du: Float[ndarray, "N C"], dt: Float[ndarray, "S C"],
@@ -56,7 +50,7 @@ def rows_backward(
         at, g, d = u[near[i, n], first:last], dx[i, n, first:last], du[near[i, n], first:last]
         for c in range(last - first):
             dot += g[c] * (at[c] - center[c])
-        for c in range(last - first):  # a loop that sums must not write, see `pointmix.ops.context.packed_kernels`
+        for c in range(last - first):  # a loop that sums must not write, see `inlined_sums`
             dshift[c] += g[c]
             d[c] += by * g[c]
     for c in range(last - first):
@@ -64,7 +58,7 @@ def rows_backward(
     return dot
 
 
-@compiled
+@inlined_sums
 def spread(
     i: int, near: Int[ndarray, "S k"], anchor: Int[ndarray, "S"], u: Float[ndarray, "N C"], parts: Float[ndarray, "S 2"]
 ) -> None:
@@ -81,7 +75,7 @@ def spread(
         parts[i, 1] += square
 
 
-@compiled
+@inlined_sums
 def spread_backward(
     i: int, first: int, last: int, near: Int[ndarray, "S k"], anchor: Int[ndarray, "S"], u: Float[ndarray, "N C"],
     dparts: Float[ndarray, "S 2"], du: Float[ndarray, "N C"], total: Float[ndarray, "_"],

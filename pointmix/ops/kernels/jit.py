@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numba import cfunc, njit
+from numba import cfunc, njit, types
 from numba.core.ccallback import CFunc
-from numba.core.typing.templates import Signature
 from torch import Tensor
 
+SIGNATURE = types.void(types.CPointer(types.voidptr))  # of callbacks
 UNUSABLE_CACHE = (OSError, EOFError, pickle.UnpicklingError)  # raised for files that cannot be written or read
 
 
@@ -34,15 +34,38 @@ def _jit(function: Callable[..., Any], *, cache: bool) -> Callable[..., Any]:
     return njit(function, cache=cache, nogil=True, error_model="numpy")
 
 
-def compiled_callback(function: Callable[..., None], signature: Signature, file: str) -> CFunc:
-    """A function as one that C can call, compiled at once; cached on disk where numba can write.
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for a part of a callback; its sums are added in the order in which they are written.
+
+    A function that is not inlined is compiled twice, by itself and as part of its caller: the process that compiles
+    would run the former, and processes that read the cache the latter.
+    """
+    return _inline(function, {"contract", "nsz"})
+
+
+def inlined_sums(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`inlined` with sums in any order, as in products; NaN stays.
+
+    A loop that sums must write nothing: LLVM compiles a loop that writes twice, with vectors and without, and where the
+    arrays happen to lie decides which one runs; their sums differ.
+    """
+    return _inline(function, {"reassoc", "contract", "nsz", "arcp"})
+
+
+def _inline(function: Callable[..., Any], fastmath: set[str]) -> Callable[..., Any]:
+    return njit(unwrap(function), error_model="numpy", fastmath=fastmath, forceinline=True)
+
+
+def compiled_callback(function: Callable[..., None], file: str) -> CFunc:
+    """A function of a pointer to addresses as one that C can call, compiled at once; cached on disk where numba can
+    write.
 
     A quotient by zero is infinite or NaN. As an exception, which C cannot pass on, it would end the function early.
 
     Args:
         file: where the function is written.
     """
-    compile_ = partial(cfunc, signature, error_model="numpy")
+    compile_ = partial(cfunc, SIGNATURE, error_model="numpy")
     try:
         return compile_(cache=True)(function)
     except RuntimeError:  # no writable folder

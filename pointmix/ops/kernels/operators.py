@@ -61,6 +61,20 @@ def operator(
     return op
 
 
+def count_operations(op: Any, formula: Function) -> None:
+    """Let `FlopCounterMode` count an operator, `torch.ops.NAME.NAME`, unless torch does already.
+
+    Args:
+        formula: from the shapes of the arguments to the number of floating-point operations.
+    """
+
+    def register(counter: Any) -> None:
+        if op not in counter.flop_registry:
+            counter.register_flop_formula(op)(formula)
+
+    when_imported("torch.utils.flop_counter", register)  # importing it takes long, because it imports Triton
+
+
 def opaque(schema: str, fake: Function) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: while a graph is exported, a call is one operator of that graph; else nothing changes.
 

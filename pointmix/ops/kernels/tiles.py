@@ -9,7 +9,6 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from numba import types
 from numba.core.ccallback import CFunc
 from torch import Tensor
 
@@ -17,7 +16,6 @@ from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
 
 Kernel = Callable[..., None]
-SIGNATURE = types.void(types.CPointer(types.voidptr))
 MIN_MULTIPLICATIONS = 2**18  # with fewer, one thread is faster
 
 
@@ -42,4 +40,4 @@ def run(kernel: Kernel, sizes: Sizes, *arrays: Tensor) -> None:
 
 @cache
 def _compiled(kernel: Kernel) -> CFunc:
-    return compiled_callback(kernel, SIGNATURE, kernel.__code__.co_filename)
+    return compiled_callback(kernel, kernel.__code__.co_filename)

@@ -52,4 +52,4 @@ largest = operator(
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
     work = kernels.work_for(np.uint16 if dtype == torch.bfloat16 else np.float32)
-    return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)
+    return compiled_callback(work, kernels.__file__)

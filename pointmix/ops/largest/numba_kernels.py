@@ -8,19 +8,16 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float, Int
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.kernels.intrinsics import fetch_add, widen
+from pointmix.ops.kernels.jit import inlined
 
 WIDTH = 256  # columns at a time
 
 
-def compiled(function: Callable) -> Callable:
-    return njit(unwrap(function), error_model="numpy", forceinline=True)
-
-
-@compiled
+@inlined
 def update(
     products: Float[ndarray, "W"], offset: float, k: int, best: Float[ndarray, "W"], row: Int[ndarray, "W"]
 ) -> None:  # fmt: skip
@@ -32,7 +29,7 @@ def update(
         row[n] = k if better else row[n]
 
 
-@compiled
+@inlined
 def search(
     products: Float[ndarray, "K N"], offset: Float[ndarray, "K"], first: int, last: int, best: Float[ndarray, "W"],
     row: Int[ndarray, "W"], found: Int[ndarray, "N"],
@@ -69,6 +66,3 @@ def work_for(dtype: type) -> Callable:
                 search(products, offset, first, min(first + WIDTH, end), best, row, found)
 
     return unwrap(work)
-
-
-SIGNATURE = types.void(types.CPointer(types.voidptr))

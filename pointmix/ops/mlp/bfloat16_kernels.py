@@ -14,20 +14,21 @@ from jaxtyping import Float, UInt16, UInt32
 from numba import carray
 from numpy import ndarray
 
-from pointmix.ops.gelu.numba_kernels import compiled, normal
+from pointmix.ops.gelu.numba_kernels import normal
 from pointmix.ops.kernels.brgemm import brgemm, release
 from pointmix.ops.kernels.intrinsics import fetch_add, narrow
+from pointmix.ops.kernels.jit import inlined
 
 F32, BITS = np.float32, np.uint16(0)
 
 
-@compiled
+@inlined
 def pair(low: float, high: float) -> np.uint32:
     """Two numbers as bfloat16."""
     return np.uint32(narrow(low, BITS)) | (np.uint32(narrow(high, BITS)) << np.uint32(16))
 
 
-@compiled
+@inlined
 def add_gelu(h: Float[ndarray, "P H"], b: Float[ndarray, "H"], a: UInt16[ndarray, "P H"]) -> None:
     """a = gelu(h + b)"""
     for n in range(h.shape[0]):
@@ -39,7 +40,7 @@ def add_gelu(h: Float[ndarray, "P H"], b: Float[ndarray, "H"], a: UInt16[ndarray
             a[n, k] = narrow(h[n, k], BITS)
 
 
-@compiled
+@inlined
 def add_gelu_backward(
     h: Float[ndarray, "P H"], b: Float[ndarray, "H"], dh: Float[ndarray, "P H"], a: UInt32[ndarray, "P2 H"],
     g: UInt16[ndarray, "P H"], pairs: UInt32[ndarray, "P2 H"], db: Float[ndarray, "H"],

@@ -13,15 +13,16 @@ from jaxtyping import Float
 from numba import carray
 from numpy import ndarray
 
-from pointmix.ops.gelu.numba_kernels import compiled, normal
+from pointmix.ops.gelu.numba_kernels import normal
 from pointmix.ops.kernels.blas import NO, YES, sgemm
 from pointmix.ops.kernels.intrinsics import fetch_add
+from pointmix.ops.kernels.jit import inlined
 
 F32 = np.float32
 ZERO, ONE = F32(0), F32(1)
 
 
-@compiled
+@inlined
 def add_gelu(h: Float[ndarray, "P H"], b: Float[ndarray, "H"]) -> None:
     """h = gelu(h + b)"""
     for n in range(h.shape[0]):
@@ -31,7 +32,7 @@ def add_gelu(h: Float[ndarray, "P H"], b: Float[ndarray, "H"]) -> None:
             h[n, k] = x * cdf
 
 
-@compiled
+@inlined
 def add_gelu_backward(
     h: Float[ndarray, "P H"], b: Float[ndarray, "H"], dh: Float[ndarray, "P H"], db: Float[ndarray, "H"]
 ) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from pointmix.ops.kernels.operators import operator
+from pointmix.ops.kernels.operators import count_operations, operator
 
 Shape = Sequence[int]
 
@@ -40,8 +39,8 @@ def define(dtype: str) -> None:
         lambda x, w1, b1, w2, b2, plus: x.new_empty(x.shape[0], w2.shape[0], dtype=torch.float32),
         backward=(setup, gradients),
     )
-    register_flop_formula(getattr(torch.ops.pointmix, f"mlp_{dtype}"))(_forward_flops)
-    register_flop_formula(getattr(torch.ops.pointmix, f"mlp_{dtype}_backward"))(_backward_flops)
+    count_operations(getattr(torch.ops.pointmix, f"mlp_{dtype}"), _forward_flops)
+    count_operations(getattr(torch.ops.pointmix, f"mlp_{dtype}_backward"), _backward_flops)
 
 
 def _of_module(dtype: str, name: str) -> Callable[..., Any]:

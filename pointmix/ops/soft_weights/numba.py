@@ -111,4 +111,4 @@ def _run(
 @cache
 def _compiled(work_for: Callable[[type], Callable[..., None]], dtype: torch.dtype) -> CFunc:
     work = work_for(np.uint16 if dtype == torch.bfloat16 else np.float32)
-    return compiled_callback(work, kernels.SIGNATURE, kernels.__file__)
+    return compiled_callback(work, kernels.__file__)

@@ -13,41 +13,28 @@ from inspect import unwrap
 
 import numpy as np
 from jaxtyping import Float
-from numba import carray, njit, types
+from numba import carray
 from numpy import ndarray
 
-from pointmix.ops.gelu.numba_kernels import E0, E1, E2, E3, E4, E5, ROUND, SMALLEST
-from pointmix.ops.kernels.intrinsics import fetch_add, float_bits, float_of_bits, narrow, widen
+from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
+from pointmix.ops.kernels.jit import inlined, inlined_sums
+from pointmix.ops.kernels.vector_math import SMALLEST, exp2
 
 F32 = np.float32
 LOG2_OF_E, ZERO, ONE = F32(1 / math.log(2)), F32(0), F32(1)
 WIDTH = 256  # points at a time
-_njit = njit(error_model="numpy", fastmath={"contract", "nsz"}, forceinline=True)
-_sum_njit = njit(error_model="numpy", fastmath={"contract", "nsz", "reassoc"}, forceinline=True)
 
 
-def compiled(function: Callable) -> Callable:
-    return _njit(unwrap(function))
-
-
-def compiled_sum(function: Callable) -> Callable:
-    return _sum_njit(unwrap(function))
-
-
-@compiled
+@inlined
 def exp(x: float) -> float:
     """exp(x) for x <= 0."""
     y = LOG2_OF_E * x
-    shifted = max(y, SMALLEST) + ROUND
-    r = max(y, SMALLEST) - (shifted - ROUND)
-    power = E0 + r * (E1 + r * (E2 + r * (E3 + r * (E4 + r * E5))))
-    bits = float_bits(power) + np.int32(float_bits(shifted) << np.int32(23))
-    e = float_of_bits(np.int32(bits))
+    e = exp2(max(y, SMALLEST))
     e = ZERO if y < SMALLEST else e
     return e if x == x else x
 
 
-@compiled
+@inlined
 def logits(
     near: Float[ndarray, "L"], scale: Float[ndarray, "W"], bound: float, bias: Float[ndarray, "L"],
     out: Float[ndarray, "W"], top: Float[ndarray, "W"],
@@ -60,7 +47,7 @@ def logits(
         top[n] = out[n] if out[n] > top[n] else top[n]
 
 
-@compiled
+@inlined
 def powers(x: Float[ndarray, "W"], top: Float[ndarray, "W"], total: Float[ndarray, "W"], count: int) -> None:
     """x = exp(x - top), added to the total."""
     for n in range(count):
@@ -68,13 +55,13 @@ def powers(x: Float[ndarray, "W"], top: Float[ndarray, "W"], total: Float[ndarra
         total[n] += x[n]
 
 
-@compiled
+@inlined
 def scaled(x: Float[ndarray, "W"], scale: Float[ndarray, "W"], out: Float[ndarray, "L"]) -> None:
     for n in range(out.shape[0]):
         out[n] = narrow(x[n] * scale[n], out[n])
 
 
-@compiled_sum
+@inlined_sums
 def sum_of(x: Float[ndarray, "L"]) -> float:
     total = ZERO
     for n in range(x.shape[0]):
@@ -82,14 +69,14 @@ def sum_of(x: Float[ndarray, "L"]) -> float:
     return total
 
 
-@compiled
+@inlined
 def mean_gradient(a: Float[ndarray, "L"], da: Float[ndarray, "L"], plus: float, mean: Float[ndarray, "W"]) -> None:
     """mean += a (da + plus)"""
     for n in range(a.shape[0]):
         mean[n] += widen(a[n]) * (widen(da[n]) + plus)
 
 
-@compiled
+@inlined
 def gradients(
     near: Float[ndarray, "L"], scale: Float[ndarray, "W"], bound: float, a: Float[ndarray, "L"],
     da: Float[ndarray, "L"], plus: float, mean: Float[ndarray, "W"], dnear: Float[ndarray, "L"],
@@ -202,6 +189,3 @@ def backward_for(dtype: type) -> Callable:
                     dbound[p, e] += sum_of(clamped[:W])
 
     return unwrap(backward)
-
-
-SIGNATURE = types.void(types.CPointer(types.voidptr))

@@ -66,7 +66,7 @@ def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path, folder):
 
 def test_nor_do_those_of_the_context_cluster(tmp_path, folder, monkeypatch):
     """With a function that does nothing in place of the long one."""
-    arguments = ", ".join(f"a{i}" for i in range(len(context.kernels.SIGNATURE.args)))
+    arguments = ", ".join(f"a{i}" for i in range(len(jit.SIGNATURE.args)))
     (tmp_path / "nothing.py").write_text(f"def work({arguments}):\n    pass\n")
     monkeypatch.setattr(context.kernels, "work_for", lambda *rules: load(tmp_path / "nothing.py").work)
     compiled = context._compiled.__wrapped__
