@@ -29,7 +29,7 @@ CASES = {
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
-    "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
+    "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False, True),
 }
 OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
 CASES["context_cluster_backward"] = (OUT, *CASES["context_cluster"][:7], torch.ones(1), *KEPT, 2, False, False)
