@@ -1,288 +1,49 @@
-"""Context clustering of packed windows and its gradients, one window after the other, compiled by numba.
-
-Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1]. Tensors of points have their own
-dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are.
+"""Context clustering of packed windows and its gradients, compiled by numba: each thread goes through some windows at a
+time, whose centers stay in its cache from the means to the projection. Tensors are those of `packed_parts`.
 """
 
 # mypy: ignore-errors
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable
 from inspect import unwrap
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
 from numba import carray
-from numpy import ndarray
 
-from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
-from pointmix.ops.kernels.jit import inlined_sums
-
-POOL, JOIN, DISPATCH, DISPATCH_BACKWARD, JOIN_BACKWARD, POOL_BACKWARD = range(6)
+from pointmix.ops.context.packed_parts import (
+    aligned,
+    bias_backward,
+    dispatch,
+    dispatch_backward,
+    end_of_tile,
+    first_window,
+    join,
+    join_backward,
+    multiply,
+    pool,
+    pool_backward,
+)
+from pointmix.ops.kernels.intrinsics import fetch_add
 
 
 class Sizes(ctypes.Structure):
-    """The phase to run; the range of windows and how many to take at a time; numbers of points, windows, centers and
-    heads; channels of heads, features and results; rules; and a counter of the chunks of windows taken."""
+    """The range of windows; numbers of points, windows, centers and heads; channels of heads, features and results;
+    rules; address of sgemm, 0 to multiply without it; chunks of the windows and a counter of those taken."""
 
     _fields_ = [
-        (name, ctypes.c_int64) for name in "phase first last step N S M E D C K count unweighted counter".split()
+        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks counter".split()
     ]
 
 
-class Arrays(ctypes.Structure):
-    """Addresses of `Sizes` and of contiguous arrays: ptr int64, center int32, members and exists bool, x, q, out and
-    their gradients with the dtype of the points. q and dq hold those from the first point of the range on; they may be
-    the same."""
+def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callable]:
+    """Functions for numba to compile, which each thread runs until all windows are done: the forward pass, and the
+    backward pass apart from the products of the points' queries.
 
-    _fields_ = [
-        (name, ctypes.c_void_p)
-        for name in (
-            "sizes ptr members exists alpha beta x q out center weight mean c y divisor bias_scale p bias "
-            "dx dout dweight dmean dc dy dbias_scale dp dbias dbq dscalars dq"
-        ).split()
-    ]
-
-
-@inlined_sums
-def pool(
-    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"],
-    mean: Float[ndarray, "S M C"],
-) -> None:  # fmt: skip
-    """Mean features of a window's points around each center, zero where there are none."""
-    _, centers, channels = mean.shape
-    for m in range(centers):
-        count = 0
-        for k in range(channels):
-            mean[s, m, k] = 0
-        for n in range(ptr[s], ptr[s + 1]):
-            if members[n, m]:
-                count += 1
-                for k in range(channels):
-                    mean[s, m, k] += widen(x[n, k])
-        scale = 1 / mean.dtype.type(max(count, 1))
-        for k in range(channels):
-            mean[s, m, k] *= scale
-
-
-@inlined_sums
-def pool_backward(
-    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], dmean: Float[ndarray, "S M C"],
-    dx: Shaped[ndarray, "N C"],
-) -> None:  # fmt: skip
-    """Adds to dx."""
-    _, centers, channels = dmean.shape
-    share, row = np.empty((centers, channels), dmean.dtype), np.empty(channels, dmean.dtype)
-    for m in range(centers):
-        count = 0
-        for n in range(ptr[s], ptr[s + 1]):
-            count += members[n, m]
-        scale = 1 / dmean.dtype.type(max(count, 1))
-        for k in range(channels):
-            share[m, k] = dmean[s, m, k] * scale
-    for n in range(ptr[s], ptr[s + 1]):
-        for k in range(channels):
-            row[k] = widen(dx[n, k])
-        for m in range(centers):
-            if members[n, m]:
-                for k in range(channels):
-                    row[k] += share[m, k]
-        for k in range(channels):
-            dx[n, k] = narrow(row[k], dx[n, k])
-
-
-@inlined_sums
-def units(
-    s: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
-) -> None:
-    """The queries of a window's centers over their lengths, and one over those."""
-    heads, centers, dim = unit.shape
-    for m in range(centers):
-        for e in range(heads):
-            square = c.dtype.type(0)
-            for d in range(dim):
-                square += c[s, m, e, d] * c[s, m, e, d]
-            inverse[e, m] = 1 / max(np.sqrt(square), least)
-            for d in range(dim):
-                unit[e, m, d] = c[s, m, e, d] * inverse[e, m]
-
-
-@inlined_sums
-def join(
-    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float,
-    by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int,
-    mean: Float[ndarray, "S M C"], c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
-    weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"],
-    bias_scale: Float[ndarray, "E S M"],
-) -> None:  # fmt: skip
-    """The center that each point joins, the first of equals, its weight there, and what centers gather: their own
-    features plus those of their points, over a divisor: one plus the sum or number of the weights.
-
-    `bias_scale` is one plus the sum of the weights with which points entered, over the same divisor.
-    """
-    _, centers, heads, dim = c.shape
-    channels, one = x.shape[1], c.dtype.type(1)
-    row, query = np.empty(channels, c.dtype), np.empty(dim, c.dtype)
-    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
-    units(s, c, least, unit, inverse)
-    for e in range(heads):
-        for m in range(centers):
-            bias_scale[e, s, m] = divisor[e, s, m] = one
-            for k in range(channels):
-                y[e, s, m, k] = mean[s, m, k]
-    for n in range(ptr[s], ptr[s + 1]):
-        for k in range(channels):
-            row[k] = widen(x[n, k])
-        for e in range(heads):
-            square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
-            for d in range(dim):
-                query[d] = widen(q[n - begin, e, d])
-            for d in range(dim):
-                square += query[d] * query[d]
-            for m in range(centers):
-                if exists[s, m]:
-                    near = c.dtype.type(0)
-                    for d in range(dim):
-                        near += query[d] * unit[e, m, d]
-                    near *= alpha
-                    if near > best or near != near:  # NaN must not be lost
-                        best, at = near, m
-            a = one / (one + math.exp(-(best / max(np.sqrt(square), least) + beta)))
-            entry = one if unweighted else a
-            center[n, e], weight[n, e] = at, a
-            bias_scale[e, s, at] += entry
-            divisor[e, s, at] += one if by_count else entry
-            for k in range(channels):
-                y[e, s, at, k] += entry * row[k]
-    for e in range(heads):
-        for m in range(centers):
-            scale = one / divisor[e, s, m]
-            bias_scale[e, s, m] *= scale
-            for k in range(channels):
-                y[e, s, m, k] *= scale
-
-
-@inlined_sums
-def join_backward(
-    s: int, ptr: Int[ndarray, "S1"], alpha: float, least: float, by_count: bool, unweighted: bool,
-    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"],
-    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
-    divisor: Float[ndarray, "E S M"], dy: Float[ndarray, "E S M C"], dbias_scale: Float[ndarray, "E S M"],
-    dweight: Float[ndarray, "N E"], dx: Shaped[ndarray, "N C"], dmean: Float[ndarray, "S M C"],
-    dc: Float[ndarray, "S M E D"], dbq: Float[ndarray, "S E D"], dscalars: Float[ndarray, "S 2"],
-    dq: Shaped[ndarray, "P E D"],
-) -> None:  # fmt: skip
-    """dx lacks what passes through queries and mean. `dbq` and `dscalars`, for alpha and beta, are the window's parts
-    of the sums."""
-    _, centers, heads, dim = c.shape
-    channels, zero, one = x.shape[1], c.dtype.type(0), c.dtype.type(1)
-    row, drow, query = np.empty(channels, c.dtype), np.empty(channels, c.dtype), np.empty(dim, c.dtype)
-    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
-    dunit, dtotal = np.zeros((heads, centers, dim), c.dtype), np.zeros((heads, centers), c.dtype)
-    dsum = np.empty((heads, centers, channels), c.dtype)  # of the sum of the features
-    dalpha = dbeta = zero
-    units(s, c, least, unit, inverse)
-    dbq[s, :, :] = 0
-    dmean[s, :, :] = 0
-    for e in range(heads):
-        for m in range(centers):
-            scale, product = one / divisor[e, s, m], zero
-            for k in range(channels):
-                product += dy[e, s, m, k] * y[e, s, m, k]
-            for k in range(channels):
-                dsum[e, m, k] = dy[e, s, m, k] * scale
-                dmean[s, m, k] += dsum[e, m, k]
-            if not unweighted:
-                dtotal[e, m] = (dbias_scale[e, s, m] if by_count else -product) * scale
-    for n in range(ptr[s], ptr[s + 1]):
-        for k in range(channels):
-            row[k], drow[k] = widen(x[n, k]), zero
-        for e in range(heads):
-            m, a = center[n, e], weight[n, e]
-            near = square = da = zero
-            for d in range(dim):
-                query[d] = widen(q[n - begin, e, d])
-            for d in range(dim):
-                square += query[d] * query[d]
-                near += query[d] * unit[e, m, d]
-            entry = one if unweighted else a
-            for k in range(channels):
-                da += row[k] * dsum[e, m, k]
-            for k in range(channels):
-                drow[k] += entry * dsum[e, m, k]
-            dz = (dweight[n, e] + (zero if unweighted else da + dtotal[e, m])) * a * (one - a)
-            length = max(np.sqrt(square), least)
-            cosine, dnear = near / length, dz / length
-            dalpha += dz * cosine
-            dbeta += dz
-            dnear *= alpha
-            dself = -dnear * cosine / length if length > least else zero
-            for d in range(dim):
-                own = dnear * unit[e, m, d] + dself * query[d]
-                dunit[e, m, d] += dnear * query[d]
-                dbq[s, e, d] += own
-                dq[n - begin, e, d] = narrow(own, dq[n - begin, e, d])
-        for k in range(channels):
-            dx[n, k] = narrow(drow[k], dx[n, k])
-    for m in range(centers):
-        for e in range(heads):
-            along = zero
-            for d in range(dim):
-                along += dunit[e, m, d] * unit[e, m, d]
-            along = along if inverse[e, m] * least < one else zero
-            for d in range(dim):
-                dc[s, m, e, d] = (dunit[e, m, d] - along * unit[e, m, d]) * inverse[e, m]
-                dbq[s, e, d] += dc[s, m, e, d]
-    dscalars[s, 0], dscalars[s, 1] = dalpha, dbeta
-
-
-@inlined_sums
-def dispatch(
-    s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
-) -> None:  # fmt: skip
-    """The weighted sum over the centers of each point of a window, plus the bias."""
-    row = np.empty(len(bias), bias.dtype)
-    for n in range(ptr[s], ptr[s + 1]):
-        row[:] = bias
-        for e in range(len(p)):
-            m, a = center[n, e], weight[n, e]
-            for k in range(len(bias)):
-                row[k] += a * p[e, s, m, k]
-        for k in range(len(bias)):
-            out[n, k] = narrow(row[k], out[n, k])
-
-
-@inlined_sums
-def dispatch_backward(
-    s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], dout: Shaped[ndarray, "N K"], dweight: Float[ndarray, "N E"],
-    dp: Float[ndarray, "E S M K"], dbias: Float[ndarray, "S K"],
-) -> None:  # fmt: skip
-    heads, _, centers, channels = p.shape
-    row = np.empty(channels, p.dtype)
-    dbias[s, :] = 0
-    for e in range(heads):
-        dp[e, s, :, :] = 0
-    for n in range(ptr[s], ptr[s + 1]):
-        for k in range(channels):
-            row[k] = widen(dout[n, k])
-            dbias[s, k] += row[k]
-        for e in range(heads):
-            m, a, da = center[n, e], weight[n, e], p.dtype.type(0)
-            for k in range(channels):
-                da += row[k] * p[e, s, m, k]
-            for k in range(channels):
-                dp[e, s, m, k] += a * row[k]
-            dweight[n, e] = da
-
-
-def work_for(dtype: type, wide: type, least: float) -> Callable:
-    """A function for numba to compile, which each thread runs until all windows are done.
-
-    It takes a pointer to `Arrays`.
+    They take a pointer to addresses: of `Sizes` and of contiguous arrays, ptr int64, center int32, members and exists
+    bool, x, q, out and their gradients with the dtype of the points. q holds the queries from the first point of the
+    range on, as does dq, which may be q. Each chunk has sums of its own, for wqv, wp, bqv, bp, alpha and beta.
 
     Args:
         dtype: of the points: float32, float64, or uint16 for the bits of bfloat16.
@@ -291,51 +52,115 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
     """
     least, fields = wide(least), len(Sizes._fields_)
 
-    def work(at) -> None:  # addresses in the order of `Arrays`
+    def forward(at) -> None:
+        """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, mean, c, y, divisor, bias_scale,
+        weight, center, g, p."""
         sizes = carray(at[0], (fields,), np.int64)
-        phase, first, last, step, N, S, M, E, D, C, K, count, unweighted, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
-        alpha, beta = carray(at[4], (1,), wide), carray(at[5], (1,), wide)
-        begin = ptr[first]
-        x, q, out = carray(at[6], (N, C), dtype), carray(at[7], (N, E, D), dtype), carray(at[8], (N, K), dtype)
-        center, weight = carray(at[9], (N, E), np.int32), carray(at[10], (N, E), wide)
-        mean, c = carray(at[11], (S, M, C), wide), carray(at[12], (S, M, E, D), wide)
-        y, dy = carray(at[13], (E, S, M, C), wide), carray(at[23], (E, S, M, C), wide)
-        divisor, bias_scale = carray(at[14], (E, S, M), wide), carray(at[15], (E, S, M), wide)
-        p, bias = carray(at[16], (E, S, M, K), wide), carray(at[17], (K,), wide)
-        dx, dout, dweight = carray(at[18], (N, C), dtype), carray(at[19], (N, K), dtype), carray(at[20], (N, E), wide)
-        dmean, dc = carray(at[21], (S, M, C), wide), carray(at[22], (S, M, E, D), wide)
-        dbias_scale, dp = carray(at[24], (E, S, M), wide), carray(at[25], (E, S, M, K), wide)
-        dbias, dbq, dscalars = (
-            carray(at[26], (S, K), wide),
-            carray(at[27], (S, E, D), wide),
-            carray(at[28], (S, 2), wide),
-        )
-        dq = carray(at[29], (N, E, D), dtype)
-        by_count, unweighted = count != 0, unweighted != 0
+        wqv, bqv = carray(at[4], (2, E * D, C), wide), carray(at[5], (2, E * D), wide)
+        wp, bp = carray(at[6], (K, E * D), wide), carray(at[7], (K,), wide)
+        alpha, beta = carray(at[8], (1,), wide), carray(at[9], (1,), wide)
+        x, q, out = carray(at[10], (N, C), dtype), carray(at[11], (N, E, D), dtype), carray(at[12], (N, K), dtype)
+        mean, c = carray(at[13], (S, M, C), wide), carray(at[14], (S, M, E, D), wide)
+        y, divisor = carray(at[15], (E, S, M, C), wide), carray(at[16], (E, S, M), wide)
+        bias_scale = carray(at[17], (E, S, M), wide)
+        weight, center = carray(at[18], (N, E), wide), carray(at[19], (N, E), np.int32)
+        g, p = carray(at[20], (E, S * M, D), wide), carray(at[21], (E, S, M, K), wide)
+        by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
+        every_mean, every_c, every_y = mean.reshape(S * M, C), c.reshape(S * M, E * D), y.reshape(E, S * M, C)
+        every_scale, every_p = bias_scale.reshape(E, S * M), p.reshape(E, S * M, K)
         while True:
-            start = first + fetch_add(sizes[fields - 1 :]) * step
-            for s in range(start, min(start + step, last)):
-                if phase == POOL:
-                    pool(s, ptr, members, x, mean)
-                elif phase == JOIN:
-                    join(
-                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, begin, mean, c, center,
-                        weight, y, divisor, bias_scale,
-                    )  # fmt: skip
-                elif phase == DISPATCH:
-                    dispatch(s, ptr, center, weight, p, bias, out)
-                elif phase == DISPATCH_BACKWARD:
-                    dispatch_backward(s, ptr, center, weight, p, dout, dweight, dp, dbias)
-                elif phase == JOIN_BACKWARD:
-                    join_backward(
-                        s, ptr, alpha[0], least, by_count, unweighted, x, q, begin, c, center, weight, y, divisor, dy,
-                        dbias_scale, dweight, dx, dmean, dc, dbq, dscalars, dq,
-                    )  # fmt: skip
-                else:
-                    pool_backward(s, ptr, members, dmean, dx)
-            if start + step >= last:
+            chunk = fetch_add(sizes[fields - 1 :])
+            if chunk >= chunks:
                 break
+            start = first_window(ptr, first, last, chunk, chunks)
+            end = first_window(ptr, first, last, chunk + 1, chunks)
+            while start < end:
+                stop = end_of_tile(ptr, start, end)
+                low, high = start * M, stop * M
+                for s in range(start, stop):
+                    pool(s, ptr, members, x, mean)
+                for r in range(low, high):
+                    every_c[r] = bqv[0]
+                multiply(gemm, every_mean[low:high], wqv[0], False, True, True, every_c[low:high])
+                for s in range(start, stop):
+                    join(
+                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, ptr[first], mean, c,
+                        center, weight, y, divisor, bias_scale,
+                    )  # fmt: skip
+                for e in range(E):
+                    for r in range(low, high):
+                        for d in range(D):
+                            g[e, r, d] = bv[e, d] * (every_scale[e, r] if by_count else wide(1))
+                    multiply(gemm, every_y[e, low:high], wv[e], False, True, True, g[e, low:high])
+                    own = wp[:, e * D : (e + 1) * D]
+                    multiply(gemm, g[e, low:high], own, False, True, False, every_p[e, low:high])
+                for s in range(start, stop):
+                    dispatch(s, ptr, center, weight, p, bp, out)
+                start = stop
 
-    return unwrap(work)
+    def backward(at) -> None:
+        """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, mean, c, y, divisor, bias_scale, weight, center, g, p,
+        dout; to dq, dx and sums."""
+        sizes = carray(at[0], (fields,), np.int64)
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
+        ptr, members = carray(at[1], (S + 1,), np.int64), carray(at[2], (N, M), np.bool_)
+        wqv, bqv = carray(at[3], (2, E * D, C), wide), carray(at[4], (2, E * D), wide)
+        wp, alpha = carray(at[5], (K, E * D), wide), carray(at[6], (1,), wide)
+        x, q = carray(at[7], (N, C), dtype), carray(at[8], (N, E, D), dtype)
+        mean, c = carray(at[9], (S * M, C), wide), carray(at[10], (S, M, E, D), wide)
+        y, divisor = carray(at[11], (E, S, M, C), wide), carray(at[12], (E, S, M), wide)
+        bias_scale = carray(at[13], (E, S * M), wide)
+        weight, center = carray(at[14], (N, E), wide), carray(at[15], (N, E), np.int32)
+        g, p = carray(at[16], (E, S * M, D), wide), carray(at[17], (E, S, M, K), wide)
+        dout, dq = carray(at[18], (N, K), dtype), carray(at[19], (N, E, D), dtype)
+        dx = carray(at[20], (N, C), dtype)
+        by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
+        every_y, maps = y.reshape(E, S * M, C), E * D * C
+        sums = carray(at[21], (chunks, 2 * maps + K * E * D + 2 * E * D + K + 2), wide)
+        while True:
+            chunk = fetch_add(sizes[fields - 1 :])
+            if chunk >= chunks:
+                break
+            dwq, dwv = sums[chunk, :maps].reshape(E * D, C), sums[chunk, maps : 2 * maps].reshape(E, D, C)
+            rest = sums[chunk, 2 * maps :]
+            dwp, rest = rest[: K * E * D].reshape(K, E * D), rest[K * E * D :]
+            dbq, dbv = rest[: E * D].reshape(E, D), rest[E * D : 2 * E * D].reshape(E, D)
+            dbias, dscalars = rest[2 * E * D : 2 * E * D + K], rest[2 * E * D + K :]
+            start = first_window(ptr, first, last, chunk, chunks)
+            end = first_window(ptr, first, last, chunk + 1, chunks)
+            while start < end:
+                stop = end_of_tile(ptr, start, end)
+                low, high, windows = start * M, stop * M, stop - start
+                dp = aligned(E * windows * M * K, p).reshape(E, windows, M, K)
+                dy = aligned(E * windows * M * C, p).reshape(E, windows, M, C)
+                dc = aligned(windows * M * E * D, p).reshape(windows, M, E, D)
+                dmean = aligned(windows * M * C, p).reshape(windows, M, C)
+                dg, dbias_scale = aligned(windows * M * D, p).reshape(windows * M, D), np.empty((E, windows, M), wide)
+                dweight = np.empty((ptr[stop] - ptr[start], E), wide)
+                for s in range(start, stop):
+                    dispatch_backward(s, ptr, center, weight, p, dout, s - start, dweight, dp, dbias)
+                for e in range(E):
+                    own_dp, own = dp[e].reshape(high - low, K), slice(e * D, (e + 1) * D)
+                    multiply(gemm, own_dp, g[e, low:high], True, False, True, dwp[:, own])
+                    multiply(gemm, own_dp, wp[:, own], False, False, False, dg)
+                    multiply(gemm, dg, every_y[e, low:high], True, False, True, dwv[e])
+                    multiply(gemm, dg, wv[e], False, False, False, dy[e].reshape(high - low, C))
+                    bias_backward(
+                        dg, bias_scale[e, low:high], bv[e], by_count, dbv[e], dbias_scale[e].reshape(high - low)
+                    )
+                for s in range(start, stop):
+                    join_backward(
+                        s, ptr, alpha[0], least, by_count, unweighted, x, q, ptr[first], c, center, weight, y, divisor,
+                        s - start, dy, dbias_scale, dweight, dx, dmean, dc, dbq, dscalars, dq,
+                    )  # fmt: skip
+                every_dc, every_dmean = dc.reshape(high - low, E * D), dmean.reshape(high - low, C)
+                multiply(gemm, every_dc, wqv[0], False, False, True, every_dmean)
+                multiply(gemm, every_dc, mean[low:high], True, False, True, dwq)
+                for s in range(start, stop):
+                    pool_backward(s, ptr, members, dmean[s - start], dx)
+                start = stop
+
+    return unwrap(forward), unwrap(backward)

@@ -7,10 +7,8 @@ from types import ModuleType
 
 import numba
 import pytest
-import torch
 
-from pointmix.ops.context import packed as context
-from pointmix.ops.kernels import jit
+from pointmix.ops.kernels import jit, tiles
 
 MODULE = """
 from pointmix.ops.kernels import jit
@@ -64,18 +62,16 @@ def test_damaged_files_of_compiled_code_cost_time_and_no_more(tmp_path, folder):
     assert len(told) == 1
 
 
-def test_nor_do_those_of_the_context_cluster(tmp_path, folder, monkeypatch):
-    """With a function that does nothing in place of the long one."""
+def test_nor_do_those_of_callbacks(tmp_path, folder):
     arguments = ", ".join(f"a{i}" for i in range(len(jit.SIGNATURE.args)))
     (tmp_path / "nothing.py").write_text(f"def work({arguments}):\n    pass\n")
-    monkeypatch.setattr(context.kernels, "work_for", lambda *rules: load(tmp_path / "nothing.py").work)
-    compiled = context._compiled.__wrapped__
+    compiled = tiles._compiled.__wrapped__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compiled(torch.float32)
+        compiled(load(tmp_path / "nothing.py").work)
     damage(folder, "nothing")
-    with pytest.warns(RuntimeWarning, match=f"its files packed_kernels.*.nb.* in {folder}.*EOFError") as told:
-        assert compiled(torch.float32).address
+    with pytest.warns(RuntimeWarning, match=f"its files nothing.*.nb.* in {folder}.*EOFError") as told:
+        assert compiled(load(tmp_path / "nothing.py").work).address
     assert len(told) == 1
 
 
