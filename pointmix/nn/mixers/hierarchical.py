@@ -219,6 +219,11 @@ class ClusterMixer(nn.Module):
     ) -> Float[Tensor, "S ED"]:
         """The upper branch from the queries and values of the means of windows and of the global centers."""
         upper = _upper_level(plan)
+        if upper.centers == 1 and cluster is cluster_soft and not torch.is_grad_enabled():  # every weight is one
+            v, cv = (t.chunk(2, -1)[1] for t in (means, centers))  # (B, K, ED), (B, 1, ED)
+            valid = v.new_ones(v.shape[:2]) if upper.valid is None else upper.valid.to(v.dtype)
+            total = torch.bmm(valid.unsqueeze(1), v)
+            return upper.set_reverse(((cv + total) / (1 + valid.sum(1).view(-1, 1, 1))).expand_as(v))
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (means, centers))
         assert self.alpha_window is not None
         similarity = self.similarity(self.upper_geometry)
