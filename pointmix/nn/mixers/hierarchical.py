@@ -200,8 +200,11 @@ class ClusterMixer(nn.Module):
         which they commute."""
         if self.alpha_window is None:
             return None
-        means, centers = (self.qv(t) for t in self._upper_means(rows, plan))
-        return self._upper(means, centers, plan, cluster_soft)
+        means, centers = self._upper_means(rows, plan)
+        level = _upper_level(plan)
+        if level.centers == 1 and not torch.is_grad_enabled():  # training gives the other parameters gradients of zero
+            return level.set_reverse(self._upper_alone(means, centers, level))
+        return self._upper(self.qv(means), self.qv(centers), plan, cluster_soft)
 
     def _upper_means(
         self, rows: Float[Tensor, "R L C"], plan: Plan
@@ -219,11 +222,6 @@ class ClusterMixer(nn.Module):
     ) -> Float[Tensor, "S ED"]:
         """The upper branch from the queries and values of the means of windows and of the global centers."""
         upper = _upper_level(plan)
-        if upper.centers == 1 and cluster is cluster_soft and not torch.is_grad_enabled():  # every weight is one
-            v, cv = (t.chunk(2, -1)[1] for t in (means, centers))  # (B, K, ED), (B, 1, ED)
-            valid = v.new_ones(v.shape[:2]) if upper.valid is None else upper.valid.to(v.dtype)
-            total = torch.bmm(valid.unsqueeze(1), v)
-            return upper.set_reverse(((cv + total) / (1 + valid.sum(1).view(-1, 1, 1))).expand_as(v))
         (q, v), (c, cv) = (split_heads(t, self.heads) for t in (means, centers))
         assert self.alpha_window is not None
         similarity = self.similarity(self.upper_geometry)
@@ -236,6 +234,18 @@ class ClusterMixer(nn.Module):
             center_valid=upper.center_valid,
         )
         return upper.set_reverse(o.flatten(2))
+
+    def _upper_alone(
+        self, means: Float[Tensor, "B K C"], centers: Float[Tensor, "B 1 C"], upper: UpperLevel
+    ) -> Float[Tensor, "B K ED"]:
+        """`_upper` with a single global center, where every weight is one. The mean comes before the linear map."""
+        total: Tensor = means.sum(1, keepdim=True)
+        count: int | Tensor = means.shape[1]
+        if upper.valid is not None:
+            total, count = upper.valid.to(means.dtype).unsqueeze(1) @ means, upper.valid.sum(1).view(-1, 1, 1)
+        wv, bv = self.qv.weight.chunk(2)[1], self.qv.bias.chunk(2)[1]
+        mean = ((centers + total) / (1 + count)).to(means.dtype)
+        return F.linear(mean, wv, bv).expand(-1, means.shape[1], -1)
 
     def _upper_projected(self, upper: Float[Tensor, "S ED"] | None, windows: int) -> Float[Tensor, "S C"]:
         """The upper branch's part of the projection, with its bias: the map of a concatenation is a sum of maps."""
