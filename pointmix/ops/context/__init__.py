@@ -88,7 +88,7 @@ def context_cluster(
         g = torch.addcmul(g, bv.unsqueeze(1), _heads_first(total)) / _heads_first(count)
     else:
         g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
-    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
+    p = _points_first(torch.bmm(g, wp.t().unflatten(0, (heads, -1)))).view(windows, centers * heads, -1)
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
 
 
@@ -126,7 +126,7 @@ def context_soft(
     y = of_windows(gathered, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
     g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
-    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
+    p = _points_first(torch.bmm(g, wp.t().unflatten(0, (heads, -1)))).view(windows, centers * heads, -1)
     return dispatch(a, of_rows(p, row_window), of_rows(base, row_window).unsqueeze(1))
 
 
@@ -138,7 +138,7 @@ def keys(
     heads = len(wq)
     c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
     c = c * (alpha / length(c).unsqueeze(-1))
-    key = _points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels)
+    key = _points_first(torch.bmm(_heads_first(c), wq)).view(windows, centers * heads, channels)
     return key, (c * bq).sum(-1).flatten(1)
 
 
