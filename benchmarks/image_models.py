@@ -72,7 +72,8 @@ def steps(
     fused = partial(use_backend, "triton" if name.endswith(" (triton)") else None)
 
     def infer() -> None:
-        model.eval()
+        if model.training:  # setting it anew takes as long as a few operations
+            model.eval()
         with fused(), torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             model(x)
         finish(args.device)

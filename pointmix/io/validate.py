@@ -47,8 +47,9 @@ def check_fields(pos: Tensor, feat: Tensor, ptr: Tensor) -> None:
     if ptr.ndim != 1 or ptr.numel() < 2 or ptr.dtype != torch.int64:
         raise ValueError(f"PointSet: ptr must be (B + 1,) int64 with B >= 1, got {tuple(ptr.shape)} {ptr.dtype}")
     if ptr.device.type == "cpu" and not traced(ptr):
-        ends = ptr[[0, -1]].tolist()
-        if ends != [0, len(feat)] or ptr.diff().min() < 1:
+        bounds = ptr.numpy()  # several times faster than a few operations of torch
+        ends = [int(bounds[0]), int(bounds[-1])]
+        if ends != [0, len(feat)] or (bounds[1:] <= bounds[:-1]).any():
             shown = f"{ptr.tolist() if len(ptr) < 9 else ends}"
             if len(ptr) == len(feat) and ptr.min() >= 0:
                 shown += (

@@ -84,14 +84,16 @@ def plan_padded(
     r = (window // fw * h + inside // w + down) % tall  # (S, L) on the padded grid
     c = (window % fw * w + inside % w + right) % wide
     cell = torch.stack([r, c], -1)
-    table_lookup = None if table_size is None else TableLookup.of(cell, (tall, wide), table_size, dtype)
+    table_lookup, windows = None, None if shift else (fh, fw)
+    if table_size is not None:
+        table_lookup = TableLookup.of(cell, (tall, wide), table_size, dtype, windows)
     upper = None
     if global_centers_per_side is not None:
         members = center_members(cell, size_tensor((tall, wide), device), global_centers_per_side)  # (S, L, G)
         members = members.permute(2, 0, 1).flatten(1)
         pool_weight = members * reciprocal(members.sum(1, keepdim=True), dtype)
         window_cell = torch.cartesian_prod(torch.arange(fh, device=device), torch.arange(fw, device=device))[None]
-        upper_lookup = TableLookup.of(window_cell, (fh, fw), windows_per_side, dtype)
+        upper_lookup = TableLookup.of(window_cell, (fh, fw), windows_per_side, dtype, (1, 1))
         upper = UniformUpperLevel(batch, pool_weight, upper_lookup)
     pool_weight = _pool_weight(h, w, centers_per_side, dtype, device)
     if (tall, wide) == size and not shift:

@@ -19,10 +19,12 @@ class TableLookup:
     Args:
         index: (R, L, K) cells of the flat table; K is 1 or 4. R may be the rows of one set where all sets are alike.
         weight: (R, L, K) interpolation weights, None if K is 1.
+        windows: number of windows along each side, if the rows are those of a grid of the table's size.
     """
 
     index: Int[Tensor, "R L K"]
     weight: Float[Tensor, "R L K"] | None
+    windows: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -31,11 +33,16 @@ class TableLookup:
         size: tuple[int, int] | Int[Tensor, "R 1 2"],
         table_size: int,
         dtype: torch.dtype,
+        windows: tuple[int, int] | None = None,
     ) -> TableLookup:
-        """The lookup of `cell` on grids of `size`; the corners of the table coincide with those of the grid."""
+        """The lookup of `cell` on grids of `size`; the corners of the table coincide with those of the grid.
+
+        Args:
+            windows: number along each side, if `cell` are all cells of a grid of `size`, window by window.
+        """
         if isinstance(size, tuple):
             if size == (table_size, table_size):
-                return cls((cell[..., :1] * table_size + cell[..., 1:]), None)
+                return cls((cell[..., :1] * table_size + cell[..., 1:]), None, windows)
             size = size_tensor(size, cell.device)
         elif not torch.compiler.is_exporting() and (size == table_size).all():
             return cls((cell[..., :1] * table_size + cell[..., 1:]), None)
@@ -49,6 +56,10 @@ class TableLookup:
 
     def read(self, table: Float[Tensor, "E M T T"]) -> Float[Tensor, "R M E L"]:
         """The interpolated value of the table at each slot."""
+        if self.windows is not None:  # in the order of the windows; a copy is faster than a read by index
+            fh, fw = self.windows
+            blocks = table.unflatten(3, (fw, -1)).unflatten(2, (fh, -1))  # (E, M, fh, h, fw, w)
+            return blocks.permute(2, 4, 1, 0, 3, 5).flatten(4).flatten(0, 1).contiguous()
         flat = table.flatten(2).transpose(0, 1)  # (M, E, T^2)
         weights = [None] if self.weight is None else self.weight.unbind(-1)
         corners = zip(self.index.unbind(-1), weights, strict=True)

@@ -141,9 +141,11 @@ def reciprocal(count: Int[Tensor, "*N"], dtype: torch.dtype) -> Float[Tensor, "*
 
 
 @in_float32
-def weighted_sum(x: Float[Tensor, "*R L C"], weight: Float[Tensor, "*W M L"]) -> Float[Tensor, "*O M C"]:
-    """Sums over the points of each row; the leading dimensions of x and weight broadcast."""
-    return weight.to(x.dtype) @ x
+def weighted_sum(
+    x: Float[Tensor, "R L C"], weight: Float[Tensor, "M L"] | Float[Tensor, "R M L"]
+) -> Float[Tensor, "R M C"]:
+    """Sums over the points of each row."""
+    return torch.bmm(weight.to(x.dtype).expand(x.shape[0], -1, -1), x)
 
 
 UpperLevel = UniformUpperLevel | IndexUpperLevel

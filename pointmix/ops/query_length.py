@@ -35,15 +35,20 @@ def query_length(
         x, w, b = (t.to(dtype) for t in (x, w, b))
     if torch.compiler.is_compiling():
         return query_length_reference(x, w, b, heads)
-    return _QueryLength.apply(x, w, b, heads)
+    return _QueryLength.apply(x, w, b, heads) if torch.is_grad_enabled() else _in_pieces(x, w, b, heads)
+
+
+def _in_pieces(
+    x: Float[Tensor, "N C"], w: Float[Tensor, "ED C"], b: Float[Tensor, "ED"], heads: int
+) -> Float[Tensor, "N E"]:
+    sizes = [length(linear(x[part], w, b).unflatten(-1, (heads, -1))) for part in pieces(x, len(w))]
+    return sizes[0] if len(sizes) == 1 else torch.cat(sizes) if sizes else x.new_empty(0, heads)
 
 
 class _QueryLength(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, heads: int) -> Tensor:
-        size = x.new_empty(len(x), heads)
-        for part in pieces(x, len(w)):
-            size[part] = length(linear(x[part], w, b).unflatten(-1, (heads, -1)))
+        size = _in_pieces(x, w, b, heads)
         ctx.save_for_backward(x, w, b, size)
         return size
 

@@ -14,7 +14,8 @@ from pointmix.ops import lorentz
 
 def length(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N"]:
     """The norm of each vector, at least `least_length`."""
-    return _Length.apply(x, least_length(x.dtype))
+    least = least_length(x.dtype)
+    return _Length.apply(x, least) if torch.is_grad_enabled() else _length(x, least)
 
 
 def least_length(dtype: torch.dtype) -> float:
@@ -22,12 +23,16 @@ def least_length(dtype: torch.dtype) -> float:
     return max(1e-12, torch.finfo(dtype).tiny)
 
 
+def _length(x: Float[Tensor, "*N D"], least: float) -> Float[Tensor, "*N"]:
+    return torch.linalg.vector_norm(x, dim=-1).clamp_(min=least)
+
+
 class _Length(torch.autograd.Function):
     """torch's own norm needs another pass to mask the gradient of short vectors."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1).clamp_(min=least)
+        size = _length(x, least)
         ctx.save_for_backward(x, size)
         ctx.least = least
         return size

@@ -58,3 +58,16 @@ def test_every_row_has_a_lattice_of_its_own():
 def test_what_is_read_has_the_dtype_of_the_table(dtype):
     lookup = TableLookup.of(cells((5, 5))[None], (5, 5), 7, torch.float64)
     assert lookup.read(torch.zeros(2, 3, 7, 7, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("windows", [(1, 1), (2, 3)])
+def test_windows_of_a_grid_of_the_tables_size_read_it_by_index_or_not(windows):
+    r, c = torch.arange(6).view(windows[0], -1), torch.arange(6).view(windows[1], -1)
+    cell = torch.stack(torch.broadcast_tensors(r[:, None, :, None], c[None, :, None]), -1).flatten(2, 3).flatten(0, 1)
+    table = torch.randn(2, 3, 6, 6, **F64, requires_grad=True)
+    by_index, by_window = (TableLookup.of(cell, (6, 6), 6, torch.float64, given) for given in (None, windows))
+    expected, found = by_index.read(table), by_window.read(table)
+    assert by_window.windows == windows and torch.equal(found, expected) and found.is_contiguous()
+    probe = torch.randn_like(found)
+    assert torch.equal(*(torch.autograd.grad(t, table, probe)[0] for t in (found, expected)))
+    assert TableLookup.of(cell, (6, 6), 7, torch.float64, windows).windows is None  # interpolated

@@ -200,8 +200,11 @@ class ClusterMixer(nn.Module):
         which they commute."""
         if self.alpha_window is None:
             return None
-        means, centers = (self.qv(t) for t in self._upper_means(rows, plan))
-        return self._upper(means, centers, plan, cluster_soft)
+        means, centers = self._upper_means(rows, plan)
+        level = _upper_level(plan)
+        if level.centers == 1 and not torch.is_grad_enabled():  # training gives the other parameters gradients of zero
+            return level.set_reverse(self._upper_alone(means, centers, level))
+        return self._upper(self.qv(means), self.qv(centers), plan, cluster_soft)
 
     def _upper_means(
         self, rows: Float[Tensor, "R L C"], plan: Plan
@@ -231,6 +234,18 @@ class ClusterMixer(nn.Module):
             center_valid=upper.center_valid,
         )
         return upper.set_reverse(o.flatten(2))
+
+    def _upper_alone(
+        self, means: Float[Tensor, "B K C"], centers: Float[Tensor, "B 1 C"], upper: UpperLevel
+    ) -> Float[Tensor, "B K ED"]:
+        """`_upper` with a single global center, where every weight is one. The mean comes before the linear map."""
+        total: Tensor = means.sum(1, keepdim=True)
+        count: int | Tensor = means.shape[1]
+        if upper.valid is not None:
+            total, count = upper.valid.to(means.dtype).unsqueeze(1) @ means, upper.valid.sum(1).view(-1, 1, 1)
+        wv, bv = self.qv.weight.chunk(2)[1], self.qv.bias.chunk(2)[1]
+        mean = ((centers + total) / (1 + count)).to(means.dtype)
+        return F.linear(mean, wv, bv).expand(-1, means.shape[1], -1)
 
     def _upper_projected(self, upper: Float[Tensor, "S ED"] | None, windows: int) -> Float[Tensor, "S C"]:
         """The upper branch's part of the projection, with its bias: the map of a concatenation is a sum of maps."""

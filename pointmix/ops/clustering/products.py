@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pointmix.ops.clustering.sums import aggregate, dispatch
 from pointmix.ops.precision import in_float32
 from pointmix.ops.segments import segment_sum
 from pointmix.ops.similarity import cosine, length
@@ -105,35 +106,12 @@ def assign_soft(
         bias: of each center and point. With fewer rows than R, which it must divide, it repeats.
         similarity: `cosine` or `negative_distance`.
     """
-    near = similarity(of_rows(c.transpose(1, 2), row_window), q.transpose(1, 2))  # (R, E, M, L)
-    fits = not torch.is_grad_enabled() and near.dtype == alpha.dtype
-    near = near.mul_(alpha) if fits else alpha * near
-    return _softmax(near, None if bias is None else bias.transpose(1, 2), row_window, center_valid, dim=2)
-
-
-def _softmax(
-    logits: Float[Tensor, "R *N"],
-    bias: Float[Tensor, "_ *N"] | None,
-    row_window: Int[Tensor, "R"] | None,
-    center_valid: Bool[Tensor, "S M"] | None,
-    *,
-    dim: int,
-) -> Float[Tensor, "R *N"]:
-    """Softmax of logits plus bias over the valid centers, along `dim`.
-
-    Without gradients it may overwrite the logits.
-    """
+    logits = alpha * similarity(of_rows(c.transpose(1, 2), row_window), q.transpose(1, 2))  # (R, E, M, L)
     if bias is not None:
-        repeats = row_window is None or bias.shape[0] != logits.shape[0]
-        logits = logits.unflatten(0, (-1, bias.shape[0])) if repeats else logits
-        fits = not torch.is_grad_enabled() and logits.dtype == bias.dtype
-        logits = logits.add_(bias) if fits else logits + bias
-        logits = logits.flatten(0, 1) if repeats else logits
+        logits = (logits.unflatten(0, (-1, bias.shape[0])) + bias.transpose(1, 2)).flatten(0, 1)
     if center_valid is not None:
-        shape = [logits.shape[0], *[1] * (logits.ndim - 1)]
-        shape[dim] = center_valid.shape[1]
-        logits = logits.masked_fill(~of_rows(center_valid, row_window).view(shape), -torch.inf)
-    return logits.softmax(dim)
+        logits = logits.masked_fill(~of_rows(center_valid, row_window)[:, None, :, None], -torch.inf)
+    return logits.softmax(2)
 
 
 @in_float32
@@ -150,36 +128,37 @@ def soft(
     center_valid: Bool[Tensor, "S M"] | None,
 ) -> Float[Tensor, "R L E D"]:
     """`cluster_soft`."""
-    if similarity is cosine:
-        a, total = _cosine_weights(q, c, alpha, bias, row_window, valid, center_valid)
-    else:
-        layout = {"row_window": row_window, "center_valid": center_valid}
-        a = assign_soft(q, c, alpha, bias, similarity=similarity, **layout).to(v.dtype)
-        a = a if valid is None else a * valid[:, None, None]
-        total = row_sum(a)
-    a = a.to(v.dtype)
-    g = _aggregate(a, total.to(a.dtype), v, cv, row_window)  # (S, E, M, D)
-    return (a.transpose(-1, -2) @ of_rows(g, row_window)).transpose(1, 2)
+    rows, points, heads, _ = q.shape
+    q, v = (t.transpose(1, 2).flatten(0, 1) for t in (q, v))  # (R E, L, D): each head of a row is a row
+    near, size, bound = _near(q, c, alpha, similarity, row_window)
+    table = None if bias is None else bias.transpose(1, 2).expand(-1, heads, c.shape[1], points)
+    table = None if table is None else table.flatten(0, 1).unsqueeze(2)
+    exists = of_rows(center_valid, row_window)
+    valid, exists = (None if t is None else t.repeat_interleave(heads, 0) for t in (valid, exists))
+    a, total = soft_weights(near.unsqueeze(2), size, bound, table, valid=valid, exists=exists)
+    gathered, a = aggregate(a.squeeze(2).to(v.dtype), v)
+    gathered, total = gathered.unflatten(0, (rows, heads)), total.to(gathered.dtype).view(rows, heads, c.shape[1])
+    g = _divided(gathered, total, cv, row_window)  # (S, E, M, D)
+    return dispatch(a, of_rows(g, row_window).flatten(0, 1)).unflatten(0, (rows, heads)).transpose(1, 2)
 
 
-def _cosine_weights(
-    q: Float[Tensor, "R L E D"],
+def _near(
+    q: Float[Tensor, "RE L D"],
     c: Float[Tensor, "S M E D"],
     alpha: Float[Tensor, "1"],
-    bias: Float[Tensor, "_ M E L"] | None,
+    similarity: Similarity,
     row_window: Int[Tensor, "R"] | None,
-    valid: Bool[Tensor, "R L"] | None,
-    center_valid: Bool[Tensor, "S M"] | None,
-) -> tuple[Float[Tensor, "R E M L"], Float[Tensor, "R E M"]]:
-    """`assign_soft` by cosine, zero in slots without a point, and the sums over each row."""
-    c, q = c.transpose(1, 2), q.transpose(1, 2)  # heads before points
-    near = of_rows(c * (alpha / length(c)[..., None]), row_window) @ q.transpose(-1, -2)  # (R, E, M, L)
-    heads, exists = near.shape[1], of_rows(center_valid, row_window)
-    rows = near.flatten(0, 1).unsqueeze(2), length(q).flatten(0, 1).unsqueeze(1)  # each head of a row is a row
-    table = None if bias is None else bias.transpose(1, 2).expand(-1, *near.shape[1:]).flatten(0, 1).unsqueeze(2)
-    valid, exists = (None if t is None else t.repeat_interleave(heads, 0) for t in (valid, exists))
-    a, total = soft_weights(*rows, alpha.abs(), table, valid=valid, exists=exists)
-    return a.view(near.shape), total.view(near.shape[:3])
+) -> tuple[Float[Tensor, "RE M L"], Float[Tensor, "RE 1 L"], Float[Tensor, "1"]]:
+    """Logits of the weights as `soft_weights` takes them: products, lengths of the queries and a bound, which are one
+    and infinite for other similarities than the cosine."""
+    c = c.transpose(1, 2)  # heads before points
+    if similarity is cosine:
+        unit = of_rows(c * (alpha / length(c)[..., None]), row_window).flatten(0, 1)
+        return torch.bmm(unit, q.transpose(1, 2)), length(q).unsqueeze(1), alpha.abs()
+    near = similarity(of_rows(c, row_window).flatten(0, 1), q)
+    fits = not torch.is_grad_enabled() and near.dtype == alpha.dtype
+    near = near.mul_(alpha) if fits else alpha * near
+    return near, near.new_ones(near.shape[0], 1, near.shape[2]), near.new_full((1,), torch.inf)
 
 
 @in_float32
@@ -227,7 +206,16 @@ def _aggregate(
     row_window: Int[Tensor, "R"] | None,
 ) -> Float[Tensor, "S E M D"]:
     """g of each center from the weights of the rows."""
-    gathered = a.to(v.dtype) @ v.transpose(1, 2)  # (R, E, M, D)
+    return _divided(a.to(v.dtype) @ v.transpose(1, 2), total, cv, row_window)
+
+
+def _divided(
+    gathered: Float[Tensor, "R E M D"],
+    total: Float[Tensor, "R E M"],
+    cv: Float[Tensor, "S M E D"],
+    row_window: Int[Tensor, "R"] | None,
+) -> Float[Tensor, "S E M D"]:
+    """g of each center from the sums over each row."""
     gathered, total = (of_windows(t, row_window, cv.shape[0]) for t in (gathered, total))
     return (cv.transpose(1, 2) + gathered) / (1 + total[..., None])
 

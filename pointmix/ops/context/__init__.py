@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointmix.ops.clustering.products import first_largest, of_rows, of_windows, row_sum
+from pointmix.ops.clustering.sums import aggregate, dispatch
 from pointmix.ops.context import operators  # noqa: F401, defines the operators
 from pointmix.ops.dispatch import NUMBA, Implementation, register
 from pointmix.ops.precision import in_float32
@@ -87,7 +88,7 @@ def context_cluster(
         g = torch.addcmul(g, bv.unsqueeze(1), _heads_first(total)) / _heads_first(count)
     else:
         g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
-    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
+    p = _points_first(torch.bmm(g, wp.t().unflatten(0, (heads, -1)))).view(windows, centers * heads, -1)
     return torch.baddbmm(bp, a.transpose(1, 2), of_rows(p, row_window))
 
 
@@ -121,11 +122,12 @@ def context_soft(
     a = a.to(x.dtype).flatten(1, 2)  # (R, M E, L)
 
     total = 1 + of_windows(total.to(x.dtype), row_window, windows).view(windows, centers, heads, 1)
-    y = of_windows(a @ x, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
+    gathered, a = aggregate(a, x)
+    y = of_windows(gathered, row_window, windows).view(windows, centers, heads, channels) + pooled.unsqueeze(2)
     g = torch.bmm(_heads_first(y), wv.transpose(1, 2))  # (E, S M, D)
     g = torch.addcdiv(bv.unsqueeze(1), g, _heads_first(total))
-    p = _points_first(g @ wp.t().unflatten(0, (heads, -1))).view(windows, centers * heads, -1)
-    return torch.baddbmm(of_rows(base, row_window).unsqueeze(1), a.transpose(1, 2), of_rows(p, row_window))
+    p = _points_first(torch.bmm(g, wp.t().unflatten(0, (heads, -1)))).view(windows, centers * heads, -1)
+    return dispatch(a, of_rows(p, row_window), of_rows(base, row_window).unsqueeze(1))
 
 
 def keys(
@@ -136,7 +138,7 @@ def keys(
     heads = len(wq)
     c = F.linear(pooled, wq.flatten(0, 1), bq.flatten()).view(windows, centers, heads, -1)  # (S, M, E, D)
     c = c * (alpha / length(c).unsqueeze(-1))
-    key = _points_first(_heads_first(c) @ wq).view(windows, centers * heads, channels)
+    key = _points_first(torch.bmm(_heads_first(c), wq)).view(windows, centers * heads, channels)
     return key, (c * bq).sum(-1).flatten(1)
 
 

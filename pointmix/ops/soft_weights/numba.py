@@ -101,8 +101,9 @@ def _run(
 ) -> None:
     """Call a kernel with its sizes and the addresses of arrays."""
     rows = len(near if bias is None else bias)
-    chunks = min(torch.get_num_threads(), rows * near.shape[2]) if near.numel() >= MIN_NUMBERS else 1
-    sizes = (ctypes.c_int64 * 10)(*near.shape, rows, *flags, chunks, 0)
+    heads = max(kernels.WIDTH // max(near.shape[3], 1), 1)  # at a time
+    chunks = min(torch.get_num_threads(), rows * -(-near.shape[2] // heads)) if near.numel() >= MIN_NUMBERS else 1
+    sizes = (ctypes.c_int64 * 10)(*near.shape, rows, heads, *flags, 0)
     addresses = [0 if t is None else t.data_ptr() for t in arrays]
     pointers = (ctypes.c_void_p * (1 + len(arrays)))(ctypes.addressof(sizes), *addresses)
     threads.run(cast(int, _compiled(work_for, near.dtype).address), ctypes.addressof(pointers), chunks)

@@ -330,6 +330,21 @@ def test_one_center_above_one_window_is_the_mean_of_values(geometry, sparse):
         torch.testing.assert_close(p.grad, torch.zeros_like(p), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("per_side", [1, 2])
+def test_one_global_center_gives_the_same_without_gradients(per_side, sparse):
+    mixer = mixer_of(per_side=per_side, global_side=1)
+    images, masks = torch.randn(2, 6, 6, 6, **F64), None
+    if sparse:  # sets with different numbers of windows
+        masks = torch.rand(2, 6, 6) < 0.6
+        masks[0, :3], masks[:, 5] = False, True
+    points = PointSet.from_images(images, masks)
+    given = dict(per_side=per_side, centers=2, global_side=1)
+    expected = run(mixer, points, **given)
+    with torch.no_grad():
+        torch.testing.assert_close(run(mixer, points, **given), expected.detach())
+
+
 @pytest.mark.parametrize("kind", ["even", "reflected", "ragged"])
 @pytest.mark.parametrize("head_dim", [2, 8])
 @pytest.mark.parametrize("geometry", ["euclidean", "hyperbolic"])

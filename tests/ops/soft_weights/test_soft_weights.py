@@ -12,6 +12,7 @@ CASES = {
     "a bias that repeats": dict(bias=2),
     "one of everything": dict(shape=(1, 1, 1, 1), bias=1),
     "more points than a piece": dict(shape=(2, 3, 2, 700), bias=1),
+    "more heads than a piece": dict(shape=(2, 3, 5, 100), holes=True, bias=1),
     "empty slots": dict(holes=True, bias=3),
     "lost centers": dict(gone=True, bias=6),
     "all at once": dict(holes=True, gone=True, bias=1),
