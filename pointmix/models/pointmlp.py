@@ -277,7 +277,7 @@ class PointMLP(ClassifierBase):
         return found if intermediates_only else (points, found)
 
     def before_classifier(self, x: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:
-        for layer in self.mlp:
+        for layer in cast(Iterable[LinearNorm], self.mlp):
             x = self.head_drop(layer.relu(x))
         return x
 

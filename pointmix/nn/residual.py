@@ -81,13 +81,14 @@ def norm_relu(
     norm: nn.Module, x: Float[Tensor, "N C"], plus: Float[Tensor, "N C"] | None = None
 ) -> Float[Tensor, "N C"]:
     """relu(norm(x) + plus)"""
-    as_built = type(norm) is nn.BatchNorm1d and norm.affine and norm.track_running_stats and norm.momentum is not None
-    if not (as_built and norm.training):  # nn.SyncBatchNorm, for example
-        y = norm(x)
-        return F.relu(y if plus is None else y + plus, inplace=True)
-    norm.num_batches_tracked.add_(1)
-    channels = norm.running_mean, norm.running_var, norm.weight, norm.bias
-    return batch_norm_relu(x, *channels, momentum=norm.momentum, eps=norm.eps, plus=plus)
+    if type(norm) is nn.BatchNorm1d and norm.training and norm.momentum is not None:  # not nn.SyncBatchNorm
+        running, batches = (norm.running_mean, norm.running_var), norm.num_batches_tracked
+        if norm.affine and running[0] is not None and running[1] is not None and batches is not None:
+            batches.add_(1)
+            channels = running[0], running[1], norm.weight, norm.bias
+            return batch_norm_relu(x, *channels, momentum=norm.momentum, eps=norm.eps, plus=plus)
+    y = norm(x)
+    return F.relu(y if plus is None else y + plus, inplace=True)
 
 
 def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
