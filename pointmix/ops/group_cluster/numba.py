@@ -19,6 +19,7 @@ from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.linear import linear, rows_product
 from pointmix.ops.similarity import least_length
 
+STORED = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
 
 
@@ -35,6 +36,7 @@ def cluster_group(
 ) -> Float[Tensor, "G k C"]:
     """`pointmix.ops.group_cluster.cluster_group`, with a gradient of its own."""
     wp, bp = wp.expand(x.shape[2], -1), bp.expand(x.shape[2])  # kernels do not check shapes: raises if they do not fit
+    wq, bq = wq.to(x.dtype), bq.to(x.dtype)  # what there is for each neighbor may be bfloat16, for each group not
     out: Tensor = _Cluster.apply(x.contiguous(), wq, bq, wv, bv, wp, bp, alpha, beta)
     return out
 
@@ -55,8 +57,8 @@ class _Cluster(torch.autograd.Function):
     ) -> Tensor:
         q, s, mean, y = (
             linear(x.flatten(0, 1), wq, bq).unflatten(0, x.shape[:2]),
-            x.new_empty(x.shape[:2]),
-            x.new_empty(len(x), x.shape[2]),
+            wv.new_empty(x.shape[:2]),
+            wv.new_empty(len(x), x.shape[2]),
             x.new_empty(x.shape),
         )
         _run(kernels.WEIGH, x=x, q=q, alpha=alpha, beta=beta, s=s, mean=mean)
@@ -99,5 +101,5 @@ def _run(phase: int, **arrays: Tensor) -> None:
 
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
-    work = kernels.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
+    work = kernels.work_for(STORED[dtype], np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
     return compiled_callback(work, kernels.__file__)
