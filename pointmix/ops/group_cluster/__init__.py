@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, has_tangent, register
-from pointmix.ops.precision import autocast_dtype
+from pointmix.ops.precision import autocast_dtype, without_autocast
 from pointmix.ops.similarity import length
 from pointmix.utils.tracing import traced
 
@@ -76,7 +76,7 @@ def cluster_group(
     """`cluster_group_reference` with values and projections of the centers only; `overwrite` may reuse x's memory."""
     weights = wq, bq, wv, bv, wp, bp, alpha, beta
     half = autocast_dtype(x) == x.dtype == torch.bfloat16 and not traced(x) and not has_tangent(x)
-    with torch.autocast(x.device.type, enabled=False) if half else nullcontext():
+    with without_autocast(x) if half else nullcontext():
         if function := choose_trained("cluster_group", *(weights if half else (x, *weights))):
             out: Tensor = function(x, *weights)
             return out
