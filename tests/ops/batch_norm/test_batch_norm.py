@@ -104,9 +104,7 @@ def test_only_the_gradients_that_are_wanted():
 OPS = batch_norm_relu, batch_norm_relu_reference
 
 
-@pytest.mark.parametrize(
-    "which, change", [(3, lambda t: t[:1]), (3, lambda t: t.double()), (0, lambda t: t.t().contiguous().t())]
-)
+@pytest.mark.parametrize("which, change", [(3, lambda t: t.double()), (0, lambda t: t.t().contiguous().t())])
 def test_other_operands(which, change):
     """What the kernels do not take, and rows that do not lie one after the other."""
     given, running = arguments(9)
