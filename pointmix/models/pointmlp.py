@@ -23,8 +23,9 @@ from pointmix.models.registry import build, take_indices
 from pointmix.nn.grouper import Groups
 from pointmix.nn.heads.classify import ClassifierBase
 from pointmix.nn.mixers.group import GroupCluster
-from pointmix.nn.residual import LinearNorm, Residual
+from pointmix.nn.residual import LinearNorm, Residual, norm_relu
 from pointmix.ops.group_linear import group_linear_reference, group_rows, inverse_std, map_points
+from pointmix.ops.group_max import group_max
 from pointmix.pointset import PointSet
 from pointmix.profile.macs import Macs, Part, Size, add, linear_macs, parameters
 from pointmix.utils.ranges import COUNT, NATURAL, POSITIVE, check_choice
@@ -77,7 +78,7 @@ class PointMLPStage(nn.Module):
         x = self.run(self.group_features, feat, groups)
         for layer in self.pre:
             x = self.run(layer, x)
-        return x.unflatten(0, (-1, self.neighbors)).amax(1)
+        return group_max(x.unflatten(0, (-1, self.neighbors)))
 
     def group_features(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "R K"]:
         """The first layer: features of the neighbors, normalized within their group and mapped linearly."""
@@ -88,7 +89,7 @@ class PointMLPStage(nn.Module):
         else:
             u, t = map_points(feat, groups.anchor, *weights)
             x = group_rows(u, t, inverse_std(feat, *index), groups.neighbors, groups.anchor)
-        return F.relu(self.transfer.norm(x), inplace=True)
+        return norm_relu(self.transfer.norm, x)
 
     def in_chunks(self, feat: Float[Tensor, "N C"], groups: Groups) -> Float[Tensor, "S K"]:
         """`all_groups` of evaluation mode: normalizations are folded into the linear maps. Without gradients it runs
@@ -268,7 +269,7 @@ class PointMLP(ClassifierBase):
         """
         take, last = take_indices(len(self.stages), indices)
         points, found = self.as_points(x), []
-        points = points.with_feat(F.relu(self.stem(points.feat), inplace=True))
+        points = points.with_feat(self.stem.relu(points.feat))
         for i, stage in enumerate(self.stages[: last + 1] if intermediates_only or stop_early else self.stages):
             points = stage(points)
             if i in take:
@@ -276,8 +277,8 @@ class PointMLP(ClassifierBase):
         return found if intermediates_only else (points, found)
 
     def before_classifier(self, x: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:
-        for layer in self.mlp:
-            x = self.head_drop(F.relu(layer(x), inplace=True))
+        for layer in cast(Iterable[LinearNorm], self.mlp):
+            x = self.head_drop(layer.relu(x))
         return x
 
     def forward(self, x: Input) -> Float[Tensor, "B K"] | list[PointSet]:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pointmix.ops.batch_norm import batch_norm_relu
+from pointmix.ops.linear import linear_trained
 from pointmix.profile.macs import BATCH_NORM, Macs, linear_macs
 from pointmix.utils.ranges import COUNT, POSITIVE
 
@@ -24,10 +26,18 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(dim_out)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        return self.norm(self.mapped(x))
+
+    def relu(self, x: Float[Tensor, "N C"], plus: Float[Tensor, "N K"] | None = None) -> Float[Tensor, "N K"]:
+        """relu(forward(x) + plus)"""
+        return norm_relu(self.norm, self.mapped(x), plus)
+
+    def mapped(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """Of the linear map only."""
         if self.training and len(x) == 1:
             what = "batch normalization needs more than 1 value per channel in training"
             raise ValueError(f"{what}; expected a batch_size of at least 2, and no last batch of one (drop_last)")
-        return self.norm(self.linear(x))
+        return linear_trained(x, self.linear.weight, self.linear.bias)
 
     def folded(self) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K"]]:
         """Weight and bias of the linear map with the normalization of evaluation mode folded in."""
@@ -55,7 +65,7 @@ class Residual(nn.Module):
         self.layer1, self.layer2 = LinearNorm(dim, hidden), LinearNorm(hidden, dim)
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        return F.relu(self.layer2(F.relu(self.layer1(x), inplace=True)) + x, inplace=True)
+        return self.layer2.relu(self.layer1.relu(x), plus=x)
 
     def folded(self) -> Callable[[Tensor], Tensor]:
         """`forward` of evaluation mode with the normalizations folded in. Without gradients it may overwrite its
@@ -65,6 +75,20 @@ class Residual(nn.Module):
     def macs(self, rows: int) -> Macs:
         """Multiply-adds of that many rows."""
         return self.layer1.macs(rows) + self.layer2.macs(rows)
+
+
+def norm_relu(
+    norm: nn.Module, x: Float[Tensor, "N C"], plus: Float[Tensor, "N C"] | None = None
+) -> Float[Tensor, "N C"]:
+    """relu(norm(x) + plus)"""
+    if type(norm) is nn.BatchNorm1d and norm.training and norm.momentum is not None:  # not nn.SyncBatchNorm
+        running, batches = (norm.running_mean, norm.running_var), norm.num_batches_tracked
+        if norm.affine and running[0] is not None and running[1] is not None and batches is not None:
+            batches.add_(1)
+            channels = running[0], running[1], norm.weight, norm.bias
+            return batch_norm_relu(x, *channels, momentum=norm.momentum, eps=norm.eps, plus=plus)
+    y = norm(x)
+    return F.relu(y if plus is None else y + plus, inplace=True)
 
 
 def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import torch
@@ -25,6 +26,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     device = x.device.type
     casts = x.dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if casts else None
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which products of `x` keep its dtype."""
+    return nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from pointmix.nn.residual import LinearNorm, Residual
 
@@ -60,3 +63,25 @@ def test_a_batch_of_one_is_named_in_training():
     with pytest.raises(ValueError, match="more than 1 value .* expected a batch_size of at least 2, and no last batch"):
         layer(torch.randn(1, 3))
     assert layer(torch.randn(2, 3)).shape == (2, 4) and layer.eval()(torch.randn(1, 3)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.0, None])
+def test_trains_as_the_layers_do(momentum):
+    """Values, gradients and running statistics are those of nn.BatchNorm1d, with and without a compiled form."""
+    block, x = Residual(8, ratio=1).double(), torch.randn(60, 8, dtype=torch.float64, requires_grad=True)
+    block.layer1.norm.momentum = block.layer2.norm.momentum = momentum
+    written = copy.deepcopy(block)
+    for _ in range(2):
+        expected = F.relu(x + written.layer2(F.relu(written.layer1(x))))
+        found = block(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(block.state_dict(), written.state_dict())
+    pairs = (found, [x, *block.parameters()]), (expected, [x, *written.parameters()])
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), inputs) for y, inputs in pairs))
+
+
+def test_other_norms_normalize_by_themselves():
+    block, x = Residual(8, ratio=1), torch.randn(60, 8)
+    assert "NormReLU" in type(block(x).grad_fn).__name__
+    block.layer1.norm = block.layer2.norm = nn.BatchNorm1d(8, affine=False, track_running_stats=False)
+    torch.testing.assert_close(block(x), F.relu(x + block.layer2(F.relu(block.layer1(x)))))

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import linear as ops
-from pointmix.ops.linear import linear
+from pointmix.ops.linear import linear, linear_trained, rows_product
 
 
 @pytest.mark.parametrize("dtype, tol", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
@@ -51,3 +53,54 @@ def test_without_the_op(monkeypatch):
 def test_rows_that_are_not_contiguous():
     x, w, b = torch.randn(7, 24)[:, ::2], torch.randn(12, 5).t(), torch.randn(5)
     torch.testing.assert_close(linear(x, w, b), F.linear(x, w, b))
+
+
+@pytest.mark.parametrize("points", [0, 40, 1024])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype, tol", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_gradients(dtype, tol, bias, points):
+    given = [torch.randn(shape, dtype=dtype).requires_grad_() for shape in ((points, 12), (5, 12), (5,))]
+    given, probe = given if bias else given[:2], torch.randn(points, 5, dtype=dtype)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    found, expected = linear_trained(*given), F.linear(*exact)
+    torch.testing.assert_close(found.double(), expected, rtol=tol, atol=tol)
+    grads = torch.autograd.grad(found, given, probe), torch.autograd.grad(expected, exact, probe.double())
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
+
+
+def test_gradients_of_gradients():
+    x, w, b = (torch.randn(shape).requires_grad_() for shape in ((1024, 12), (5, 12), (5,)))
+    seconds = []
+    for f in (linear_trained, F.linear):
+        first = torch.autograd.grad(f(x, w, b).square().sum(), (x, w), create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().mean() for g in first), (x, w, b)))
+    for a, b in zip(*seconds, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * b.abs().max().item())
+
+
+def test_only_the_gradients_that_are_wanted():
+    for wanted in range(3):
+        given = [torch.randn(shape) for shape in ((9, 12), (5, 12), (5,))]
+        given[wanted].requires_grad_()
+        grads = [torch.autograd.grad(f(*given).square().sum(), given[wanted])[0] for f in (linear_trained, F.linear)]
+        torch.testing.assert_close(*grads)
+
+
+def test_operations_and_autocast_as_in_torch():
+    x, w = torch.randn(2048, 12).requires_grad_(), torch.randn(5, 12).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        linear_trained(x, w).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2048 * 12 * 5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear_trained(x, w).dtype == torch.bfloat16
+    with forward_ad.dual_level():
+        assert forward_ad.unpack_dual(linear_trained(forward_ad.make_dual(x, x.clone()), w)).tangent is not None
+
+
+@pytest.mark.parametrize("rows", [0, 64, 1024, 1030, 1088])
+def test_products_over_rows(rows):
+    a, b = torch.randn(rows, 6), torch.randn(11, rows).t()
+    found = rows_product(a, b)
+    torch.testing.assert_close(found.double(), a.double().t() @ b.double(), rtol=1e-4, atol=1e-4)
+    assert found.is_contiguous() and torch.equal(found, rows_product(a, b))

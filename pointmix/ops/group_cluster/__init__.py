@@ -14,13 +14,17 @@ Ma et al., "Image as Set of Points", ICLR 2023, sections 3.2 and 4.2.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, register
+from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, has_tangent, register
+from pointmix.ops.precision import autocast_dtype, without_autocast
 from pointmix.ops.similarity import length
+from pointmix.utils.tracing import traced
 
 # torch passes over the neighbors more than twice as often
 register(
@@ -71,9 +75,11 @@ def cluster_group(
 ) -> Float[Tensor, "G k C"]:
     """`cluster_group_reference` with values and projections of the centers only; `overwrite` may reuse x's memory."""
     weights = wq, bq, wv, bv, wp, bp, alpha, beta
-    if function := choose_trained("cluster_group", x, *weights):
-        out: Tensor = function(x, *weights)
-        return out
+    half = autocast_dtype(x) == x.dtype == torch.bfloat16 and not traced(x) and not has_tangent(x)
+    with without_autocast(x) if half else nullcontext():
+        if function := choose_trained("cluster_group", *(weights if half else (x, *weights))):
+            out: Tensor = function(x, *weights)
+            return out
     q = F.linear(x, wq, bq)
     center = q.mean(1)  # (G, D)
     center = center * (alpha / length(center)[:, None])

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from numba.core.ccallback import CFunc
 from torch import Tensor
@@ -17,8 +16,10 @@ from torch.autograd.function import once_differentiable
 from pointmix.ops.group_cluster import numba_kernels as kernels
 from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
+from pointmix.ops.linear import linear, rows_product
 from pointmix.ops.similarity import least_length
 
+STORED = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
 
 
@@ -35,6 +36,7 @@ def cluster_group(
 ) -> Float[Tensor, "G k C"]:
     """`pointmix.ops.group_cluster.cluster_group`, with a gradient of its own."""
     wp, bp = wp.expand(x.shape[2], -1), bp.expand(x.shape[2])  # kernels do not check shapes: raises if they do not fit
+    wq, bq = wq.to(x.dtype), bq.to(x.dtype)  # what there is for each neighbor may be bfloat16, for each group not
     out: Tensor = _Cluster.apply(x.contiguous(), wq, bq, wv, bv, wp, bp, alpha, beta)
     return out
 
@@ -54,14 +56,14 @@ class _Cluster(torch.autograd.Function):
         beta: Tensor,
     ) -> Tensor:
         q, s, mean, y = (
-            F.linear(x, wq, bq),
-            x.new_empty(x.shape[:2]),
-            x.new_empty(len(x), x.shape[2]),
+            linear(x.flatten(0, 1), wq, bq).unflatten(0, x.shape[:2]),
+            wv.new_empty(x.shape[:2]),
+            wv.new_empty(len(x), x.shape[2]),
             x.new_empty(x.shape),
         )
         _run(kernels.WEIGH, x=x, q=q, alpha=alpha, beta=beta, s=s, mean=mean)
-        g = F.linear(mean, wv, bv)  # (G, D)
-        p = g @ wp.t()  # (G, C)
+        g = linear(mean, wv, bv)  # (G, D)
+        p = linear(g, wp)  # (G, C)
         _run(kernels.DISPATCH, x=x, q=q, s=s, p=p, bias=bp, y=y)
         ctx.save_for_backward(x, q, s, mean, g, p, wq, wv, wp, alpha)
         return y
@@ -73,16 +75,16 @@ class _Cluster(torch.autograd.Function):
         dy = dy.contiguous()
         dp, db, ds = torch.empty_like(p), torch.empty_like(p), torch.empty_like(s)
         _run(kernels.GATHER, x=x, q=q, dy=dy, s=s, p=p, dp=dp, db=db, ds=ds)
-        dg = dp @ wp
-        dmean = dg @ wv
+        dg = linear(dp, wp.t())
+        dmean = linear(dg, wv.t())
         w, dq, dscale = torch.empty_like(s), torch.empty_like(q), s.new_empty(len(s), 2)
         _run(kernels.BACKWARD, x=x, q=q, alpha=alpha, s=s, dmean=dmean, ds=ds, w=w, dq=dq, dscale=dscale)
-        dx = dq @ wq
-        _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
         rows = dq.flatten(0, 1)
+        dx = linear(rows, wq.t()).unflatten(0, x.shape[:2])
+        _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
         dalpha, dbeta = dscale.sum(0).split(1)
         dbq = (rows.t() @ rows.new_ones(len(rows), 1)).squeeze(1)  # several times faster than a sum over rows
-        weights = rows.t() @ x.flatten(0, 1), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
+        weights = rows_product(rows, x.flatten(0, 1)), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
         return dx, *weights, dalpha, dbeta
 
 
@@ -99,5 +101,5 @@ def _run(phase: int, **arrays: Tensor) -> None:
 
 @cache
 def _compiled(dtype: torch.dtype) -> CFunc:
-    work = kernels.work_for(np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
+    work = kernels.work_for(STORED[dtype], np.float64 if dtype == torch.float64 else np.float32, least_length(dtype))
     return compiled_callback(work, kernels.__file__)

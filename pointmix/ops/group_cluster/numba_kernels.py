@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numba import carray
 from numpy import ndarray
 
-from pointmix.ops.kernels.intrinsics import fetch_add
+from pointmix.ops.kernels.intrinsics import fetch_add, narrow, widen
 from pointmix.ops.kernels.jit import inlined_sums
 
 # sums in any order, but one that is fixed, and NaN is kept: see `inlined_sums`
@@ -22,9 +22,9 @@ SIZES = 6  # phase, groups, neighbors, channels, channels of queries, counter of
 
 @inlined_sums
 def length(x: Float[ndarray, "D"], least: float) -> float:
-    square = x.dtype.type(0)
+    square = least - least
     for d in range(len(x)):
-        square += x[d] * x[d]
+        square += widen(x[d]) * widen(x[d])
     return max(math.sqrt(square), least)
 
 
@@ -35,9 +35,9 @@ def unit_center(q: Float[ndarray, "k D"], least: float, center: Float[ndarray, "
     center[:] = 0
     for n in range(k):
         for d in range(dim):
-            center[d] += q[n, d]
+            center[d] += widen(q[n, d])
     for d in range(dim):
-        center[d] *= q.dtype.type(1 / k)
+        center[d] *= center.dtype.type(1 / k)
     size = length(center, least)
     for d in range(dim):
         center[d] /= size
@@ -50,20 +50,20 @@ def weigh(
     mean: Float[ndarray, "C"], center: Float[ndarray, "D"],
 ) -> None:  # fmt: skip
     """s_n of each neighbor, and sum_n w_n x_n."""
-    (k, channels), one = x.shape, x.dtype.type(1)
+    (k, channels), one = x.shape, s.dtype.type(1)
     unit_center(q, least, center)
     total = one
     for n in range(k):
-        cos = x.dtype.type(0)
+        cos = s.dtype.type(0)
         for d in range(len(center)):
-            cos += q[n, d] * center[d]
+            cos += widen(q[n, d]) * center[d]
         s[n] = one / (one + math.exp(-(alpha * (cos / length(q[n], least)) + beta)))
         total += s[n]
     mean[:] = 0
     for n in range(k):
-        w = (s[n] + x.dtype.type(1 / k)) / total
+        w = (s[n] + s.dtype.type(1 / k)) / total
         for c in range(channels):
-            mean[c] += w * x[n, c]
+            mean[c] += w * widen(x[n, c])
 
 
 @inlined_sums
@@ -74,7 +74,7 @@ def dispatch(
     """y_n = x_n + s_n p + bias."""
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
-            y[n, c] = x[n, c] + (s[n] * p[c] + bias[c])
+            y[n, c] = narrow(widen(x[n, c]) + (s[n] * p[c] + bias[c]), y[n, c])
 
 
 @inlined_sums
@@ -86,12 +86,12 @@ def gather(
     dp[:] = 0
     db[:] = 0
     for n in range(dy.shape[0]):
-        dot = dy.dtype.type(0)
+        dot = s.dtype.type(0)
         for c in range(dy.shape[1]):
-            dot += dy[n, c] * p[c]
+            dot += widen(dy[n, c]) * p[c]
         for c in range(dy.shape[1]):  # a loop that sums must not write, see `inlined_sums`
-            dp[c] += s[n] * dy[n, c]
-            db[c] += dy[n, c]
+            dp[c] += s[n] * widen(dy[n, c])
+            db[c] += widen(dy[n, c])
         ds[n] = dot
 
 
@@ -100,18 +100,19 @@ def backward(
     x: Float[ndarray, "k C"], q: Float[ndarray, "k D"], alpha: float, least: float, s: Float[ndarray, "k"],
     dmean: Float[ndarray, "C"], ds: Float[ndarray, "k"], w: Float[ndarray, "k"], dq: Float[ndarray, "k D"],
     dscale: Float[ndarray, "2"], center: Float[ndarray, "D"], dcenter: Float[ndarray, "D"],
+    along: Float[ndarray, "k 2"],
 ) -> None:  # fmt: skip
     """Gradients of the queries and of alpha and beta, and the weights w."""
-    (k, channels), dim, zero, one = x.shape, len(center), x.dtype.type(0), x.dtype.type(1)
+    (k, channels), dim, zero, one = x.shape, len(center), s.dtype.type(0), s.dtype.type(1)
     size = unit_center(q, least, center)
     total, common = one, zero
     for n in range(k):
         total += s[n]
     for n in range(k):
-        w[n] = (s[n] + x.dtype.type(1 / k)) / total
+        w[n] = (s[n] + s.dtype.type(1 / k)) / total
         dw = zero
         for c in range(channels):
-            dw += x[n, c] * dmean[c]
+            dw += widen(x[n, c]) * dmean[c]
         ds[n] += dw / total
         common += dw * w[n]
     dscale[:] = 0
@@ -119,24 +120,26 @@ def backward(
     for n in range(k):
         near, here = zero, length(q[n], least)
         for d in range(dim):
-            near += q[n, d] * center[d]
+            near += widen(q[n, d]) * center[d]
         cos = near / here
         dlogit = (ds[n] - common / total) * (s[n] * (one - s[n]))
         dscale[0] += dlogit * cos
         dscale[1] += dlogit
         dcos = alpha * dlogit / here
         radial = cos / here if here > least else zero  # shorter queries have no gradient of their length
+        along[n, 0], along[n, 1] = dcos, -dcos * radial
         for d in range(dim):
-            dcenter[d] += dcos * q[n, d]
-            dq[n, d] = dcos * (center[d] - radial * q[n, d])
+            dcenter[d] += dcos * widen(q[n, d])
     radial = zero
     if size > least:
         for d in range(dim):
             radial += dcenter[d] * center[d]
-    share = x.dtype.type(1 / k) / size
+    share = s.dtype.type(1 / k) / size
+    for d in range(dim):
+        dcenter[d] = (dcenter[d] - radial * center[d]) * share
     for n in range(k):
         for d in range(dim):
-            dq[n, d] += (dcenter[d] - radial * center[d]) * share
+            dq[n, d] = narrow(along[n, 0] * center[d] + along[n, 1] * widen(q[n, d]) + dcenter[d], dq[n, d])
 
 
 @inlined_sums
@@ -146,16 +149,17 @@ def add(
     """dx_n += dy_n + w_n dmean."""
     for n in range(dx.shape[0]):
         for c in range(dx.shape[1]):
-            dx[n, c] += dy[n, c] + w[n] * dmean[c]
+            dx[n, c] = narrow(widen(dx[n, c]) + (widen(dy[n, c]) + w[n] * dmean[c]), dx[n, c])
 
 
-def work_for(dtype: type[np.floating], least: float) -> Callable:
+def work_for(stored: type, dtype: type[np.floating], least: float) -> Callable:
     """A function for numba to compile, which each thread runs until all groups are done.
 
     It takes a pointer to the addresses of the sizes and of the `ARRAYS`.
 
     Args:
-        dtype: of all arrays.
+        stored: dtype of x, q, y and their gradients; uint16 for the bits of bfloat16.
+        dtype: of all other arrays, and of what is computed.
         least: lengths of vectors are at least this.
     """
     least = dtype(least)
@@ -164,13 +168,13 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
         sizes = carray(at[0], (SIZES,), np.int64)
         phase, G, k, C, D, _ = sizes
         alpha, beta = carray(at[1], (1,), dtype), carray(at[2], (1,), dtype)
-        bias, x = carray(at[3], (C,), dtype), carray(at[4], (G, k, C), dtype)
-        q, s, w = carray(at[5], (G, k, D), dtype), carray(at[6], (G, k), dtype), carray(at[7], (G, k), dtype)
-        mean, p, y = carray(at[8], (G, C), dtype), carray(at[9], (G, C), dtype), carray(at[10], (G, k, C), dtype)
-        dy, dp, db = carray(at[11], (G, k, C), dtype), carray(at[12], (G, C), dtype), carray(at[13], (G, C), dtype)
-        ds, dmean, dq = carray(at[14], (G, k), dtype), carray(at[15], (G, C), dtype), carray(at[16], (G, k, D), dtype)
-        dscale, dx = carray(at[17], (G, 2), dtype), carray(at[18], (G, k, C), dtype)
-        center, dcenter = np.empty(D, dtype), np.empty(D, dtype)
+        bias, x = carray(at[3], (C,), dtype), carray(at[4], (G, k, C), stored)
+        q, s, w = carray(at[5], (G, k, D), stored), carray(at[6], (G, k), dtype), carray(at[7], (G, k), dtype)
+        mean, p, y = carray(at[8], (G, C), dtype), carray(at[9], (G, C), dtype), carray(at[10], (G, k, C), stored)
+        dy, dp, db = carray(at[11], (G, k, C), stored), carray(at[12], (G, C), dtype), carray(at[13], (G, C), dtype)
+        ds, dmean, dq = carray(at[14], (G, k), dtype), carray(at[15], (G, C), dtype), carray(at[16], (G, k, D), stored)
+        dscale, dx = carray(at[17], (G, 2), dtype), carray(at[18], (G, k, C), stored)
+        center, dcenter, along = np.empty(D, dtype), np.empty(D, dtype), np.empty((k, 2), dtype)
         while True:
             g = fetch_add(sizes[SIZES - 1 :])
             if g >= G:
@@ -182,7 +186,8 @@ def work_for(dtype: type[np.floating], least: float) -> Callable:
             elif phase == GATHER:
                 gather(dy[g], s[g], p[g], dp[g], db[g], ds[g])
             elif phase == BACKWARD:
-                backward(x[g], q[g], alpha[0], least, s[g], dmean[g], ds[g], w[g], dq[g], dscale[g], center, dcenter)
+                at_center = ds[g], w[g], dq[g], dscale[g], center, dcenter, along
+                backward(x[g], q[g], alpha[0], least, s[g], dmean[g], *at_center)
             else:
                 add(dx[g], dy[g], w[g], dmean[g])
 

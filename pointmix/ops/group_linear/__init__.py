@@ -11,12 +11,15 @@ Ma et al., "Rethinking Network Design and Local Geometry in Point Cloud", ICLR 2
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose_trained, register
+from pointmix.ops.precision import autocast_dtype, without_autocast
 from pointmix.ops.segments import segment_count, segment_sum
 
 # torch writes what it gathers, and adds up gradients in one thread
@@ -78,9 +81,12 @@ def group_rows(
 
     The difference comes first, so that equal points differ by exactly 0.
     """
-    if function := choose_trained("group_rows", u, t, scale):
-        rows: Tensor = function(u, t, scale, near, anchor)
-        return rows
+    half = autocast_dtype(u) == u.dtype == torch.bfloat16
+    given = (u.float(), t.float(), scale.float()) if half else (u, t, scale)  # few: not one for each neighbor
+    with without_autocast(u) if half else nullcontext():
+        if function := choose_trained("group_rows", *given):
+            rows: Tensor = function(*given, near, anchor)
+            return rows.to(u.dtype)
     x = u.index_select(0, near.flatten()).view(*near.shape, -1)  # (S, k, K)
     x -= u.index_select(0, anchor)[:, None]
     out = None if torch.is_grad_enabled() else x
@@ -105,7 +111,9 @@ def inverse_std(
     parts = []
     for n, a in zip(*(x.split(piece) if piece else (x,) for x in (near, anchor)), strict=True):
         center = feat.detach().index_select(0, a)  # (S, C); the size decides only which sets have a scale
-        parts.append(torch.cat([difference_sums(feat, n, a), center.square().sum(1, keepdim=True)], dim=1))
+        with without_autocast(feat):
+            sums = difference_sums(feat, n, a)
+        parts.append(torch.cat([sums, center.square().sum(1, keepdim=True)], dim=1))
     total, square, size = segment_sum(torch.cat(parts), batch, sets).unbind(1)  # (B,)
     anchors = segment_count(batch, sets)
     number = anchors * (near.shape[1] * feat.shape[1])

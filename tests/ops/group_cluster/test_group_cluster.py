@@ -76,3 +76,22 @@ def test_finite_where_queries_vanish(dtype):
     out = cluster_group(x, *weights)
     gradients = torch.autograd.grad(out.float().sum(), [x, *weights])
     assert out.isfinite().all() and all(g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_bfloat16_under_autocast_is_compiled(frozen):
+    """Gradients of the weights are as exact as the products of bfloat16 allow."""
+    x, *weights = inputs(24, torch.float32)
+    x = x.detach().bfloat16().requires_grad_()
+    trained = [x, *([] if frozen else weights)]
+    weights = [t.detach().requires_grad_(not frozen) for t in weights] if frozen else weights
+    with torch.autocast("cpu", torch.bfloat16):
+        y = cluster_group(x, *weights)
+        assert y.dtype == torch.bfloat16 and frozen != ("Cluster" in type(y.grad_fn).__name__)
+    exact = [t.detach().double().requires_grad_(t.requires_grad) for t in (x, *weights)]
+    expected = cluster_group_reference(*exact)
+    torch.testing.assert_close(y.double(), expected, rtol=2e-2, atol=2e-2)
+    probe = torch.randn(y.shape).bfloat16()
+    found = torch.autograd.grad(y, trained, probe)
+    for a, b in zip(found, torch.autograd.grad(expected, exact[: len(trained)], probe.double()), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=5e-2, atol=5e-2 * b.abs().max().item())

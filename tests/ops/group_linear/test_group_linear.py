@@ -139,3 +139,18 @@ def test_halves_are_measured_in_single_precision():
     scale = inverse_std(feat.half(), *at(groups))
     assert scale.dtype == torch.float32
     torch.testing.assert_close(scale, inverse_std(feat, *at(groups)), rtol=1e-3, atol=0)
+
+
+def test_bfloat16_under_autocast_is_compiled():
+    """Sums are float32 there, and only what is returned for each neighbor is rounded."""
+    groups, total = groups_of(40, 17)
+    feat, index = torch.randn(total, 4), (groups.neighbors, groups.anchor)
+    u, t = torch.randn(total, 6).bfloat16().requires_grad_(), torch.randn(len(groups.anchor), 6).bfloat16()
+    scale = inverse_std(feat, *at(groups))
+    expected = group_rows(u.detach().float(), t.float(), scale, *index)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inverse_std(feat, *at(groups)), scale)
+        rows = group_rows(u, t, scale, *index)
+    torch.testing.assert_close(rows, expected.bfloat16())
+    du = torch.autograd.grad(rows.float().sum(), u)[0]
+    assert du.dtype == torch.bfloat16 and du.abs().sum() > 0
