@@ -27,35 +27,35 @@ register(
 
 
 def lifted_loss_reference(
-    feat: Float[Tensor, "Q K"],
+    feat: Float[Tensor, "S Q K"],
     index: Int[Tensor, "N J"],
     weight: Float[Tensor, "N J"],
-    labels: Int[Tensor, "N"],
+    labels: Int[Tensor, "S N"],
     classes: Float[Tensor, "K"],
     ignore: int,
 ) -> Float[Tensor, ""]:
     """The sum over the points of their cross-entropies, each times the weight of its class.
 
     Args:
-        feat: logits of coarse points.
-        index, weight: the coarse points that each point is a weighted sum of.
+        feat: logits of the coarse points of each set.
+        index, weight: the coarse points of its set that each point is a weighted sum of.
         labels: a class for each point, or `ignore`.
         classes: the weight of each class.
     """
-    logits = (feat[index] * weight[:, :, None]).sum(1)
-    return F.cross_entropy(logits, labels, classes, ignore_index=ignore, reduction="sum")
+    logits = (feat[:, index] * weight[:, :, None]).sum(2)  # (S, N, K)
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), classes, ignore_index=ignore, reduction="sum")
 
 
-def has_lifted_loss(feat: Float[Tensor, "Q K"]) -> bool:
+def has_lifted_loss(feat: Float[Tensor, "*Q K"]) -> bool:
     """Whether `lifted_loss` computes these logits; the reference form holds those of all points and corners."""
     return not (traced(feat) or has_tangent(feat)) and choose("lifted_loss", feat) is not None
 
 
 def lifted_loss(
-    feat: Float[Tensor, "Q K"],
+    feat: Float[Tensor, "S Q K"],
     index: Int[Tensor, "N J"],
     weight: Float[Tensor, "N J"],
-    labels: Int[Tensor, "N"],
+    labels: Int[Tensor, "S N"],
     classes: Float[Tensor, "K"],
     ignore: int,
 ) -> Float[Tensor, ""]:
@@ -66,11 +66,12 @@ def lifted_loss(
     """
     op = choose("lifted_loss", feat)
     assert op is not None
-    points, k = index.shape[:1], feat.shape[1:]
-    if weight.shape != index.shape or labels.shape != points or classes.shape != k:
-        raise ValueError(f"got {labels.shape} labels and {classes.shape} weights for {points} points of {k} classes")
-    wrong = (labels != ignore) & ((labels < 0) | (labels >= k[0]))
+    points, k = (len(feat), len(index)), feat.shape[2]
+    if weight.shape != index.shape or labels.shape != points or classes.shape != (k,):
+        given = f"{tuple(labels.shape)} labels, weights of {len(weight)} points and {len(classes)} classes"
+        raise ValueError(f"got {given} for {points} points of {k} classes")
+    wrong = (labels != ignore) & ((labels < 0) | (labels >= k))
     if wrong.any():
-        raise ValueError(f"labels must be from 0 to {k[0] - 1}, or {ignore}, got {labels[wrong][0].item()}")
+        raise ValueError(f"labels must be from 0 to {k - 1}, or {ignore}, got {labels[wrong][0].item()}")
     loss: Tensor = op(feat, index.long(), weight.to(feat.dtype), labels.long(), classes.to(feat.dtype), ignore)[0]
     return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import torch
@@ -17,27 +18,28 @@ MIN_LOGITS = 2**15  # with fewer lifted logits, one thread is faster
 
 
 class Sizes(ctypes.Structure):
-    """Coarse points, points, coarse points of each, classes; the label that is ignored; chunks of the points and a
-    counter of those taken."""
+    """Sets; coarse points and points of each, coarse points of a point, classes; the label that is ignored; chunks of
+    the points and a counter of those taken."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in "Q N J K ignore chunks counter".split()]
+    _fields_ = [(name, ctypes.c_int64) for name in "S Q N J K ignore chunks counter".split()]
 
 
 def _lifted_loss(
-    feat: Float[Tensor, "Q K"],
+    feat: Float[Tensor, "S Q K"],
     index: Int[Tensor, "N J"],
     weight: Float[Tensor, "N J"],
-    labels: Int[Tensor, "N"],
+    labels: Int[Tensor, "S N"],
     classes: Float[Tensor, "K"],
     ignore: int,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "Q K"]]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, "S Q K"]]:
     """The loss and its gradient. Sums depend on the number of threads, not on their order."""
-    (n, j), (q, k) = index.shape, feat.shape
-    chunks = torch.get_num_threads() if n * k >= MIN_LOGITS else 1
-    loss, gradient = feat.new_zeros(chunks, dtype=torch.float64), feat.new_zeros(chunks, q, k)
-    sizes = Sizes(q, n, j, k, ignore, chunks, 0)
+    (n, j), (sets, q, k) = index.shape, feat.shape
+    threads = torch.get_num_threads() if sets * n * k >= MIN_LOGITS else 1
+    parts = math.lcm(sets, threads) // max(sets, 1)  # of each set, so that all threads have as many
+    loss, gradient = feat.new_zeros(sets * parts, dtype=torch.float64), feat.new_zeros(sets, parts, q, k)
+    sizes = Sizes(sets, q, n, j, k, ignore, sets * parts, 0)
     run(kernels.loss_and_gradient, sizes, feat, index, weight, labels, classes, loss, gradient)
-    return loss.sum().to(feat.dtype), gradient.sum(0)
+    return loss.sum().to(feat.dtype), gradient.sum(1) if parts > 1 else gradient.squeeze(1)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -55,20 +55,21 @@ def loss_and_gradient(at) -> None:
     """For each chunk of the points the sum of their losses and its gradient. Each thread runs this until all are done.
 
     Takes a pointer to the addresses of `Sizes`, feat, index, weight, labels, weights of classes, losses (chunks), and
-    gradients (chunks, Q, K), which are 0.
+    gradients (chunks, Q, K), which are 0. Each set has as many chunks.
     """
-    sizes = carray(at[0], (7,), np.int64)
-    Q, N, J, K, ignore, chunks, _ = sizes
-    feat, index, weight = carray(at[1], (Q, K), F32), carray(at[2], (N, J), np.int64), carray(at[3], (N, J), F32)
-    labels, classes = carray(at[4], (N,), np.int64), carray(at[5], (K,), F32)
+    sizes = carray(at[0], (8,), np.int64)
+    S, Q, N, J, K, ignore, chunks, _ = sizes
+    every_feat, every_label = carray(at[1], (S, Q, K), F32), carray(at[4], (S, N), np.int64)
+    index, weight, classes = carray(at[2], (N, J), np.int64), carray(at[3], (N, J), F32), carray(at[5], (K,), F32)
     loss, gradient = carray(at[6], (chunks,), np.float64), carray(at[7], (chunks, Q, K), F32)
     z, e = np.empty(K, F32), np.empty(K, F32)
     while True:
-        chunk = fetch_add(sizes[6:])
+        chunk = fetch_add(sizes[7:])
         if chunk >= chunks:
             break
-        sum_of_losses = 0.0
-        for n in range(N * chunk // chunks, N * (chunk + 1) // chunks):
+        parts = chunks // S
+        feat, labels, part, sum_of_losses = every_feat[chunk // parts], every_label[chunk // parts], chunk % parts, 0.0
+        for n in range(N * part // parts, N * (part + 1) // parts):
             label = labels[n]
             if label == ignore:
                 continue

@@ -104,8 +104,8 @@ def _lifted(
 ) -> Float[Tensor, ""]:
     """The sum of cross-entropies, see `pointmix.ops.lifted_loss`."""
     own, sets = (lift.of_one_set(feat), lift.num_sets) if isinstance(lift, GridLift) else (lift, 1)
-    each = zip(feat.chunk(sets), labels.chunk(sets), strict=True)
-    return torch.stack([lifted_loss(x, own.index, own.weight, y, weights, IGNORE) for x, y in each]).sum()
+    feat, labels = feat.view(sets, -1, feat.shape[1]), labels.view(sets, -1)
+    return lifted_loss(feat, own.index, own.weight, labels, weights, IGNORE)
 
 
 def dice_loss(

@@ -30,7 +30,7 @@ CASES = {
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
-    "lifted_loss": (POS, CELL[:4], torch.rand(4, 2), torch.tensor([0, 2, -1, 1]), torch.ones(3), -1),
+    "lifted_loss": (POS[None], CELL[:4], torch.rand(4, 2), torch.tensor([[0, 2, -1, 1]]), torch.ones(3), -1),
     "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
 }
 OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
