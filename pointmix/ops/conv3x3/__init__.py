@@ -7,6 +7,8 @@ product. Winograd's algorithm needs 4 multiplications instead of 9 for each outp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -37,15 +39,20 @@ def conv3x3(
     x: Float[Tensor, "B H W C"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
 ) -> Float[Tensor, "B H W K"]:
     """`conv3x3_reference`, by Winograd's algorithm where that is faster."""
-    compiled = choose("conv3x3", x) if _fits(x, weight, bias) else None
-    return (compiled or conv3x3_reference)(x, weight, bias)
+    return (_compiled(x, weight, bias) or conv3x3_reference)(x, weight, bias)
 
 
 def conv3x3_of_maps(
     x: Float[Tensor, "B C H W"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
 ) -> Float[Tensor, "B K H W"]:
     """`conv3x3` of maps in torch's order of axes, in whatever memory format."""
-    return conv3x3(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    rows = x.permute(0, 2, 3, 1)
+    compiled = _compiled(rows, weight, bias)
+    return compiled(rows, weight, bias).permute(0, 3, 1, 2) if compiled else F.conv2d(x, weight, bias, padding=1)
+
+
+def _compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor] | None:
+    return choose("conv3x3", x) if _fits(x, weight, bias) else None
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
