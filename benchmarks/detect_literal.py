@@ -1,5 +1,5 @@
 """A detector on full maps: maps (B, C, H, W) through the backbone and the FPN in convolutions, with the weights of one
-of our detectors of the CoC family. Proposals, boxes and masks are the same in both.
+of our detectors of the CoC family. Proposals, boxes and masks are the same in both, with convolutions by torch here.
 
 A contender of benchmarks/run.py.
 """
@@ -30,7 +30,8 @@ def step(name: str, kind: str, batch: int, args: Namespace) -> Callable[[], None
         network.maps = lambda _: pyramid.fpn(pyramid(images), network.neck)
 
     def run() -> None:
-        sum(network(points, targets=targets).values()).backward()
+        with pointmix.ops.use_backend("torch" if kind == "literal" else None):
+            sum(network(points, targets=targets).values()).backward()
         network.zero_grad()
 
     return run

@@ -77,6 +77,15 @@ class GridLift:
         skip = low - first * self.stride
         return y[:, skip : skip + high - low, : self.size[1]].flatten(0, 2)
 
+    def of_one_set(self, like: Float[Tensor, "Q C"]) -> IndexLift:
+        """The lift of each set, as sums over its coarse cells; weights are of the dtype of `like`."""
+        width = -(-self.size[1] // self.stride)
+        y, row_weight = _corners(self.size[0], self.stride, self.mode, like)
+        z, column_weight = _corners(self.size[1], self.stride, self.mode, like)
+        index = y[:, None, :, None] * width + z[None, :, None]  # (H, W, corners, corners)
+        weight = row_weight[:, None, :, None] * column_weight[None, :, None]
+        return IndexLift(index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1))
+
     def split(self, points: int) -> list[tuple[Slice, Lift]]:
         per_set, width, stride = self.size[0] * self.size[1], self.size[1], self.stride
         step = self.size[0] if per_set <= points else max(points // width // stride, 1) * stride  # rows
@@ -90,6 +99,19 @@ class GridLift:
                 part = GridLift(self.num_sets, self.size, stride, self.mode, sets, (low, high))
                 parts.append((slice(first, first + part.num_points), part))
         return parts
+
+
+def _corners(
+    side: int, stride: int, mode: LiftMode, like: Float[Tensor, "Q C"]
+) -> tuple[Int[Tensor, "n J"], Float[Tensor, "n J"]]:
+    """The coarse cells that each cell along a side is a sum of, and their weights."""
+    cell, last = torch.arange(side, device=like.device), -(-side // stride) - 1
+    if mode == "nearest":
+        return (cell // stride)[:, None], like.new_ones(side, 1)
+    place = (cell.to(like.dtype) + 0.5) / stride - 0.5
+    low = place.floor()
+    index = torch.stack([low, low + 1], dim=1).long().clamp(0, last)
+    return index, torch.stack([1 - (place - low), place - low], dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointmix.ops.conv3x3 import conv3x3
 from pointmix.ops.gather_linear import gather_linear
 
 
@@ -35,9 +36,11 @@ class GridNeighborhood:
     def __call__(
         self, feat: Float[Tensor, "N C"], weight: Float[Tensor, "A C K K"], bias: Float[Tensor, "A"] | None
     ) -> Float[Tensor, "N A"]:
-        x = feat.view(-1, *self.size, feat.shape[1]).permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
-        y = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-        return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+        x = feat.view(-1, *self.size, feat.shape[1])  # (B, H, W, C)
+        if weight.shape[-1] == 3:
+            return conv3x3(x, weight, bias).reshape(-1, len(weight))
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2)
+        return y.permute(0, 2, 3, 1).reshape(-1, len(weight))
 
 
 @dataclass(frozen=True, eq=False)

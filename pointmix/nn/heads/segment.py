@@ -42,8 +42,7 @@ class PointBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         if x.shape[0] == 1 and self.running_mean is not None:  # len would be a constant of an exported graph
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        y = super().forward(x.t()[None, :, :, None])  # (1, C, N, 1), channels last in memory
-        return y[0, :, :, 0].t()
+        return super().forward(x[:, :, None, None])[:, :, 0, 0]  # torch's gradients of maps (1, C, N, 1) are wrong
 
 
 class ConvNormAct(nn.Module):

@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices inside compiled functions: the kernels of oneDNN that torch's own compiler uses."""
+"""Matrix products inside compiled functions: the kernels of oneDNN that torch's own compiler uses."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -17,34 +17,50 @@ from numba.extending import intrinsic
 from pointmix.ops.kernels.blas import torch_library
 
 INT64 = ir.IntType(64)
-# at::native::cpublas::brgemm(long x 6, bool, BFloat16 const*, BFloat16 const*, float*, bool), brgemm_release(bool)
-NAMES = "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb", "_ZN2at6native7cpublas14brgemm_releaseEb"
+# at::native::cpublas::brgemm(long x 6, bool, A const*, B const*, float*, bool) of bfloat16 and of float32
+BFLOAT16, FLOAT32 = (
+    f"_ZN2at6native7cpublas6brgemmEllllllb{pointers}Pfb" for pointers in ("PKN3c108BFloat16ES5_", "PKfS3_")
+)
+RELEASE = "_ZN2at6native7cpublas14brgemm_releaseEb"  # brgemm_release(bool)
 
 
 @cache
 def brgemm_addresses() -> tuple[int, int]:
-    """The addresses of both functions; zeros where torch lacks them or oneDNN might refuse the product."""
-    instructions = torch.cpu._is_avx512_bf16_supported() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    """The addresses of the product of bfloat16 matrices and of `release`; zeros where torch lacks them or oneDNN might
+    refuse the product."""
+    functions = _address(BFLOAT16), _address(RELEASE)
+    return functions if torch.cpu._is_avx512_bf16_supported() and all(functions) else (0, 0)
+
+
+@cache
+def brgemm_float32_address() -> int:
+    """The address of the product of float32 matrices; 0 where torch lacks it or oneDNN would not compute it."""
+    return _address(FLOAT32)
+
+
+def _address(name: str) -> int:
     limited = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys() or not torch.backends.mkldnn.enabled
-    library = torch_library()
-    if platform.machine() != "x86_64" or library is None or not instructions or limited:
-        return 0, 0
-    functions = [getattr(library, name, None) for name in NAMES]
-    product, release = (0 if f is None else ctypes.cast(f, ctypes.c_void_p).value for f in functions)
-    return (product, release) if product and release else (0, 0)
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if platform.machine() != "x86_64" or torch_library() is None or not wide or limited:
+        return 0
+    function = getattr(torch_library(), name, None)
+    return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 
-def _brgemm(context, address, m, n, k, lda, ldb, ldc, add, a, b, c):
-    """c = a b, added to c if `add`: a (m, k) bfloat16, b (k, n) bfloat16 in pairs of rows, c (m, n) float32."""
+def _product(pairs):
+    def _brgemm(context, address, m, n, k, lda, ldb, ldc, add, a, b, c):
+        """c = a b, added to c if `add`: a (m, k), b (k, n), c (m, n) float32."""
 
-    def code(context, builder, signature, given):
-        address, *numbers = given
-        numbers.append(ir.Constant(INT64, 1))  # b is in pairs
-        kind = ir.FunctionType(ir.VoidType(), [INT64] * len(numbers))  # pointers and flags travel like integers
-        builder.call(builder.inttoptr(address, kind.as_pointer()), numbers)
-        return context.get_dummy_value()
+        def code(context, builder, signature, given):
+            address, *numbers = given
+            numbers.append(ir.Constant(INT64, pairs))
+            kind = ir.FunctionType(ir.VoidType(), [INT64] * len(numbers))  # pointers and flags travel like integers
+            builder.call(builder.inttoptr(address, kind.as_pointer()), numbers)
+            return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 11), code
+        return types.void(*(types.int64,) * 11), code
+
+    return intrinsic(unwrap(_brgemm))
 
 
 def _release(context, address):
@@ -58,4 +74,5 @@ def _release(context, address):
     return types.void(types.int64), code
 
 
-brgemm, release = intrinsic(unwrap(_brgemm)), intrinsic(unwrap(_release))
+brgemm, brgemm_float32 = _product(pairs=1), _product(pairs=0)  # bfloat16, with b in pairs of rows; float32
+release = intrinsic(unwrap(_release))

@@ -32,7 +32,11 @@ def num_chunks(x: Float[Tensor, "N C"], w1: Float[Tensor, "H C"]) -> int:
 
 
 def run(kernel: Kernel, sizes: ctypes.Structure, *arrays: Tensor) -> None:
-    """Call a kernel in as many threads as there are chunks."""
+    """Call a kernel in as many threads as there are chunks.
+
+    Args:
+        sizes: `Sizes`, or others with a field `chunks`.
+    """
     kept = [t.contiguous() for t in arrays]
     addresses = (ctypes.c_void_p * (1 + len(kept)))(ctypes.addressof(sizes), *(t.data_ptr() for t in kept))
     threads.run(cast(int, _compiled(kernel).address), ctypes.addressof(addresses), sizes.chunks)

@@ -1,7 +1,8 @@
 """The loss of segmentation: cross-entropy, Dice and Lovasz-softmax over the labeled points.
 
 The network gives its logits before the last lift. Cross-entropy and Dice lift a part of the points at a time and
-recompute the part in the backward pass, so that logits at full resolution are never stored.
+recompute the part in the backward pass, so that logits at full resolution are never stored. On a CPU, cross-entropy by
+itself and its gradient are computed point by point.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
-from pointmix.layouts.lift import Lift
+from pointmix.layouts.lift import GridLift, IndexLift, Lift
+from pointmix.ops.lifted_loss import has_lifted_loss, lifted_loss
 from pointmix.tasks.segment.config import LossConfig
 from pointmix.utils.messages import counted
 
@@ -62,18 +64,22 @@ class SegmentationLoss:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The mean cross-entropy of the labeled points; for each class, sums of its probability at its own and at all
         labeled points, and the number of its points."""
-        weights = None if self.weights is None else self.weights.to(feat)
+        weights = feat.new_ones(self.num_classes) if self.weights is None else self.weights.to(feat)
         count = torch.bincount(labels - IGNORE, minlength=self.num_classes + 1)[1:].to(feat)  # (K,)
-        parts = [
-            checkpoint(self._part, feat, own, labels[part], weights, use_reentrant=False, preserve_rng_state=False)
-            for part, own in lift.split(self.rows)
-        ]
-        cross_entropy, common, probability = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
-        divisor = (count if weights is None else count * weights).sum()
+        plain = not (self.config.dice or self.config.smoothing)
+        if plain and isinstance(lift, GridLift | IndexLift) and has_lifted_loss(feat):
+            cross_entropy, common, probability = _lifted(feat, lift, labels, weights), count * 0, count * 0
+        else:
+            parts = [
+                checkpoint(self._part, feat, own, labels[part], weights, use_reentrant=False, preserve_rng_state=False)
+                for part, own in lift.split(self.rows)
+            ]
+            cross_entropy, common, probability = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
+        divisor = (count * weights).sum()
         return cross_entropy / torch.where(divisor > 0, divisor, 1), common, probability, count
 
     def _part(
-        self, feat: Float[Tensor, "Q K"], lift: Lift, labels: Int64[Tensor, " n"], weights: Tensor | None
+        self, feat: Float[Tensor, "Q K"], lift: Lift, labels: Int64[Tensor, " n"], weights: Float[Tensor, " K"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of some points: the sum of cross-entropies; sums of probabilities of their own class, and of all classes."""
         logits = lift(feat)
@@ -91,6 +97,15 @@ class SegmentationLoss:
         chance = logits.softmax(1) * (labels != IGNORE)[:, None]
         own = F.one_hot(labels.clamp(min=0), self.num_classes)
         return loss, (chance * own).sum(0), chance.sum(0)
+
+
+def _lifted(
+    feat: Float[Tensor, "Q K"], lift: GridLift | IndexLift, labels: Int64[Tensor, " N"], weights: Float[Tensor, " K"]
+) -> Float[Tensor, ""]:
+    """The sum of cross-entropies, see `pointmix.ops.lifted_loss`."""
+    own, sets = (lift.of_one_set(feat), lift.num_sets) if isinstance(lift, GridLift) else (lift, 1)
+    feat, labels = feat.view(sets, -1, feat.shape[1]), labels.view(sets, -1)
+    return lifted_loss(feat, own.index, own.weight, labels, weights, IGNORE)
 
 
 def dice_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from pointmix import PointSet
 from pointmix.nn.heads.segment import PointBatchNorm, SemanticFPN
@@ -78,6 +79,15 @@ def test_a_full_grid_is_the_literal_network(size, training):
 @pytest.mark.parametrize("widths, count", [((64, 128, 320, 512), 4_266_646)])
 def test_parameters_are_those_of_the_papers(widths, count):
     assert sum(p.numel() for p in SemanticFPN(widths, 150).parameters()) == count
+
+
+@pytest.mark.parametrize("points", [2, 50])
+def test_gradients_of_batch_normalization(points):
+    layer, x = PointBatchNorm(3).double(), torch.randn(points, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, w, b: functional_call(layer, dict(weight=w, bias=b), x),
+        (x, *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))),
+    )
 
 
 def test_running_statistics_are_those_of_batch_norm():

@@ -9,10 +9,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import pointmix.ops.cells.numba
 import pointmix.ops.context
+import pointmix.ops.lifted_loss.numba
 import pointmix.ops.neighbors.numba
 import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
 from pointmix.ops.kernels.blas import sgemm_address
-from pointmix.ops.kernels.brgemm import brgemm_addresses
+from pointmix.ops.kernels.brgemm import brgemm_addresses, brgemm_float32_address
 
 POS, PTR, OUT_PTR = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
 CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
@@ -29,6 +30,7 @@ CASES = {
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
+    "lifted_loss": (POS[None], CELL[:4], torch.rand(4, 2), torch.tensor([[0, 2, -1, 1]]), torch.ones(3), -1),
     "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False, True),
 }
 OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
@@ -38,6 +40,11 @@ if sgemm_address():
 
     CASES["mlp_float32"] = (POS, *MLP, torch.randn(9, 5))
     CASES["mlp_float32_backward"] = (POS, *MLP[:3], torch.randn(9, 5))
+if sgemm_address() and brgemm_float32_address():
+    import pointmix.ops.conv3x3.numba  # noqa: F401
+
+    CASES["conv3x3"] = (torch.randn(2, 3, 4, 5), torch.randn(6, 5, 3, 3), torch.randn(6))
+    CASES["conv3x3_weight_gradient"] = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 6))
 if all(brgemm_addresses()):
     import pointmix.ops.mlp.bfloat16  # noqa: F401
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from pointmix import PointSet, create_segmenter
 from pointmix.data.segment.sample import IGNORE, SegmentBatch
+from pointmix.nn.reducer import Reducer
 from pointmix.tasks.segment.config import LossConfig
 from pointmix.tasks.segment.loss import (
     SMOOTH,
@@ -52,6 +53,30 @@ def test_cross_entropy_in_parts_is_the_plain_one(batch, model, rows, weights, sm
     torch.testing.assert_close(loss, plain, rtol=1e-12, atol=1e-12)
     for ours, other in zip(gradients(loss, model), gradients(plain, model), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-12)
+
+
+class Halved(Reducer):
+    """Logits of blocks of two by two cells."""
+
+    def forward(self, points, category=None, lift=False):
+        coarse = super().forward(points)
+        return coarse, points.layout.lift(points, coarse, 2)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("form", ["grid", "sparse", "cloud"])
+def test_compiled_cross_entropy_is_that_of_torch(form, weights):
+    """Of grids with cropped cells, too."""
+    points = PointSet.from_images(torch.rand(2, 3, 6, 7, dtype=torch.float64))
+    points = {"grid": points, "sparse": points.as_sparse(), "cloud": points.as_cloud()}[form]
+    loss, labels = SegmentationLoss(3, LossConfig(), weights=weights), torch.randint(-1, 3, (84,))
+    model, found = Halved(3, 3, kernel=2, stride=2, padding=0), []
+    for dtype in (torch.float32, torch.float64):
+        own, batch = model.to(dtype), SegmentBatch(points.with_feat(points.feat.to(dtype)), labels)
+        value = loss(own, batch)
+        found.append((value, *gradients(value, own)))
+    for ours, other in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [4, 96])

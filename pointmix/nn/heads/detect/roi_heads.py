@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import roi_heads
 
+from pointmix.nn.heads.detect.rpn import convolved
 from pointmix.nn.heads.detect.targets import BACKGROUND
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.roi_align import crop_masks
@@ -77,7 +78,7 @@ class RoIHeads(roi_heads.RoIHeads):
 
     def masks(self, features: Sequence[Tensor], boxes: list[Tensor]) -> Tensor:
         """Logits (N, K, M, M) of the masks of boxes, at least in float32."""
-        logits: Tensor = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes)))
+        logits: Tensor = self.mask_predictor(convolved(self.mask_roi_pool(features, boxes), self.mask_head))
         return logits.to(at_least_float32(logits.dtype))
 
     def box_losses(self, logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:

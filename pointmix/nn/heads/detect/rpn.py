@@ -5,15 +5,18 @@ Ren et al., "Faster R-CNN", NeurIPS 2015, section 3, on the maps of an FPN (Lin 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.models.detection import anchor_utils, rpn
 from torchvision.models.detection.image_list import ImageList
 
+from pointmix.ops.conv3x3 import conv3x3_of_maps
 from pointmix.ops.precision import at_least_float32
 from pointmix.profile.macs import Macs, linear_macs
 
@@ -75,13 +78,21 @@ class Matcher(torchvision_utils.Matcher):
         super().set_low_quality_matches_(matches, all_matches, match_quality_matrix[enough])
 
 
+def convolved(x: Float[Tensor, "B C H W"], layers: nn.Sequential) -> Float[Tensor, "B K H W"]:
+    """What torchvision's 3x3 convolutions and their activations make of maps."""
+    for layer in layers:
+        convolution, activation = cast(Iterable[nn.Module], layer)
+        assert isinstance(convolution, nn.Conv2d)
+        x = activation(conv3x3_of_maps(x, convolution.weight, convolution.bias))
+    return x
+
+
 class RPNHead(rpn.RPNHead):
     """Torchvision's head, with outputs at least in float32."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, deltas = super().forward(x)
-        dtype = at_least_float32(x[0].dtype)
-        return [y.to(dtype) for y in logits], [y.to(dtype) for y in deltas]
+        dtype, features = at_least_float32(x[0].dtype), [convolved(one, self.conv) for one in x]
+        return [self.cls_logits(y).to(dtype) for y in features], [self.bbox_pred(y).to(dtype) for y in features]
 
 
 class RegionProposalNetwork(rpn.RegionProposalNetwork):

@@ -1,0 +1,67 @@
+"""3x3 convolutions of maps whose channels are last, with zeros around the map.
+
+On a CPU they take most of the time of segmenters and detectors, and torch computes them at the rate of a large matrix
+product. Winograd's algorithm needs 4 multiplications instead of 9 for each output and pair of channels (`numba`,
+`numba_kernels`); as its factors are 1 and 1/2, its results are as exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
+from pointmix.ops.precision import autocast_dtype
+from pointmix.utils.tracing import traced
+
+MIN_CELLS, MIN_CHANNELS = 1024, 64  # with fewer, transforms take longer than they save
+
+register(
+    "conv3x3",
+    Implementation(
+        NUMBA, "pointmix.ops.conv3x3.numba:conv3x3", default=("cpu",), devices=("cpu",), dtypes=(torch.float32,)
+    ),
+)
+
+
+def conv3x3_reference(
+    x: Float[Tensor, "B H W C"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
+) -> Float[Tensor, "B H W K"]:
+    """`torch.nn.functional.conv2d` with a padding of one."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1).permute(0, 2, 3, 1)
+
+
+def conv3x3(
+    x: Float[Tensor, "B H W C"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
+) -> Float[Tensor, "B H W K"]:
+    """`conv3x3_reference`, by Winograd's algorithm where that is faster."""
+    return (_compiled(x, weight, bias) or conv3x3_reference)(x, weight, bias)
+
+
+def conv3x3_of_maps(
+    x: Float[Tensor, "B C H W"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
+) -> Float[Tensor, "B K H W"]:
+    """`conv3x3` of maps in torch's order of axes, in whatever memory format."""
+    rows = x.permute(0, 2, 3, 1)
+    compiled = _compiled(rows, weight, bias)
+    return compiled(rows, weight, bias).permute(0, 3, 1, 2) if compiled else F.conv2d(x, weight, bias, padding=1)
+
+
+def _compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor] | None:
+    return choose("conv3x3", x) if _fits(x, weight, bias) else None
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernels, which read memory without any check, can compute it, and there is enough to do."""
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    given = [t for t in (x, weight, bias) if t is not None]
+    if (not compiling and (traced(x) or has_tangent(*given))) or autocast_dtype(x) is not None:
+        return False
+    k, c = weight.shape[:2]
+    fits = x.shape[3] == c and weight.shape[2:] == (3, 3) and (bias is None or bias.shape == (k,))
+    same = all(t.dtype == x.dtype and t.device == x.device for t in given)
+    return fits and same and x.shape[:3].numel() >= MIN_CELLS and min(k, c) >= MIN_CHANNELS

@@ -1,0 +1,130 @@
+"""Winograd's algorithm against `torch.nn.functional.conv2d`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
+
+from pointmix.ops import conv3x3 as ops
+from pointmix.ops import use_backend
+from pointmix.ops.conv3x3 import conv3x3, conv3x3_of_maps, conv3x3_reference
+
+module = pytest.importorskip(
+    "pointmix.ops.conv3x3.numba", reason="torch's library lacks MKL, oneDNN or AVX-512", exc_type=ImportError
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Everything is large enough, and some tiles are left over."""
+    monkeypatch.setattr(ops, "MIN_CELLS", 0)
+    monkeypatch.setattr(ops, "MIN_CHANNELS", 0)
+    monkeypatch.setattr(module, "TILES", 6)
+
+
+def arguments(size: tuple[int, int, int], c: int, k: int) -> list[torch.Tensor]:
+    return [torch.randn(shape).requires_grad_() for shape in ((*size, c), (k, c, 3, 3), (k,))]
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 7), (3, 8, 6), (2, 9, 11)])
+def test_values_and_gradients(size, bias, threads):
+    args, weight = arguments(size, 20, 33), torch.randn(*size, 33)
+    args = args if bias else args[:2]
+    exact = [t.detach().double().requires_grad_() for t in args]
+    got, expected = conv3x3(*args, *[None] * (not bias)), conv3x3_reference(*exact, *[None] * (not bias))
+    assert got.grad_fn.name() != expected.grad_fn.name()  # another way
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-5)
+    grads = torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, exact, weight.double())
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_is_as_exact_as_torch():
+    x, weight, bias = (t.detach() for t in arguments((2, 16, 16), 256, 64))
+    exact = conv3x3_reference(x.double(), weight.double(), bias.double())
+    error, usual = ((op(x, weight, bias) - exact).abs().mean() for op in (conv3x3, conv3x3_reference))
+    assert error < 2 * usual
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_maps_in_both_memory_formats(form):
+    x, weight, bias = torch.randn(2, 4, 6, 7).to(memory_format=form), torch.randn(3, 4, 3, 3), torch.randn(3)
+    expected = F.conv2d(x, weight, bias, padding=1)
+    torch.testing.assert_close(conv3x3_of_maps(x, weight, bias), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_equal_runs_are_equal():
+    args = arguments((2, 13, 10), 8, 9)
+    runs = [torch.autograd.grad(conv3x3(*args).square().sum(), args) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_a_map_does_not_depend_on_others():
+    x, weight, bias = (t.detach() for t in arguments((3, 9, 8), 16, 5))
+    together = conv3x3(torch.cat([x, torch.full_like(x[:1], torch.nan)]), weight, bias)
+    assert torch.equal(together[:3], torch.cat([conv3x3(one[None], weight, bias) for one in x]))
+
+
+def test_only_gradients_that_are_needed(monkeypatch):
+    x, weight, bias = (t.detach() for t in arguments((1, 4, 4), 3, 5))
+    monkeypatch.setattr(module, "weight_gradient", None)
+    conv3x3(x.requires_grad_(), weight, bias).sum().backward()
+    assert x.grad is not None
+
+
+def test_second_derivatives_of_the_input():
+    args, found = arguments((1, 4, 4), 3, 5), []
+    for op in (conv3x3, conv3x3_reference):
+        (dx,) = torch.autograd.grad(op(*args).square().sum(), args[:1], create_graph=True)
+        found.append(torch.autograd.grad(dx.square().sum(), args[0])[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_kernels_get_no_wrong_operand(wrong, monkeypatch):
+    monkeypatch.setattr(module, "run", pytest.fail)
+    args = [t.detach() for t in arguments((1, 4, 4), 3, 5)]
+    for bad in (args[wrong].double(), args[wrong][:, :-1] if wrong == 1 else args[wrong][..., :-1]):
+        with pytest.raises((RuntimeError, TypeError)):  # torch, or a checked annotation, says what is wrong
+            conv3x3(*args[:wrong], bad, *args[wrong + 1 :])
+
+
+def test_small_maps_autocast_and_requests_are_for_torch(monkeypatch):
+    monkeypatch.setattr(module, "run", pytest.fail)
+    args = [t.detach() for t in arguments((1, 4, 4), 3, 5)]
+    with use_backend("torch"):
+        expected = conv3x3(*args)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv3x3(*args).dtype == torch.bfloat16
+    for name in ("MIN_CELLS", "MIN_CHANNELS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(ops, name, 17)
+            assert torch.equal(conv3x3(*args), expected)
+
+
+def test_forward_mode_derivatives():
+    args = [t.detach() for t in arguments((1, 4, 4), 3, 5)]
+    with forward_ad.dual_level():
+        args[0] = forward_ad.make_dual(args[0], torch.randn(1, 4, 4, 3))
+        found, expected = (forward_ad.unpack_dual(op(*args)).tangent for op in (conv3x3, conv3x3_reference))
+    torch.testing.assert_close(found, expected)
+
+
+def test_counts_the_operations_of_its_definition():
+    args = arguments((2, 4, 5), 3, 7)
+    for op in (conv3x3, conv3x3_reference):
+        with FlopCounterMode(display=False) as counter:
+            op(*args).sum().backward()
+        assert counter.get_total_flops() == 3 * 2 * 9 * 2 * 4 * 5 * 3 * 7
