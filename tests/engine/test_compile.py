@@ -10,8 +10,8 @@ import pointmix
 from pointmix.engine.compile import compile_network
 
 SMALL = dict(
-    depths=(3, 2), dims=(8, 192), heads=2, head_dim=24, mlp_ratios=(2, 1), windows_per_side=(2, 1),
-    centers_per_side=(2, 2), num_classes=3, layer_scale=0.5,
+    depths=(3,), dims=(192,), heads=2, head_dim=24, mlp_ratios=(1,), windows_per_side=(2,), centers_per_side=(2,),
+    num_classes=3, layer_scale=0.5,
 )  # fmt: skip
 
 
@@ -34,9 +34,9 @@ def test_equal_blocks_share_a_graph(counter):
         found.append([y, *torch.autograd.grad(y.square().sum(), [p for p in network.parameters() if p.requires_grad])])
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
-    assert counter.frame_count == 2  # one a stage
+    assert counter.frame_count == 1
     compiled.train()(x)
-    assert counter.frame_count == 5  # without and with stochastic depth of any rate, and the second stage
+    assert counter.frame_count == 3  # two more: without stochastic depth, and with any rate of it
 
 
 def test_a_network_without_blocks_is_compiled_whole(counter):
