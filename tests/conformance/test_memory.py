@@ -99,7 +99,7 @@ def test_pools_hold_no_centers_by_points(layout, sizes, monkeypatch):
 @pytest.mark.parametrize("name", ["coc_tiny", "coc_tiny2", "coc_tiny_plain", "fec_small", "hcformer_tiny"])
 def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch):
     """Nor the hidden layers of the first, largest stage."""
-    monkeypatch.setattr(pieces, "CACHED", 2**15)
+    monkeypatch.setattr(pieces, "CACHED", 2**17)
     for module in (largest_module, largest_kernel):
         monkeypatch.setattr(module, "PIECE", 2**15)
     x = torch.randn(4, 3, 128, 128)

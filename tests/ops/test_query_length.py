@@ -12,7 +12,7 @@ def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 
 @pytest.mark.parametrize("points", [0, 1, 7, 24])
 def test_equals_its_reference_form(points, monkeypatch):
-    monkeypatch.setattr("pointmix.ops.mlp.pieces.CACHED", 6 * 8)  # eight points a piece
+    monkeypatch.setattr("pointmix.ops.mlp.pieces.CACHED", 8 * 6 * 8)  # eight points a piece
     args, weight = arguments(points), torch.randn(points, 2, dtype=torch.float64)
     got, expected = (f(*args, 2) for f in (query_length, query_length_reference))
     torch.testing.assert_close(got, expected)
@@ -22,7 +22,7 @@ def test_equals_its_reference_form(points, monkeypatch):
 
 
 def test_gradcheck(monkeypatch):
-    monkeypatch.setattr("pointmix.ops.mlp.pieces.CACHED", 6 * 2)
+    monkeypatch.setattr("pointmix.ops.mlp.pieces.CACHED", 8 * 6 * 2)
     assert torch.autograd.gradcheck(lambda *args: query_length(*args, 3), arguments(5))
 
 

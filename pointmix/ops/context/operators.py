@@ -31,7 +31,9 @@ def _fake_forward(
     alpha: Tensor,
     beta: Tensor,
     heads: int,
-    *rules: bool,
+    by_count: bool,
+    unweighted: bool,
+    keep: bool,
 ) -> tuple[Tensor, ...]:
     (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
     new, total = wqv.new_empty, windows * centers
@@ -39,11 +41,12 @@ def _fake_forward(
     divisor, bias_scale, weight = new(heads, total, 1), new(heads, total, 1), new(points, heads)
     g, p = new(heads, total, width // heads), new(heads, total, out_channels)
     center = new(points, heads, dtype=torch.int32)
-    return x.new_empty(points, out_channels), mean, c, y, divisor, bias_scale, weight, center, g, p
+    kept = x.new_empty(points if keep else 0, width)
+    return x.new_empty(points, out_channels), mean, c, y, divisor, bias_scale, weight, center, g, p, kept
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, ptr, members, exists, wqv, bqv, wp, _, alpha, _, *ctx.rules = inputs
+    x, ptr, members, exists, wqv, bqv, wp, _, alpha, _, *ctx.rules, _ = inputs
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, ptr, members, exists, wqv, bqv, wp, alpha, *output[1:])
@@ -51,7 +54,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _gradients(ctx: Any, dout: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
     dx, *dweights = _backward(dout, *ctx.saved_tensors, *ctx.rules)
-    return dx, None, None, None, *dweights, None, None, None
+    return dx, None, None, None, *dweights, None, None, None, None
 
 
 def _forward_flops(
@@ -70,11 +73,11 @@ def _backward_flops(
     dout: Shape, x: Shape, ptr: Shape, members: Shape, exists: Shape, wqv: Shape, bqv: Shape, wp: Shape, *rest: Any,
     **kwargs: object,
 ) -> int:  # fmt: skip
-    """Queries of points are computed again, then two products for each one of the forward pass; only the similarity to
-    the center that a point joined counts."""
+    """Queries of points are computed again unless they were kept, then two products for each one of the forward pass;
+    only the similarity to the center that a point joined counts."""
     (points, channels), (windows, centers), (out_channels, width) = x, exists, wp
-    heads = rest[-3]
-    at_points = 3 * (channels * width + width) + 2 * heads * (channels + out_channels)
+    *_, kept, heads, _, _ = rest
+    at_points = (2 if kept[0] else 3) * channels * width + 3 * width + 2 * heads * (channels + out_channels)
     at_centers = 4 * channels * width + 2 * width * out_channels
     return 2 * (points * at_points + windows * centers * at_centers)
 
@@ -82,7 +85,7 @@ def _backward_flops(
 _backward = operator(
     "context_cluster_backward(Tensor dout, Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, "
     "Tensor bqv, Tensor wp, Tensor alpha, Tensor mean, Tensor c, Tensor y, Tensor divisor, Tensor bias_scale, "
-    "Tensor weight, Tensor center, Tensor g, Tensor p, int heads, bool by_count, bool unweighted) "
+    "Tensor weight, Tensor center, Tensor g, Tensor p, Tensor kept, int heads, bool by_count, bool unweighted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _of_module("run_backward"),
     lambda dout, x, ptr, members, exists, wqv, bqv, wp, alpha, *rest: (
@@ -96,8 +99,8 @@ _backward = operator(
 # The results after the first are what the backward pass needs.
 operator(
     "context_cluster(Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, Tensor bqv, Tensor wp, "
-    "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted, bool keep) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _of_module("run_forward"),
     _fake_forward,
     backward=(_setup, _gradients),

@@ -19,6 +19,7 @@ from pointmix.ops.context import packed_kernels as kernels
 from pointmix.ops.kernels import threads
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.linear import linear
+from pointmix.ops.mlp import NARROW
 from pointmix.ops.mlp.pieces import add_product, points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
@@ -57,8 +58,9 @@ def context_cluster(
     wide = at_least_float32(x.dtype)
     weights = (t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv))
     out, *_ = torch.ops.pointmix.context_cluster.default(
-        x, ptr, members, center_valid, *weights, heads, by_count, unweighted
+        x, ptr, members, center_valid, *weights, heads, by_count, unweighted, trained and x.shape[1] > NARROW
     )
     return cast(Tensor, out)
 
@@ -109,8 +111,9 @@ def run_forward(
     heads: int,
     by_count: bool,
     unweighted: bool,
+    keep: bool,
 ) -> tuple[Tensor, ...]:
-    """The outcome, and what `run_backward` needs."""
+    """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept."""
     if ptr[-1] != len(x) or len(members) != len(x):
         raise ValueError(f"windows hold {ptr[-1]} points, {len(members)} of them around centers, got {len(x)}")
     if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
@@ -129,15 +132,18 @@ def run_forward(
     c = F.linear(mean.flatten(0, 1), wq, bq)  # (S M, E D)
     given = {"mean": mean, "c": c, "alpha": alpha, "beta": beta}
     made = {"y": y, "divisor": divisor, "bias_scale": bias_scale, "weight": weight, "center": center}
+    kept = x.new_empty(len(x) if keep else 0, len(wq))
     for part, points in windows.pieces(points_per_piece(x, len(wq))):
         q = linear(x[points], own_wq, own_bq)
         windows.run(kernels.JOIN, part, x, size, q=q, **given, **made)
+        if keep:
+            kept[points] = q
     wv = wv.transpose(1, 2)
     g = torch.addcmul(y @ wv, bv, bias_scale) if by_count else torch.baddbmm(bv, y, wv)
     p, out = g @ wp, x.new_empty(len(x), size[1])  # (E, S M, K)
     given = {"weight": weight, "center": center, "p": p, "bias": bp}
     windows.run(kernels.DISPATCH, (0, number), x, size, **given, out=out)
-    return out, mean, c, y, divisor, bias_scale, weight, center, g, p
+    return out, mean, c, y, divisor, bias_scale, weight, center, g, p, kept
 
 
 @torch.autocast("cpu", enabled=False)
@@ -160,6 +166,7 @@ def run_backward(
     center: Int[Tensor, "N E"],
     g: Float[Tensor, "E SM D"],
     p: Float[Tensor, "E SM K"],
+    kept: Float[Tensor, "_ ED"],
     heads: int,
     by_count: bool,
     unweighted: bool,
@@ -186,10 +193,11 @@ def run_backward(
     made = {"dx": dx, "dmean": dmean, "dc": dc, "dbq": dbq, "dscalars": dscalars}
     dwq = torch.zeros_like(wq)
     for part, points in windows.pieces(points_per_piece(x, len(wq))):
-        q = linear(x[points], own_wq, own_bq)
-        windows.run(kernels.JOIN_BACKWARD, part, x, size, q=q, **joined, **given, **made)
-        dx[points].addmm_(q, own_wq)
-        add_product(dwq, q, x[points])
+        q = kept[points] if len(kept) else linear(x[points], own_wq, own_bq)
+        dq = torch.empty_like(q) if len(kept) else q
+        windows.run(kernels.JOIN_BACKWARD, part, x, size, q=q, dq=dq, **joined, **given, **made)
+        dx[points].addmm_(dq, own_wq)
+        add_product(dwq, dq, x[points])
     dmean.view(len(c), -1).addmm_(dc, wq)
     dwq.addmm_(dc.t(), mean.flatten(0, 1))
     windows.run(kernels.POOL_BACKWARD, (0, number), x, size, dmean=dmean, dx=dx)

@@ -34,13 +34,14 @@ class Sizes(ctypes.Structure):
 
 class Arrays(ctypes.Structure):
     """Addresses of `Sizes` and of contiguous arrays: ptr int64, center int32, members and exists bool, x, q, out and
-    their gradients with the dtype of the points. q holds the queries from the first point of the range on."""
+    their gradients with the dtype of the points. q and dq hold those from the first point of the range on; they may be
+    the same."""
 
     _fields_ = [
         (name, ctypes.c_void_p)
         for name in (
             "sizes ptr members exists alpha beta x q out center weight mean c y divisor bias_scale p bias "
-            "dx dout dweight dmean dc dy dbias_scale dp dbias dbq dscalars"
+            "dx dout dweight dmean dc dy dbias_scale dp dbias dbq dscalars dq"
         ).split()
     ]
 
@@ -171,9 +172,10 @@ def join_backward(
     divisor: Float[ndarray, "E S M"], dy: Float[ndarray, "E S M C"], dbias_scale: Float[ndarray, "E S M"],
     dweight: Float[ndarray, "N E"], dx: Shaped[ndarray, "N C"], dmean: Float[ndarray, "S M C"],
     dc: Float[ndarray, "S M E D"], dbq: Float[ndarray, "S E D"], dscalars: Float[ndarray, "S 2"],
+    dq: Shaped[ndarray, "P E D"],
 ) -> None:  # fmt: skip
-    """Queries become their gradients, in place. dx lacks what passes through queries and mean. `dbq` and `dscalars`,
-    for alpha and beta, are the window's parts of the sums."""
+    """dx lacks what passes through queries and mean. `dbq` and `dscalars`, for alpha and beta, are the window's parts
+    of the sums."""
     _, centers, heads, dim = c.shape
     channels, zero, one = x.shape[1], c.dtype.type(0), c.dtype.type(1)
     row, drow, query = np.empty(channels, c.dtype), np.empty(channels, c.dtype), np.empty(dim, c.dtype)
@@ -218,10 +220,10 @@ def join_backward(
             dnear *= alpha
             dself = -dnear * cosine / length if length > least else zero
             for d in range(dim):
-                dq = dnear * unit[e, m, d] + dself * query[d]
+                own = dnear * unit[e, m, d] + dself * query[d]
                 dunit[e, m, d] += dnear * query[d]
-                dbq[s, e, d] += dq
-                q[n - begin, e, d] = narrow(dq, q[n - begin, e, d])
+                dbq[s, e, d] += own
+                dq[n - begin, e, d] = narrow(own, dq[n - begin, e, d])
         for k in range(channels):
             dx[n, k] = narrow(drow[k], dx[n, k])
     for m in range(centers):
@@ -310,6 +312,7 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
             carray(at[27], (S, E, D), wide),
             carray(at[28], (S, 2), wide),
         )
+        dq = carray(at[29], (N, E, D), dtype)
         by_count, unweighted = count != 0, unweighted != 0
         while True:
             start = first + fetch_add(sizes[fields - 1 :]) * step
@@ -328,7 +331,7 @@ def work_for(dtype: type, wide: type, least: float) -> Callable:
                 elif phase == JOIN_BACKWARD:
                     join_backward(
                         s, ptr, alpha[0], least, by_count, unweighted, x, q, begin, c, center, weight, y, divisor, dy,
-                        dbias_scale, dweight, dx, dmean, dc, dbq, dscalars,
+                        dbias_scale, dweight, dx, dmean, dc, dbq, dscalars, dq,
                     )  # fmt: skip
                 else:
                     pool_backward(s, ptr, members, dmean, dx)

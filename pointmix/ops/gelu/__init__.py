@@ -29,20 +29,25 @@ register(
 )
 
 
-def gelu_backward_(x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]) -> None:
-    """What the backward pass of y = gelu(x) needs, in place: x becomes gelu(x), dy becomes dx = dy gelu'(x), and the
-    sum of dx over the points is added to `total`. Without gradients.
+def gelu_backward_(
+    x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]
+) -> Float[Tensor, "N H"]:
+    """What the backward pass of y = gelu(x) needs: returns y; in place, dy becomes dx = dy gelu'(x), and the sum of dx
+    over the points is added to `total`. Without gradients.
 
     Args:
         x, dy: contiguous, of one dtype.
         total: contiguous, float32 if x has half precision, else of x's dtype.
     """
     compiled = None if traced(x) else choose("gelu_backward", x)
-    (compiled or gelu_backward_reference_)(x, dy, total)
+    y: Tensor = (compiled or gelu_backward_reference_)(x, dy, total)
+    return y
 
 
-def gelu_backward_reference_(x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]) -> None:
+def gelu_backward_reference_(
+    x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]
+) -> Float[Tensor, "N H"]:
     """`gelu_backward_` by torch's functions."""
     dy.copy_(torch.ops.aten.gelu_backward(dy, x))
-    x.copy_(F.gelu(x))
     total += (dy.t() @ dy.new_ones(len(dy), 1)).squeeze(1)  # several times faster than a sum over points
+    return F.gelu(x)

@@ -19,14 +19,19 @@ from pointmix.ops.kernels.jit import compiled_callback
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
 
 
-def gelu_backward_(x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]) -> None:
+def gelu_backward_(
+    x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]
+) -> Float[Tensor, "N H"]:
     """`pointmix.ops.gelu.gelu_backward_`. The sums depend on the number of threads, not on their order."""
     num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
-    totals = x.new_zeros(num_threads, x.shape[1], dtype=torch.float32)
+    y, totals = torch.empty_like(x), x.new_zeros(num_threads, x.shape[1], dtype=torch.float32)
     sizes = (ctypes.c_int64 * 4)(*x.shape, num_threads, 0)
-    arrays = (ctypes.c_void_p * 4)(ctypes.addressof(sizes), x.data_ptr(), dy.data_ptr(), totals.data_ptr())
+    arrays = (ctypes.c_void_p * 5)(
+        ctypes.addressof(sizes), x.data_ptr(), dy.data_ptr(), totals.data_ptr(), y.data_ptr()
+    )
     threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(arrays), num_threads)
     total += totals.sum(0)
+    return y
 
 
 @cache

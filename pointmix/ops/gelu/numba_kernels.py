@@ -41,37 +41,39 @@ def normal(x: float) -> tuple[float, float]:
 
 
 @inlined
-def backward(x: Float[ndarray, "N H"], dy: Float[ndarray, "N H"], total: Float[ndarray, "H"]) -> None:
+def backward(
+    x: Float[ndarray, "N H"], dy: Float[ndarray, "N H"], total: Float[ndarray, "H"], y: Float[ndarray, "N H"]
+) -> None:
     """`pointmix.ops.gelu.gelu_backward_`."""
     for n in range(x.shape[0]):
         for k in range(x.shape[1]):
             here = widen(x[n, k])
             cdf, pdf = normal(here)
             dx = widen(dy[n, k]) * (cdf + here * pdf)
-            x[n, k], dy[n, k] = narrow(here * cdf, x[n, k]), narrow(dx, dy[n, k])
+            y[n, k], dy[n, k] = narrow(here * cdf, y[n, k]), narrow(dx, dy[n, k])
             total[k] += dx
 
 
 def work_for(dtype: type) -> Callable:
     """A function for numba to compile, which each thread runs until all chunks of the points are done.
 
-    It takes a pointer to the addresses of the sizes (points, channels, chunks, counter of the chunks taken), x, dy, and
-    one total for each chunk.
+    It takes a pointer to the addresses of the sizes (points, channels, chunks, counter of the chunks taken), x, dy, one
+    total for each chunk, and y.
 
     Args:
-        dtype: of x and dy: float32, or uint16 for the bits of bfloat16.
+        dtype: of x, dy and y: float32, or uint16 for the bits of bfloat16.
     """
 
     def work(at) -> None:
         sizes = carray(at[0], (4,), np.int64)
         points, channels, chunks, _ = sizes
         x, dy = carray(at[1], (points, channels), dtype), carray(at[2], (points, channels), dtype)
-        total = carray(at[3], (chunks, channels), np.float32)
+        total, y = carray(at[3], (chunks, channels), np.float32), carray(at[4], (points, channels), dtype)
         while True:
             chunk = fetch_add(sizes[3:])
             if chunk >= chunks:
                 break
             first, last = points * chunk // chunks, points * (chunk + 1) // chunks
-            backward(x[first:last], dy[first:last], total[chunk])
+            backward(x[first:last], dy[first:last], total[chunk], y[first:last])
 
     return unwrap(work)

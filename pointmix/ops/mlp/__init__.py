@@ -58,28 +58,34 @@ def mlp(
     scale: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """`mlp_reference` in tiles or pieces. Follows autocast; float16, forward-mode derivatives and, where there are
-    no tiles, a compiler get the reference form."""
-    if (dtype := autocast_dtype(x)) is not None:
-        x, w1, b1, w2, b2 = (t.to(dtype) for t in (x, w1, b1, w2, b2))
-    if x.dtype == torch.float16:  # sums that are formed before the scale would overflow
-        return mlp_reference(x, w1, b1, w2, b2, scale, plus)
+    """`mlp_reference` in tiles or pieces. Follows autocast; float16, forward-mode derivatives, exporters and, for a
+    GPU, compilers get the reference form."""
+    dtype = autocast_dtype(x)
+
+    def cast(t: Tensor) -> Tensor:
+        return t if dtype is None else t.to(dtype)
+
+    def reference() -> Tensor:
+        return mlp_reference(*map(cast, (x, w1, b1, w2, b2)), scale, plus)
+
     given, compiling = (x, w1, b1, w2, b2, scale, plus), torch.compiler.is_compiling()
+    if (dtype or x.dtype) == torch.float16:  # sums that are formed before the scale would overflow
+        return reference()
     if not compiling and has_tangent(*(t for t in given if t is not None)):  # kernels would drop the derivatives
-        return mlp_reference(*given)
-    result = torch.promote_types(x.dtype, scale.dtype)
+        return reference()
+    scaled = (w2 * scale[:, None]).to(dtype or w2.dtype), (b2 * scale).to(dtype or b2.dtype)
+    args = cast(x), cast(w1), cast(b1), *scaled
+    result = torch.promote_types(args[0].dtype, scale.dtype)
     result = result if plus is None else torch.promote_types(result, plus.dtype)
-    tiles = _tiles(x, w1, b1, w2, b2, result, plus)
-    in_pieces = not compiling or (x.device.type == "cpu" and not torch.compiler.is_exporting())
-    if tiles is None and not in_pieces:  # a compiler fuses and recomputes by itself
-        return mlp_reference(*given)
-    args = x, w1, b1, (w2 * scale[:, None]).to(w2.dtype), (b2 * scale).to(b2.dtype), plus
+    tiles = _tiles(*args, result, plus)
     y: Tensor
     if tiles is not None:
-        y = tiles(*args)
+        y = tiles(*args, plus)
         return y
-    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args)
-    y, _ = torch.ops.pointmix.mlp_pieces(*args, result, trained and x.shape[1] > NARROW)
+    if compiling and (torch.compiler.is_exporting() or x.device.type != "cpu"):  # it fuses and recomputes by itself
+        return reference()
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*args, plus))
+    y, _ = torch.ops.pointmix.mlp_pieces(*args, plus, result, trained and x.shape[1] > NARROW)
     return y
 
 

@@ -107,6 +107,24 @@ def test_queries_in_pieces(piece, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("narrow", [1, 128])
+def test_queries_kept_or_computed_again(narrow, monkeypatch):
+    """Those of features wider than NARROW are kept, in training only."""
+    tensors, windows, heads = case([3, 30, 1, 1, 8, 20])
+    expected = gradients(literal, tensors, windows, heads)
+    monkeypatch.setattr(module, "NARROW", narrow)
+    monkeypatch.setattr(module, "points_per_piece", lambda x, width: 31)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        fast(tensors, windows, heads)
+    assert ((63, 10) in kept) == (narrow == 1)
+    out = fast(tensors, windows, heads)
+    probe = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
+    for _ in range(2):  # what is kept is not changed
+        for a, b in zip(torch.autograd.grad(out, tensors, probe, retain_graph=True), expected[1:], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost():
     tensors, windows, heads = case([4, 6, 5])
     clean = gradients(fast, tensors, windows, heads)[:2]

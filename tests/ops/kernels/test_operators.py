@@ -29,10 +29,12 @@ CASES = {
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
-    "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False),
+    "context_cluster": (POS, PTR, MEMBERS, torch.ones(2, 2).bool(), *WEIGHTS, 2, False, False, True),
 }
 OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
 CASES["context_cluster_backward"] = (OUT, *CASES["context_cluster"][:7], torch.ones(1), *KEPT, 2, False, False)
+CASES["mlp_pieces"] = (POS, *MLP, torch.randn(9, 5), torch.float32, True)
+CASES["mlp_pieces_backward"] = (POS, *MLP[:3], torch.randn(9, 5), torch.randn(9, 8))
 if sgemm_address():
     import pointmix.ops.mlp.float32  # noqa: F401
 

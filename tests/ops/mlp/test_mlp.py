@@ -14,7 +14,7 @@ def arguments(points: int, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 
 @pytest.mark.parametrize("points", [0, 1, 7, 24])
 def test_equals_its_reference_form(points, monkeypatch):
-    monkeypatch.setattr(pieces, "CACHED", 8 * 8)  # eight points a piece
+    monkeypatch.setattr(pieces, "CACHED", 8 * 8 * 8)  # eight points a piece
     args = arguments(points)
     weight = torch.randn(points, 5, dtype=torch.float64)
     got, expected = mlp(*args), mlp_reference(*args)
@@ -24,14 +24,14 @@ def test_equals_its_reference_form(points, monkeypatch):
 
 
 def test_gradcheck(monkeypatch):
-    monkeypatch.setattr(pieces, "CACHED", 8 * 2)
+    monkeypatch.setattr(pieces, "CACHED", 8 * 8 * 2)
     assert torch.autograd.gradcheck(mlp, arguments(5))
     assert torch.autograd.gradcheck(mlp, [*arguments(5), torch.randn(5, 5, dtype=torch.float64).requires_grad_()])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_adds_to_a_residual(dtype, monkeypatch):
-    monkeypatch.setattr(pieces, "CACHED", 8 * 4)
+    monkeypatch.setattr(pieces, "CACHED", 8 * 8 * 4)
     args, plus = arguments(21, dtype), torch.randn(21, 5, dtype=dtype).requires_grad_()
     got, expected = mlp(*args, plus=plus), mlp_reference(*args, plus=plus)
     torch.testing.assert_close(got, expected)
@@ -62,7 +62,7 @@ def test_keeps_only_its_input(dtype):
 @pytest.mark.parametrize("narrow", [1, 128])
 def test_kept_or_computed_again(narrow, monkeypatch):
     """Inputs wider than NARROW keep their hidden layer, in training only."""
-    monkeypatch.setattr(pieces, "CACHED", 8 * 4)
+    monkeypatch.setattr(pieces, "CACHED", 8 * 8 * 4)
     monkeypatch.setattr(ops, "NARROW", narrow)
     args, kept = arguments(21), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
@@ -75,7 +75,7 @@ def test_kept_or_computed_again(narrow, monkeypatch):
 
 @pytest.mark.parametrize("trained", range(6))
 def test_only_the_gradients_that_are_wanted(trained, monkeypatch):
-    monkeypatch.setattr(pieces, "CACHED", 8 * 4)
+    monkeypatch.setattr(pieces, "CACHED", 8 * 8 * 4)
     args = [t.detach().requires_grad_(i == trained) for i, t in enumerate(arguments(9))]
     got, expected = (torch.autograd.grad(f(*args).square().sum(), args[trained])[0] for f in (mlp, mlp_reference))
     torch.testing.assert_close(got, expected)
