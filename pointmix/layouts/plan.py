@@ -16,7 +16,7 @@ Every plan offers the same to a mixer (N points, R rows of L slots, S windows of
     upper                               the level above, in which each window is a point, None if not asked for
     packed                              the windows without rows, as fused kernels take them; None if points do not lie
                                         window by window, or rows are views
-    as_packed                           the same, also if rows are views; None on grids padded by reflection
+    as_packed                           the same, also if rows are views; None with the option `pad`
 """
 
 from __future__ import annotations
