@@ -1,6 +1,6 @@
 """How fast are we against our goals? Every goal in one table, with what was reached. Contenders in turns.
 
-python benchmarks/run.py                                # everything; compiling takes most of the time
+python benchmarks/run.py                                # everything: about 45 minutes on two cores
 python benchmarks/run.py --no-compile                   # without row "compiled": 20 to 25 minutes on two cores
 python benchmarks/run.py --rows share single --models coc_tiny deit_tiny_patch16_224 --seconds 0.5
 python benchmarks/run.py --show                         # what the file has; measures nothing
@@ -13,7 +13,8 @@ single      1    one image at a time: the share of the limit over that of deit_t
                  outside of torch's operators, as torch's profiler counts both in the same calls (not on a GPU)
 literal     4    a training step, and inference, of coc_* against the same weights in the papers' form
 memory      2    the same, peak bytes that training steps add, each contender in a process of its own
-compiled    60   compiled against eager, and the seconds of the first call without anything cached; --models for less
+compiled    20   compiled as `--compile` of training does against eager, and the seconds of the first call without
+                 anything cached; --models for less
 quarter     1    time of coc_tiny where a quarter of each image is visible, as a share of the time on full images
 tenth       1    the same where a tenth of the pixels is visible, scattered over each image
 cloud       1    seconds of coc_tiny on a cloud of a million points, and the exponent of its time from 100,000 on

@@ -21,6 +21,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from pointmix.engine import states
+from pointmix.engine.compile import compile_network
 from pointmix.engine.evaluate import evaluate
 from pointmix.engine.freeze import Frozen, freeze
 from pointmix.engine.init import start_from
@@ -188,7 +189,7 @@ def build_run(cfg: RunConfig, folder: Path, accelerator: Accelerator, *, fresh: 
     if optim.ema_decay is not None:
         ema = ModelEmaV3(model, decay=optim.ema_decay, use_warmup=optim.ema_warmup)
     if cfg.compile:
-        model.compile(dynamic=False)  # a new input size is a new graph
+        compile_network(model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     set_seed(cfg.seed, device_specific=True)  # processes mix and drop differently
     return Run(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pointmix.layouts.plan import IndexPlan, UniformPlan
+from pointmix.layouts.plan import IndexPlan, PackedPlan, UniformPlan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import UniformUpperLevel, reciprocal
 from pointmix.layouts.windows import (
@@ -32,7 +32,8 @@ def plan_unpadded(
     fh, fw = min(windows_per_side, height), min(windows_per_side, width)
     if height % fh == 0 and width % fw == 0 and centers_per_side <= min(height // fh, width // fw):
         pool_weight = _pool_weight(height // fh, width // fw, centers_per_side, dtype, device)
-        return UniformPlan(batch, size, (fh, fw), pool_weight)
+        windows = None if torch.compiler.is_exporting() else _packed(batch * fh * fw, pool_weight)
+        return UniformPlan(batch, size, (fh, fw), pool_weight, windows=windows)
     window = torch.arange(fh * fw, device=device)
     above, rows = window_bounds(window // fw, height, fh)  # (S,)
     left, cols = window_bounds(window % fw, width, fw)
@@ -116,6 +117,15 @@ def plan_padded(
         table_lookup=table_lookup,
         upper=upper,
     )
+
+
+def _packed(windows: int, pool_weight: Float[Tensor, "M L"]) -> PackedPlan:
+    """Equal windows one after the other."""
+    (centers, length), device = pool_weight.shape, pool_weight.device
+    window = torch.arange(windows, device=device).repeat_interleave(length)
+    members = (pool_weight > 0).t().repeat(windows, 1)
+    ptr = torch.arange(windows + 1, device=device) * length
+    return PackedPlan(ptr, window, members, members.new_ones(windows, centers))
 
 
 def _pool_weight(

@@ -16,13 +16,12 @@ Every plan offers the same to a mixer (N points, R rows of L slots, S windows of
     upper                               the level above, in which each window is a point, None if not asked for
     packed                              the windows without rows, as fused kernels take them; None if points do not lie
                                         window by window, or rows are views
-    as_packed                           the same, also if rows are views
+    as_packed                           the same, also if rows are views; None with the option `pad`
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -48,6 +47,7 @@ class UniformPlan:
         size: (H, W) of the grid.
         windows_per_side: number of windows along each side.
         pool_weight: (M, L) weight of a window's points in the mean of a center; faster than average pooling.
+        windows: the windows without rows, None where no mixer takes them.
     """
 
     batch: int
@@ -56,6 +56,7 @@ class UniformPlan:
     pool_weight: Float[Tensor, "M L"]
     table_lookup: TableLookup | None = None
     upper: UpperLevel | None = None
+    windows: PackedPlan | None = None
     relative_pos: Float[Tensor, "R M L D"] | None = None
 
     row_window: None = None
@@ -97,21 +98,8 @@ class UniformPlan:
     def broadcast(self, x: Shaped[Tensor, "S C"]) -> Shaped[Tensor, "S 1 C"]:
         return x.unsqueeze(1)
 
-    def as_packed(self) -> PackedPlan:
-        return self._pack() if torch.compiler.is_compiling() else self._packed  # a compiler cannot follow the property
-
-    @cached_property
-    def _packed(self) -> PackedPlan:
-        with torch.inference_mode(False):  # for the backward passes of other blocks
-            return self._pack()
-
-    def _pack(self) -> PackedPlan:
-        (centers, length), device = self.pool_weight.shape, self.pool_weight.device
-        windows = self.batch * self.windows_per_side[0] * self.windows_per_side[1]
-        window = torch.arange(windows, device=device).repeat_interleave(length)
-        members = (self.pool_weight > 0).t().repeat(windows, 1)
-        ptr = torch.arange(windows + 1, device=device) * length
-        return PackedPlan(ptr, window, members, members.new_ones(windows, centers))
+    def as_packed(self) -> PackedPlan | None:
+        return self.windows
 
 
 @dataclass(frozen=True)

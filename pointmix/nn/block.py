@@ -33,17 +33,22 @@ class SetDropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         FRACTION_BELOW_1.check(drop_path=rate)
-        self.rate = rate
+        self.rate, self.drops = rate, rate > 0
+        self.kept = torch.tensor(1 - rate, device="cpu")  # an input of compiled graphs, which blocks of any rate share
 
     @property
     def active(self) -> bool:
         """Whether a forward pass may drop sets."""
-        return self.training and self.rate > 0
+        return self.training and self.drops
 
     def forward(self, x: Float[Tensor, "N C"], sets: SetIndex) -> Float[Tensor, "N C"]:
         if not self.active:
             return x
-        scale = x.new_empty(sets.num_sets, 1).bernoulli_(1 - self.rate).div_(1 - self.rate)  # (B, 1)
+        scale = x.new_empty(sets.num_sets, 1)
+        if torch.compiler.is_compiling():
+            scale = (scale.uniform_() < self.kept).to(x.dtype) / self.kept
+        else:
+            scale.bernoulli_(1 - self.rate).div_(1 - self.rate)
         return x * sets.broadcast(scale)
 
     def extra_repr(self) -> str:

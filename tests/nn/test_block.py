@@ -54,13 +54,14 @@ def test_layer_scale_is_per_channel():
     assert scale(torch.full((2, 3), 0.5), torch.ones(2, 3)).tolist() == [[1.5, 2.5, 3.5], [1.5, 2.5, 3.5]]
 
 
-@pytest.mark.parametrize("kind", ["grid", "ragged"])
+@pytest.mark.parametrize("kind", ["grid", "ragged", "compiled"])
 def test_drop_path_drops_whole_sets(kind):
     size = (40, 2, 3)
     points = PointSet.from_images(torch.randn(40, 2, 2, 3))
-    points = points if kind == "grid" else points.as_sparse()
+    points = points.as_sparse() if kind == "ragged" else points
     drop, sets = SetDropPath(0.4).train(), SetIndex.of(points)
-    out = drop(torch.ones(len(points.feat), 5), sets).view(size[0], -1)
+    run = torch.compile(drop, backend="eager", fullgraph=True) if kind == "compiled" else drop
+    out = run(torch.ones(len(points.feat), 5), sets).view(size[0], -1)
     assert (out == out[:, :1]).all()  # one fate for all points and channels of a set
     kept = out[:, 0] > 0
     assert 0 < kept.sum() < 40 and torch.allclose(out[kept], torch.tensor(1 / 0.6))

@@ -20,6 +20,7 @@ from pointmix.utils.lazy import when_imported
 P = ParamSpec("P")
 R = TypeVar("R")
 Function = Callable[..., Any]  # of tensors and numbers, to a tensor or a tuple of tensors
+ALL = "CompositeExplicitAutograd"  # torch's name for all devices
 _LIBRARY = torch.library.Library("pointmix", "FRAGMENT")
 
 
@@ -30,8 +31,9 @@ def operator(
     *,
     floating: bool = False,
     backward: tuple[Function, Function] | None = None,
+    devices: str = "CPU",
 ) -> Function:
-    """Register a function of tensors on the CPU as an operator; returns the operator.
+    """Register a function of tensors as an operator; returns the operator.
 
     Under `torch.vmap` it is called once for each slice.
 
@@ -42,11 +44,12 @@ def operator(
             `torch.library.register_fake`.
         floating: results are floating point, so that backpropagation must raise an error without `backward`.
         backward: `setup_context` and `backward` of `torch.library.register_autograd`.
+        devices: those of the tensors, as a dispatch key of torch.
     """
     name = schema.split("(")[0]
     qualified = f"pointmix::{name}"
     _LIBRARY.define(schema)
-    _LIBRARY.impl(name, _hidden(function), "CPU")
+    _LIBRARY.impl(name, _hidden(function), devices)
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     if backward is not None:
         torch.library.register_autograd(qualified, backward[1], setup_context=backward[0], lib=_LIBRARY)
@@ -96,7 +99,7 @@ def opaque(schema: str, fake: Function) -> Callable[[Callable[P, R]], Callable[P
                 return found
             return tuple(t.clone() if any(t is a for a in (*args, *named.values())) else t for t in found)
 
-        _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, run, ALL)
 
         @functools.wraps(function)
         def call(*args: P.args, **named: P.kwargs) -> R:

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
-from pointmix.ops.mlp import operators, pieces  # noqa: F401, defines the operators
+from pointmix.ops.mlp import operators  # noqa: F401, defines the operators
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
@@ -59,8 +58,8 @@ def mlp(
     scale: Float[Tensor, "K"],
     plus: Float[Tensor, "N K"] | None = None,
 ) -> Float[Tensor, "N K"]:
-    """`mlp_reference` in tiles or pieces. Follows autocast; float16, forward-mode derivatives and, where there are
-    no tiles, a compiler get the reference form."""
+    """`mlp_reference` in tiles or pieces. Follows autocast; float16, forward-mode derivatives, exporters and, for a
+    GPU, compilers get the reference form."""
     dtype = autocast_dtype(x)
 
     def cast(t: Tensor) -> Tensor:
@@ -79,41 +78,15 @@ def mlp(
     result = torch.promote_types(args[0].dtype, scale.dtype)
     result = result if plus is None else torch.promote_types(result, plus.dtype)
     tiles = _tiles(*args, result, plus)
+    y: Tensor
     if tiles is not None:
-        y: Tensor = tiles(*args, plus)
+        y = tiles(*args, plus)
         return y
-    if compiling:  # a compiler fuses and recomputes by itself
+    if compiling and (torch.compiler.is_exporting() or x.device.type != "cpu"):  # it fuses and recomputes by itself
         return reference()
     trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*args, plus))
-    return _Pieces.apply(*args, plus, result, trained and x.shape[1] > NARROW)
-
-
-class _Pieces(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        plus: Tensor | None,
-        result: torch.dtype,
-        keep: bool,
-    ) -> Tensor:
-        hidden = x.new_empty(len(x), len(w1)) if keep else None
-        y = pieces.forward(x, w1, b1, w2, b2, plus, result, hidden)
-        ctx.save_for_backward(x, w1, b1, w2, b2, hidden)
-        ctx.plus = None if plus is None else plus.dtype
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w2, b2, hidden = ctx.saved_tensors
-        grads = pieces.backward(x, w1, b1, w2, dy, hidden)
-        cast = [g.to(t.dtype) for g, t in zip(grads, (x, w1, b1, w2, b2), strict=True)]
-        return *cast, dy.to(ctx.plus) if ctx.needs_input_grad[5] else None, None, None
+    y, _ = torch.ops.pointmix.mlp_pieces(*args, plus, result, trained and x.shape[1] > NARROW)
+    return y
 
 
 def _tiles(

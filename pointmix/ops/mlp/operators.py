@@ -1,4 +1,4 @@
-"""The compiled forms of the MLP as operators of torch. They are defined before what they call is imported, so that
+"""The forms of the MLP as operators of torch. They are defined before what they call is imported, so that
 whoever counts operations knows them."""
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointmix.ops.kernels.operators import count_operations, operator
+from pointmix.ops.kernels.operators import ALL, count_operations, operator
+from pointmix.ops.mlp import pieces
 
 Shape = Sequence[int]
 
@@ -55,5 +56,61 @@ def _backward_flops(x: Shape, w1: Shape, b1: Shape, w2: Shape, *rest: object, **
     return 2 * x[0] * (3 * math.prod(w1) + 2 * math.prod(w2))
 
 
+def define_pieces() -> None:
+    """Define `pointmix::mlp_pieces`, which is differentiable once, and its backward pass. See `pieces`."""
+    backward = operator(
+        "mlp_pieces_backward(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor dy, Tensor? hidden) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _pieces_backward,
+        lambda x, w1, b1, w2, dy, hidden: tuple(t.new_empty(t.shape) for t in (x, w1, b1, w2, w2[:, 0])),
+        floating=True,
+        devices=ALL,
+    )
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *given, _, plus, _, ctx.keep = inputs
+        hidden = output[1]
+        ctx.mark_non_differentiable(hidden)
+        ctx.set_materialize_grads(False)  # no zeros for the hidden layer
+        ctx.save_for_backward(*given, *([hidden] if ctx.keep else []))
+        ctx.plus = None if plus is None else plus.dtype
+
+    def gradients(ctx: Any, dy: Tensor | None, unused: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 8
+        x, w1, b1, w2, *hidden = ctx.saved_tensors
+        found = backward(x, w1, b1, w2, dy, hidden[0] if hidden else None)
+        return *found, None if ctx.plus is None else dy.to(ctx.plus), None, None
+
+    operator(
+        "mlp_pieces(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? plus, ScalarType dtype, bool keep) "
+        "-> (Tensor, Tensor)",
+        _pieces_forward,
+        lambda x, w1, b1, w2, b2, plus, dtype, keep: (
+            x.new_empty(x.shape[0], w2.shape[0], dtype=dtype),
+            x.new_empty(x.shape[0] if keep else 0, w1.shape[0]),
+        ),
+        backward=(setup, gradients),
+        devices=ALL,
+    )
+    count_operations(torch.ops.pointmix.mlp_pieces, _forward_flops)
+    count_operations(torch.ops.pointmix.mlp_pieces_backward, _backward_flops)
+
+
+def _pieces_forward(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plus: Tensor | None, dtype: torch.dtype, keep: bool
+) -> tuple[Tensor, Tensor]:
+    hidden = x.new_empty(len(x) if keep else 0, len(w1))
+    return pieces.forward(x, w1, b1, w2, b2, plus, dtype, hidden if keep else None), hidden
+
+
+def _pieces_backward(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, dy: Tensor, hidden: Tensor | None
+) -> tuple[Tensor, ...]:
+    found = pieces.backward(x, w1, b1, w2, dy, hidden)
+    return tuple(g.to(t.dtype).contiguous() for g, t in zip(found, (x, w1, b1, w2, w2), strict=True))
+
+
 for _dtype in ("float32", "bfloat16"):
     define(_dtype)
+define_pieces()

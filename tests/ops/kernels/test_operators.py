@@ -35,6 +35,8 @@ CASES = {
 }
 OUT, *KEPT = torch.ops.pointmix.context_cluster(*CASES["context_cluster"])
 CASES["context_cluster_backward"] = (OUT, *CASES["context_cluster"][:7], torch.ones(1), *KEPT, 2, False, False)
+CASES["mlp_pieces"] = (POS, *MLP, torch.randn(9, 5), torch.float32, True)
+CASES["mlp_pieces_backward"] = (POS, *MLP[:3], torch.randn(9, 5), torch.randn(9, 8))
 if sgemm_address():
     import pointmix.ops.mlp.float32  # noqa: F401
 
