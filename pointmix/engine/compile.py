@@ -18,6 +18,6 @@ def compile_network(network: nn.Module) -> None:
     import torch._dynamo  # takes seconds
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    blocks: list[nn.Module] = [module for module in network.modules() if isinstance(module, Block)]
     for module in blocks or [network]:
         module.compile(dynamic=False)

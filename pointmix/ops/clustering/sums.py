@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointmix.ops.dispatch import has_tangent
+from pointmix.ops.dispatch import has_tangent, requested_backend
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
@@ -41,8 +41,9 @@ def dispatch(
 
 
 def _trained(a: Tensor, other: Tensor) -> bool:
-    """Whether the weights have a gradient, which no transform or compiler has to follow."""
-    return torch.is_grad_enabled() and a.requires_grad and not traced(a) and not has_tangent(a, other)
+    """Whether the weights have a gradient that is computed once, which no transform or compiler has to follow."""
+    once = torch.is_grad_enabled() and a.requires_grad and requested_backend.get() != "torch"
+    return once and not traced(a) and not has_tangent(a, other)
 
 
 class _Aggregate(torch.autograd.Function):

@@ -66,7 +66,7 @@ def mlp(
         return t if dtype is None else t.to(dtype)
 
     def reference() -> Tensor:
-        return mlp_reference(*map(cast, (x, w1, b1, w2, b2)), scale, plus)
+        return mlp_reference(cast(x), cast(w1), cast(b1), cast(w2), cast(b2), scale, plus)
 
     given, compiling = (x, w1, b1, w2, b2, scale, plus), torch.compiler.is_compiling()
     if (dtype or x.dtype) == torch.float16:  # sums that are formed before the scale would overflow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pointmix.ops import use_backend
 from pointmix.ops.clustering.sums import aggregate, dispatch
 
 
@@ -61,3 +62,9 @@ def test_forward_mode():
     tangents = [torch.randn_like(t) for t in given]
     found, expected = (torch.func.jvp(form, tuple(given), tuple(tangents))[1] for form in (both, products))
     torch.testing.assert_close(found, expected)
+
+
+def test_second_derivatives_on_request():
+    given = [t.requires_grad_() for t in inputs(dtype=torch.float64)]
+    with use_backend("torch"):
+        assert torch.autograd.gradgradcheck(both, given)
