@@ -21,7 +21,7 @@ from pointmix.ops.kernels.operators import count_operations
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
-IMAGE_WIDTH = 64  # rows of points as an image; torch leaves fewer than 16 images to other convolutions
+IMAGE_WIDTHS = 64, 49  # points as images of one row; torch leaves fewer than 16 images to other convolutions
 
 
 def linear(
@@ -78,14 +78,24 @@ class _Linear(torch.autograd.Function):
 def rows_product(a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> Float[Tensor, "A B"]:
     """a' b, the gradient of a weight. In float32 on a CPU it is that of a convolution of width one, which oneDNN
     computes without turning a; its product of a' and b would."""
-    plain = a.dtype == b.dtype == torch.float32 and _one_pass(a.device.type, a.dtype) and not (traced(a) or traced(b))
-    if not plain or len(a) < 16 * IMAGE_WIDTH or len(a) % IMAGE_WIDTH or not torch.backends.mkldnn.enabled:
+    width, wider = _image_width(a, b), a.shape[1] - b.shape[1]
+    if (wider < 0 and width) or (wider > 0 and a.dtype == torch.bfloat16):  # up to a third faster
+        return rows_product(b, a).t()
+    if not width:
         return a.t() @ b
-    images = [t.view(-1, 1, IMAGE_WIDTH, t.shape[1]).permute(0, 3, 1, 2) for t in (a.contiguous(), b.contiguous())]
+    images = [t.view(-1, 1, width, t.shape[1]).permute(0, 3, 1, 2) for t in (a.contiguous(), b.contiguous())]
     weight = a.new_empty(a.shape[1], b.shape[1], 1, 1)  # of which only the shape is read
     geometry = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation, not transposed, one group
     product = torch.ops.aten.convolution_backward(*images, weight, None, *geometry, [False, True, False])[1]
     return product.flatten(1)
+
+
+def _image_width(a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> int:
+    """The width of the images as which oneDNN multiplies the rows, 0 if torch's product is taken."""
+    plain = a.dtype == b.dtype == torch.float32 and _one_pass(a.device.type, a.dtype) and torch.backends.mkldnn.enabled
+    if not plain or traced(a) or traced(b):
+        return 0
+    return next((n for n in IMAGE_WIDTHS if len(a) >= 16 * n and len(a) % n == 0), 0)
 
 
 @cache

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pointmix.ops.linear import linear
-from pointmix.ops.mlp.pieces import add_product, pieces
+from pointmix.ops.linear import linear, rows_product
+from pointmix.ops.mlp.pieces import pieces
 from pointmix.ops.precision import at_least_float32, autocast_dtype
 from pointmix.ops.similarity import least_length, length
 
@@ -64,7 +64,7 @@ class _QueryLength(torch.autograd.Function):
         for part in pieces(x, len(w)):
             q = linear(x[part], w, b).unflatten(-1, (heads, -1))
             dq = q.mul_(grad[part].unsqueeze(-1)).flatten(1)  # d|q| = q/|q| dq
-            torch.mm(dq, w, out=dx[part])
-            add_product(dw, dq, x[part])
-            add_product(db, dq, ones[part])
+            dx[part] = linear(dq, w.t())
+            dw += rows_product(dq, x[part])
+            db += rows_product(dq, ones[part])
         return dx, dw.to(w.dtype), db.squeeze(1).to(b.dtype), None

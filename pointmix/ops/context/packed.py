@@ -15,9 +15,9 @@ from torch import Tensor
 from pointmix.ops.context import packed_kernels as kernels
 from pointmix.ops.kernels.blas import sgemm_address
 from pointmix.ops.kernels.tiles import Kernel, run
-from pointmix.ops.linear import linear
+from pointmix.ops.linear import linear, rows_product
 from pointmix.ops.mlp import NARROW
-from pointmix.ops.mlp.pieces import add_product, points_per_piece
+from pointmix.ops.mlp.pieces import points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
 
@@ -165,8 +165,8 @@ def run_backward(
         dq = torch.empty_like(q) if len(queries) else q
         sizes.first, sizes.last, sizes.counter = first, last, 0
         run(kernel, sizes, *given, q, *kept, dq, dx, sums)
-        dx[points].addmm_(dq, wq)
-        add_product(dwq, dq, x[points])
+        dx[points] = linear(dq, wq.t(), plus=dx[points])
+        dwq += rows_product(dq, x[points])
     dwqv, dwp, *others = (t.sum(0) for t in sums.split(lengths, 1))
     return dx, dwqv.view(wqv.shape), others[0], dwp.view(wp.shape), *others[1:]
 
