@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from numba.core.ccallback import CFunc
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_linear import numba_kernels as kernels
 from pointmix.ops.kernels import threads
+from pointmix.ops.kernels.indices import check_indices
 from pointmix.ops.kernels.jit import compiled_callback
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
@@ -28,7 +29,7 @@ def group_rows(
     anchor: Int[Tensor, "S"],
 ) -> Float[Tensor, "S*k K"]:
     """`pointmix.ops.group_linear.group_rows`."""
-    given = u, t.expand(len(near), u.shape[1]), scale.expand(len(near)), near.long(), anchor.long()
+    given = u, t.expand(len(near), u.shape[1]), scale.expand(len(near)), *_checked(near, anchor, len(u))
     out: Tensor = _Rows.apply(*(tensor.contiguous() for tensor in given))
     return out.flatten(0, 1)
 
@@ -37,8 +38,17 @@ def difference_sums(
     feat: Float[Tensor, "N C"], near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"]
 ) -> Float[Tensor, "S 2"]:
     """`pointmix.ops.group_linear.difference_sums`."""
-    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, near.long(), anchor.long())))
+    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, *_checked(near, anchor, len(feat)))))
     return out
+
+
+def _checked(
+    near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"], points: int
+) -> tuple[Int64[Tensor, "S k"], Int64[Tensor, "S"]]:
+    """Neighbors and anchors that kernels may read."""
+    check_indices(near, points)
+    check_indices(anchor, points)
+    return near.long(), anchor.expand(len(near)).long()
 
 
 class _Rows(torch.autograd.Function):
