@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_cluster import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.linear import linear, rows_product
 from pointmix.ops.precision import without_autocast
@@ -91,14 +90,10 @@ class _Cluster(torch.autograd.Function):
 
 
 def _run(phase: int, **arrays: Tensor) -> None:
-    """A phase of `numba_kernels`, on contiguous arrays."""
+    """A phase of `numba_kernels`."""
     x = arrays["x"]
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, *x.shape, arrays["q"].shape[-1], 0)
-    held = {name: t.contiguous() for name, t in arrays.items()}
-    pointers = [held[name].data_ptr() if name in held else None for name in kernels.ARRAYS]
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(at), num_threads)
+    sizes = phase, *x.shape, arrays["q"].shape[-1], 0
+    phases.run(_compiled(x.dtype), sizes, kernels.ARRAYS, arrays, parallel=x.numel() >= MIN_NUMBERS)
 
 
 @cache

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_linear import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
 from pointmix.ops.kernels.indices import check_indices
 from pointmix.ops.kernels.jit import compiled_callback
 
@@ -65,7 +64,7 @@ class _Rows(torch.autograd.Function):
         u, scale, near, anchor = ctx.saved_tensors
         du, dt = torch.empty_like(u), u.new_empty(len(near), u.shape[1])
         dscale = u.new_empty(-(-u.shape[1] // kernels.CHANNELS), len(near))
-        given = dict(u=u, near=near, anchor=anchor, scale=scale, dx=dx.contiguous())
+        given = dict(u=u, near=near, anchor=anchor, scale=scale, dx=dx)
         _run(kernels.ROWS_BACKWARD, **given, du=du, dt=dt, dscale=dscale)
         return du, dt, dscale.sum(0), None, None
 
@@ -83,18 +82,15 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, dparts: Tensor) -> tuple[Tensor | None, ...]:
         u, near, anchor = ctx.saved_tensors
         du = torch.empty_like(u)
-        _run(kernels.SPREAD_BACKWARD, u=u, near=near, anchor=anchor, dparts=dparts.contiguous(), du=du)
+        _run(kernels.SPREAD_BACKWARD, u=u, near=near, anchor=anchor, dparts=dparts, du=du)
         return du, None, None
 
 
 def _run(phase: int, **arrays: Tensor) -> None:
-    """A phase of `numba_kernels`, on contiguous arrays."""
+    """A phase of `numba_kernels`."""
     u, near = arrays["u"], arrays["near"]
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, len(u), *near.shape, u.shape[1], 0)
-    pointers = [arrays[name].data_ptr() if name in arrays else None for name in kernels.ARRAYS]
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if near.numel() * u.shape[1] >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(u.dtype).address), ctypes.addressof(at), num_threads)
+    sizes, parallel = (phase, len(u), *near.shape, u.shape[1], 0), near.numel() * u.shape[1] >= MIN_NUMBERS
+    phases.run(_compiled(u.dtype), sizes, kernels.ARRAYS, arrays, parallel=parallel)
 
 
 @cache
