@@ -37,7 +37,7 @@ def linear(
     `F.linear` writes the bias, adds the product to it, and leaves the rest to further passes, which together take as
     long as the product if x is narrow.
     """
-    if not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype)) or traced(x) or not x.is_contiguous():
+    if traced(x) or not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype) and x.is_contiguous()):
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
     elif plus is None or gelu or plus.dtype != x.dtype or plus.shape != (len(x), len(w)):  # oneDNN reads any shape
@@ -52,8 +52,9 @@ def linear_trained(
 ) -> Float[Tensor, "N K"]:
     """`F.linear` with gradients; in float32 on a CPU oneDNN computes the products."""
     given = (x, w) if b is None else (x, w, b)
-    same = all(t.dtype == torch.float32 for t in given) and _one_pass(x.device.type, x.dtype)
-    if not same or autocast_dtype(x) is not None or any(map(traced, given)) or has_tangent(*given):
+    if any(map(traced, given)) or has_tangent(*given) or autocast_dtype(x) is not None:
+        return F.linear(x, w, b)
+    if not (all(t.dtype == torch.float32 for t in given) and _one_pass(x.device.type, x.dtype)):
         return F.linear(x, w, b)
     y: Tensor = _Linear.apply(x, w, b)
     return y

@@ -104,3 +104,9 @@ def test_products_over_rows(rows):
     found = rows_product(a, b)
     torch.testing.assert_close(found.double(), a.double().t() @ b.double(), rtol=1e-4, atol=1e-4)
     assert found.is_contiguous() and torch.equal(found, rows_product(a, b))
+
+
+@pytest.mark.parametrize("op", [linear, linear_trained])
+def test_compiles_into_one_graph(op):
+    x, w, b = torch.randn(9, 12), torch.randn(5, 12), torch.randn(5)
+    torch.testing.assert_close(torch.compile(op, backend="eager", fullgraph=True)(x, w, b), F.linear(x, w, b))

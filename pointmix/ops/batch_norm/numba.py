@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.batch_norm import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.precision import at_least_float32
 
@@ -91,12 +90,9 @@ def _sums(x: Float[Tensor, "N C"]) -> Float[Tensor, "T 2 C"]:
 
 def _run(phase: int, **arrays: Tensor) -> None:
     """A phase of `numba_kernels`."""
-    x, held = arrays["x"], {name: t.contiguous() for name, t in arrays.items()}
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, *x.shape, _step(x), "plus" in arrays, 0)
-    pointers = [held[name].data_ptr() if name in held else None for name in kernels.ARRAYS]
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(at), num_threads)
+    x = arrays["x"]
+    sizes = phase, *x.shape, _step(x), "plus" in arrays, 0
+    phases.run(_compiled(x.dtype), sizes, kernels.ARRAYS, arrays, parallel=x.numel() >= MIN_NUMBERS)
 
 
 @cache

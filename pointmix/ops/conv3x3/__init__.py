@@ -59,7 +59,7 @@ def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the kernels, which read memory without any check, can compute it, and there is enough to do."""
     compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     given = [t for t in (x, weight, bias) if t is not None]
-    if (not compiling and (traced(x) or has_tangent(*given))) or autocast_dtype(x) is not None:
+    if (not compiling and (any(map(traced, given)) or has_tangent(*given))) or autocast_dtype(x) is not None:
         return False
     k, c = weight.shape[:2]
     fits = x.shape[3] == c and weight.shape[2:] == (3, 3) and (bias is None or bias.shape == (k,))

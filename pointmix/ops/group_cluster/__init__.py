@@ -75,7 +75,8 @@ def cluster_group(
 ) -> Float[Tensor, "G k C"]:
     """`cluster_group_reference` with values and projections of the centers only; `overwrite` may reuse x's memory."""
     weights = wq, bq, wv, bv, wp, bp, alpha, beta
-    half = autocast_dtype(x) == x.dtype == torch.bfloat16 and not traced(x) and not has_tangent(x)
+    half = autocast_dtype(x) == x.dtype == torch.bfloat16 and wq.dtype == torch.float32
+    half = half and not traced(x) and not has_tangent(x)
     with without_autocast(x) if half else nullcontext():
         if function := choose_trained("cluster_group", *(weights if half else (x, *weights))):
             out: Tensor = function(x, *weights)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_cluster import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
 from pointmix.ops.kernels.jit import compiled_callback
 from pointmix.ops.linear import linear, rows_product
+from pointmix.ops.precision import without_autocast
 from pointmix.ops.similarity import least_length
 
 STORED = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
@@ -73,30 +73,27 @@ class _Cluster(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, q, s, mean, g, p, wq, wv, wp, alpha = ctx.saved_tensors
         dy = dy.contiguous()
-        dp, db, ds = torch.empty_like(p), torch.empty_like(p), torch.empty_like(s)
-        _run(kernels.GATHER, x=x, q=q, dy=dy, s=s, p=p, dp=dp, db=db, ds=ds)
-        dg = linear(dp, wp.t())
-        dmean = linear(dg, wv.t())
-        w, dq, dscale = torch.empty_like(s), torch.empty_like(q), s.new_empty(len(s), 2)
-        _run(kernels.BACKWARD, x=x, q=q, alpha=alpha, s=s, dmean=dmean, ds=ds, w=w, dq=dq, dscale=dscale)
-        rows = dq.flatten(0, 1)
-        dx = linear(rows, wq.t()).unflatten(0, x.shape[:2])
-        _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
-        dalpha, dbeta = dscale.sum(0).split(1)
-        dbq = (rows.t() @ rows.new_ones(len(rows), 1)).squeeze(1)  # several times faster than a sum over rows
-        weights = rows_product(rows, x.flatten(0, 1)), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
+        with without_autocast(dy):  # a backward pass may run under autocast
+            dp, db, ds = torch.empty_like(p), torch.empty_like(p), torch.empty_like(s)
+            _run(kernels.GATHER, x=x, q=q, dy=dy, s=s, p=p, dp=dp, db=db, ds=ds)
+            dg = linear(dp, wp.t())
+            dmean = linear(dg, wv.t())
+            w, dq, dscale = torch.empty_like(s), torch.empty_like(q), s.new_empty(len(s), 2)
+            _run(kernels.BACKWARD, x=x, q=q, alpha=alpha, s=s, dmean=dmean, ds=ds, w=w, dq=dq, dscale=dscale)
+            rows = dq.flatten(0, 1)
+            dx = linear(rows, wq.t()).unflatten(0, x.shape[:2])
+            _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
+            dalpha, dbeta = dscale.sum(0).split(1)
+            dbq = (rows.t() @ rows.new_ones(len(rows), 1)).squeeze(1)  # several times faster than a sum over rows
+            weights = rows_product(rows, x.flatten(0, 1)), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
         return dx, *weights, dalpha, dbeta
 
 
 def _run(phase: int, **arrays: Tensor) -> None:
-    """A phase of `numba_kernels`, on contiguous arrays."""
+    """A phase of `numba_kernels`."""
     x = arrays["x"]
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, *x.shape, arrays["q"].shape[-1], 0)
-    held = {name: t.contiguous() for name, t in arrays.items()}
-    pointers = [held[name].data_ptr() if name in held else None for name in kernels.ARRAYS]
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(at), num_threads)
+    sizes = phase, *x.shape, arrays["q"].shape[-1], 0
+    phases.run(_compiled(x.dtype), sizes, kernels.ARRAYS, arrays, parallel=x.numel() >= MIN_NUMBERS)
 
 
 @cache

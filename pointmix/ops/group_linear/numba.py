@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from numba.core.ccallback import CFunc
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_linear import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
+from pointmix.ops.kernels.indices import check_indices
 from pointmix.ops.kernels.jit import compiled_callback
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
@@ -28,7 +28,7 @@ def group_rows(
     anchor: Int[Tensor, "S"],
 ) -> Float[Tensor, "S*k K"]:
     """`pointmix.ops.group_linear.group_rows`."""
-    given = u, t.expand(len(near), u.shape[1]), scale.expand(len(near)), near.long(), anchor.long()
+    given = u, t.expand(len(near), u.shape[1]), scale.expand(len(near)), *_checked(near, anchor, len(u))
     out: Tensor = _Rows.apply(*(tensor.contiguous() for tensor in given))
     return out.flatten(0, 1)
 
@@ -37,8 +37,17 @@ def difference_sums(
     feat: Float[Tensor, "N C"], near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"]
 ) -> Float[Tensor, "S 2"]:
     """`pointmix.ops.group_linear.difference_sums`."""
-    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, near.long(), anchor.long())))
+    out: Tensor = _Sums.apply(*(tensor.contiguous() for tensor in (feat, *_checked(near, anchor, len(feat)))))
     return out
+
+
+def _checked(
+    near: Int[Tensor, "S k"], anchor: Int[Tensor, "S"], points: int
+) -> tuple[Int64[Tensor, "S k"], Int64[Tensor, "S"]]:
+    """Neighbors and anchors that kernels may read."""
+    check_indices(near, points)
+    check_indices(anchor, points)
+    return near.long(), anchor.expand(len(near)).long()
 
 
 class _Rows(torch.autograd.Function):
@@ -55,7 +64,7 @@ class _Rows(torch.autograd.Function):
         u, scale, near, anchor = ctx.saved_tensors
         du, dt = torch.empty_like(u), u.new_empty(len(near), u.shape[1])
         dscale = u.new_empty(-(-u.shape[1] // kernels.CHANNELS), len(near))
-        given = dict(u=u, near=near, anchor=anchor, scale=scale, dx=dx.contiguous())
+        given = dict(u=u, near=near, anchor=anchor, scale=scale, dx=dx)
         _run(kernels.ROWS_BACKWARD, **given, du=du, dt=dt, dscale=dscale)
         return du, dt, dscale.sum(0), None, None
 
@@ -73,18 +82,15 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, dparts: Tensor) -> tuple[Tensor | None, ...]:
         u, near, anchor = ctx.saved_tensors
         du = torch.empty_like(u)
-        _run(kernels.SPREAD_BACKWARD, u=u, near=near, anchor=anchor, dparts=dparts.contiguous(), du=du)
+        _run(kernels.SPREAD_BACKWARD, u=u, near=near, anchor=anchor, dparts=dparts, du=du)
         return du, None, None
 
 
 def _run(phase: int, **arrays: Tensor) -> None:
-    """A phase of `numba_kernels`, on contiguous arrays."""
+    """A phase of `numba_kernels`."""
     u, near = arrays["u"], arrays["near"]
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, len(u), *near.shape, u.shape[1], 0)
-    pointers = [arrays[name].data_ptr() if name in arrays else None for name in kernels.ARRAYS]
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if near.numel() * u.shape[1] >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(u.dtype).address), ctypes.addressof(at), num_threads)
+    sizes, parallel = (phase, len(u), *near.shape, u.shape[1], 0), near.numel() * u.shape[1] >= MIN_NUMBERS
+    phases.run(_compiled(u.dtype), sizes, kernels.ARRAYS, arrays, parallel=parallel)
 
 
 @cache

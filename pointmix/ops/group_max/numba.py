@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointmix.ops.group_max import numba_kernels as kernels
-from pointmix.ops.kernels import threads
+from pointmix.ops.kernels import phases
 from pointmix.ops.kernels.jit import compiled_callback
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
@@ -32,7 +31,7 @@ class _Max(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous()
         y = x.new_empty(len(x), x.shape[2])
-        _run(kernels.VALUES, x, y)
+        _run(kernels.VALUES, x=x, y=y)
         ctx.save_for_backward(x, y)
         return y
 
@@ -41,17 +40,15 @@ class _Max(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         x, y = ctx.saved_tensors
         dx = torch.empty_like(x)
-        _run(kernels.GRADIENT, x, y, dy.contiguous(), dx)
+        _run(kernels.GRADIENT, x=x, y=y, dy=dy, dx=dx)
         return dx
 
 
-def _run(phase: int, x: Tensor, *others: Tensor) -> None:
-    """A phase of `numba_kernels`, on contiguous arrays."""
-    sizes = (ctypes.c_int64 * kernels.SIZES)(phase, *x.shape, 0)
-    pointers = [t.data_ptr() for t in (x, *others)] + [None] * (3 - len(others))
-    at = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(sizes), *pointers)
-    num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
-    threads.run(cast(int, _compiled(x.dtype).address), ctypes.addressof(at), num_threads)
+def _run(phase: int, **arrays: Tensor) -> None:
+    """A phase of `numba_kernels`."""
+    x = arrays["x"]
+    parallel = x.numel() >= MIN_NUMBERS
+    phases.run(_compiled(x.dtype), (phase, *x.shape, 0), kernels.ARRAYS, arrays, parallel=parallel)
 
 
 @cache

@@ -16,6 +16,7 @@ from pointmix.ops.kernels.jit import inlined
 
 VALUES, GRADIENT = range(2)
 SIZES = 5  # phase, groups, rows of a group, channels, counter of the groups taken
+ARRAYS = "x y dy dx".split()  # after the sizes
 
 
 @inlined
@@ -51,7 +52,7 @@ def gradient(
 def work_for(stored: type, numbers: type) -> Callable:
     """A function for numba to compile, which each thread runs until all groups are done.
 
-    It takes a pointer to the addresses of the sizes, x, y, dy and dx.
+    It takes a pointer to the addresses of the sizes and of the `ARRAYS`.
 
     Args:
         stored: dtype of the arrays; uint16 for the bits of bfloat16.

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
+from pointmix.ops.kernels.indices import check_indices
 from pointmix.utils.tracing import traced
 
 register(
@@ -59,17 +60,20 @@ def lifted_loss(
     classes: Float[Tensor, "K"],
     ignore: int,
 ) -> Float[Tensor, ""]:
-    """`lifted_loss_reference` where `has_lifted_loss` is true. Differentiable once, with respect to `feat`.
+    """`lifted_loss_reference` where `has_lifted_loss` is true. Differentiable once, with respect to `feat`. The loss of
+    a labeled point with a logit that is not finite is NaN.
 
     Raises:
+        IndexError: if there is no such coarse point.
         ValueError: if a label is neither a class nor `ignore`, or shapes differ.
     """
     op = choose("lifted_loss", feat)
     assert op is not None
-    points, k = (len(feat), len(index)), feat.shape[2]
+    points, (q, k) = (len(feat), len(index)), feat.shape[1:]
     if weight.shape != index.shape or labels.shape != points or classes.shape != (k,):
         given = f"{tuple(labels.shape)} labels, weights of {len(weight)} points and {len(classes)} classes"
         raise ValueError(f"got {given} for {points} points of {k} classes")
+    check_indices(index, q)
     wrong = (labels != ignore) & ((labels < 0) | (labels >= k))
     if wrong.any():
         raise ValueError(f"labels must be from 0 to {k - 1}, or {ignore}, got {labels[wrong][0].item()}")

@@ -35,21 +35,29 @@ def _lifted_loss(
     """The loss and its gradient. Sums depend on the number of threads, not on their order."""
     (n, j), (sets, q, k) = index.shape, feat.shape
     threads = torch.get_num_threads() if sets * n * k >= MIN_LOGITS else 1
-    parts = math.lcm(sets, threads) // max(sets, 1)  # of each set, so that all threads have as many
+    # of each set, so that all threads have as many; but each part has a gradient in memory
+    parts = min(math.lcm(sets, threads), sets + 2 * threads) // max(sets, 1)
     loss, gradient = feat.new_zeros(sets * parts, dtype=torch.float64), feat.new_zeros(sets, parts, q, k)
     sizes = Sizes(sets, q, n, j, k, ignore, sets * parts, 0)
     run(kernels.loss_and_gradient, sizes, feat, index, weight, labels, classes, loss, gradient)
     return loss.sum().to(feat.dtype), gradient.sum(1) if parts > 1 else gradient.squeeze(1)
 
 
+backward = operator(  # whose result depends on feat, so that second derivatives raise an error
+    "lifted_loss_backward(Tensor feat, Tensor gradient, Tensor of_loss) -> Tensor",
+    lambda feat, gradient, of_loss: gradient * of_loss,
+    lambda feat, gradient, of_loss: feat.new_empty(feat.shape),
+    floating=True,
+)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, of_loss: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    (gradient,) = ctx.saved_tensors
-    return gradient * of_loss, None, None, None, None, None
+    return backward(*ctx.saved_tensors, of_loss), None, None, None, None, None
 
 
 lifted_loss = operator(

@@ -84,12 +84,45 @@ def test_only_gradients_that_are_needed(monkeypatch):
     assert x.grad is not None
 
 
-def test_second_derivatives_of_the_input():
-    args, found = arguments((1, 4, 4), 3, 5), []
+def test_second_derivatives():
+    args, found = [(t / 3).detach().requires_grad_() for t in arguments((1, 4, 4), 3, 5)], []
     for op in (conv3x3, conv3x3_reference):
-        (dx,) = torch.autograd.grad(op(*args).square().sum(), args[:1], create_graph=True)
-        found.append(torch.autograd.grad(dx.square().sum(), args[0])[0])
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-2)
+        first = torch.autograd.grad(op(*args).square().sum(), args, create_graph=True)
+        found.append(torch.autograd.grad(sum(d.square().sum() for d in first), args))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+
+
+def test_functional_derivatives_of_the_weight_only():
+    x, weight, bias = (t.detach() for t in arguments((1, 4, 4), 3, 5))
+    ours, theirs = (
+        torch.func.grad(lambda w, op=op: op(x, w, bias).sum())(weight) for op in (conv3x3, conv3x3_reference)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_no_sums_without_tiles(monkeypatch):
+    """Each is as large as four of the weights."""
+    x, held = torch.randn(1, 4, 6, 3), []
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(module, "run", lambda kernel, sizes, x, dy, du, *room: held.extend(du.zero_()))
+    module.weight_gradient(x, torch.randn(1, 4, 6, 5))
+    assert len(held) == 1  # of six tiles
+
+
+def test_backward_pass_under_autocast():
+    args, grads = arguments((1, 4, 4), 3, 5), []
+    for enabled in (False, True):
+        y = conv3x3(*args)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            grads.append(torch.autograd.grad(y, args, torch.ones_like(y)))
+    assert all(map(torch.equal, *grads))
+
+
+def test_without_onednn():
+    args = [t.detach() for t in arguments((1, 4, 4), 3, 5)]
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(conv3x3(*args), conv3x3_reference(*args), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])

@@ -95,3 +95,21 @@ def test_bfloat16_under_autocast_is_compiled(frozen):
     found = torch.autograd.grad(y, trained, probe)
     for a, b in zip(found, torch.autograd.grad(expected, exact[: len(trained)], probe.double()), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=5e-2, atol=5e-2 * b.abs().max().item())
+
+
+def test_weights_that_autocast_does_not_take():
+    """Kernels for bfloat16 would read float64 as float32; torch says what is wrong."""
+    x, *weights = inputs(24, torch.float64)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="dtype"):
+        cluster_group(x.bfloat16(), *weights)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+def test_backward_pass_under_autocast(onednn):
+    x, grads = inputs(24, torch.float32), []
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        for enabled in (False, True):
+            y = cluster_group(*x)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                grads.append(torch.autograd.grad(y, x, torch.ones_like(y)))
+    assert all(map(torch.equal, *grads))

@@ -154,3 +154,22 @@ def test_bfloat16_under_autocast_is_compiled():
     torch.testing.assert_close(rows, expected.bfloat16())
     du = torch.autograd.grad(rows.float().sum(), u)[0]
     assert du.dtype == torch.bfloat16 and du.abs().sum() > 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("index", [9, -1])
+def test_points_that_do_not_exist(which, index):
+    groups, total = groups_of(9)
+    feat, given = torch.randn(total, 4, requires_grad=True), [groups.neighbors.clone(), groups.anchor.clone()]
+    given[which][-1] = index
+    with pytest.raises(IndexError, match="from 0 to 8, got"):
+        difference_sums(feat, *given)
+    with pytest.raises(IndexError, match="from 0 to 8, got"):
+        group_rows(feat, torch.randn(4, 4), torch.ones(4), *given)
+
+
+def test_as_many_anchors_as_groups():
+    groups, total = groups_of(9)
+    feat = torch.randn(total, 4, requires_grad=True)
+    with pytest.raises((RuntimeError, TypeError)):  # or a checked annotation says so
+        difference_sums(feat, groups.neighbors, groups.anchor[:-1])

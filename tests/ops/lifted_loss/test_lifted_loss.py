@@ -72,6 +72,31 @@ def test_wrong_labels(label):
         lifted_loss(*args, IGNORE)
 
 
+@pytest.mark.parametrize("index", [9, -1])
+def test_wrong_indices(index):
+    args = arguments()
+    args[1][3, 2] = index
+    with pytest.raises(IndexError, match="expected indices from 0 to 8, got"):
+        lifted_loss(*args, IGNORE)
+
+
+def test_second_derivatives_are_refused():
+    args = arguments()
+    (first,) = torch.autograd.grad(lifted_loss(*args, IGNORE), args[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match="no derivatives"):
+        (first.sum() + args[0].square().sum()).backward()
+
+
+@pytest.mark.parametrize("sets, threads, parts", [(3, 2, 6), (1, 5, 5), (16, 4, 16), (16, 63, 128)])
+def test_few_gradients_are_held(sets, threads, parts, monkeypatch):
+    held = []
+    monkeypatch.setattr(module, "MIN_LOGITS", 0)
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(module, "run", lambda kernel, sizes, *arrays: held.append(arrays[-1].flatten(0, 1)))
+    lifted_loss(*arguments(sets=sets), IGNORE)
+    assert len(held[0]) == parts
+
+
 @pytest.mark.parametrize("wrong", [2, 3, 4])
 def test_wrong_shapes(wrong):
     args = arguments()
