@@ -95,3 +95,15 @@ def test_bfloat16_under_autocast_is_compiled(frozen):
     found = torch.autograd.grad(y, trained, probe)
     for a, b in zip(found, torch.autograd.grad(expected, exact[: len(trained)], probe.double()), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=5e-2, atol=5e-2 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_the_backward_pass_within_autocast(onednn):
+    """Autocast would form products in bfloat16, which the kernel would take for float32."""
+    x = inputs(24, torch.float32)
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        out = cluster_group(*x)
+        expected = torch.autograd.grad(out.square().sum(), x, retain_graph=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = torch.autograd.grad(out.square().sum(), x)
+    assert all(map(torch.equal, found, expected))
