@@ -70,22 +70,22 @@ class _Cluster(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.autocast("cpu", enabled=False)  # kernels read what products make
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, q, s, mean, g, p, wq, wv, wp, alpha = ctx.saved_tensors
-        dy = dy.contiguous()
-        dp, db, ds = torch.empty_like(p), torch.empty_like(p), torch.empty_like(s)
-        _run(kernels.GATHER, x=x, q=q, dy=dy, s=s, p=p, dp=dp, db=db, ds=ds)
-        dg = linear(dp, wp.t())
-        dmean = linear(dg, wv.t())
-        w, dq, dscale = torch.empty_like(s), torch.empty_like(q), s.new_empty(len(s), 2)
-        _run(kernels.BACKWARD, x=x, q=q, alpha=alpha, s=s, dmean=dmean, ds=ds, w=w, dq=dq, dscale=dscale)
-        rows = dq.flatten(0, 1)
-        dx = linear(rows, wq.t()).unflatten(0, x.shape[:2])
-        _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
-        dalpha, dbeta = dscale.sum(0).split(1)
-        dbq = (rows.t() @ rows.new_ones(len(rows), 1)).squeeze(1)  # several times faster than a sum over rows
-        weights = rows_product(rows, x.flatten(0, 1)), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
+        with torch.autocast("cpu", enabled=False):  # kernels read what products make
+            dy = dy.contiguous()
+            dp, db, ds = torch.empty_like(p), torch.empty_like(p), torch.empty_like(s)
+            _run(kernels.GATHER, x=x, q=q, dy=dy, s=s, p=p, dp=dp, db=db, ds=ds)
+            dg = linear(dp, wp.t())
+            dmean = linear(dg, wv.t())
+            w, dq, dscale = torch.empty_like(s), torch.empty_like(q), s.new_empty(len(s), 2)
+            _run(kernels.BACKWARD, x=x, q=q, alpha=alpha, s=s, dmean=dmean, ds=ds, w=w, dq=dq, dscale=dscale)
+            rows = dq.flatten(0, 1)
+            dx = linear(rows, wq.t()).unflatten(0, x.shape[:2])
+            _run(kernels.ADD, x=x, q=q, dx=dx, dy=dy, w=w, dmean=dmean)
+            dalpha, dbeta = dscale.sum(0).split(1)
+            dbq = (rows.t() @ rows.new_ones(len(rows), 1)).squeeze(1)  # several times faster than a sum over rows
+            weights = rows_product(rows, x.flatten(0, 1)), dbq, dg.t() @ mean, dg.sum(0), dp.t() @ g, db.sum(0)
         return dx, *weights, dalpha, dbeta
 
 
