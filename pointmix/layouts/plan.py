@@ -16,7 +16,7 @@ Every plan offers the same to a mixer (N points, R rows of L slots, S windows of
     upper                               the level above, in which each window is a point, None if not asked for
     packed                              the windows without rows, as fused kernels take them; None if points do not lie
                                         window by window, or rows are views
-    as_packed                           the same, also if rows are views; None with the option `pad`
+    as_packed                           the same, also if rows are views; None with the option `pad`, or in an export
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UniformPlan:
         size: (H, W) of the grid.
         windows_per_side: number of windows along each side.
         pool_weight: (M, L) weight of a window's points in the mean of a center; faster than average pooling.
-        windows: the windows without rows, None where no mixer takes them.
+        windows: the windows without rows, None where no mixer takes them and in exports.
     """
 
     batch: int

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pointmix.ops.dispatch import has_tangent
 from pointmix.ops.linear import linear, rows_product
 from pointmix.ops.mlp.pieces import pieces
 from pointmix.ops.precision import at_least_float32, autocast_dtype
@@ -28,12 +29,12 @@ def query_length(
 ) -> Float[Tensor, "N E"]:
     """`query_length_reference`, whose backward pass recomputes the queries.
 
-    The queries are wider than anything else that a mixer's gradient needs. Follows autocast; a compiler gets the
-    reference form.
+    The queries are wider than anything else that a mixer's gradient needs. Follows autocast; a compiler and
+    forward-mode derivatives get the reference form.
     """
     if (dtype := autocast_dtype(x)) is not None:
         x, w, b = (t.to(dtype) for t in (x, w, b))
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or has_tangent(x, w, b):  # the pieces would drop forward-mode derivatives
         return query_length_reference(x, w, b, heads)
     return _QueryLength.apply(x, w, b, heads) if torch.is_grad_enabled() else _in_pieces(x, w, b, heads)
 

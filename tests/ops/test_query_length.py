@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pointmix.ops.query_length import query_length, query_length_reference
 
@@ -49,3 +50,13 @@ def test_follows_autocast():
     grads = torch.autograd.grad(size.float().sum(), args)
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
     torch.testing.assert_close(size.float(), query_length_reference(*args, 2), rtol=0.05, atol=0.05)
+
+
+def test_forward_mode_derivatives_are_not_dropped():
+    x, w, b = (t.detach() for t in arguments(7, torch.float32))
+    tangent, found = torch.randn_like(x), []
+    for f in (query_length, query_length_reference):
+        with torch.no_grad(), forward_ad.dual_level():
+            found.append(forward_ad.unpack_dual(f(forward_ad.make_dual(x, tangent), w, b, 2)).tangent)
+    assert found[1].abs().sum() > 0
+    torch.testing.assert_close(*found)

@@ -42,8 +42,9 @@ def dispatch(
 
 def _trained(a: Tensor, other: Tensor) -> bool:
     """Whether the weights have a gradient that is computed once, which no transform or compiler has to follow."""
-    once = torch.is_grad_enabled() and a.requires_grad and requested_backend.get() != "torch"
-    return once and not traced(a) and not has_tangent(a, other)
+    if not (torch.is_grad_enabled() and a.requires_grad) or traced(a):  # a compiler cannot look into the rest
+        return False
+    return requested_backend.get() != "torch" and not has_tangent(a, other)
 
 
 class _Aggregate(torch.autograd.Function):

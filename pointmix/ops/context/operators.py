@@ -52,7 +52,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.save_for_backward(x, ptr, members, exists, wqv, bqv, wp, alpha, *output[1:])
 
 
-def _gradients(ctx: Any, dout: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
+    if dout is None:
+        return (None,) * 14
     dx, *dweights = _backward(dout, *ctx.saved_tensors, *ctx.rules)
     return dx, None, None, None, *dweights, None, None, None, None
 

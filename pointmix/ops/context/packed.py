@@ -100,11 +100,7 @@ def run_forward(
     keep: bool,
 ) -> tuple[Tensor, ...]:
     """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept."""
-    if ptr[-1] != len(x) or len(members) != len(x):
-        raise ValueError(f"windows hold {ptr[-1]} points, {len(members)} of them around centers, got {len(x)}")
-    if alpha.shape != (1,) or beta.shape != (1,) or bp.shape != (len(wp),):
-        shapes = tuple(alpha.shape), tuple(beta.shape), tuple(bp.shape)
-        raise ValueError(f"alpha, beta and bp must be (1,), (1,) and ({len(wp)},), got {shapes}")
+    _check(x, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, heads)
     x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[0]
     (number, centers), (out_channels, width), channels, total = exists.shape, wp.shape, x.shape[1], exists.numel()
@@ -123,6 +119,43 @@ def run_forward(
         if keep:
             kept[points] = q
     return *made, kept
+
+
+def _check(
+    x: Tensor,
+    ptr: Tensor,
+    members: Tensor,
+    exists: Tensor,
+    wqv: Tensor,
+    bqv: Tensor,
+    wp: Tensor,
+    bp: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    heads: int,
+) -> None:
+    """Raise ValueError if the kernels, which check nothing, would read other memory than that of the tensors."""
+    (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
+    wide = at_least_float32(x.dtype)
+    expected = {
+        "ptr": (ptr, torch.int64, (windows + 1,)),
+        "members": (members, torch.bool, (points, centers)),
+        "center_valid": (exists, torch.bool, (windows, centers)),
+        "wqv": (wqv, wide, (2 * width, channels)),
+        "bqv": (bqv, wide, (2 * width,)),
+        "wp": (wp, wide, (out_channels, width)),
+        "bp": (bp, wide, (out_channels,)),
+        "alpha": (alpha, wide, (1,)),
+        "beta": (beta, wide, (1,)),
+    }
+    for name, (given, dtype, shape) in expected.items():
+        if given.dtype != dtype or given.shape != shape:
+            raise ValueError(f"{name} must be {dtype} {shape}, got {given.dtype} {tuple(given.shape)}")
+    if heads < 1 or width % heads:
+        raise ValueError(f"{width} channels of queries do not divide into {heads} heads")
+    bounds = ptr.numpy()
+    if bounds[0] != 0 or bounds[-1] != points or (bounds[1:] < bounds[:-1]).any():
+        raise ValueError(f"ptr must ascend from 0 to {points}, the number of points, got {bounds}")
 
 
 @torch.autocast("cpu", enabled=False)

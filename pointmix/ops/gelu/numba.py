@@ -23,6 +23,9 @@ def gelu_backward_(
     x: Float[Tensor, "N H"], dy: Float[Tensor, "N H"], total: Float[Tensor, "H"]
 ) -> Float[Tensor, "N H"]:
     """`pointmix.ops.gelu.gelu_backward_`. The sums depend on the number of threads, not on their order."""
+    if dy.dtype != x.dtype or dy.shape != x.shape or not (x.is_contiguous() and dy.is_contiguous()):
+        given = " and ".join(f"{t.dtype} {tuple(t.shape)}" for t in (x, dy))
+        raise ValueError(f"x and dy must be contiguous, of one dtype and shape, got {given}")
     num_threads = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
     y, totals = torch.empty_like(x), x.new_zeros(num_threads, x.shape[1], dtype=torch.float32)
     sizes = (ctypes.c_int64 * 4)(*x.shape, num_threads, 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pointmix.ops.kernels.operators import ALL, count_operations, operator
 from pointmix.ops.mlp import pieces
+from pointmix.ops.precision import without_autocast
 
 Shape = Sequence[int]
 
@@ -107,7 +108,8 @@ def _pieces_forward(
 def _pieces_backward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, dy: Tensor, hidden: Tensor | None
 ) -> tuple[Tensor, ...]:
-    found = pieces.backward(x, w1, b1, w2, dy, hidden)
+    with without_autocast(x):  # it would form products in another dtype
+        found = pieces.backward(x, w1, b1, w2, dy, hidden)
     return tuple(g.to(t.dtype).contiguous() for g, t in zip(found, (x, w1, b1, w2, w2), strict=True))
 
 

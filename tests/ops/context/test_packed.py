@@ -343,15 +343,51 @@ def test_the_backward_pass_within_autocast():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("which", [4, 5, 6])
-def test_weights_of_another_shape(which):
-    tensors, windows, heads = case([4, 6])
-    tensors[which] = tensors[which][:0]
-    with pytest.raises(ValueError, match=r"^alpha, beta and bp must be \(1,\), \(1,\) and \(4,\), got "):
-        fast(tensors, windows, heads)
+class Stop(torch.autograd.Function):
+    """Has no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
 
 
-def test_windows_of_other_points():
+def test_nothing_wants_the_outcome():
     tensors, windows, heads = case([4, 6])
-    with pytest.raises(ValueError, match="^windows hold 10 points, 10 of them around centers, got 9$"):
-        fast([tensors[0][:9], *tensors[1:]], windows, heads)
+    out = Stop.apply(fast(tensors, windows, heads))
+    assert torch.autograd.grad(out.sum(), tensors, allow_unused=True) == (None,) * 7
+
+
+NAMES = ("x", "wqv", "bqv", "wp", "bp", "alpha", "beta", "ptr", "members", "center_valid")
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("fault", ["shape", "dtype"])
+def test_tensors_that_do_not_fit(name, fault):
+    """The kernels would read other memory."""
+    tensors, windows, heads = case([4, 6], dtype=torch.float32)
+    given = dict(zip(NAMES, [*tensors, *windows], strict=True))
+    if fault == "shape":
+        given[name] = torch.cat([given[name]] * 2, 1 if name == "center_valid" else 0)
+        name = {"wp": "bp", "center_valid": "members"}.get(name, name)  # found by the size of another
+    else:
+        given[name] = given[name].detach().to(torch.float64 if name in NAMES[:7] else torch.int32)
+    order = *NAMES[:1], *NAMES[7:], *NAMES[1:7]
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        torch.ops.pointmix.context_cluster(*(given[n] for n in order), heads, False, False, False)
+
+
+@pytest.mark.parametrize("ptr", [[0, 4, 9], [0, 4, 11], [1, 4, 10], [0, 12, 10]])
+def test_windows_of_other_points(ptr):
+    tensors, (_, *windows), heads = case([4, 6])
+    with pytest.raises(ValueError, match=r"^ptr must ascend from 0 to 10, the number of points, got \["):
+        fast(tensors, (torch.tensor(ptr), *windows), heads)
+
+
+def test_heads_that_do_not_divide_the_channels():
+    tensors, windows, _ = case([4, 6])
+    with pytest.raises(ValueError, match="^10 channels of queries do not divide into 3 heads$"):
+        torch.ops.pointmix.context_cluster(tensors[0], *windows, *tensors[1:], 3, False, False, False)

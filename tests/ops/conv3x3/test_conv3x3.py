@@ -161,3 +161,13 @@ def test_counts_the_operations_of_its_definition():
         with FlopCounterMode(display=False) as counter:
             op(*args).sum().backward()
         assert counter.get_total_flops() == 3 * 2 * 9 * 2 * 4 * 5 * 3 * 7
+
+
+def test_the_backward_pass_within_autocast():
+    """Autocast would transform the weights in bfloat16, which the kernel would take for float32."""
+    args = arguments((1, 4, 4), 8, 6)
+    y, again = conv3x3(*args), conv3x3(*args)
+    expected = torch.autograd.grad(y.square().sum(), args)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(again.square().sum(), args)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

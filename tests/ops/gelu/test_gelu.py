@@ -79,3 +79,10 @@ def test_equal_runs_are_equal():
         runs.append((x.clone(), dy.clone(), torch.zeros(64)))
         gelu_backward_(*runs[-1])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("dy", [torch.ones(9, 5).bfloat16(), torch.ones(4, 5), torch.ones(5, 9).t()])
+def test_the_kernel_takes_no_other_gradient(dy):
+    """It would read and write past the end, or another order."""
+    with pytest.raises(ValueError, match="^x and dy must be contiguous, of one dtype and shape, got "):
+        module.gelu_backward_(torch.ones(9, 5), dy, torch.zeros(5))

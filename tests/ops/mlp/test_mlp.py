@@ -88,3 +88,14 @@ def test_gradients_in_float16_stay_finite():
     args = [t.requires_grad_() for t in args]
     (mlp(*args) * 1000).sum().backward()
     assert all(t.grad.isfinite().all() for t in args)
+
+
+def test_the_backward_pass_within_autocast(monkeypatch):
+    """Autocast would form products in bfloat16, which the kernel would take for float32."""
+    monkeypatch.setattr(ops, "NARROW", 1)  # no tiles
+    args = arguments(40, torch.float32)
+    y, again = mlp(*args), mlp(*args)
+    expected = torch.autograd.grad(y.square().sum(), args)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(again.square().sum(), args)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
