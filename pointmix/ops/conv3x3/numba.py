@@ -46,7 +46,6 @@ def _run(kernel: Kernel, x: Tensor, channels: int, *arrays: Tensor) -> None:
     run(kernel, sizes, x, *arrays, *room)
 
 
-@torch.autocast("cpu", enabled=False)  # a backward pass may run within one
 def _forward(
     x: Float[Tensor, "B H W C"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
 ) -> Float[Tensor, "B H W K"]:
@@ -57,7 +56,6 @@ def _forward(
     return y
 
 
-@torch.autocast("cpu", enabled=False)
 def _weight_gradient(x: Float[Tensor, "B H W C"], dy: Float[Tensor, "B H W K"]) -> Float[Tensor, "K C 3 3"]:
     """Its sums depend on the number of threads, not on their order."""
     c, k = x.shape[3], dy.shape[3]
