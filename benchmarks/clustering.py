@@ -147,7 +147,8 @@ def main() -> int:
     title = f"batch {args.batch}, {args.dtype}, {args.device}, copy {peak / 1e9:.4g} GB/s"
     show(title, rows, left=("clustering", "by"))
     if args.csv:
-        save(args, rows, batch=args.batch, dtype=args.dtype, **{"copy GB/s": f"{peak / 1e9:.4g}"})
+        rows = [row | {"copy GB/s": f"{peak / 1e9:.4g}"} for row in rows]
+        save(args, rows, ("clustering", "by"), batch=args.batch, dtype=args.dtype)
     return 0
 
 

@@ -174,23 +174,32 @@ def show(title: str, rows: list[dict], *, left: tuple[str, ...], sections: str |
     Console(width=max(Console().width, 160)).print(table)
 
 
-def save(args: argparse.Namespace, rows: list[dict], *, quiet: bool = False, **setting: object) -> None:
-    """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run unless it brings
-    its own."""
+def save(
+    args: argparse.Namespace, rows: list[dict], names: tuple[str, ...], *, quiet: bool = False, **setting: object
+) -> None:
+    """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run.
+
+    Lines of the file with other `names` (columns that say what a row is about) or settings stay as they are.
+    """
     import torch
 
+    about, lines = (*names, *setting), {}
+    if args.csv.is_file():
+        with args.csv.open(newline="") as file:
+            lines = {tuple(each.get(key) for key in about): each for each in csv.DictReader(file)}
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-    setting |= {"device": where, "torch": torch.__version__, "python": platform.python_version()}
-    script = Path(sys.argv[0]).name
-    setting |= {"date": datetime.date.today().isoformat()}
-    setting |= {"command": " ".join([f"python benchmarks/{script}", *sys.argv[1:]])}
-    keys = dict.fromkeys(key for row in rows for key in row if key not in setting)
+    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    made = {"device": where, "torch": torch.__version__, "python": platform.python_version()}
+    made |= {"date": datetime.date.today().isoformat(), "command": command}
+    for row in rows:
+        lines[tuple(str((row | setting)[key]) for key in about)] = row | setting | made
+    keys = dict.fromkeys(key for line in lines.values() for key in line if key not in made)
     args.csv.parent.mkdir(parents=True, exist_ok=True)
     beside = args.csv.with_name(f"{args.csv.name}.{os.getpid()}")
     with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*keys, *setting])
+        writer = csv.DictWriter(file, [*keys, *made])
         writer.writeheader()
-        writer.writerows(setting | row for row in rows)
+        writer.writerows(lines.values())
     os.replace(beside, args.csv)
     if not quiet:
         print(f"written to {args.csv}")

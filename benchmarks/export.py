@@ -81,7 +81,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         rows = [row for name in args.models for row in rows_of(args, name, folder)]
     show(f"exported networks, {args.size} pixels", rows, left=("model", "form"))
-    save(args, rows, size=args.size)
+    save(args, rows, ("model", "batch", "form"), size=args.size)
     return 0
 
 

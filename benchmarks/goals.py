@@ -38,11 +38,6 @@ def line(
     }  # fmt: skip
 
 
-def key(each: dict) -> tuple[object, ...]:
-    """By which a run finds the lines of the file that it replaces."""
-    return each["row"], each["what"], each["form"], str(each["batch"])
-
-
 def summary(lines: Iterable[dict]) -> list[dict[str, object]]:
     """Of each goal what was reached at worst and at best; a goal is met if all of its lines are."""
     found: dict[tuple[str, str], list[dict]] = {}

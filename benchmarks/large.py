@@ -105,7 +105,7 @@ def main() -> int:
                 rows.append({"row": row, "what": what, "points": n, "s": round(taken, 3), "share": share})
                 rows[-1]["exponent"] = exponent
     show(f"{'bf16' if args.bf16 else 'float32'}, {args.threads} threads", rows, left=("row", "what"))
-    save(args, rows, bf16=args.bf16)
+    save(args, rows, ("row", "what", "points"), bf16=args.bf16)
     return 0
 
 

@@ -141,7 +141,7 @@ def main() -> int:
         table.add_row(*map(str, row.values()))
     Console(width=max(Console().width, 100)).print(table)
     if args.csv:
-        save(args, rows, recipe=args.config.stem, batch=args.batch)
+        save(args, rows, ("workers",), recipe=args.config.stem, batch=args.batch)
     return 0
 
 

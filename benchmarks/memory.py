@@ -110,7 +110,7 @@ def main() -> int:
     title = f"{args.batch} images of {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}"
     show(title, rows, left=("model", "layout"))
     if args.csv:
-        save(args, rows, batch=args.batch, size=args.size, bf16=args.bf16)
+        save(args, rows, ("model", "layout"), batch=args.batch, size=args.size, bf16=args.bf16)
     return 0
 
 

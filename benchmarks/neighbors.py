@@ -164,7 +164,8 @@ def main() -> int:
     title = f"{args.share:g} of the points, {args.k} neighbors, float32, {args.device}"
     show(title, rows, left=("op", "backend"))
     if args.csv:
-        save(args, rows, share=args.share, k=args.k, others=versions())
+        rows = [row | {"others": versions()} for row in rows]
+    save(args, rows, ("op", "batch", "points", "backend"), share=args.share, k=args.k)
     return 0
 
 

@@ -110,7 +110,7 @@ def main() -> int:
     title = f"{args.batch} x {args.points} points, {'bf16' if args.bf16 else 'float32'}, {args.device}"
     show(title, rows, left=("model",))
     if args.csv:
-        save(args, rows, batch=args.batch, points=args.points, bf16=args.bf16)
+        save(args, rows, ("model",), batch=args.batch, points=args.points, bf16=args.bf16)
     return 0
 
 

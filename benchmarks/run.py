@@ -41,7 +41,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 from common import save, started
-from goals import key, tables
+from goals import tables
 from pairs import clustering, compiled, dense, literal, memory, pointmlp
 from sets import cloud, kept, part, points
 from shares import OURS, TIMM, share, single
@@ -60,24 +60,23 @@ def main() -> int:
                         help="in rows about several networks, only these")  # fmt: skip
     parser.add_argument("--show", action="store_true", help="print what the file has; measure nothing")
     args = started(parser, "goals")
-    lines: list[dict] = []
-    if args.csv.is_file():
-        with args.csv.open(newline="") as file:
-            lines = [each for each in csv.DictReader(file) if each["row"] in ROWS]
     if args.show:
-        tables(str(args.csv), lines)
+        lines: list[dict] = []
+        if args.csv.is_file():
+            with args.csv.open(newline="") as file:
+                lines = [each for each in csv.DictReader(file) if each["row"] in ROWS]
+        tables(str(args.csv), sorted(lines, key=lambda each: list(ROWS).index(each["row"])))
         return 0
-    made: dict[tuple[object, ...], dict] = {}
+    made: list[dict] = []
     for row, measure in ROWS.items():
         if row not in args.rows or (row == "compiled" and args.no_compile):
             continue
         print(row, file=sys.stderr)
         for each in measure(args, row):
-            made[key(each)] = each
-            both = [each for each in lines if key(each) not in made] + list(made.values())
-            save(args, sorted(both, key=lambda each: list(ROWS).index(each["row"])), quiet=True)
+            made.append(each)
+            save(args, [each], ("row", "what", "form", "batch"), quiet=True)
     if made:
-        tables(f"batch {args.batch}, {args.device}, {args.threads} threads", list(made.values()))
+        tables(f"batch {args.batch}, {args.device}, {args.threads} threads", made)
         print(f"written to {args.csv}")
     return 0
 

@@ -165,7 +165,7 @@ def main() -> int:
         if "image" in args.rows:
             rows += large(name, ["whole", "windows"], args)
     show(f"{args.size} pixels, batch {args.batch}, {args.device}", rows, left=("model", "row"))
-    save(args, rows, size=args.size, batch=args.batch)
+    save(args, rows, ("model", "row"), size=args.size, batch=args.batch)
     return 0
 
 

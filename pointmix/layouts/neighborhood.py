@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointmix.ops.conv3x3 import conv3x3
+from pointmix.ops.conv3x3 import conv3x3, conv3x3_of_points
 from pointmix.ops.gather_linear import gather_linear
 
 
@@ -49,11 +49,15 @@ class IndexNeighborhood:
 
     Args:
         index: (N, K * K) the point under each position of the kernel, row-major; N where there is none.
+        tiles: (T, 16) for a 3x3 kernel on cells that are mostly beside each other: see `conv3x3_of_points`.
     """
 
     index: Int[Tensor, "N KK"]
+    tiles: Int[Tensor, "T 16"] | None = None
 
     def __call__(
         self, feat: Float[Tensor, "N C"], weight: Float[Tensor, "A C K K"], bias: Float[Tensor, "A"] | None
     ) -> Float[Tensor, "N A"]:
+        if self.tiles is not None:
+            return conv3x3_of_points(feat, self.index, self.tiles, weight, bias)
         return gather_linear(feat, self.index, weight.permute(0, 2, 3, 1).flatten(1), bias)

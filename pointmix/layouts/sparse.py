@@ -30,6 +30,9 @@ from pointmix.layouts.windows import center_members, check_options, reflect_cell
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.segments import segment_mean, segment_sum
+from pointmix.utils.tracing import traced
+
+MIN_TILE_POINTS = 1.5  # of a tile of 2x2 cells on average; with fewer, its 16 products take longer than 9 of each point
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +161,13 @@ class SparseGrid:
             absent: what is read at an absent cell of the grid: "zero", or "nearest" for its nearest point under the
                 same kernel.
         """
-        grids = self.cell, points.ptr, self.size, self.cell, points.ptr
-        return IndexNeighborhood(kernel_cells(*grids, stride=1, kernel=kernel, padding=kernel // 2, absent=absent))
+        grid, tiles = (self.cell, points.ptr, self.size), None
+        index = kernel_cells(*grid, *grid[:2], stride=1, kernel=kernel, padding=kernel // 2, absent=absent)
+        if kernel == 3 and absent == "zero" and not traced(self.cell):  # graphs cannot depend on numbers of points
+            corner, ptr, _, _ = coarse_cells(*grid, 2, keep_cells="occupied")
+            if len(self.cell) >= MIN_TILE_POINTS * len(corner):
+                tiles = kernel_cells(*grid, corner, ptr, stride=2, kernel=4, padding=1, absent="zero")
+        return IndexNeighborhood(index, tiles)
 
     def lift(self, points: Points, coarse: Points, stride: int, *, mode: LiftMode = "bilinear") -> IndexLift:
         """The way back from `coarse` to `points`, see `Grid.lift` and `pointmix.layouts.lift.cell_lift`."""

@@ -1,4 +1,4 @@
-"""3x3 convolutions of maps whose channels are last, with zeros around the map.
+"""3x3 convolutions of maps whose channels are last, with zeros around the map, and of some cells of such maps.
 
 On a CPU they take most of the time of segmenters and detectors, and torch computes them at the rate of a large matrix
 product. Winograd's algorithm needs 4 multiplications instead of 9 for each output and pair of channels (`numba`,
@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
+from pointmix.ops.gather_linear import gather_linear
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
@@ -39,7 +40,9 @@ def conv3x3(
     x: Float[Tensor, "B H W C"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
 ) -> Float[Tensor, "B H W K"]:
     """`conv3x3_reference`, by Winograd's algorithm where that is faster."""
-    return (_compiled(x, weight, bias) or conv3x3_reference)(x, weight, bias)
+    if compiled := _compiled(x, weight, bias):
+        return compiled(x.flatten(0, 2), grid_tiles(*x.shape[:3], x.device), weight, bias).view(*x.shape[:3], -1)
+    return conv3x3_reference(x, weight, bias)
 
 
 def conv3x3_of_maps(
@@ -47,8 +50,49 @@ def conv3x3_of_maps(
 ) -> Float[Tensor, "B K H W"]:
     """`conv3x3` of maps in torch's order of axes, in whatever memory format."""
     rows = x.permute(0, 2, 3, 1)
-    compiled = _compiled(rows, weight, bias)
-    return compiled(rows, weight, bias).permute(0, 3, 1, 2) if compiled else F.conv2d(x, weight, bias, padding=1)
+    if _compiled(rows, weight, bias):
+        return conv3x3(rows, weight, bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def conv3x3_of_points_reference(
+    feat: Float[Tensor, "N C"],
+    index: Int[Tensor, "N 9"],
+    weight: Float[Tensor, "K C 3 3"],
+    bias: Float[Tensor, "K"] | None,
+) -> Float[Tensor, "N K"]:
+    """The convolution at some cells of grids, of which the others count as zero.
+
+    Args:
+        index: the point on each cell under the kernel, row-major; N where there is none.
+    """
+    return gather_linear(feat, index, weight.permute(0, 2, 3, 1).flatten(1), bias)
+
+
+def conv3x3_of_points(
+    feat: Float[Tensor, "N C"],
+    index: Int[Tensor, "N 9"],
+    tiles: Int[Tensor, "T 16"],
+    weight: Float[Tensor, "K C 3 3"],
+    bias: Float[Tensor, "K"] | None,
+) -> Float[Tensor, "N K"]:
+    """`conv3x3_of_points_reference`, by Winograd's algorithm where that is faster.
+
+    Args:
+        tiles: the points on 4x4 cells, row-major; N where there is none. Each point is once among the four in the
+            middle.
+    """
+    if compiled := _compiled(feat, weight, bias):
+        return compiled(feat, tiles, weight, bias)
+    return conv3x3_of_points_reference(feat, index, weight, bias)
+
+
+def grid_tiles(maps: int, height: int, width: int, device: torch.device) -> Int[Tensor, "T 16"]:
+    """`tiles` of full grids, whose points are row-major."""
+    points = maps * height * width
+    index = torch.arange(points, device=device).view(maps, height, width)
+    index = F.pad(index, (1, 1 + width % 2, 1, 1 + height % 2), value=points)
+    return index.unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)  # (B, H/2, W/2, 4, 4) before
 
 
 def _compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor] | None:
@@ -62,6 +106,6 @@ def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if (not compiling and (any(map(traced, given)) or has_tangent(*given))) or autocast_dtype(x) is not None:
         return False
     k, c = weight.shape[:2]
-    fits = x.shape[3] == c and weight.shape[2:] == (3, 3) and (bias is None or bias.shape == (k,))
+    fits = x.shape[-1] == c and weight.shape[2:] == (3, 3) and (bias is None or bias.shape == (k,))
     same = all(t.dtype == x.dtype and t.device == x.device for t in given)
-    return fits and same and x.shape[:3].numel() >= MIN_CELLS and min(k, c) >= MIN_CHANNELS
+    return fits and same and x.shape[:-1].numel() >= MIN_CELLS and min(k, c) >= MIN_CHANNELS

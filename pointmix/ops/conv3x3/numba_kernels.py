@@ -11,7 +11,8 @@ Two by two outputs y of a 4x4 tile d of the input, with 16 products per pair of 
 
 and the gradient of the weights is  G^T [sum over tiles of (B^T d B) * (A dy A^T)] G. Summed over channels, the products
 of many tiles are 16 matrix products. Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR
-2016, section 4.1. All arrays are float32; channels are last.
+2016, section 4.1. A tile is given as the points on its 16 cells, row by row; an index of N stands for a cell without a
+point, which counts as zero. All features are float32; channels are last.
 """
 
 # mypy: ignore-errors
@@ -20,7 +21,7 @@ from __future__ import annotations
 from inspect import unwrap
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numba import carray
 from numpy import ndarray
 
@@ -68,20 +69,20 @@ def subtract_3(
 
 
 @inlined
-def cell(x: Float[ndarray, "H W C"], zero: Float[ndarray, "C"], i: int, j: int) -> Float[ndarray, "C"]:
-    """Zero beyond the map."""
-    return x[i, j] if 0 <= i < x.shape[0] and 0 <= j < x.shape[1] else zero
+def row(x: Float[ndarray, "N C"], zero: Float[ndarray, "C"], n: int) -> Float[ndarray, "C"]:
+    """Features of point n, zero if there is none."""
+    return x[n] if n < x.shape[0] else zero
 
 
 @inlined
 def input_tile(
-    x: Float[ndarray, "H W C"], zero: Float[ndarray, "C"], i: int, j: int, half: Float[ndarray, "4 4 C"],
+    x: Float[ndarray, "N C"], zero: Float[ndarray, "C"], points: Int[ndarray, "16"], half: Float[ndarray, "4 4 C"],
     v: Float[ndarray, "16 T C"], t: int,
 ) -> None:  # fmt: skip
-    """v[:, t] = B^T d B of the 4x4 cells from (i, j)."""
+    """v[:, t] = B^T d B of the features d of 4x4 points."""
     for q in range(4):
-        d0, d1 = cell(x, zero, i, j + q), cell(x, zero, i + 1, j + q)
-        d2, d3 = cell(x, zero, i + 2, j + q), cell(x, zero, i + 3, j + q)
+        d0, d1 = row(x, zero, points[q]), row(x, zero, points[4 + q])
+        d2, d3 = row(x, zero, points[8 + q]), row(x, zero, points[12 + q])
         subtract(d0, d2, half[0, q])
         add(d1, d2, half[1, q])
         subtract(d2, d1, half[2, q])
@@ -96,26 +97,28 @@ def input_tile(
 @inlined
 def output_tile(
     m: Float[ndarray, "16 T K"], t: int, bias: Float[ndarray, "K"], zero: Float[ndarray, "K"],
-    half: Float[ndarray, "4 4 K"], y: Float[ndarray, "H W K"], i: int, j: int,
+    half: Float[ndarray, "4 4 K"], y: Float[ndarray, "N K"], points: Int[ndarray, "16"],
 ) -> None:  # fmt: skip
-    """The 2x2 cells of y from (i, j), where the map has them, are A^T m[:, t] A + bias."""
+    """The features y of the 2x2 points in the middle are A^T m[:, t] A + bias."""
     for q in range(4):
         add_3(m[q, t], m[4 + q, t], m[8 + q, t], zero, half[0, q])
         subtract_3(m[4 + q, t], m[8 + q, t], m[12 + q, t], zero, half[1, q])
-    for p in range(min(2, y.shape[0] - i)):
-        add_3(half[p, 0], half[p, 1], half[p, 2], bias, y[i + p, j])
-        if j + 1 < y.shape[1]:
-            subtract_3(half[p, 1], half[p, 2], half[p, 3], bias, y[i + p, j + 1])
+    for p in range(2):
+        left, right = points[4 * p + 5], points[4 * p + 6]
+        if left < y.shape[0]:
+            add_3(half[p, 0], half[p, 1], half[p, 2], bias, y[left])
+        if right < y.shape[0]:
+            subtract_3(half[p, 1], half[p, 2], half[p, 3], bias, y[right])
 
 
 @inlined
 def gradient_tile(
-    dy: Float[ndarray, "H W K"], zero: Float[ndarray, "K"], i: int, j: int, half: Float[ndarray, "4 4 K"],
+    dy: Float[ndarray, "N K"], zero: Float[ndarray, "K"], points: Int[ndarray, "16"], half: Float[ndarray, "4 4 K"],
     g: Float[ndarray, "16 T K"], t: int,
 ) -> None:  # fmt: skip
-    """g[:, t] = A dy A^T of the 2x2 cells from (i, j)."""
+    """g[:, t] = A dy A^T of the 2x2 points in the middle."""
     for q in range(2):
-        d0, d1 = cell(dy, zero, i, j + q), cell(dy, zero, i + 1, j + q)
+        d0, d1 = row(dy, zero, points[5 + q]), row(dy, zero, points[9 + q])
         add(d0, zero, half[0, q])
         add(d0, d1, half[1, q])
         subtract(d0, d1, half[2, q])
@@ -130,64 +133,54 @@ def gradient_tile(
 def forward(at) -> None:
     """y = x * g + bias. Each thread runs this until all chunks of the tiles are done.
 
-    Takes a pointer to the addresses of `Sizes`, x (B, H, W, C), u = G g G^T (16, C, K), bias (K), y (B, H, W, K) and
-    room for (B^T d B) and for the products.
+    Takes a pointer to the addresses of `Sizes`, x (N, C), the points of the tiles (T, 16), u = G g G^T (16, C, K),
+    bias (K), y (N, K) and room for (B^T d B) and for the products.
     """
-    sizes = carray(at[0], (10,), np.int64)
-    B, H, W, C, K, tile, chunks, _, product, _ = sizes
-    x, u = carray(at[1], (B, H, W, C), F32), carray(at[2], (16, C, K), F32)
-    bias, y = carray(at[3], (K,), F32), carray(at[4], (B, H, W, K), F32)
-    every_v, every_m = carray(at[5], (chunks, 16, tile, C), F32), carray(at[6], (chunks, 16, tile, K), F32)
+    sizes = carray(at[0], (9,), np.int64)
+    N, C, K, T, tile, chunks, _, product, _ = sizes
+    x, tiles = carray(at[1], (N, C), F32), carray(at[2], (T, 16), np.int64)
+    u, bias, y = carray(at[3], (16, C, K), F32), carray(at[4], (K,), F32), carray(at[5], (N, K), F32)
+    every_v, every_m = carray(at[6], (chunks, 16, tile, C), F32), carray(at[7], (chunks, 16, tile, K), F32)
     half_c, half_k = np.empty((4, 4, C), F32), np.empty((4, 4, K), F32)
     zero_c, zero_k = np.zeros(C, F32), np.zeros(K, F32)
-    rows, columns = (H + 1) // 2, (W + 1) // 2
-    total = B * rows * columns
     while True:
-        chunk = fetch_add(sizes[7:])
+        chunk = fetch_add(sizes[6:])
         if chunk >= chunks:
             break
-        v, m, end = every_v[chunk], every_m[chunk], total * (chunk + 1) // chunks
-        for start in range(total * chunk // chunks, end, tile):
+        v, m, end = every_v[chunk], every_m[chunk], T * (chunk + 1) // chunks
+        for start in range(T * chunk // chunks, end, tile):
             P = min(tile, end - start)
             for t in range(P):
-                row, column = (start + t) // columns, (start + t) % columns
-                b, i, j = row // rows, 2 * (row % rows), 2 * column
-                input_tile(x[b], zero_c, i - 1, j - 1, half_c, v, t)
+                input_tile(x, zero_c, tiles[start + t], half_c, v, t)
             for s in range(16):
                 brgemm_float32(product, P, K, C, C, K, K, 0, v[s].ctypes.data, u[s].ctypes.data, m[s].ctypes.data)
             for t in range(P):
-                row, column = (start + t) // columns, (start + t) % columns
-                b, i, j = row // rows, 2 * (row % rows), 2 * column
-                output_tile(m, t, bias, zero_k, half_k, y[b], i, j)
+                output_tile(m, t, bias, zero_k, half_k, y, tiles[start + t])
 
 
 def weight_gradient(at) -> None:
     """For each chunk the sum of (B^T d B) * (A dy A^T). Each thread runs this until all are done.
 
-    Takes a pointer to the addresses of `Sizes`, x (B, H, W, C), dy (B, H, W, K), the sums (chunks, 16, C, K) and room
-    for both factors.
+    Takes a pointer to the addresses of `Sizes`, x (N, C), the points of the tiles (T, 16), dy (N, K), the sums (chunks,
+    16, C, K) and room for both factors.
     """
-    sizes = carray(at[0], (10,), np.int64)
-    B, H, W, C, K, tile, chunks, _, _, gemm = sizes
-    x, dy = carray(at[1], (B, H, W, C), F32), carray(at[2], (B, H, W, K), F32)
-    every_du = carray(at[3], (chunks, 16, C, K), F32)
-    every_v, every_g = carray(at[4], (chunks, 16, tile, C), F32), carray(at[5], (chunks, 16, tile, K), F32)
+    sizes = carray(at[0], (9,), np.int64)
+    N, C, K, T, tile, chunks, _, _, gemm = sizes
+    x, tiles, dy = carray(at[1], (N, C), F32), carray(at[2], (T, 16), np.int64), carray(at[3], (N, K), F32)
+    every_du = carray(at[4], (chunks, 16, C, K), F32)
+    every_v, every_g = carray(at[5], (chunks, 16, tile, C), F32), carray(at[6], (chunks, 16, tile, K), F32)
     half_c, half_k = np.empty((4, 4, C), F32), np.empty((4, 4, K), F32)
     zero_c, zero_k = np.zeros(C, F32), np.zeros(K, F32)
-    rows, columns = (H + 1) // 2, (W + 1) // 2
-    total = B * rows * columns
     while True:
-        chunk = fetch_add(sizes[7:])
+        chunk = fetch_add(sizes[6:])
         if chunk >= chunks:
             break
-        v, g, du, end = every_v[chunk], every_g[chunk], every_du[chunk], total * (chunk + 1) // chunks
-        for start in range(total * chunk // chunks, end, tile):
+        v, g, du, end = every_v[chunk], every_g[chunk], every_du[chunk], T * (chunk + 1) // chunks
+        for start in range(T * chunk // chunks, end, tile):
             P = min(tile, end - start)
             for t in range(P):
-                row, column = (start + t) // columns, (start + t) % columns
-                b, i, j = row // rows, 2 * (row % rows), 2 * column
-                input_tile(x[b], zero_c, i - 1, j - 1, half_c, v, t)
-                gradient_tile(dy[b], zero_k, i, j, half_k, g, t)
+                input_tile(x, zero_c, tiles[start + t], half_c, v, t)
+                gradient_tile(dy, zero_k, tiles[start + t], half_k, g, t)
             for s in range(16):
                 vp, gp, dup = v[s].ctypes.data, g[s].ctypes.data, du[s].ctypes.data
                 sgemm(gemm, NO, YES, K, C, P, gp, K, vp, C, ONE, dup, K)

@@ -10,7 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import conv3x3 as ops
 from pointmix.ops import use_backend
-from pointmix.ops.conv3x3 import conv3x3, conv3x3_of_maps, conv3x3_reference
+from pointmix.ops.conv3x3 import (
+    conv3x3,
+    conv3x3_of_maps,
+    conv3x3_of_points,
+    conv3x3_of_points_reference,
+    conv3x3_reference,
+    grid_tiles,
+)
 
 module = pytest.importorskip(
     "pointmix.ops.conv3x3.numba", reason="torch's library lacks MKL, oneDNN or AVX-512", exc_type=ImportError
@@ -103,10 +110,10 @@ def test_functional_derivatives_of_the_weight_only():
 
 def test_no_sums_without_tiles(monkeypatch):
     """Each is as large as four of the weights."""
-    x, held = torch.randn(1, 4, 6, 3), []
+    x, tiles, held = torch.randn(24, 3), grid_tiles(1, 4, 6, torch.device("cpu")), []
     monkeypatch.setattr(module.torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr(module, "run", lambda kernel, sizes, x, dy, du, *room: held.extend(du.zero_()))
-    module.weight_gradient(x, torch.randn(1, 4, 6, 5))
+    monkeypatch.setattr(module, "run", lambda kernel, sizes, x, tiles, dy, du, *room: held.extend(du.zero_()))
+    module.weight_gradient(x, tiles, torch.randn(24, 5))
     assert len(held) == 1  # of six tiles
 
 
@@ -171,3 +178,42 @@ def test_the_backward_pass_within_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         found = torch.autograd.grad(again.square().sum(), args)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def partial() -> tuple[torch.Tensor, torch.Tensor]:
+    """The index and the tiles of some of the cells of a 5x6 map, in any order."""
+    rank = torch.full((30,), 17)
+    rank[torch.randperm(30)[:17]] = torch.randperm(17)
+    index = F.pad(rank.view(5, 6), (1, 1, 1, 2), value=17)
+    around = index[:7].unfold(0, 3, 1).unfold(1, 3, 1).reshape(30, 9)
+    near = torch.empty(17, 9, dtype=torch.int64)
+    near[rank[rank < 17]] = around[rank < 17]
+    return near, index.unfold(0, 4, 2).unfold(1, 4, 2).reshape(9, 16)
+
+
+def test_some_cells_of_a_map(partial, threads):
+    args = [torch.randn(shape).requires_grad_() for shape in ((17, 20), (33, 20, 3, 3), (33,))]
+    exact, weight = [t.detach().double().requires_grad_() for t in args], torch.randn(17, 33)
+    got = conv3x3_of_points(args[0], *partial, *args[1:])
+    expected = conv3x3_of_points_reference(exact[0], partial[0], *exact[1:])
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-5)
+    grads = torch.autograd.grad(got, args, weight), torch.autograd.grad(expected, exact, weight.double())
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_a_full_grid_in_any_order_is_a_grid():
+    x, weight, bias = (t.detach() for t in arguments((2, 5, 6), 8, 9))
+    order, tiles = torch.randperm(60), grid_tiles(2, 5, 6, x.device)
+    tiles = torch.cat([order.argsort(), torch.tensor([60])])[tiles]
+    found = module.conv3x3(x.flatten(0, 2)[order], tiles, weight, bias)
+    assert torch.equal(found, conv3x3(x, weight, bias).flatten(0, 2)[order])
+
+
+@pytest.mark.parametrize("wrong", [-1, 13])
+def test_tiles_are_of_the_points(wrong):
+    tiles = grid_tiles(1, 3, 4, torch.device("cpu"))
+    tiles[1, 2] = wrong
+    with pytest.raises(IndexError, match=f"from 0 to 12, got {min(wrong, 0)} to {max(wrong, 12)}"):
+        module.conv3x3(torch.randn(12, 3), tiles, torch.randn(5, 3, 3, 3), None)

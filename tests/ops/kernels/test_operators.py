@@ -44,9 +44,11 @@ if sgemm_address():
     CASES["mlp_float32_backward"] = (POS, *MLP[:3], torch.randn(9, 5))
 if sgemm_address() and brgemm_float32_address():
     import pointmix.ops.conv3x3.numba  # noqa: F401
+    from pointmix.ops.conv3x3 import grid_tiles
 
-    CASES["conv3x3"] = (torch.randn(2, 3, 4, 5), torch.randn(6, 5, 3, 3), torch.randn(6))
-    CASES["conv3x3_weight_gradient"] = (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 6))
+    TILES = grid_tiles(2, 3, 4, torch.device("cpu"))
+    CASES["conv3x3"] = (torch.randn(24, 5), TILES, torch.randn(6, 5, 3, 3), torch.randn(6))
+    CASES["conv3x3_weight_gradient"] = (torch.randn(24, 5), TILES, torch.randn(24, 6))
 if all(brgemm_addresses()):
     import pointmix.ops.mlp.bfloat16  # noqa: F401
 

@@ -1,0 +1,31 @@
+"""The files of benchmarks."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def save(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    import common
+
+    return common.save
+
+
+def test_lines_about_something_else_stay(save, tmp_path):
+    args = Namespace(csv=tmp_path / "table.csv", device="cpu", threads=2)
+    for rows, batch in (([("a", 1), ("b", 2)], 16), ([("b", 3), ("c", 4)], 16), ([("a", 5)], 8)):
+        save(args, [{"model": name, "s": s} for name, s in rows], ("model",), quiet=True, batch=batch)
+    with args.csv.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(x["model"], x["s"], x["batch"]) for x in lines] == [
+        ("a", "1", "16"), ("b", "3", "16"), ("c", "4", "16"), ("a", "5", "8"),
+    ]  # fmt: skip
+    assert all(x["device"] == "CPU, 2 threads" and x["date"] and x["command"] for x in lines)
