@@ -7,7 +7,7 @@ product. Winograd's algorithm needs 4 multiplications instead of 9 for each outp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ def conv3x3(
 ) -> Float[Tensor, "B H W K"]:
     """`conv3x3_reference`, by Winograd's algorithm where that is faster."""
     if compiled := _compiled(x, weight, bias):
-        return compiled(x.flatten(0, 2), grid_tiles(*x.shape[:3], x.device), weight, bias).view(*x.shape[:3], -1)
+        return compiled(x.flatten(0, 2), grid_tiles(x.shape[:3], x.device), weight, bias).view(*x.shape[:3], -1)
     return conv3x3_reference(x, weight, bias)
 
 
@@ -87,8 +87,9 @@ def conv3x3_of_points(
     return conv3x3_of_points_reference(feat, index, weight, bias)
 
 
-def grid_tiles(maps: int, height: int, width: int, device: torch.device) -> Int[Tensor, "T 16"]:
-    """`tiles` of full grids, whose points are row-major."""
+def grid_tiles(size: Sequence[int], device: torch.device) -> Int[Tensor, "T 16"]:
+    """`tiles` of full grids of this size (B, H, W), whose points are row-major."""
+    maps, height, width = size
     points = maps * height * width
     index = torch.arange(points, device=device).view(maps, height, width)
     index = F.pad(index, (1, 1 + width % 2, 1, 1 + height % 2), value=points)

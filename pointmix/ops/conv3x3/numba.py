@@ -27,8 +27,8 @@ TRANSFORM = torch.kron(G, G)  # (16, 9), of a 3x3 kernel row by row
 
 
 class Sizes(ctypes.Structure):
-    """Points, channels in and out, tiles; tiles at a time; chunks of the tiles and a counter of those taken; addresses of
-    the matrix products."""
+    """Points, channels in and out, tiles, of those as many at a time; chunks of the tiles and a counter of those taken;
+    addresses of the matrix products."""
 
     _fields_ = [(name, ctypes.c_int64) for name in "N C K T tile chunks counter product gemm".split()]
 

@@ -110,7 +110,7 @@ def test_functional_derivatives_of_the_weight_only():
 
 def test_no_sums_without_tiles(monkeypatch):
     """Each is as large as four of the weights."""
-    x, tiles, held = torch.randn(24, 3), grid_tiles(1, 4, 6, torch.device("cpu")), []
+    x, tiles, held = torch.randn(24, 3), grid_tiles((1, 4, 6), torch.device("cpu")), []
     monkeypatch.setattr(module.torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(module, "run", lambda kernel, sizes, x, tiles, dy, du, *room: held.extend(du.zero_()))
     module.weight_gradient(x, tiles, torch.randn(24, 5))
@@ -205,7 +205,7 @@ def test_some_cells_of_a_map(partial, threads):
 
 def test_a_full_grid_in_any_order_is_a_grid():
     x, weight, bias = (t.detach() for t in arguments((2, 5, 6), 8, 9))
-    order, tiles = torch.randperm(60), grid_tiles(2, 5, 6, x.device)
+    order, tiles = torch.randperm(60), grid_tiles((2, 5, 6), x.device)
     tiles = torch.cat([order.argsort(), torch.tensor([60])])[tiles]
     found = module.conv3x3(x.flatten(0, 2)[order], tiles, weight, bias)
     assert torch.equal(found, conv3x3(x, weight, bias).flatten(0, 2)[order])
@@ -213,7 +213,7 @@ def test_a_full_grid_in_any_order_is_a_grid():
 
 @pytest.mark.parametrize("wrong", [-1, 13])
 def test_tiles_are_of_the_points(wrong):
-    tiles = grid_tiles(1, 3, 4, torch.device("cpu"))
+    tiles = grid_tiles((1, 3, 4), torch.device("cpu"))
     tiles[1, 2] = wrong
     with pytest.raises(IndexError, match=f"from 0 to 12, got {min(wrong, 0)} to {max(wrong, 12)}"):
         module.conv3x3(torch.randn(12, 3), tiles, torch.randn(5, 3, 3, 3), None)

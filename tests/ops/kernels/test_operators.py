@@ -46,7 +46,7 @@ if sgemm_address() and brgemm_float32_address():
     import pointmix.ops.conv3x3.numba  # noqa: F401
     from pointmix.ops.conv3x3 import grid_tiles
 
-    TILES = grid_tiles(2, 3, 4, torch.device("cpu"))
+    TILES = grid_tiles((2, 3, 4), torch.device("cpu"))
     CASES["conv3x3"] = (torch.randn(24, 5), TILES, torch.randn(6, 5, 3, 3), torch.randn(6))
     CASES["conv3x3_weight_gradient"] = (torch.randn(24, 5), TILES, torch.randn(24, 6))
 if all(brgemm_addresses()):
