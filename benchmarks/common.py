@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -67,7 +68,10 @@ def finish(device: str) -> None:
 
 
 def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "cpu") -> list[float]:
-    """Median seconds of a call of each task, in turns of one call or 20 ms until each has had its share of the time."""
+    """Median seconds of a call of each task, in turns of one call or 20 ms until each has had its share of the time.
+
+    Each turn has an order of its own: otherwise what the machine does at intervals could always meet the same task.
+    """
 
     def turn(task: Callable[[], object], calls: int) -> float:
         begin = time.perf_counter()
@@ -82,9 +86,11 @@ def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "c
     times = [[turn(task, 1)] for task in tasks]
     calls = [max(1, int(0.02 / t)) for (t,) in times]
     times = [taken if n == 1 else [] for taken, n in zip(times, calls, strict=True)]
+    order, shuffle = list(range(len(tasks))), random.Random(0).shuffle
     while time.perf_counter() - start < seconds * len(tasks) or min(map(len, times)) < 3:
-        for task, n, taken in zip(tasks, calls, times, strict=True):
-            taken.append(turn(task, n))
+        shuffle(order)
+        for i in order:
+            times[i].append(turn(tasks[i], calls[i]))
     return [statistics.median(t) for t in times]
 
 
