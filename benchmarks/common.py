@@ -185,27 +185,35 @@ def save(
 ) -> None:
     """Write rows to `args.csv`, each with the settings, device, versions, date and command of this run.
 
-    Lines of the file with other `names` (columns that say what a row is about) or settings stay as they are.
+    They replace the lines of the file with the same settings and `names` (columns that say what a row is about); other
+    lines stay as they are.
     """
     import torch
 
-    about, lines = (*names, *setting), {}
+    columns = (*names, *setting)
+
+    def about(line: dict) -> tuple[str, ...]:
+        return tuple(str(line[key]) for key in columns)
+
+    lines: list[dict] = []
     if args.csv.is_file():
         with args.csv.open(newline="") as file:
-            lines = {tuple(each.get(key) for key in about): each for each in csv.DictReader(file)}
+            lines = list(csv.DictReader(file))
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
     command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     made = {"device": where, "torch": torch.__version__, "python": platform.python_version()}
     made |= {"date": datetime.date.today().isoformat(), "command": command}
+    places = {about(line): i for i, line in enumerate(lines) if line.keys() >= set(columns)}
     for row in rows:
-        lines[tuple(str((row | setting)[key]) for key in about)] = row | setting | made
-    keys = dict.fromkeys(key for line in lines.values() for key in line if key not in made)
+        place = places.setdefault(about(row | setting), len(lines))
+        lines[place : place + 1] = [row | setting | made]  # one more at the end
+    keys = dict.fromkeys(key for line in lines for key in line if key not in made)
     args.csv.parent.mkdir(parents=True, exist_ok=True)
     beside = args.csv.with_name(f"{args.csv.name}.{os.getpid()}")
     with beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*keys, *made])
         writer.writeheader()
-        writer.writerows(lines.values())
+        writer.writerows(lines)
     os.replace(beside, args.csv)
     if not quiet:
         print(f"written to {args.csv}")

@@ -151,15 +151,8 @@ def main() -> int:
     title = f"batch {args.batch}, {args.size} pixels, {'bf16' if args.bf16 else 'float32'}, {args.device}"
     show(title, rows, left=("model", "compared with"))
     if args.csv:
-        save(
-            args,
-            rows,
-            ("model", "compared with"),
-            batch=args.batch,
-            size=args.size,
-            bf16=args.bf16,
-            compiled=args.compile,
-        )
+        setting = {"batch": args.batch, "size": args.size, "bf16": args.bf16, "compiled": args.compile}
+        save(args, rows, ("model", "compared with"), **setting)
     return 0
 
 

@@ -165,7 +165,7 @@ def main() -> int:
     show(title, rows, left=("op", "backend"))
     if args.csv:
         rows = [row | {"others": versions()} for row in rows]
-    save(args, rows, ("op", "batch", "points", "backend"), share=args.share, k=args.k)
+        save(args, rows, ("op", "batch", "points", "backend"), share=args.share, k=args.k)
     return 0
 
 

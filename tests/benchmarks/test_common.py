@@ -29,3 +29,21 @@ def test_lines_about_something_else_stay(save, tmp_path):
         ("a", "1", "16"), ("b", "3", "16"), ("c", "4", "16"), ("a", "5", "8"),
     ]  # fmt: skip
     assert all(x["device"] == "CPU, 2 threads" and x["date"] and x["command"] for x in lines)
+
+
+def test_lines_of_a_file_without_the_settings_stay(save, tmp_path):
+    args = Namespace(csv=tmp_path / "table.csv", device="cpu", threads=2)
+    args.csv.write_text("model,s\na,1\na,2\n")
+    for s in (3, 4):
+        save(args, [{"model": "a", "s": s}], ("model",), quiet=True, batch=16)
+    with args.csv.open(newline="") as file:
+        assert [(x["model"], x["s"], x["batch"]) for x in csv.DictReader(file)] == [
+            ("a", "1", ""), ("a", "2", ""), ("a", "4", "16"),
+        ]  # fmt: skip
+
+
+def test_rows_name_what_they_are_about(save, tmp_path):
+    args = Namespace(csv=tmp_path / "table.csv", device="cpu", threads=2)
+    with pytest.raises(KeyError, match="layout"):
+        save(args, [{"model": "a"}], ("model", "layout"), quiet=True)
+    assert not args.csv.exists()
