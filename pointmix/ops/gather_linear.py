@@ -55,4 +55,4 @@ def _mapped(
     bias: Float[Tensor, "A"] | None,
 ) -> Float[Tensor, "M A"]:
     rows = F.embedding(index.flatten(), padded)  # unlike index_select, its backward pass runs on all cores
-    return F.linear(rows.view(len(index), -1), weight, bias)
+    return F.linear(rows.reshape(len(index), weight.shape[1]), weight, bias)

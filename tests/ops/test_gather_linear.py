@@ -36,3 +36,14 @@ def test_gathered_rows_are_not_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
         gather_linear(feat, index, weight, None)
     assert max(kept) < 100 * 9 * 8
+
+
+def test_no_points():
+    index = torch.empty(0, 9, dtype=torch.int64)
+    assert gather_linear(torch.empty(0, 3), index, torch.randn(4, 27), torch.randn(4)).shape == (0, 4)
+
+
+def test_several_features_by_vmap():
+    feat, weight, index = torch.randn(2, 10, 3), torch.randn(5, 12), torch.randint(11, (17, 4))
+    found = torch.vmap(lambda x: gather_linear(x, index, weight, None))(feat)
+    torch.testing.assert_close(found, torch.stack([gather_linear(x, index, weight, None) for x in feat]))
