@@ -27,7 +27,7 @@ TRANSFORM = torch.kron(G, G)  # (16, 9), of a 3x3 kernel row by row
 
 
 class Sizes(ctypes.Structure):
-    """Points, channels in and out, tiles, of those as many at a time; chunks of the tiles and a counter of those taken;
+    """Points, channels in and out; tiles in all and at a time; chunks of the tiles and a counter of those taken;
     addresses of the matrix products."""
 
     _fields_ = [(name, ctypes.c_int64) for name in "N C K T tile chunks counter product gemm".split()]
@@ -39,6 +39,8 @@ def _chunks(tiles: Int[Tensor, "T 16"]) -> int:
 
 
 def _run(kernel: Kernel, feat: Tensor, tiles: Tensor, channels: int, *arrays: Tensor) -> None:
+    if tiles.dtype != torch.int64 or tiles.ndim != 2 or tiles.shape[1] != 16:
+        raise ValueError(f"expected tiles (T, 16) of int64, got {tuple(tiles.shape)} of {tiles.dtype}")
     check_indices(tiles, len(feat) + 1)
     (n, c), chunks = feat.shape, _chunks(tiles)
     sizes = Sizes(n, c, channels, len(tiles), TILES, chunks, 0, brgemm_float32_address(), sgemm_address())

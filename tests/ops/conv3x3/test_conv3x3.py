@@ -217,3 +217,14 @@ def test_tiles_are_of_the_points(wrong):
     tiles[1, 2] = wrong
     with pytest.raises(IndexError, match=f"from 0 to 12, got {min(wrong, 0)} to {max(wrong, 12)}"):
         module.conv3x3(torch.randn(12, 3), tiles, torch.randn(5, 3, 3, 3), None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda t: t.int(), lambda t: t.double(), lambda t: t[:, :15], lambda t: t.flatten()],
+    ids=["int32", "float64", "15", "flat"],
+)  # fmt: skip
+def test_kernels_get_no_wrong_tiles(wrong, monkeypatch):
+    monkeypatch.setattr(module, "run", pytest.fail)
+    tiles = wrong(grid_tiles((1, 3, 4), torch.device("cpu")))
+    with pytest.raises(ValueError, match=r"expected tiles \(T, 16\) of int64"):
+        module._run(None, torch.randn(12, 3), tiles, 5)
