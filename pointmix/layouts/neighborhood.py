@@ -49,7 +49,7 @@ class IndexNeighborhood:
 
     Args:
         index: (N, K * K) the point under each position of the kernel, row-major; N where there is none.
-        tiles: (T, 16) for a 3x3 kernel on cells that are mostly beside each other: see `conv3x3_of_points`.
+        tiles: (T, 16) for a 3x3 kernel on cells that are mostly adjacent, see `conv3x3_of_points`.
     """
 
     index: Int[Tensor, "N KK"]

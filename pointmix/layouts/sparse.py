@@ -27,10 +27,10 @@ from pointmix.layouts.plan import IndexPlan, index_plan
 from pointmix.layouts.table_lookup import TableLookup
 from pointmix.layouts.upper import IndexUpperLevel
 from pointmix.layouts.windows import center_members, check_options, reflect_cells, reflect_padding
+from pointmix.ops.conv3x3 import takes_tiles
 from pointmix.ops.precision import at_least_float32
 from pointmix.ops.ragged import ptr_to_batch
 from pointmix.ops.segments import segment_mean, segment_sum
-from pointmix.utils.tracing import traced
 
 MIN_TILE_POINTS = 1.5  # of a tile of 2x2 cells on average; with fewer, its 16 products take longer than 9 of each point
 
@@ -160,13 +160,18 @@ class SparseGrid:
         Args:
             absent: what is read at an absent cell of the grid: "zero", or "nearest" for its nearest point under the
                 same kernel.
+
+        Raises:
+            ValueError: if it finds two points on the same cell.
         """
         grid, tiles = (self.cell, points.ptr, self.size), None
         index = kernel_cells(*grid, *grid[:2], stride=1, kernel=kernel, padding=kernel // 2, absent=absent)
-        if kernel == 3 and absent == "zero" and not traced(self.cell):  # graphs cannot depend on numbers of points
+        if kernel == 3 and absent == "zero" and takes_tiles(points.feat):
             corner, ptr, _, _ = coarse_cells(*grid, 2, keep_cells="occupied")
             if len(self.cell) >= MIN_TILE_POINTS * len(corner):
                 tiles = kernel_cells(*grid, corner, ptr, stride=2, kernel=4, padding=1, absent="zero")
+                if (tiles[:, [5, 6, 9, 10]] < len(self.cell)).sum() < len(self.cell):  # some would have no result
+                    raise ValueError("expected at most one point on each cell, got two on the same cell")
         return IndexNeighborhood(index, tiles)
 
     def lift(self, points: Points, coarse: Points, stride: int, *, mode: LiftMode = "bilinear") -> IndexLift:

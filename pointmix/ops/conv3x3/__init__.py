@@ -1,4 +1,4 @@
-"""3x3 convolutions of maps whose channels are last, with zeros around the map, and of some cells of such maps.
+"""3x3 convolutions of maps whose channels are last, with zeros around the map, also at some cells of a map.
 
 On a CPU they take most of the time of segmenters and detectors, and torch computes them at the rate of a large matrix
 product. Winograd's algorithm needs 4 multiplications instead of 9 for each output and pair of channels (`numba`,
@@ -85,6 +85,13 @@ def conv3x3_of_points(
     if compiled := _compiled(feat, weight, bias):
         return compiled(feat, tiles, weight, bias)
     return conv3x3_of_points_reference(feat, index, weight, bias)
+
+
+def takes_tiles(feat: Float[Tensor, "N C"]) -> bool:
+    """Whether `conv3x3_of_points` would use the tiles of points with such features, given enough channels."""
+    if traced(feat) or autocast_dtype(feat) is not None:  # a graph cannot depend on the number of tiles
+        return False
+    return len(feat) >= MIN_CELLS and choose("conv3x3", feat) is not None
 
 
 def grid_tiles(size: Sequence[int], device: torch.device) -> Int[Tensor, "T 16"]:
