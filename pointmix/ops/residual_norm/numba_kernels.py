@@ -22,7 +22,7 @@ from pointmix.ops.kernels.jit import inlined
 
 F32 = np.float32
 
-# One result a loop: LLVM compiles loops to vector instructions only if few arrays may overlap.
+# Short loops: LLVM compiles them to vector instructions only if few arrays may overlap.
 
 
 @inlined
@@ -35,15 +35,12 @@ def normalize(
 
 
 @inlined
-def add(a: Float[ndarray, "C"], total: Float[ndarray, "C"]) -> None:
-    for k in range(total.shape[0]):
-        total[k] += a[k]
-
-
-@inlined
-def add_product(a: Float[ndarray, "C"], b: Shaped[ndarray, "C"], total: Float[ndarray, "C"]) -> None:
-    for k in range(total.shape[0]):
-        total[k] += a[k] * widen(b[k])
+def add_output(
+    dy: Float[ndarray, "C"], z: Float[ndarray, "C"], dbias: Float[ndarray, "C"], dweight: Float[ndarray, "C"]
+) -> None:
+    for k in range(z.shape[0]):
+        dbias[k] += dy[k]
+        dweight[k] += dy[k] * z[k]
 
 
 @inlined
@@ -56,8 +53,12 @@ def of_input(
 
 
 @inlined
-def scale(dx: Float[ndarray, "C"], gamma: Float[ndarray, "C"], dbranch: Shaped[ndarray, "C"]) -> None:
+def of_branch(
+    dx: Float[ndarray, "C"], branch: Shaped[ndarray, "C"], gamma: Float[ndarray, "C"],
+    dbranch: Shaped[ndarray, "C"], dgamma: Float[ndarray, "C"],
+) -> None:  # fmt: skip
     for k in range(dx.shape[0]):
+        dgamma[k] += dx[k] * widen(branch[k])
         dbranch[k] = narrow(gamma[k] * dx[k], dbranch[k])
 
 
@@ -88,8 +89,7 @@ def backward_for(dtype: type) -> Callable:
                 own[:] = 0
                 for n in range(first, last):
                     normalize(x[n], branch[n], gamma, mean[s], rstd[s], z)
-                    add(dy[n], own[0])
-                    add_product(z, dy[n], own[1])
+                    add_output(dy[n], z, own[0], own[1])
                 along_one = along_z = F32(0)
                 for k in range(C):
                     along_one += weight[k] * own[0, k]
@@ -98,9 +98,7 @@ def backward_for(dtype: type) -> Callable:
                 for n in range(first, last):
                     normalize(x[n], branch[n], gamma, mean[s], rstd[s], z)
                     of_input(dh[n], dy[n], weight, z, rstd[s], along_one, along_z, dx[n])
-                    add_product(dx[n], branch[n], own[2])
-                    scale(dx[n], gamma, dbranch[n])
-                for i in range(3):
-                    add(own[i], sums[chunk, i])
+                    of_branch(dx[n], branch[n], gamma, dbranch[n], own[2])
+                sums[chunk] += own
 
     return unwrap(backward)
