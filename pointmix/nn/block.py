@@ -11,6 +11,7 @@ from pointmix.nn.mixers.base import Mixer, check_mixer
 from pointmix.nn.norm import PointNorm, SetIndex
 from pointmix.ops.mlp import mlp, mlp_reference
 from pointmix.ops.precision import autocast_dtype
+from pointmix.ops.residual_norm import recomputes, residual_norm
 from pointmix.profile.macs import Macs, Size, linear_macs, norm_macs
 from pointmix.utils.ranges import COUNT, FRACTION_BELOW_1, NONNEGATIVE, POSITIVE
 
@@ -99,10 +100,20 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex) -> Float[Tensor, "N C"]:
         mixed = _autocast(self.norm1(x, sets))
         mixed = mixed if self.mixer is None else self.mixer(mixed, plan, sets)
-        x = self.scale1(x, self.drop_path(mixed, sets))
+        x, y = self._add_and_norm(x, self.drop_path(mixed, sets), sets)
         weights = self.mlp.fc1.weight, self.mlp.fc1.bias, self.mlp.fc2.weight, self.mlp.fc2.bias, self.scale2.gamma
-        op, y = mlp_reference if self.reference else mlp, _autocast(self.norm2(x, sets))
+        op, y = mlp_reference if self.reference else mlp, _autocast(y)
         return x + self.drop_path(op(y, *weights), sets) if self.drop_path.active else op(y, *weights, plus=x)
+
+    def _add_and_norm(
+        self, x: Float[Tensor, "N C"], branch: Float[Tensor, "N C"], sets: SetIndex
+    ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
+        """x + scale1 * branch, and its norm2."""
+        given = x, branch, self.scale1.gamma, self.norm2.weight, self.norm2.bias
+        if sets.points_per_set and not self.reference and recomputes(*given):
+            return residual_norm(*given, sets.num_sets, self.norm2.eps)
+        x = self.scale1(x, branch)
+        return x, self.norm2(x, sets)
 
     def macs(self, size: Size) -> Macs:
         """Multiply-adds of both branches."""

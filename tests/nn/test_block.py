@@ -75,3 +75,20 @@ def test_both_branches_drop_by_themselves(ragged):
     block, (x, plan, sets) = block_of(drop_path=0.5).train(), sets_of_points(ragged)
     outcomes = {round(block(x, plan, sets)[:1].sum().item(), 9) for _ in range(60)}
     assert len(outcomes) >= 4
+
+
+def test_keeps_no_sum_before_the_second_norm():
+    points = PointSet.from_images(torch.randn(3, 6, 4, 4))
+    plan, sets = points.layout.plan(points.pos, points.ptr, 2, 2), SetIndex.of(points)
+    x, kept, found = points.feat.requires_grad_(), [], []
+    for reference in (False, True):
+        torch.manual_seed(0)
+        block = Block(6, None, mlp_ratio=4, drop_path=0.0, layer_scale=0.7, reference=reference)
+        saved: set[int] = set()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.add(t.data_ptr()) or t, lambda t: t):
+            h, y = block._add_and_norm(x, block.norm1(x, sets), sets)
+        kept.append(h.data_ptr() in saved)
+        found.append(torch.autograd.grad(block(x, plan, sets).square().sum(), [x, block.norm2.weight]))
+    assert kept == [False, True]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

@@ -21,7 +21,7 @@ MIN_MULTIPLICATIONS = 2**18  # with fewer, one thread is faster
 
 class Sizes(ctypes.Structure):
     """Points; channels in, hidden and out; points of a tile; chunks of the points and a counter of those taken; whether
-    a residual is added; addresses of the matrix product and of what ends a thread's products."""
+    a residual is added; addresses of the matrix product and of what ends a thread's products, or of another product."""
 
     _fields_ = [(name, ctypes.c_int64) for name in "N C H K tile chunks counter plus product finish".split()]
 

@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pointmix.ops.kernels.blas import sgemm_address
+from pointmix.ops.kernels.brgemm import brgemm_float32_address
 from pointmix.ops.kernels.tiles import Sizes, num_chunks, run
 from pointmix.ops.mlp import float32_kernels as kernels
 
 if not sgemm_address():
     raise ImportError("torch's library does not export sgemm of MKL")
-TILE = 2**18  # numbers in the hidden layer of a tile: 1 MiB
+TILE = 2**17  # numbers in the hidden layer of a tile, of which a core holds two
 
 
 def run_forward(
@@ -26,7 +27,7 @@ def run_forward(
     """w2 gelu(w1 x + b1) + b2 + plus"""
     y, sizes = x.new_empty(len(x), len(w2)), _sizes(x, w1, w2, plus is not None)
     scratch = x.new_empty(sizes.chunks, sizes.tile, len(w1))
-    run(kernels.forward, sizes, x, w1, b1, w2, b2, y if plus is None else plus, y, scratch)
+    run(kernels.forward, sizes, x, w1.t(), w2.t(), b1, b2, y if plus is None else plus, y, scratch)
     return y
 
 
@@ -39,17 +40,19 @@ def run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, w1, b1, w2 and b2. Sums over the points depend on the number of threads, not on their order."""
     sizes = _sizes(x, w1, w2, False)
-    dx, sums = x.new_empty(x.shape), [x.new_zeros(sizes.chunks, *t.shape) for t in (w1, b1, w2, w2[:, 0])]
-    scratch = x.new_empty(sizes.chunks, 2, sizes.tile, len(w1))
-    run(kernels.backward, sizes, x, w1, b1, w2, dy, dx, *sums, scratch)
+    dx, sums = x.new_empty(x.shape), [x.new_zeros(sizes.chunks, *t.shape) for t in (w1.t(), b1, w2, w2[:, 0])]
+    layers = x.new_empty(sizes.chunks, 2, sizes.tile, len(w1))
+    columns = x.new_empty(sizes.chunks, x.shape[1] + len(w2), sizes.tile)
+    run(kernels.backward, sizes, x, w1, w1.t(), b1, w2, dy, dx, *sums, layers, columns)
     dw1, db1, dw2, db2 = (t.sum(0) for t in sums)
-    return dx, dw1, db1, dw2, db2
+    return dx, dw1.t().contiguous(), db1, dw2, db2
 
 
 def _sizes(x: Tensor, w1: Tensor, w2: Tensor, plus: bool) -> Sizes:
     (points, channels), (hidden, _) = x.shape, w1.shape
+    products = sgemm_address(), brgemm_float32_address() if torch.backends.mkldnn.enabled else 0
     tile = min(max(TILE // hidden, 8), max(points, 1))
-    return Sizes(points, channels, hidden, len(w2), tile, num_chunks(x, w1), 0, plus, sgemm_address(), 0)
+    return Sizes(points, channels, hidden, len(w2), tile, num_chunks(x, w1), 0, plus, *products)
 
 
 forward = torch.ops.pointmix.mlp_float32.default

@@ -1,6 +1,6 @@
 """The MLP of a block, tile by tile of the points, compiled by numba: all of a tile stays in the cache of one core.
 
-All arrays are float32 and lie row by row, so that sgemm, which counts columns first, sees their transposes.
+All arrays are float32 and lie row by row.
 """
 
 # mypy: ignore-errors
@@ -9,17 +9,34 @@ from __future__ import annotations
 from inspect import unwrap
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.gelu.numba_kernels import normal
-from pointmix.ops.kernels.blas import NO, YES, sgemm
+from pointmix.ops.kernels.blas import NO, sgemm
+from pointmix.ops.kernels.brgemm import brgemm_float32
 from pointmix.ops.kernels.intrinsics import fetch_add
 from pointmix.ops.kernels.jit import inlined
 
 F32 = np.float32
 ZERO, ONE = F32(0), F32(1)
+
+
+@inlined
+def multiply(
+    sizes: Int[ndarray, "_"], points: int, a: Float[ndarray, "P Q"], b: Float[ndarray, "Q R"], add: bool,
+    c: Float[ndarray, "P R"],
+) -> None:  # fmt: skip
+    """c = a b, added to it if `add`. oneDNN, where it has the product, multiplies full tiles only: it compiles a kernel
+    for each shape."""
+    (P, Q), R, tile, gemm, product = a.shape, b.shape[1], sizes[4], sizes[8], sizes[9]
+    ap, bp, cp = a.ctypes.data, b.ctypes.data, c.ctypes.data
+    lda, ldb, ldc = a.strides[0] // 4, b.strides[0] // 4, c.strides[0] // 4
+    if product != 0 and points == tile:
+        brgemm_float32(product, P, R, Q, lda, ldb, ldc, 1 if add else 0, ap, bp, cp)
+    else:  # sgemm counts columns first, so it sees the turned matrices
+        sgemm(gemm, NO, NO, R, P, Q, bp, ldb, ap, lda, ONE if add else ZERO, cp, ldc)
 
 
 @inlined
@@ -49,60 +66,66 @@ def add_gelu_backward(
 def forward(at) -> None:
     """y = w2 gelu(w1 x + b1) + b2 + plus. Each thread runs this until all chunks are done.
 
-    Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, b2, plus, y and room for the hidden layer.
+    Takes a pointer to the addresses of `Sizes`, x, w1 and w2 turned, b1, b2, plus, y and room for the hidden layer.
     """
     sizes = carray(at[0], (10,), np.int64)
-    N, C, H, K, tile, chunks, _, has_plus, gemm, _ = sizes
-    x, w1, b1 = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (H,), F32)
-    w2, b2 = carray(at[4], (K, H), F32), carray(at[5], (K,), F32)
+    N, C, H, K, tile, chunks, _, has_plus, _, _ = sizes
+    x, w1, w2 = carray(at[1], (N, C), F32), carray(at[2], (C, H), F32), carray(at[3], (H, K), F32)
+    b1, b2 = carray(at[4], (H,), F32), carray(at[5], (K,), F32)
     plus, y = carray(at[6], (N, K), F32), carray(at[7], (N, K), F32)
     scratch = carray(at[8], (chunks, tile, H), F32)
     while True:
         chunk = fetch_add(sizes[6:])
         if chunk >= chunks:
             break
-        h, end = scratch[chunk], N * (chunk + 1) // chunks
+        end = N * (chunk + 1) // chunks
         for start in range(N * chunk // chunks, end, tile):
-            P = min(tile, end - start)
-            xp, yp, hp = x[start:].ctypes.data, y[start:].ctypes.data, h.ctypes.data
-            sgemm(gemm, YES, NO, H, P, C, w1.ctypes.data, C, xp, C, ZERO, hp, H)
-            add_gelu(h[:P], b1)
-            for n in range(start, start + P):
+            stop = min(start + tile, end)
+            h = scratch[chunk, : stop - start]
+            multiply(sizes, stop - start, x[start:stop], w1, False, h)
+            add_gelu(h, b1)
+            for n in range(start, stop):
                 for k in range(K):
                     y[n, k] = plus[n, k] + b2[k] if has_plus else b2[k]
-            sgemm(gemm, YES, NO, K, P, H, w2.ctypes.data, H, hp, H, ONE, yp, K)
+            multiply(sizes, stop - start, h, w2, True, y[start:stop])
 
 
 def backward(at) -> None:
     """dx of `forward`, and for each chunk the gradients of the weights. Each thread runs this until all are done.
 
-    Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, dy, dx, dw1, db1, dw2, db2 and room for two layers.
+    Takes a pointer to the addresses of `Sizes`, x, w1, w1 turned, b1, w2, dy, dx, dw1 turned, db1, dw2, db2 and room:
+    for two layers, and for x and dy turned.
     """
     sizes = carray(at[0], (10,), np.int64)
-    N, C, H, K, tile, chunks, _, _, gemm, _ = sizes
-    x, w1, b1 = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (H,), F32)
-    w2, dy, dx = carray(at[4], (K, H), F32), carray(at[5], (N, K), F32), carray(at[6], (N, C), F32)
-    dw1, db1 = carray(at[7], (chunks, H, C), F32), carray(at[8], (chunks, H), F32)
-    dw2, db2 = carray(at[9], (chunks, K, H), F32), carray(at[10], (chunks, K), F32)
-    scratch = carray(at[11], (chunks, 2, tile, H), F32)
+    N, C, H, K, tile, chunks, _, _, _, _ = sizes
+    x, w1, w1_turned = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (C, H), F32)
+    b1, w2 = carray(at[4], (H,), F32), carray(at[5], (K, H), F32)
+    dy, dx = carray(at[6], (N, K), F32), carray(at[7], (N, C), F32)
+    dw1, db1 = carray(at[8], (chunks, C, H), F32), carray(at[9], (chunks, H), F32)
+    dw2, db2 = carray(at[10], (chunks, K, H), F32), carray(at[11], (chunks, K), F32)
+    layers, columns = carray(at[12], (chunks, 2, tile, H), F32), carray(at[13], (chunks, C + K, tile), F32)
     while True:
         chunk = fetch_add(sizes[6:])
         if chunk >= chunks:
             break
-        h, dh, end = scratch[chunk, 0], scratch[chunk, 1], N * (chunk + 1) // chunks
-        dw1p, dw2p, hp, dhp = dw1[chunk].ctypes.data, dw2[chunk].ctypes.data, h.ctypes.data, dh.ctypes.data
+        end = N * (chunk + 1) // chunks
         for start in range(N * chunk // chunks, end, tile):
-            P = min(tile, end - start)
-            xp, dxp, dyp = x[start:].ctypes.data, dx[start:].ctypes.data, dy[start:].ctypes.data
-            sgemm(gemm, YES, NO, H, P, C, w1.ctypes.data, C, xp, C, ZERO, hp, H)
-            sgemm(gemm, NO, NO, H, P, K, w2.ctypes.data, H, dyp, K, ZERO, dhp, H)
-            add_gelu_backward(h[:P], b1, dh[:P], db1[chunk])
-            sgemm(gemm, NO, YES, H, K, P, hp, H, dyp, K, ONE, dw2p, H)
-            sgemm(gemm, NO, YES, C, H, P, xp, C, dhp, H, ONE, dw1p, C)
-            sgemm(gemm, NO, NO, C, P, H, w1.ctypes.data, C, dhp, H, ZERO, dxp, C)
-            for n in range(start, start + P):
+            stop = min(start + tile, end)
+            P = stop - start
+            h, dh = layers[chunk, 0, :P], layers[chunk, 1, :P]
+            x_turned, dy_turned = columns[chunk, :C, :P], columns[chunk, C:, :P]
+            for n in range(P):
+                for k in range(C):
+                    x_turned[k, n] = x[start + n, k]
                 for k in range(K):
-                    db2[chunk, k] += dy[n, k]
+                    dy_turned[k, n] = dy[start + n, k]
+                    db2[chunk, k] += dy[start + n, k]
+            multiply(sizes, P, x[start:stop], w1_turned, False, h)
+            multiply(sizes, P, dy[start:stop], w2, False, dh)
+            add_gelu_backward(h, b1, dh, db1[chunk])
+            multiply(sizes, P, dy_turned, h, True, dw2[chunk])
+            multiply(sizes, P, x_turned, dh, True, dw1[chunk])
+            multiply(sizes, P, dh, w1, False, dx[start:stop])
 
 
 forward, backward = unwrap(forward), unwrap(backward)

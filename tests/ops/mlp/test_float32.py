@@ -15,13 +15,15 @@ module = pytest.importorskip(
 )
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=[(1, True), (3, True), (3, False)], ids=["1", "3", "3, MKL alone"])
 def threads(request: pytest.FixtureRequest, monkeypatch):
-    """Small tiles, and all work is shared."""
-    before = torch.get_num_threads()
+    """Small tiles, and all work is shared; with and without oneDNN."""
+    before, (number, onednn) = torch.get_num_threads(), request.param
+    if not onednn:
+        monkeypatch.setattr(module, "brgemm_float32_address", lambda: 0)
     monkeypatch.setattr(tiles, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(module, "TILE", 24 * 10)  # ten points
-    torch.set_num_threads(request.param)
+    torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
 
