@@ -19,11 +19,14 @@ from pointmix.ops.context.packed_parts import (
     dispatch_backward,
     end_of_tile,
     first_window,
-    join,
+    gather,
     join_backward,
     multiply,
+    nearest,
     pool,
     pool_backward,
+    weigh32,
+    weigh64,
 )
 from pointmix.ops.kernels.intrinsics import fetch_add
 
@@ -51,6 +54,7 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         least: lengths of vectors are at least this.
     """
     least, fields = wide(least), len(Sizes._fields_)
+    weigh = weigh64 if wide is np.float64 else weigh32
 
     def forward(at) -> None:
         """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, mean, c, y, divisor, bias_scale,
@@ -85,11 +89,13 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
                 for r in range(low, high):
                     every_c[r] = bqv[0]
                 multiply(gemm, every_mean[low:high], wqv[0], False, True, True, every_c[low:high])
+                origin, last_point = ptr[start], ptr[stop]
+                square = np.empty((last_point - origin, E), wide)
                 for s in range(start, stop):
-                    join(
-                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, ptr[first], mean, c,
-                        center, weight, y, divisor, bias_scale,
-                    )  # fmt: skip
+                    nearest(s, ptr, exists, alpha[0], least, q, ptr[first], c, center, weight, square, origin)
+                weigh(square.reshape(-1), least, beta[0], weight[origin:last_point].reshape(-1))
+                for s in range(start, stop):
+                    gather(s, ptr, by_count, unweighted, x, mean, center, weight, y, divisor, bias_scale)
                 for e in range(E):
                     for r in range(low, high):
                         for d in range(D):

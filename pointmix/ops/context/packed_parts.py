@@ -16,9 +16,11 @@ from numpy import ndarray
 from pointmix.ops.kernels.blas import NO, YES, sgemm
 from pointmix.ops.kernels.intrinsics import narrow, widen
 from pointmix.ops.kernels.jit import inlined, inlined_sums
+from pointmix.ops.kernels.vector_math import SMALLEST, exp2
 
 TILE = 1024  # points, at most, of the windows that a thread takes at a time, unless it is one window
 ZERO, ONE = np.float32(0), np.float32(1)
+LOG2_E = np.float32(math.log2(math.e))
 
 
 @inlined
@@ -134,23 +136,64 @@ def units(
 
 
 @inlined_sums
-def join(
-    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float,
-    by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int,
-    mean: Float[ndarray, "S M C"], c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
-    weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"],
-    bias_scale: Float[ndarray, "E S M"],
+def nearest(
+    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, least: float,
+    q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
+    product: Float[ndarray, "N E"], square: Float[ndarray, "T E"], origin: int,
 ) -> None:  # fmt: skip
-    """The center that each point joins, the first of equals, its weight there, and what centers gather: their own
-    features plus those of their points, over a divisor: one plus the sum or number of the weights.
+    """The center that each point joins, the first of equals; alpha times the product of the point's query and the
+    center's unit vector; the squared length of the query."""
+    _, centers, heads, dim = c.shape
+    query = np.empty(dim, c.dtype)
+    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
+    units(s, c, least, unit, inverse)
+    for n in range(ptr[s], ptr[s + 1]):
+        for e in range(heads):
+            total, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
+            for d in range(dim):
+                query[d] = widen(q[n - begin, e, d])
+            for d in range(dim):
+                total += query[d] * query[d]
+            for m in range(centers):
+                if exists[s, m]:
+                    near = c.dtype.type(0)
+                    for d in range(dim):
+                        near += query[d] * unit[e, m, d]
+                    near *= alpha
+                    if near > best or near != near:  # NaN must not be lost
+                        best, at = near, m
+            center[n, e], product[n, e], square[n - origin, e] = at, best, total
+
+
+@inlined
+def weigh32(square: Float[ndarray, "P"], least: float, beta: float, weight: Float[ndarray, "P"]) -> None:
+    """sigmoid(weight / length + beta) in place, of float32, in vector instructions."""
+    for i in range(len(weight)):
+        z = weight[i] / max(np.sqrt(square[i]), least) + beta
+        a = ONE / (ONE + exp2(min(max(z * -LOG2_E, SMALLEST), -SMALLEST)))
+        weight[i] = a if z == z else z
+
+
+@inlined
+def weigh64(square: Float[ndarray, "P"], least: float, beta: float, weight: Float[ndarray, "P"]) -> None:
+    """`weigh32` of float64."""
+    for i in range(len(weight)):
+        weight[i] = 1 / (1 + math.exp(-(weight[i] / max(np.sqrt(square[i]), least) + beta)))
+
+
+@inlined_sums
+def gather(
+    s: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"],
+    mean: Float[ndarray, "S M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"], bias_scale: Float[ndarray, "E S M"],
+) -> None:  # fmt: skip
+    """What the centers of a window gather: their own features plus those of their points, over a divisor: one plus the
+    sum or number of the weights.
 
     `bias_scale` is one plus the sum of the weights with which points entered, over the same divisor.
     """
-    _, centers, heads, dim = c.shape
-    channels, one = x.shape[1], c.dtype.type(1)
-    row, query = np.empty(channels, c.dtype), np.empty(dim, c.dtype)
-    unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
-    units(s, c, least, unit, inverse)
+    (heads, _, centers, channels), one = y.shape, y.dtype.type(1)
+    row = np.empty(channels, y.dtype)
     for e in range(heads):
         for m in range(centers):
             bias_scale[e, s, m] = divisor[e, s, m] = one
@@ -160,22 +203,7 @@ def join(
         for k in range(channels):
             row[k] = widen(x[n, k])
         for e in range(heads):
-            square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
-            for d in range(dim):
-                query[d] = widen(q[n - begin, e, d])
-            for d in range(dim):
-                square += query[d] * query[d]
-            for m in range(centers):
-                if exists[s, m]:
-                    near = c.dtype.type(0)
-                    for d in range(dim):
-                        near += query[d] * unit[e, m, d]
-                    near *= alpha
-                    if near > best or near != near:  # NaN must not be lost
-                        best, at = near, m
-            a = one / (one + math.exp(-(best / max(np.sqrt(square), least) + beta)))
-            entry = one if unweighted else a
-            center[n, e], weight[n, e] = at, a
+            at, entry = center[n, e], one if unweighted else weight[n, e]
             bias_scale[e, s, at] += entry
             divisor[e, s, at] += one if by_count else entry
             for k in range(channels):
