@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from pointmix.ops.kernels.operators import count_operations, operator
+from pointmix.ops.precision import without_autocast
 
 Shape = Sequence[int]
 
 
 def _of_module(name: str) -> Callable[..., Any]:
-    return lambda *arguments: getattr(import_module("pointmix.ops.context.packed"), name)(*arguments)
+    def run(*arguments: Any) -> Any:
+        with without_autocast(arguments[0]):  # it would form products in another dtype
+            return getattr(import_module("pointmix.ops.context.packed"), name)(*arguments)
+
+    return run
 
 
 def _fake_forward(

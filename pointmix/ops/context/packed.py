@@ -53,7 +53,7 @@ def context_cluster(
     """
     x = x.to(autocast_dtype(x) or x.dtype)
     wide = at_least_float32(x.dtype)
-    weights = (t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
+    weights = (t if t.dtype == wide else t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv))
     out, *_ = torch.ops.pointmix.context_cluster.default(
@@ -76,13 +76,15 @@ def _sizes(
 def _pieces(ptr: Int[Tensor, "S1"], points: int) -> Iterator[tuple[int, int, slice]]:
     """Ranges of windows, and their points, of which there are about that many, so that queries fit the cache."""
     bounds = ptr.numpy()
+    if points >= bounds[-1] > 0:
+        yield 0, len(bounds) - 1, slice(0, bounds[-1])
+        return
     ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points))
     for first, last in pairwise([0, *ends.tolist(), len(bounds) - 1]):
         if first < last:
             yield first, last, slice(bounds[first], bounds[last])
 
 
-@torch.autocast("cpu", enabled=False)
 def run_forward(
     x: Float[Tensor, "N C"],
     ptr: Int[Tensor, "S1"],
@@ -138,19 +140,21 @@ def _check(
     (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
     wide = at_least_float32(x.dtype)
     expected = {
-        "ptr": (ptr, torch.int64, (windows + 1,)),
-        "members": (members, torch.bool, (points, centers)),
-        "center_valid": (exists, torch.bool, (windows, centers)),
-        "wqv": (wqv, wide, (2 * width, channels)),
-        "bqv": (bqv, wide, (2 * width,)),
-        "wp": (wp, wide, (out_channels, width)),
-        "bp": (bp, wide, (out_channels,)),
-        "alpha": (alpha, wide, (1,)),
-        "beta": (beta, wide, (1,)),
+        "ptr": (torch.int64, windows + 1),
+        "members": (torch.bool, points, centers),
+        "center_valid": (torch.bool, windows, centers),
+        "wqv": (wide, 2 * width, channels),
+        "bqv": (wide, 2 * width),
+        "wp": (wide, out_channels, width),
+        "bp": (wide, out_channels),
+        "alpha": (wide, 1),
+        "beta": (wide, 1),
     }
-    for name, (given, dtype, shape) in expected.items():
-        if given.dtype != dtype or given.shape != shape:
-            raise ValueError(f"{name} must be {dtype} {shape}, got {given.dtype} {tuple(given.shape)}")
+    found = [(t.dtype, *t.shape) for t in (ptr, members, exists, wqv, bqv, wp, bp, alpha, beta)]
+    if found != list(expected.values()):
+        pairs = zip(expected.items(), found, strict=True)
+        name, (dtype, *shape), given = next((name, want, got) for (name, want), got in pairs if got != want)
+        raise ValueError(f"{name} must be {dtype} {tuple(shape)}, got {given[0]} {given[1:]}")
     if heads < 1 or width % heads:
         raise ValueError(f"{width} channels of queries do not divide into {heads} heads")
     bounds = ptr.numpy()
@@ -158,7 +162,6 @@ def _check(
         raise ValueError(f"ptr must ascend from 0 to {points}, the number of points, got {bounds}")
 
 
-@torch.autocast("cpu", enabled=False)
 def run_backward(
     dout: Float[Tensor, "N K"],
     x: Float[Tensor, "N C"],
