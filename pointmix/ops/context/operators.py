@@ -103,15 +103,24 @@ _backward = operator(
     ),
     floating=True,
 )
-# The results after the first are what the backward pass needs.
+_forward = _of_module("run_forward")
+# The results after the first are what the backward pass needs; without one, `context_cluster_values` keeps none.
 operator(
     "context_cluster(Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, Tensor bqv, Tensor wp, "
     "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted, bool keep) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _of_module("run_forward"),
+    _forward,
     _fake_forward,
     backward=(_setup, _gradients),
 )
+operator(
+    "context_cluster_values(Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, Tensor bqv, Tensor wp, "
+    "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted) -> Tensor",
+    lambda *given: _forward(*given, False, False)[0],  # nothing kept, some windows at a time
+    lambda x, ptr, members, exists, wqv, bqv, wp, *rest: x.new_empty(x.shape[0], wp.shape[0]),
+    floating=True,
+)
 
 count_operations(torch.ops.pointmix.context_cluster, _forward_flops)
+count_operations(torch.ops.pointmix.context_cluster_values, _forward_flops)
 count_operations(torch.ops.pointmix.context_cluster_backward, _backward_flops)

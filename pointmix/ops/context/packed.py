@@ -20,8 +20,10 @@ from pointmix.ops.mlp import NARROW
 from pointmix.ops.mlp.pieces import points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
+from pointmix.utils.tracing import traced
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
+ROOM = 2**17  # numbers of the largest results of centers that a thread has room for: half a MiB
 
 
 @in_float32
@@ -53,13 +55,13 @@ def context_cluster(
     """
     x = x.to(autocast_dtype(x) or x.dtype)
     wide = at_least_float32(x.dtype)
-    weights = (t if t.dtype == wide else t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
+    weights = [t if t.dtype == wide else t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta)]
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv))
-    out, *_ = torch.ops.pointmix.context_cluster.default(
-        x, ptr, members, center_valid, *weights, heads, by_count, unweighted, trained and x.shape[1] > NARROW
-    )
-    return cast(Tensor, out)
+    given = x, ptr, members, center_valid, *weights, heads, by_count, unweighted
+    wrapped = not torch.compiler.is_compiling() and traced(x)  # such as in transforms of torch.func
+    if wrapped or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv, wp, bp, alpha, beta))):
+        return cast(Tensor, torch.ops.pointmix.context_cluster.default(*given, x.shape[1] > NARROW)[0])
+    return cast(Tensor, torch.ops.pointmix.context_cluster_values.default(*given))
 
 
 def _sizes(
@@ -70,7 +72,7 @@ def _sizes(
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
     shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, 0)
+    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, 0, 0)
 
 
 def _pieces(ptr: Int[Tensor, "S1"], points: int) -> Iterator[tuple[int, int, slice]]:
@@ -100,12 +102,20 @@ def run_forward(
     by_count: bool,
     unweighted: bool,
     keep: bool,
+    all_windows: bool = True,
 ) -> tuple[Tensor, ...]:
-    """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept."""
+    """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept.
+
+    Without `all_windows`, the results in between are those of some windows only, which stay in the cache of a core.
+    """
     _check(x, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, heads)
     x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[0]
-    (number, centers), (out_channels, width), channels, total = exists.shape, wp.shape, x.shape[1], exists.numel()
+    (number, centers), (out_channels, width), channels = exists.shape, wp.shape, x.shape[1]
+    if not all_windows:
+        sizes.room = min(max(ROOM // (heads * centers * (channels + out_channels)), 1), number)
+        number = sizes.chunks * sizes.room
+    total = number * centers
     new, wq, bq = wqv.new_empty, wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
     out, mean, c = x.new_empty(len(x), out_channels), new(number, centers, channels), new(total, width)
     y, divisor, bias_scale = new(heads, total, channels), new(heads, total, 1), new(heads, total, 1)

@@ -33,10 +33,11 @@ from pointmix.ops.kernels.intrinsics import fetch_add
 
 class Sizes(ctypes.Structure):
     """The range of windows; numbers of points, windows, centers and heads; channels of heads, features and results;
-    rules; address of sgemm, 0 to multiply without it; chunks of the windows and a counter of those taken."""
+    rules; address of sgemm, 0 to multiply without it; chunks of the windows; for how many windows at a time each chunk
+    has room, 0 if tensors of centers hold all windows; a counter of the chunks taken."""
 
     _fields_ = [
-        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks counter".split()
+        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks room counter".split()
     ]
 
 
@@ -60,42 +61,47 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, mean, c, y, divisor, bias_scale,
         weight, center, g, p."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, _ = sizes
+        rooms, held = (chunks, room) if room else (1, S)
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
         wqv, bqv = carray(at[4], (2, E * D, C), wide), carray(at[5], (2, E * D), wide)
         wp, bp = carray(at[6], (K, E * D), wide), carray(at[7], (K,), wide)
         alpha, beta = carray(at[8], (1,), wide), carray(at[9], (1,), wide)
         x, q, out = carray(at[10], (N, C), dtype), carray(at[11], (N, E, D), dtype), carray(at[12], (N, K), dtype)
-        mean, c = carray(at[13], (S, M, C), wide), carray(at[14], (S, M, E, D), wide)
-        y, divisor = carray(at[15], (E, S, M, C), wide), carray(at[16], (E, S, M), wide)
-        bias_scale = carray(at[17], (E, S, M), wide)
+        means, cs = carray(at[13], (rooms, held, M, C), wide), carray(at[14], (rooms, held, M, E, D), wide)
+        ys, divisors = carray(at[15], (rooms, E, held, M, C), wide), carray(at[16], (rooms, E, held, M), wide)
+        bias_scales = carray(at[17], (rooms, E, held, M), wide)
         weight, center = carray(at[18], (N, E), wide), carray(at[19], (N, E), np.int32)
-        g, p = carray(at[20], (E, S * M, D), wide), carray(at[21], (E, S, M, K), wide)
+        gs, ps = carray(at[20], (rooms, E, held * M, D), wide), carray(at[21], (rooms, E, held, M, K), wide)
         by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
-        every_mean, every_c, every_y = mean.reshape(S * M, C), c.reshape(S * M, E * D), y.reshape(E, S * M, C)
-        every_scale, every_p = bias_scale.reshape(E, S * M), p.reshape(E, S * M, K)
         while True:
             chunk = fetch_add(sizes[fields - 1 :])
             if chunk >= chunks:
                 break
+            i = chunk if room else 0
+            mean, c, y, divisor, bias_scale, g, p = means[i], cs[i], ys[i], divisors[i], bias_scales[i], gs[i], ps[i]
+            every_mean, every_c = mean.reshape(held * M, C), c.reshape(held * M, E * D)
+            every_y, every_p = y.reshape(E, held * M, C), p.reshape(E, held * M, K)
+            every_scale = bias_scale.reshape(E, held * M)
             start = first_window(ptr, first, last, chunk, chunks)
             end = first_window(ptr, first, last, chunk + 1, chunks)
             while start < end:
-                stop = end_of_tile(ptr, start, end)
-                low, high = start * M, stop * M
+                stop = end_of_tile(ptr, start, end, held)
+                base = start if room else 0
+                low, high = (start - base) * M, (stop - base) * M
                 for s in range(start, stop):
-                    pool(s, ptr, members, x, mean)
+                    pool(s, ptr, members, x, s - base, mean)
                 for r in range(low, high):
                     every_c[r] = bqv[0]
                 multiply(gemm, every_mean[low:high], wqv[0], False, True, True, every_c[low:high])
                 origin, last_point = ptr[start], ptr[stop]
                 square = np.empty((last_point - origin, E), wide)
                 for s in range(start, stop):
-                    nearest(s, ptr, exists, alpha[0], least, q, ptr[first], c, center, weight, square, origin)
+                    nearest(s, ptr, exists, alpha[0], least, q, ptr[first], s - base, c, center, weight, square, origin)
                 weigh(square.reshape(-1), least, beta[0], weight[origin:last_point].reshape(-1))
                 for s in range(start, stop):
-                    gather(s, ptr, by_count, unweighted, x, mean, center, weight, y, divisor, bias_scale)
+                    gather(s, ptr, by_count, unweighted, x, s - base, mean, center, weight, y, divisor, bias_scale)
                 for e in range(E):
                     for r in range(low, high):
                         for d in range(D):
@@ -104,14 +110,14 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
                     own = wp[:, e * D : (e + 1) * D]
                     multiply(gemm, g[e, low:high], own, False, True, False, every_p[e, low:high])
                 for s in range(start, stop):
-                    dispatch(s, ptr, center, weight, p, bp, out)
+                    dispatch(s, ptr, center, weight, s - base, p, bp, out)
                 start = stop
 
     def backward(at) -> None:
         """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, mean, c, y, divisor, bias_scale, weight, center, g, p,
         dout; to dq, dx and sums."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _, _ = sizes
         ptr, members = carray(at[1], (S + 1,), np.int64), carray(at[2], (N, M), np.bool_)
         wqv, bqv = carray(at[3], (2, E * D, C), wide), carray(at[4], (2, E * D), wide)
         wp, alpha = carray(at[5], (K, E * D), wide), carray(at[6], (1,), wide)
@@ -138,7 +144,7 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
             start = first_window(ptr, first, last, chunk, chunks)
             end = first_window(ptr, first, last, chunk + 1, chunks)
             while start < end:
-                stop = end_of_tile(ptr, start, end)
+                stop = end_of_tile(ptr, start, end, S)
                 low, high, windows = start * M, stop * M, stop - start
                 dp = aligned(E * windows * M * K, p).reshape(E, windows, M, K)
                 dy = aligned(E * windows * M * C, p).reshape(E, windows, M, C)

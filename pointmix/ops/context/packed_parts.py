@@ -1,7 +1,8 @@
 """Parts of `packed_kernels`: of a window of points, of a tile of windows, and their gradients.
 
 Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1]. Tensors of points have their own
-dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are.
+dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are. Tensors of centers
+hold those of window s at place i, which is s unless they are room for some windows at a time.
 """
 
 # mypy: ignore-errors
@@ -64,17 +65,17 @@ def first_window(ptr: Int[ndarray, "S1"], first: int, last: int, part: int, part
 
 
 @inlined
-def end_of_tile(ptr: Int[ndarray, "S1"], start: int, end: int) -> int:
-    """The window after those to take at a time, from `start` on."""
+def end_of_tile(ptr: Int[ndarray, "S1"], start: int, end: int, most: int) -> int:
+    """The window after those to take at a time, from `start` on, `most` at most."""
     stop = start + 1
-    while stop < end and ptr[stop + 1] - ptr[start] <= TILE:
+    while stop < min(end, start + most) and ptr[stop + 1] - ptr[start] <= TILE:
         stop += 1
     return stop
 
 
 @inlined_sums
 def pool(
-    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"],
+    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"], i: int,
     mean: Float[ndarray, "S M C"],
 ) -> None:  # fmt: skip
     """Mean features of a window's points around each center, zero where there are none."""
@@ -82,15 +83,15 @@ def pool(
     for m in range(centers):
         count = 0
         for k in range(channels):
-            mean[s, m, k] = 0
+            mean[i, m, k] = 0
         for n in range(ptr[s], ptr[s + 1]):
             if members[n, m]:
                 count += 1
                 for k in range(channels):
-                    mean[s, m, k] += widen(x[n, k])
+                    mean[i, m, k] += widen(x[n, k])
         scale = 1 / mean.dtype.type(max(count, 1))
         for k in range(channels):
-            mean[s, m, k] *= scale
+            mean[i, m, k] *= scale
 
 
 @inlined_sums
@@ -121,7 +122,7 @@ def pool_backward(
 
 @inlined_sums
 def units(
-    s: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
+    i: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
 ) -> None:
     """The queries of a window's centers over their lengths, and one over those."""
     heads, centers, dim = unit.shape
@@ -129,16 +130,16 @@ def units(
         for e in range(heads):
             square = c.dtype.type(0)
             for d in range(dim):
-                square += c[s, m, e, d] * c[s, m, e, d]
+                square += c[i, m, e, d] * c[i, m, e, d]
             inverse[e, m] = 1 / max(np.sqrt(square), least)
             for d in range(dim):
-                unit[e, m, d] = c[s, m, e, d] * inverse[e, m]
+                unit[e, m, d] = c[i, m, e, d] * inverse[e, m]
 
 
 @inlined_sums
 def nearest(
     s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, least: float,
-    q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
+    q: Shaped[ndarray, "P E D"], begin: int, i: int, c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
     product: Float[ndarray, "N E"], square: Float[ndarray, "T E"], origin: int,
 ) -> None:  # fmt: skip
     """The center that each point joins, the first of equals; alpha times the product of the point's query and the
@@ -146,7 +147,7 @@ def nearest(
     _, centers, heads, dim = c.shape
     query = np.empty(dim, c.dtype)
     unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
-    units(s, c, least, unit, inverse)
+    units(i, c, least, unit, inverse)
     for n in range(ptr[s], ptr[s + 1]):
         for e in range(heads):
             total, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
@@ -183,7 +184,7 @@ def weigh64(square: Float[ndarray, "P"], least: float, beta: float, weight: Floa
 
 @inlined_sums
 def gather(
-    s: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"],
+    s: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], i: int,
     mean: Float[ndarray, "S M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
     y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"], bias_scale: Float[ndarray, "E S M"],
 ) -> None:  # fmt: skip
@@ -196,24 +197,24 @@ def gather(
     row = np.empty(channels, y.dtype)
     for e in range(heads):
         for m in range(centers):
-            bias_scale[e, s, m] = divisor[e, s, m] = one
+            bias_scale[e, i, m] = divisor[e, i, m] = one
             for k in range(channels):
-                y[e, s, m, k] = mean[s, m, k]
+                y[e, i, m, k] = mean[i, m, k]
     for n in range(ptr[s], ptr[s + 1]):
         for k in range(channels):
             row[k] = widen(x[n, k])
         for e in range(heads):
             at, entry = center[n, e], one if unweighted else weight[n, e]
-            bias_scale[e, s, at] += entry
-            divisor[e, s, at] += one if by_count else entry
+            bias_scale[e, i, at] += entry
+            divisor[e, i, at] += one if by_count else entry
             for k in range(channels):
-                y[e, s, at, k] += entry * row[k]
+                y[e, i, at, k] += entry * row[k]
     for e in range(heads):
         for m in range(centers):
-            scale = one / divisor[e, s, m]
-            bias_scale[e, s, m] *= scale
+            scale = one / divisor[e, i, m]
+            bias_scale[e, i, m] *= scale
             for k in range(channels):
-                y[e, s, m, k] *= scale
+                y[e, i, m, k] *= scale
 
 
 @inlined_sums
@@ -294,7 +295,7 @@ def join_backward(
 @inlined_sums
 def dispatch(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
+    i: int, p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
 ) -> None:  # fmt: skip
     """The weighted sum over the centers of each point of a window, plus the bias."""
     row = np.empty(len(bias), bias.dtype)
@@ -303,7 +304,7 @@ def dispatch(
         for e in range(len(p)):
             m, a = center[n, e], weight[n, e]
             for k in range(len(bias)):
-                row[k] += a * p[e, s, m, k]
+                row[k] += a * p[e, i, m, k]
         for k in range(len(bias)):
             out[n, k] = narrow(row[k], out[n, k])
 
