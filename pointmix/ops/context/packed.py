@@ -20,7 +20,6 @@ from pointmix.ops.mlp import NARROW
 from pointmix.ops.mlp.pieces import points_per_piece
 from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
-from pointmix.utils.tracing import traced
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
 ROOM = 2**17  # numbers of the largest results of centers that a thread has room for: half a MiB
@@ -57,11 +56,11 @@ def context_cluster(
     wide = at_least_float32(x.dtype)
     weights = [t if t.dtype == wide else t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta)]
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
-    given = x, ptr, members, center_valid, *weights, heads, by_count, unweighted
-    wrapped = not torch.compiler.is_compiling() and traced(x)  # such as in transforms of torch.func
-    if wrapped or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv, wp, bp, alpha, beta))):
-        return cast(Tensor, torch.ops.pointmix.context_cluster.default(*given, x.shape[1] > NARROW)[0])
-    return cast(Tensor, torch.ops.pointmix.context_cluster_values.default(*given))
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv))
+    out, *_ = torch.ops.pointmix.context_cluster.default(
+        x, ptr, members, center_valid, *weights, heads, by_count, unweighted, trained and x.shape[1] > NARROW
+    )
+    return cast(Tensor, out)
 
 
 def _sizes(
@@ -72,7 +71,8 @@ def _sizes(
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
     shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, 0, 0)
+    room = max(ROOM // max(heads * centers * (x.shape[1] + out_channels), 1), 1)
+    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, min(room, windows), 0)
 
 
 def _pieces(ptr: Int[Tensor, "S1"], points: int) -> Iterator[tuple[int, int, slice]]:
@@ -102,35 +102,24 @@ def run_forward(
     by_count: bool,
     unweighted: bool,
     keep: bool,
-    all_windows: bool = True,
 ) -> tuple[Tensor, ...]:
-    """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept.
-
-    Without `all_windows`, the results in between are those of some windows only, which stay in the cache of a core.
-    """
+    """The outcome, and what `run_backward` needs: the weight of each point, its center in its window, and its queries
+    if they are to be kept."""
     _check(x, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, heads)
     x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[0]
-    (number, centers), (out_channels, width), channels = exists.shape, wp.shape, x.shape[1]
-    if not all_windows:
-        sizes.room = min(max(ROOM // (heads * centers * (channels + out_channels)), 1), number)
-        number = sizes.chunks * sizes.room
-    total = number * centers
-    new, wq, bq = wqv.new_empty, wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
-    out, mean, c = x.new_empty(len(x), out_channels), new(number, centers, channels), new(total, width)
-    y, divisor, bias_scale = new(heads, total, channels), new(heads, total, 1), new(heads, total, 1)
-    weight, center = new(len(x), heads), new(len(x), heads, dtype=torch.int32)
-    g, p = new(heads, total, width // heads), new(heads, total, out_channels)
+    out_channels, width = wp.shape
+    wq, bq = wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
+    out, kept = x.new_empty(len(x), out_channels), x.new_empty(len(x) if keep else 0, width)
+    weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
     given = ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x
-    made = out, mean, c, y, divisor, bias_scale, weight, center, g, p
-    kept = x.new_empty(len(x) if keep else 0, width)
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         sizes.first, sizes.last, sizes.counter = first, last, 0
         q = linear(x[points], wq, bq)
-        run(kernel, sizes, *given, q, *made)
+        run(kernel, sizes, *given, q, out, weight, center)
         if keep:
             kept[points] = q
-    return *made, kept
+    return out, weight, center, kept
 
 
 def _check(
@@ -182,15 +171,8 @@ def run_backward(
     bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     alpha: Float[Tensor, "1"],
-    mean: Float[Tensor, "S M C"],
-    c: Float[Tensor, "SM ED"],
-    y: Float[Tensor, "E SM C"],
-    divisor: Float[Tensor, "E SM 1"],
-    bias_scale: Float[Tensor, "E SM 1"],
     weight: Float[Tensor, "N E"],
     center: Int[Tensor, "N E"],
-    g: Float[Tensor, "E SM D"],
-    p: Float[Tensor, "E SM K"],
     queries: Float[Tensor, "_ ED"],
     heads: int,
     by_count: bool,
@@ -205,12 +187,11 @@ def run_backward(
     dx, sums = torch.empty_like(x), wqv.new_zeros(sizes.chunks, sum(lengths))
     dwq = sums[0, : wq.numel()].view(wq.shape)  # the first chunk's; of queries of the points and of the centers
     given = ptr, members, wqv, bqv, wp, alpha, x
-    kept = mean, c, y, divisor, bias_scale, weight, center, g, p, dout
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         q = queries[points] if len(queries) else linear(x[points], wq, bq)
         dq = torch.empty_like(q) if len(queries) else q
         sizes.first, sizes.last, sizes.counter = first, last, 0
-        run(kernel, sizes, *given, q, *kept, dq, dx, sums)
+        run(kernel, sizes, *given, q, weight, center, dout, dq, dx, sums)
         dx[points] = linear(dq, wq.t(), plus=dx[points])
         dwq += rows_product(dq, x[points])
     dwqv, dwp, *others = (t.sum(0) for t in sums.split(lengths, 1))

@@ -1,8 +1,8 @@
-"""Parts of `packed_kernels`: of a window of points, of a tile of windows, and their gradients.
+"""Parts of `packed_kernels`: of a window of points, and their gradients.
 
 Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1]. Tensors of points have their own
 dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are. Tensors of centers
-hold those of window s at place i, which is s unless they are room for some windows at a time.
+have room for the R windows of a tile, of which s is number i.
 """
 
 # mypy: ignore-errors
@@ -76,7 +76,7 @@ def end_of_tile(ptr: Int[ndarray, "S1"], start: int, end: int, most: int) -> int
 @inlined_sums
 def pool(
     s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"], i: int,
-    mean: Float[ndarray, "S M C"],
+    mean: Float[ndarray, "R M C"],
 ) -> None:  # fmt: skip
     """Mean features of a window's points around each center, zero where there are none."""
     _, centers, channels = mean.shape
@@ -122,7 +122,7 @@ def pool_backward(
 
 @inlined_sums
 def units(
-    i: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
+    i: int, c: Float[ndarray, "R M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
 ) -> None:
     """The queries of a window's centers over their lengths, and one over those."""
     heads, centers, dim = unit.shape
@@ -139,7 +139,7 @@ def units(
 @inlined_sums
 def nearest(
     s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, least: float,
-    q: Shaped[ndarray, "P E D"], begin: int, i: int, c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
+    q: Shaped[ndarray, "P E D"], begin: int, i: int, c: Float[ndarray, "R M E D"], center: Int[ndarray, "N E"],
     product: Float[ndarray, "N E"], square: Float[ndarray, "T E"], origin: int,
 ) -> None:  # fmt: skip
     """The center that each point joins, the first of equals; alpha times the product of the point's query and the
@@ -185,8 +185,8 @@ def weigh64(square: Float[ndarray, "P"], least: float, beta: float, weight: Floa
 @inlined_sums
 def gather(
     s: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], i: int,
-    mean: Float[ndarray, "S M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"], bias_scale: Float[ndarray, "E S M"],
+    mean: Float[ndarray, "R M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    y: Float[ndarray, "E R M C"], divisor: Float[ndarray, "E R M"], bias_scale: Float[ndarray, "E R M"],
 ) -> None:  # fmt: skip
     """What the centers of a window gather: their own features plus those of their points, over a divisor: one plus the
     sum or number of the weights.
@@ -220,9 +220,9 @@ def gather(
 @inlined_sums
 def join_backward(
     s: int, ptr: Int[ndarray, "S1"], alpha: float, least: float, by_count: bool, unweighted: bool,
-    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"],
-    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
-    divisor: Float[ndarray, "E S M"], i: int, dy: Float[ndarray, "E T M C"], dbias_scale: Float[ndarray, "E T M"],
+    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "R M E D"],
+    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E R M C"],
+    divisor: Float[ndarray, "E R M"], i: int, dy: Float[ndarray, "E T M C"], dbias_scale: Float[ndarray, "E T M"],
     dweight: Float[ndarray, "O E"], dx: Shaped[ndarray, "N C"], dmean: Float[ndarray, "T M C"],
     dc: Float[ndarray, "T M E D"], dbq: Float[ndarray, "E D"], dscalars: Float[ndarray, "2"],
     dq: Shaped[ndarray, "P E D"],
@@ -236,14 +236,14 @@ def join_backward(
     dunit, dtotal = np.zeros((heads, centers, dim), c.dtype), np.zeros((heads, centers), c.dtype)
     dsum = np.empty((heads, centers, channels), c.dtype)  # of the sum of the features
     dalpha = dbeta = zero
-    units(s, c, least, unit, inverse)
+    units(i, c, least, unit, inverse)
     origin = ptr[s - i]
     dmean[i, :, :] = 0
     for e in range(heads):
         for m in range(centers):
-            scale, product = one / divisor[e, s, m], zero
+            scale, product = one / divisor[e, i, m], zero
             for k in range(channels):
-                product += dy[e, i, m, k] * y[e, s, m, k]
+                product += dy[e, i, m, k] * y[e, i, m, k]
             for k in range(channels):
                 dsum[e, m, k] = dy[e, i, m, k] * scale
                 dmean[i, m, k] += dsum[e, m, k]
@@ -295,7 +295,7 @@ def join_backward(
 @inlined_sums
 def dispatch(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    i: int, p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
+    i: int, p: Float[ndarray, "E R M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
 ) -> None:  # fmt: skip
     """The weighted sum over the centers of each point of a window, plus the bias."""
     row = np.empty(len(bias), bias.dtype)
@@ -312,7 +312,7 @@ def dispatch(
 @inlined_sums
 def dispatch_backward(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], dout: Shaped[ndarray, "N K"], i: int, dweight: Float[ndarray, "O E"],
+    p: Float[ndarray, "E R M K"], dout: Shaped[ndarray, "N K"], i: int, dweight: Float[ndarray, "O E"],
     dp: Float[ndarray, "E T M K"], dbias: Float[ndarray, "K"],
 ) -> None:  # fmt: skip
     """Of window i of a tile; `dbias` grows."""
@@ -327,7 +327,7 @@ def dispatch_backward(
         for e in range(heads):
             m, a, da = center[n, e], weight[n, e], p.dtype.type(0)
             for k in range(channels):
-                da += row[k] * p[e, s, m, k]
+                da += row[k] * p[e, i, m, k]
             for k in range(channels):
                 dp[e, i, m, k] += a * row[k]
             dweight[n - origin, e] = da
