@@ -239,7 +239,10 @@ def choose_trained(op: str, *tensors: Tensor) -> Function | None:
 
 def has_tangent(*tensors: Tensor) -> bool:
     """Whether forward-mode derivatives are computed for any of the tensors. Operators of torch would drop them."""
-    return any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:  # nobody computes any
+        return False
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 @cache

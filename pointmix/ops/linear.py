@@ -40,7 +40,9 @@ def linear(
     if traced(x) or not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype) and x.is_contiguous()):
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
-    elif plus is None or gelu or plus.dtype != x.dtype or plus.shape != (len(x), len(w)):  # oneDNN reads any shape
+        return y if plus is None else y + plus
+    w = w if w.is_contiguous() or w.t().is_contiguous() else w.contiguous()  # other views take 1000 times as long
+    if plus is None or gelu or plus.dtype != x.dtype or plus.shape != (len(x), len(w)):  # oneDNN reads any shape
         y = torch.ops.mkldnn._linear_pointwise(x, w, b, "gelu" if gelu else "none", [], "none")
     else:
         return torch.ops.mkldnn._linear_pointwise.binary(x, plus, w, b, "add")

@@ -86,29 +86,30 @@ class ContextCluster(nn.Module):
 
     def form(self, x: Float[Tensor, "N C"], plan: Plan) -> Form:
         """The form that `forward` takes."""
-        return self._choose(x, plan)[0]
+        return self._choose(x, plan, self.weights())[0]
 
-    def _choose(self, x: Float[Tensor, "N C"], plan: Plan) -> tuple[Form, _Kernel | None]:
+    def _choose(self, x: Float[Tensor, "N C"], plan: Plan, weights: tuple[Tensor, ...]) -> tuple[Form, _Kernel | None]:
         """The form and, for the kernel of packed windows, the function."""
         if self.reference:
             return Form.REFERENCE, None
-        kernel_exists = fused("cluster_hard", self.qv.weight, plan.centers, self.head_dim)
-        if kernel_exists and not has_tangent(x, *self.weights()):  # kernels have no forward-mode derivatives
+        kernel_exists = fused("cluster_hard", weights[0], plan.centers, self.head_dim)
+        if kernel_exists and not has_tangent(x, *weights):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL, None
-        if self.center_updates or not fewer_at_centers(plan.centers, self.qv.in_features, self.head_dim):
+        if self.center_updates or not fewer_at_centers(plan.centers, x.shape[1], self.head_dim):
             return Form.PRODUCTS, None
-        if exported() or has_tangent(x, *self.weights()) or plan.as_packed() is None:
+        if exported() or has_tangent(x, *weights) or plan.as_packed() is None:
             return Form.AT_CENTERS, None
         kernel = choose("context_cluster", x)
         return (Form.AT_CENTERS, None) if kernel is None else (Form.PACKED_KERNEL, kernel)
 
     @without_float16
     def forward(self, x: Float[Tensor, "N C"], plan: Plan, sets: SetIndex | None = None) -> Float[Tensor, "N C"]:
-        form, kernel = self._choose(x, plan)
+        weights = self.weights()
+        form, kernel = self._choose(x, plan, weights)
         packed = None if kernel is None else plan.as_packed()
         if kernel is not None and packed is not None:
             windows = packed.ptr, packed.members, packed.center_valid
-            return kernel(x, *windows, *self.weights(), heads=self.heads, **self.rules())
+            return kernel(x, *windows, *weights, heads=self.heads, **self.rules())
         if form is Form.AT_CENTERS:
             return self._at_centers(x, plan)
         return self._at_points(x, plan, form)
@@ -135,7 +136,8 @@ class ContextCluster(nn.Module):
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """All parameters, in the order in which the operations take them."""
-        return self.qv.weight, self.qv.bias, self.proj.weight, self.proj.bias, self.alpha, self.beta
+        qv, proj = self.qv, self.proj  # reading an attribute of a module takes a microsecond
+        return qv.weight, qv.bias, proj.weight, proj.bias, self.alpha, self.beta
 
     def rules(self) -> _Rules:
         """The options of the operations."""

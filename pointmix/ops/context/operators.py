@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from pointmix.ops.kernels.operators import count_operations, operator
+from pointmix.ops.precision import without_autocast
 
 Shape = Sequence[int]
 
 
 def _of_module(name: str) -> Callable[..., Any]:
-    return lambda *arguments: getattr(import_module("pointmix.ops.context.packed"), name)(*arguments)
+    def run(*arguments: Any) -> Any:
+        with without_autocast(arguments[0]):  # it would form products in another dtype
+            return getattr(import_module("pointmix.ops.context.packed"), name)(*arguments)
+
+    return run
 
 
 def _fake_forward(
@@ -35,14 +40,10 @@ def _fake_forward(
     unweighted: bool,
     keep: bool,
 ) -> tuple[Tensor, ...]:
-    (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
-    new, total = wqv.new_empty, windows * centers
-    mean, c, y = new(windows, centers, channels), new(total, width), new(heads, total, channels)
-    divisor, bias_scale, weight = new(heads, total, 1), new(heads, total, 1), new(points, heads)
-    g, p = new(heads, total, width // heads), new(heads, total, out_channels)
-    center = new(points, heads, dtype=torch.int32)
+    points, (out_channels, width) = x.shape[0], wp.shape
+    center = x.new_empty(points, heads, dtype=torch.int32)
     kept = x.new_empty(points if keep else 0, width)
-    return x.new_empty(points, out_channels), mean, c, y, divisor, bias_scale, weight, center, g, p, kept
+    return x.new_empty(points, out_channels), wqv.new_empty(points, heads), center, kept
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -75,19 +76,19 @@ def _backward_flops(
     dout: Shape, x: Shape, ptr: Shape, members: Shape, exists: Shape, wqv: Shape, bqv: Shape, wp: Shape, *rest: Any,
     **kwargs: object,
 ) -> int:  # fmt: skip
-    """Queries of points are computed again unless they were kept, then two products for each one of the forward pass;
-    only the similarity to the center that a point joined counts."""
+    """Queries of points are computed again unless they were kept, and all products of centers, then two products for
+    each one of the forward pass; only the similarity to the center that a point joined counts."""
     (points, channels), (windows, centers), (out_channels, width) = x, exists, wp
     *_, kept, heads, _, _ = rest
-    at_points = (2 if kept[0] else 3) * channels * width + 3 * width + 2 * heads * (channels + out_channels)
-    at_centers = 4 * channels * width + 2 * width * out_channels
+    at_points = (2 if kept[0] else 3) * channels * width + 3 * width + heads * (3 * channels + 2 * out_channels)
+    at_centers = 6 * channels * width + 3 * width * out_channels
     return 2 * (points * at_points + windows * centers * at_centers)
 
 
 _backward = operator(
     "context_cluster_backward(Tensor dout, Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, "
-    "Tensor bqv, Tensor wp, Tensor alpha, Tensor mean, Tensor c, Tensor y, Tensor divisor, Tensor bias_scale, "
-    "Tensor weight, Tensor center, Tensor g, Tensor p, Tensor kept, int heads, bool by_count, bool unweighted) "
+    "Tensor bqv, Tensor wp, Tensor alpha, Tensor weight, Tensor center, Tensor kept, int heads, bool by_count, "
+    "bool unweighted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _of_module("run_backward"),
     lambda dout, x, ptr, members, exists, wqv, bqv, wp, alpha, *rest: (
@@ -102,11 +103,10 @@ _backward = operator(
 operator(
     "context_cluster(Tensor x, Tensor ptr, Tensor members, Tensor exists, Tensor wqv, Tensor bqv, Tensor wp, "
     "Tensor bp, Tensor alpha, Tensor beta, int heads, bool by_count, bool unweighted, bool keep) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _of_module("run_forward"),
     _fake_forward,
     backward=(_setup, _gradients),
 )
-
 count_operations(torch.ops.pointmix.context_cluster, _forward_flops)
 count_operations(torch.ops.pointmix.context_cluster_backward, _backward_flops)

@@ -22,6 +22,7 @@ from pointmix.ops.precision import at_least_float32, autocast_dtype, in_float32
 from pointmix.ops.similarity import least_length
 
 MIN_NUMBERS = 2**15  # with fewer numbers, one thread is faster
+ROOM = 2**17  # numbers of the largest results of centers that a thread has room for: half a MiB
 
 
 @in_float32
@@ -53,7 +54,7 @@ def context_cluster(
     """
     x = x.to(autocast_dtype(x) or x.dtype)
     wide = at_least_float32(x.dtype)
-    weights = (t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta))
+    weights = [t if t.dtype == wide else t.to(wide) for t in (wqv, bqv, wp, bp, alpha, beta)]
     by_count = denominator == "count" and not unweighted  # else the divisor is the sum of the weights
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, wqv, bqv))
     out, *_ = torch.ops.pointmix.context_cluster.default(
@@ -70,19 +71,22 @@ def _sizes(
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
     shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, 0)
+    room = max(ROOM // max(heads * centers * (x.shape[1] + out_channels), 1), 1)
+    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, min(room, windows), 0)
 
 
 def _pieces(ptr: Int[Tensor, "S1"], points: int) -> Iterator[tuple[int, int, slice]]:
     """Ranges of windows, and their points, of which there are about that many, so that queries fit the cache."""
     bounds = ptr.numpy()
+    if points >= bounds[-1] > 0:
+        yield 0, len(bounds) - 1, slice(0, bounds[-1])
+        return
     ends = np.searchsorted(bounds, np.arange(points, bounds[-1], points))
     for first, last in pairwise([0, *ends.tolist(), len(bounds) - 1]):
         if first < last:
             yield first, last, slice(bounds[first], bounds[last])
 
 
-@torch.autocast("cpu", enabled=False)
 def run_forward(
     x: Float[Tensor, "N C"],
     ptr: Int[Tensor, "S1"],
@@ -99,26 +103,23 @@ def run_forward(
     unweighted: bool,
     keep: bool,
 ) -> tuple[Tensor, ...]:
-    """The outcome, and what `run_backward` needs: the queries of the points last, none unless they are to be kept."""
+    """The outcome, and what `run_backward` needs: the weight of each point, its center in its window, and its queries
+    if they are to be kept."""
     _check(x, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, heads)
     x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[0]
-    (number, centers), (out_channels, width), channels, total = exists.shape, wp.shape, x.shape[1], exists.numel()
-    new, wq, bq = wqv.new_empty, wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
-    out, mean, c = x.new_empty(len(x), out_channels), new(number, centers, channels), new(total, width)
-    y, divisor, bias_scale = new(heads, total, channels), new(heads, total, 1), new(heads, total, 1)
-    weight, center = new(len(x), heads), new(len(x), heads, dtype=torch.int32)
-    g, p = new(heads, total, width // heads), new(heads, total, out_channels)
+    out_channels, width = wp.shape
+    wq, bq = wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
+    out, kept = x.new_empty(len(x), out_channels), x.new_empty(len(x) if keep else 0, width)
+    weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
     given = ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x
-    made = out, mean, c, y, divisor, bias_scale, weight, center, g, p
-    kept = x.new_empty(len(x) if keep else 0, width)
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         sizes.first, sizes.last, sizes.counter = first, last, 0
         q = linear(x[points], wq, bq)
-        run(kernel, sizes, *given, q, *made)
+        run(kernel, sizes, *given, q, out, weight, center)
         if keep:
             kept[points] = q
-    return *made, kept
+    return out, weight, center, kept
 
 
 def _check(
@@ -138,19 +139,21 @@ def _check(
     (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
     wide = at_least_float32(x.dtype)
     expected = {
-        "ptr": (ptr, torch.int64, (windows + 1,)),
-        "members": (members, torch.bool, (points, centers)),
-        "center_valid": (exists, torch.bool, (windows, centers)),
-        "wqv": (wqv, wide, (2 * width, channels)),
-        "bqv": (bqv, wide, (2 * width,)),
-        "wp": (wp, wide, (out_channels, width)),
-        "bp": (bp, wide, (out_channels,)),
-        "alpha": (alpha, wide, (1,)),
-        "beta": (beta, wide, (1,)),
+        "ptr": (torch.int64, windows + 1),
+        "members": (torch.bool, points, centers),
+        "center_valid": (torch.bool, windows, centers),
+        "wqv": (wide, 2 * width, channels),
+        "bqv": (wide, 2 * width),
+        "wp": (wide, out_channels, width),
+        "bp": (wide, out_channels),
+        "alpha": (wide, 1),
+        "beta": (wide, 1),
     }
-    for name, (given, dtype, shape) in expected.items():
-        if given.dtype != dtype or given.shape != shape:
-            raise ValueError(f"{name} must be {dtype} {shape}, got {given.dtype} {tuple(given.shape)}")
+    found = [(t.dtype, *t.shape) for t in (ptr, members, exists, wqv, bqv, wp, bp, alpha, beta)]
+    if found != list(expected.values()):
+        pairs = zip(expected.items(), found, strict=True)
+        name, (dtype, *shape), given = next((name, want, got) for (name, want), got in pairs if got != want)
+        raise ValueError(f"{name} must be {dtype} {tuple(shape)}, got {given[0]} {given[1:]}")
     if heads < 1 or width % heads:
         raise ValueError(f"{width} channels of queries do not divide into {heads} heads")
     bounds = ptr.numpy()
@@ -158,7 +161,6 @@ def _check(
         raise ValueError(f"ptr must ascend from 0 to {points}, the number of points, got {bounds}")
 
 
-@torch.autocast("cpu", enabled=False)
 def run_backward(
     dout: Float[Tensor, "N K"],
     x: Float[Tensor, "N C"],
@@ -169,15 +171,8 @@ def run_backward(
     bqv: Float[Tensor, "QV"],
     wp: Float[Tensor, "K ED"],
     alpha: Float[Tensor, "1"],
-    mean: Float[Tensor, "S M C"],
-    c: Float[Tensor, "SM ED"],
-    y: Float[Tensor, "E SM C"],
-    divisor: Float[Tensor, "E SM 1"],
-    bias_scale: Float[Tensor, "E SM 1"],
     weight: Float[Tensor, "N E"],
     center: Int[Tensor, "N E"],
-    g: Float[Tensor, "E SM D"],
-    p: Float[Tensor, "E SM K"],
     queries: Float[Tensor, "_ ED"],
     heads: int,
     by_count: bool,
@@ -192,12 +187,11 @@ def run_backward(
     dx, sums = torch.empty_like(x), wqv.new_zeros(sizes.chunks, sum(lengths))
     dwq = sums[0, : wq.numel()].view(wq.shape)  # the first chunk's; of queries of the points and of the centers
     given = ptr, members, wqv, bqv, wp, alpha, x
-    kept = mean, c, y, divisor, bias_scale, weight, center, g, p, dout
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         q = queries[points] if len(queries) else linear(x[points], wq, bq)
         dq = torch.empty_like(q) if len(queries) else q
         sizes.first, sizes.last, sizes.counter = first, last, 0
-        run(kernel, sizes, *given, q, *kept, dq, dx, sums)
+        run(kernel, sizes, *given, q, weight, center, dout, dq, dx, sums)
         dx[points] = linear(dq, wq.t(), plus=dx[points])
         dwq += rows_product(dq, x[points])
     dwqv, dwp, *others = (t.sum(0) for t in sums.split(lengths, 1))

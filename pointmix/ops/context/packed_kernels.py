@@ -10,7 +10,9 @@ from collections.abc import Callable
 from inspect import unwrap
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
 from numba import carray
+from numpy import ndarray
 
 from pointmix.ops.context.packed_parts import (
     aligned,
@@ -19,22 +21,84 @@ from pointmix.ops.context.packed_parts import (
     dispatch_backward,
     end_of_tile,
     first_window,
-    join,
+    gather,
     join_backward,
     multiply,
+    nearest,
     pool,
     pool_backward,
+    weigh32,
+    weigh64,
 )
 from pointmix.ops.kernels.intrinsics import fetch_add
+from pointmix.ops.kernels.jit import inlined
 
 
 class Sizes(ctypes.Structure):
     """The range of windows; numbers of points, windows, centers and heads; channels of heads, features and results;
-    rules; address of sgemm, 0 to multiply without it; chunks of the windows and a counter of those taken."""
+    rules; address of sgemm, 0 to multiply without it; chunks of the windows; how many windows a thread takes at a
+    time at most; a counter of the chunks taken."""
 
     _fields_ = [
-        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks counter".split()
+        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks room counter".split()
     ]
+
+
+@inlined
+def room_for(
+    windows: int, heads: int, centers: int, dim: int, channels: int, out_channels: int, like: Float[ndarray, "..."]
+) -> tuple[ndarray, ...]:
+    """Room for what the centers of some windows hold: mean, c, y, divisor, bias_scale, g, p."""
+    rows = windows * centers
+    return (
+        aligned(rows * channels, like).reshape(windows, centers, channels),
+        aligned(rows * heads * dim, like).reshape(windows, centers, heads, dim),
+        aligned(heads * rows * channels, like).reshape(heads, windows, centers, channels),
+        aligned(heads * rows, like).reshape(heads, windows, centers),
+        aligned(heads * rows, like).reshape(heads, windows, centers),
+        aligned(heads * rows * dim, like).reshape(heads, rows, dim),
+        aligned(heads * rows * out_channels, like).reshape(heads, windows, centers, out_channels),
+    )
+
+
+@inlined
+def find_centers(
+    start: int, stop: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], gemm: int,
+    wq: Float[ndarray, "ED C"], bq: Float[ndarray, "ED"], x: Shaped[ndarray, "N C"], mean: Float[ndarray, "R M C"],
+    c: Float[ndarray, "R M E D"],
+) -> None:  # fmt: skip
+    """Mean features of the centers of the windows of a tile, and their queries."""
+    windows, centers, channels = mean.shape
+    rows = (stop - start) * centers
+    every_mean, every_c = mean.reshape(windows * centers, channels), c.reshape(windows * centers, len(bq))
+    for s in range(start, stop):
+        pool(s, ptr, members, x, s - start, mean)
+    for r in range(rows):
+        every_c[r] = bq
+    multiply(gemm, every_mean[:rows], wq, False, True, True, every_c[:rows])
+
+
+@inlined
+def project(
+    start: int, stop: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, gemm: int,
+    wv: Float[ndarray, "E D C"], bv: Float[ndarray, "E D"], wp: Float[ndarray, "K ED"], x: Shaped[ndarray, "N C"],
+    mean: Float[ndarray, "R M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    y: Float[ndarray, "E R M C"], divisor: Float[ndarray, "E R M"], bias_scale: Float[ndarray, "E R M"],
+    g: Float[ndarray, "E RM D"], p: Float[ndarray, "E R M K"],
+) -> None:  # fmt: skip
+    """What the centers of the windows of a tile gather, y; its values, g; and their projections, p."""
+    (heads, _, centers, channels), (_, total, dim) = y.shape, g.shape
+    rows, one = (stop - start) * centers, y.dtype.type(1)
+    every_y, every_p = y.reshape(heads, total, channels), p.reshape(heads, total, len(wp))
+    every_scale = bias_scale.reshape(heads, total)
+    for s in range(start, stop):
+        gather(s, ptr, by_count, unweighted, x, s - start, mean, center, weight, y, divisor, bias_scale)
+    for e in range(heads):
+        for r in range(rows):
+            for d in range(dim):
+                g[e, r, d] = bv[e, d] * (every_scale[e, r] if by_count else one)
+        multiply(gemm, every_y[e, :rows], wv[e], False, True, True, g[e, :rows])
+        multiply(gemm, g[e, :rows], wp[:, e * dim : (e + 1) * dim], False, True, False, every_p[e, :rows])
 
 
 def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callable]:
@@ -51,75 +115,60 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         least: lengths of vectors are at least this.
     """
     least, fields = wide(least), len(Sizes._fields_)
+    weigh = weigh64 if wide is np.float64 else weigh32
 
     def forward(at) -> None:
-        """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, mean, c, y, divisor, bias_scale,
-        weight, center, g, p."""
+        """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, weight, center."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, _ = sizes
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
         wqv, bqv = carray(at[4], (2, E * D, C), wide), carray(at[5], (2, E * D), wide)
         wp, bp = carray(at[6], (K, E * D), wide), carray(at[7], (K,), wide)
         alpha, beta = carray(at[8], (1,), wide), carray(at[9], (1,), wide)
         x, q, out = carray(at[10], (N, C), dtype), carray(at[11], (N, E, D), dtype), carray(at[12], (N, K), dtype)
-        mean, c = carray(at[13], (S, M, C), wide), carray(at[14], (S, M, E, D), wide)
-        y, divisor = carray(at[15], (E, S, M, C), wide), carray(at[16], (E, S, M), wide)
-        bias_scale = carray(at[17], (E, S, M), wide)
-        weight, center = carray(at[18], (N, E), wide), carray(at[19], (N, E), np.int32)
-        g, p = carray(at[20], (E, S * M, D), wide), carray(at[21], (E, S, M, K), wide)
+        weight, center = carray(at[13], (N, E), wide), carray(at[14], (N, E), np.int32)
         by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
-        every_mean, every_c, every_y = mean.reshape(S * M, C), c.reshape(S * M, E * D), y.reshape(E, S * M, C)
-        every_scale, every_p = bias_scale.reshape(E, S * M), p.reshape(E, S * M, K)
         while True:
             chunk = fetch_add(sizes[fields - 1 :])
             if chunk >= chunks:
                 break
+            mean, c, y, divisor, bias_scale, g, p = room_for(room, E, M, D, C, K, wp)
             start = first_window(ptr, first, last, chunk, chunks)
             end = first_window(ptr, first, last, chunk + 1, chunks)
             while start < end:
-                stop = end_of_tile(ptr, start, end)
-                low, high = start * M, stop * M
+                stop = end_of_tile(ptr, start, end, room)
+                low, high = ptr[start], ptr[stop]
+                square = np.empty((high - low, E), wide)
+                find_centers(start, stop, ptr, members, gemm, wqv[0], bqv[0], x, mean, c)
                 for s in range(start, stop):
-                    pool(s, ptr, members, x, mean)
-                for r in range(low, high):
-                    every_c[r] = bqv[0]
-                multiply(gemm, every_mean[low:high], wqv[0], False, True, True, every_c[low:high])
-                for s in range(start, stop):
-                    join(
-                        s, ptr, exists, alpha[0], beta[0], least, by_count, unweighted, x, q, ptr[first], mean, c,
-                        center, weight, y, divisor, bias_scale,
+                    nearest(
+                        s, ptr, exists, alpha[0], least, q, ptr[first], s - start, c, center, weight, square, low,
                     )  # fmt: skip
-                for e in range(E):
-                    for r in range(low, high):
-                        for d in range(D):
-                            g[e, r, d] = bv[e, d] * (every_scale[e, r] if by_count else wide(1))
-                    multiply(gemm, every_y[e, low:high], wv[e], False, True, True, g[e, low:high])
-                    own = wp[:, e * D : (e + 1) * D]
-                    multiply(gemm, g[e, low:high], own, False, True, False, every_p[e, low:high])
+                weigh(square.reshape(-1), least, beta[0], weight[low:high].reshape(-1))
+                project(
+                    start, stop, ptr, by_count, unweighted, gemm, wv, bv, wp, x, mean, center, weight, y, divisor,
+                    bias_scale, g, p,
+                )  # fmt: skip
                 for s in range(start, stop):
-                    dispatch(s, ptr, center, weight, p, bp, out)
+                    dispatch(s, ptr, center, weight, s - start, p, bp, out)
                 start = stop
 
     def backward(at) -> None:
-        """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, mean, c, y, divisor, bias_scale, weight, center, g, p,
-        dout; to dq, dx and sums."""
+        """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, weight, center, dout; to dq, dx and sums. What the centers
+        hold is computed again: reading it back takes as long."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, _ = sizes
         ptr, members = carray(at[1], (S + 1,), np.int64), carray(at[2], (N, M), np.bool_)
         wqv, bqv = carray(at[3], (2, E * D, C), wide), carray(at[4], (2, E * D), wide)
         wp, alpha = carray(at[5], (K, E * D), wide), carray(at[6], (1,), wide)
         x, q = carray(at[7], (N, C), dtype), carray(at[8], (N, E, D), dtype)
-        mean, c = carray(at[9], (S * M, C), wide), carray(at[10], (S, M, E, D), wide)
-        y, divisor = carray(at[11], (E, S, M, C), wide), carray(at[12], (E, S, M), wide)
-        bias_scale = carray(at[13], (E, S * M), wide)
-        weight, center = carray(at[14], (N, E), wide), carray(at[15], (N, E), np.int32)
-        g, p = carray(at[16], (E, S * M, D), wide), carray(at[17], (E, S, M, K), wide)
-        dout, dq = carray(at[18], (N, K), dtype), carray(at[19], (N, E, D), dtype)
-        dx = carray(at[20], (N, C), dtype)
+        weight, center = carray(at[9], (N, E), wide), carray(at[10], (N, E), np.int32)
+        dout, dq = carray(at[11], (N, K), dtype), carray(at[12], (N, E, D), dtype)
+        dx = carray(at[13], (N, C), dtype)
         by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
-        every_y, maps = y.reshape(E, S * M, C), E * D * C
-        sums = carray(at[21], (chunks, 2 * maps + K * E * D + 2 * E * D + K + 2), wide)
+        maps = E * D * C
+        sums = carray(at[14], (chunks, 2 * maps + K * E * D + 2 * E * D + K + 2), wide)
         while True:
             chunk = fetch_add(sizes[fields - 1 :])
             if chunk >= chunks:
@@ -129,36 +178,39 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
             dwp, rest = rest[: K * E * D].reshape(K, E * D), rest[K * E * D :]
             dbq, dbv = rest[: E * D].reshape(E, D), rest[E * D : 2 * E * D].reshape(E, D)
             dbias, dscalars = rest[2 * E * D : 2 * E * D + K], rest[2 * E * D + K :]
+            mean, c, y, divisor, bias_scale, g, p = room_for(room, E, M, D, C, K, wp)
+            dmean, dc, dy, dbias_scale, _, dg, dp = room_for(room, E, M, D, C, K, wp)
+            every_mean, every_y = mean.reshape(room * M, C), y.reshape(E, room * M, C)
+            every_dmean, every_dc = dmean.reshape(room * M, C), dc.reshape(room * M, E * D)
+            every_dy, every_dp = dy.reshape(E, room * M, C), dp.reshape(E, room * M, K)
+            scale, dscale = bias_scale.reshape(E, room * M), dbias_scale.reshape(E, room * M)
             start = first_window(ptr, first, last, chunk, chunks)
             end = first_window(ptr, first, last, chunk + 1, chunks)
             while start < end:
-                stop = end_of_tile(ptr, start, end)
-                low, high, windows = start * M, stop * M, stop - start
-                dp = aligned(E * windows * M * K, p).reshape(E, windows, M, K)
-                dy = aligned(E * windows * M * C, p).reshape(E, windows, M, C)
-                dc = aligned(windows * M * E * D, p).reshape(windows, M, E, D)
-                dmean = aligned(windows * M * C, p).reshape(windows, M, C)
-                dg, dbias_scale = aligned(windows * M * D, p).reshape(windows * M, D), np.empty((E, windows, M), wide)
+                stop = end_of_tile(ptr, start, end, room)
+                rows = (stop - start) * M
                 dweight = np.empty((ptr[stop] - ptr[start], E), wide)
+                find_centers(start, stop, ptr, members, gemm, wqv[0], bqv[0], x, mean, c)
+                project(
+                    start, stop, ptr, by_count, unweighted, gemm, wv, bv, wp, x, mean, center, weight, y, divisor,
+                    bias_scale, g, p,
+                )  # fmt: skip
                 for s in range(start, stop):
                     dispatch_backward(s, ptr, center, weight, p, dout, s - start, dweight, dp, dbias)
                 for e in range(E):
-                    own_dp, own = dp[e].reshape(high - low, K), slice(e * D, (e + 1) * D)
-                    multiply(gemm, own_dp, g[e, low:high], True, False, True, dwp[:, own])
-                    multiply(gemm, own_dp, wp[:, own], False, False, False, dg)
-                    multiply(gemm, dg, every_y[e, low:high], True, False, True, dwv[e])
-                    multiply(gemm, dg, wv[e], False, False, False, dy[e].reshape(high - low, C))
-                    bias_backward(
-                        dg, bias_scale[e, low:high], bv[e], by_count, dbv[e], dbias_scale[e].reshape(high - low)
-                    )
+                    own, own_dg, own_dp = slice(e * D, (e + 1) * D), dg[e, :rows], every_dp[e, :rows]
+                    multiply(gemm, own_dp, g[e, :rows], True, False, True, dwp[:, own])
+                    multiply(gemm, own_dp, wp[:, own], False, False, False, own_dg)
+                    multiply(gemm, own_dg, every_y[e, :rows], True, False, True, dwv[e])
+                    multiply(gemm, own_dg, wv[e], False, False, False, every_dy[e, :rows])
+                    bias_backward(own_dg, scale[e, :rows], bv[e], by_count, dbv[e], dscale[e, :rows])
                 for s in range(start, stop):
                     join_backward(
                         s, ptr, alpha[0], least, by_count, unweighted, x, q, ptr[first], c, center, weight, y, divisor,
                         s - start, dy, dbias_scale, dweight, dx, dmean, dc, dbq, dscalars, dq,
                     )  # fmt: skip
-                every_dc, every_dmean = dc.reshape(high - low, E * D), dmean.reshape(high - low, C)
-                multiply(gemm, every_dc, wqv[0], False, False, True, every_dmean)
-                multiply(gemm, every_dc, mean[low:high], True, False, True, dwq)
+                multiply(gemm, every_dc[:rows], wqv[0], False, False, True, every_dmean[:rows])
+                multiply(gemm, every_dc[:rows], every_mean[:rows], True, False, True, dwq)
                 for s in range(start, stop):
                     pool_backward(s, ptr, members, dmean[s - start], dx)
                 start = stop

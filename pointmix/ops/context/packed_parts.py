@@ -1,7 +1,8 @@
-"""Parts of `packed_kernels`: of a window of points, of a tile of windows, and their gradients.
+"""Parts of `packed_kernels`: of a window of points, and their gradients.
 
 Points (N, ...) lie window by window, those of window s from ptr[s] to ptr[s + 1]. Tensors of points have their own
-dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are.
+dtype, bfloat16 as its bits; all others, and all sums, are float32, or float64 if the points are. Tensors of centers
+have room for the R windows of a tile, of which s is number i.
 """
 
 # mypy: ignore-errors
@@ -16,9 +17,11 @@ from numpy import ndarray
 from pointmix.ops.kernels.blas import NO, YES, sgemm
 from pointmix.ops.kernels.intrinsics import narrow, widen
 from pointmix.ops.kernels.jit import inlined, inlined_sums
+from pointmix.ops.kernels.vector_math import SMALLEST, exp2
 
 TILE = 1024  # points, at most, of the windows that a thread takes at a time, unless it is one window
 ZERO, ONE = np.float32(0), np.float32(1)
+LOG2_E = np.float32(math.log2(math.e))
 
 
 @inlined
@@ -62,33 +65,33 @@ def first_window(ptr: Int[ndarray, "S1"], first: int, last: int, part: int, part
 
 
 @inlined
-def end_of_tile(ptr: Int[ndarray, "S1"], start: int, end: int) -> int:
-    """The window after those to take at a time, from `start` on."""
+def end_of_tile(ptr: Int[ndarray, "S1"], start: int, end: int, most: int) -> int:
+    """The window after those to take at a time, from `start` on, `most` at most."""
     stop = start + 1
-    while stop < end and ptr[stop + 1] - ptr[start] <= TILE:
+    while stop < min(end, start + most) and ptr[stop + 1] - ptr[start] <= TILE:
         stop += 1
     return stop
 
 
 @inlined_sums
 def pool(
-    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"],
-    mean: Float[ndarray, "S M C"],
+    s: int, ptr: Int[ndarray, "S1"], members: Bool[ndarray, "N M"], x: Shaped[ndarray, "N C"], i: int,
+    mean: Float[ndarray, "R M C"],
 ) -> None:  # fmt: skip
     """Mean features of a window's points around each center, zero where there are none."""
     _, centers, channels = mean.shape
     for m in range(centers):
         count = 0
         for k in range(channels):
-            mean[s, m, k] = 0
+            mean[i, m, k] = 0
         for n in range(ptr[s], ptr[s + 1]):
             if members[n, m]:
                 count += 1
                 for k in range(channels):
-                    mean[s, m, k] += widen(x[n, k])
+                    mean[i, m, k] += widen(x[n, k])
         scale = 1 / mean.dtype.type(max(count, 1))
         for k in range(channels):
-            mean[s, m, k] *= scale
+            mean[i, m, k] *= scale
 
 
 @inlined_sums
@@ -119,7 +122,7 @@ def pool_backward(
 
 @inlined_sums
 def units(
-    s: int, c: Float[ndarray, "S M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
+    i: int, c: Float[ndarray, "R M E D"], least: float, unit: Float[ndarray, "E M D"], inverse: Float[ndarray, "E M"]
 ) -> None:
     """The queries of a window's centers over their lengths, and one over those."""
     heads, centers, dim = unit.shape
@@ -127,44 +130,31 @@ def units(
         for e in range(heads):
             square = c.dtype.type(0)
             for d in range(dim):
-                square += c[s, m, e, d] * c[s, m, e, d]
+                square += c[i, m, e, d] * c[i, m, e, d]
             inverse[e, m] = 1 / max(np.sqrt(square), least)
             for d in range(dim):
-                unit[e, m, d] = c[s, m, e, d] * inverse[e, m]
+                unit[e, m, d] = c[i, m, e, d] * inverse[e, m]
 
 
 @inlined_sums
-def join(
-    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, beta: float, least: float,
-    by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int,
-    mean: Float[ndarray, "S M C"], c: Float[ndarray, "S M E D"], center: Int[ndarray, "N E"],
-    weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"], divisor: Float[ndarray, "E S M"],
-    bias_scale: Float[ndarray, "E S M"],
+def nearest(
+    s: int, ptr: Int[ndarray, "S1"], exists: Bool[ndarray, "S M"], alpha: float, least: float,
+    q: Shaped[ndarray, "P E D"], begin: int, i: int, c: Float[ndarray, "R M E D"], center: Int[ndarray, "N E"],
+    product: Float[ndarray, "N E"], square: Float[ndarray, "T E"], origin: int,
 ) -> None:  # fmt: skip
-    """The center that each point joins, the first of equals, its weight there, and what centers gather: their own
-    features plus those of their points, over a divisor: one plus the sum or number of the weights.
-
-    `bias_scale` is one plus the sum of the weights with which points entered, over the same divisor.
-    """
+    """The center that each point joins, the first of equals; alpha times the product of the point's query and the
+    center's unit vector; the squared length of the query."""
     _, centers, heads, dim = c.shape
-    channels, one = x.shape[1], c.dtype.type(1)
-    row, query = np.empty(channels, c.dtype), np.empty(dim, c.dtype)
+    query = np.empty(dim, c.dtype)
     unit, inverse = np.empty((heads, centers, dim), c.dtype), np.empty((heads, centers), c.dtype)
-    units(s, c, least, unit, inverse)
-    for e in range(heads):
-        for m in range(centers):
-            bias_scale[e, s, m] = divisor[e, s, m] = one
-            for k in range(channels):
-                y[e, s, m, k] = mean[s, m, k]
+    units(i, c, least, unit, inverse)
     for n in range(ptr[s], ptr[s + 1]):
-        for k in range(channels):
-            row[k] = widen(x[n, k])
         for e in range(heads):
-            square, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
+            total, best, at = c.dtype.type(0), c.dtype.type(-np.inf), 0
             for d in range(dim):
                 query[d] = widen(q[n - begin, e, d])
             for d in range(dim):
-                square += query[d] * query[d]
+                total += query[d] * query[d]
             for m in range(centers):
                 if exists[s, m]:
                     near = c.dtype.type(0)
@@ -173,27 +163,66 @@ def join(
                     near *= alpha
                     if near > best or near != near:  # NaN must not be lost
                         best, at = near, m
-            a = one / (one + math.exp(-(best / max(np.sqrt(square), least) + beta)))
-            entry = one if unweighted else a
-            center[n, e], weight[n, e] = at, a
-            bias_scale[e, s, at] += entry
-            divisor[e, s, at] += one if by_count else entry
-            for k in range(channels):
-                y[e, s, at, k] += entry * row[k]
+            center[n, e], product[n, e], square[n - origin, e] = at, best, total
+
+
+@inlined
+def weigh32(square: Float[ndarray, "P"], least: float, beta: float, weight: Float[ndarray, "P"]) -> None:
+    """sigmoid(weight / length + beta) in place, of float32, in vector instructions."""
+    for i in range(len(weight)):
+        z = weight[i] / max(np.sqrt(square[i]), least) + beta
+        a = ONE / (ONE + exp2(min(max(z * -LOG2_E, SMALLEST), -SMALLEST)))
+        weight[i] = a if z == z else z
+
+
+@inlined
+def weigh64(square: Float[ndarray, "P"], least: float, beta: float, weight: Float[ndarray, "P"]) -> None:
+    """`weigh32` of float64."""
+    for i in range(len(weight)):
+        weight[i] = 1 / (1 + math.exp(-(weight[i] / max(np.sqrt(square[i]), least) + beta)))
+
+
+@inlined_sums
+def gather(
+    s: int, ptr: Int[ndarray, "S1"], by_count: bool, unweighted: bool, x: Shaped[ndarray, "N C"], i: int,
+    mean: Float[ndarray, "R M C"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
+    y: Float[ndarray, "E R M C"], divisor: Float[ndarray, "E R M"], bias_scale: Float[ndarray, "E R M"],
+) -> None:  # fmt: skip
+    """What the centers of a window gather: their own features plus those of their points, over a divisor: one plus the
+    sum or number of the weights.
+
+    `bias_scale` is one plus the sum of the weights with which points entered, over the same divisor.
+    """
+    (heads, _, centers, channels), one = y.shape, y.dtype.type(1)
+    row = np.empty(channels, y.dtype)
     for e in range(heads):
         for m in range(centers):
-            scale = one / divisor[e, s, m]
-            bias_scale[e, s, m] *= scale
+            bias_scale[e, i, m] = divisor[e, i, m] = one
             for k in range(channels):
-                y[e, s, m, k] *= scale
+                y[e, i, m, k] = mean[i, m, k]
+    for n in range(ptr[s], ptr[s + 1]):
+        for k in range(channels):
+            row[k] = widen(x[n, k])
+        for e in range(heads):
+            at, entry = center[n, e], one if unweighted else weight[n, e]
+            bias_scale[e, i, at] += entry
+            divisor[e, i, at] += one if by_count else entry
+            for k in range(channels):
+                y[e, i, at, k] += entry * row[k]
+    for e in range(heads):
+        for m in range(centers):
+            scale = one / divisor[e, i, m]
+            bias_scale[e, i, m] *= scale
+            for k in range(channels):
+                y[e, i, m, k] *= scale
 
 
 @inlined_sums
 def join_backward(
     s: int, ptr: Int[ndarray, "S1"], alpha: float, least: float, by_count: bool, unweighted: bool,
-    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "S M E D"],
-    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E S M C"],
-    divisor: Float[ndarray, "E S M"], i: int, dy: Float[ndarray, "E T M C"], dbias_scale: Float[ndarray, "E T M"],
+    x: Shaped[ndarray, "N C"], q: Shaped[ndarray, "P E D"], begin: int, c: Float[ndarray, "R M E D"],
+    center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"], y: Float[ndarray, "E R M C"],
+    divisor: Float[ndarray, "E R M"], i: int, dy: Float[ndarray, "E T M C"], dbias_scale: Float[ndarray, "E T M"],
     dweight: Float[ndarray, "O E"], dx: Shaped[ndarray, "N C"], dmean: Float[ndarray, "T M C"],
     dc: Float[ndarray, "T M E D"], dbq: Float[ndarray, "E D"], dscalars: Float[ndarray, "2"],
     dq: Shaped[ndarray, "P E D"],
@@ -207,14 +236,14 @@ def join_backward(
     dunit, dtotal = np.zeros((heads, centers, dim), c.dtype), np.zeros((heads, centers), c.dtype)
     dsum = np.empty((heads, centers, channels), c.dtype)  # of the sum of the features
     dalpha = dbeta = zero
-    units(s, c, least, unit, inverse)
+    units(i, c, least, unit, inverse)
     origin = ptr[s - i]
     dmean[i, :, :] = 0
     for e in range(heads):
         for m in range(centers):
-            scale, product = one / divisor[e, s, m], zero
+            scale, product = one / divisor[e, i, m], zero
             for k in range(channels):
-                product += dy[e, i, m, k] * y[e, s, m, k]
+                product += dy[e, i, m, k] * y[e, i, m, k]
             for k in range(channels):
                 dsum[e, m, k] = dy[e, i, m, k] * scale
                 dmean[i, m, k] += dsum[e, m, k]
@@ -266,7 +295,7 @@ def join_backward(
 @inlined_sums
 def dispatch(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
+    i: int, p: Float[ndarray, "E R M K"], bias: Float[ndarray, "K"], out: Shaped[ndarray, "N K"],
 ) -> None:  # fmt: skip
     """The weighted sum over the centers of each point of a window, plus the bias."""
     row = np.empty(len(bias), bias.dtype)
@@ -275,7 +304,7 @@ def dispatch(
         for e in range(len(p)):
             m, a = center[n, e], weight[n, e]
             for k in range(len(bias)):
-                row[k] += a * p[e, s, m, k]
+                row[k] += a * p[e, i, m, k]
         for k in range(len(bias)):
             out[n, k] = narrow(row[k], out[n, k])
 
@@ -283,7 +312,7 @@ def dispatch(
 @inlined_sums
 def dispatch_backward(
     s: int, ptr: Int[ndarray, "S1"], center: Int[ndarray, "N E"], weight: Float[ndarray, "N E"],
-    p: Float[ndarray, "E S M K"], dout: Shaped[ndarray, "N K"], i: int, dweight: Float[ndarray, "O E"],
+    p: Float[ndarray, "E R M K"], dout: Shaped[ndarray, "N K"], i: int, dweight: Float[ndarray, "O E"],
     dp: Float[ndarray, "E T M K"], dbias: Float[ndarray, "K"],
 ) -> None:  # fmt: skip
     """Of window i of a tile; `dbias` grows."""
@@ -298,7 +327,7 @@ def dispatch_backward(
         for e in range(heads):
             m, a, da = center[n, e], weight[n, e], p.dtype.type(0)
             for k in range(channels):
-                da += row[k] * p[e, s, m, k]
+                da += row[k] * p[e, i, m, k]
             for k in range(channels):
                 dp[e, i, m, k] += a * row[k]
             dweight[n - origin, e] = da

@@ -126,6 +126,25 @@ def test_queries_kept_or_computed_again(narrow, monkeypatch):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("room", [1, 300])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_few_windows_at_a_time(shape, room, rule, threads, monkeypatch):
+    tensors, windows, heads = case(**SHAPES[shape])
+    expected = gradients(fast, tensors, windows, heads, **rule)
+    monkeypatch.setattr(module, "ROOM", room)
+    for a, b in zip(gradients(fast, tensors, windows, heads, **rule), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("wanted", range(7))
+def test_any_tensor_may_want_a_gradient(wanted):
+    tensors, windows, heads = case([7, 1, 30])
+    given = [t if i == wanted else t.detach() for i, t in enumerate(tensors)]
+    found, expected = (torch.autograd.grad(op(given, windows, heads).sum(), given[wanted])[0] for op in (fast, literal))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost():
     tensors, windows, heads = case([4, 6, 5])
     clean = gradients(fast, tensors, windows, heads)[:2]

@@ -7,7 +7,11 @@ from pointmix.ops import use_backend
 from pointmix.ops.largest import largest, largest_reference
 from pointmix.ops.largest import numba as module
 
-SHAPES = {"plain": (2, 700, 37, 5), "one of everything": (1, 1, 1, 1), "more centers than points": (3, 4, 90, 3)}
+SHAPES = {
+    "several tiles of points and of centers": (2, 700, 137, 5),
+    "one of everything": (1, 1, 1, 1),
+    "more centers than points": (3, 4, 90, 3),
+}
 
 
 def case(shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
@@ -22,17 +26,15 @@ def case(shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float32) -
 def threads(request: pytest.FixtureRequest, monkeypatch):
     """All work is shared, however small."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(module, "MIN_PRODUCTS", 0)
+    monkeypatch.setattr(module, "MIN_MULTIPLICATIONS", 0)
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("piece", [1, 1000, 2**18])
 @pytest.mark.parametrize("name", SHAPES)
-def test_first_of_the_largest(name, piece, dtype, threads, monkeypatch):
-    monkeypatch.setattr(module, "PIECE", piece)
+def test_first_of_the_largest(name, dtype, threads):
     x, key, offset = case(SHAPES[name], dtype)
     products = x.double() @ key.double().transpose(1, 2) + offset.double()[:, None]
     assert torch.equal(module.largest(x, key, offset), products.argmax(2))
@@ -67,6 +69,18 @@ def test_every_backend_finds_the_same_centers():
 def test_a_set_does_not_depend_on_the_others():
     x, key, offset = torch.randn(3, 500, 7), torch.randn(3, 80, 7), torch.randn(3, 80)
     assert torch.equal(largest(x, key, offset)[1:2], largest(x[1:2], key[1:2], offset[1:2]))
+
+
+def test_tensors_that_do_not_fit():
+    x, key, offset = case((2, 9, 4, 3))
+    for given in (
+        (x[:1], key, offset),
+        (x, key[..., :2], offset),
+        (x, key, offset[:, :3]),
+        (x.bfloat16(), key, offset),
+    ):
+        with pytest.raises(ValueError, match="^x, key and offset must be"):
+            module.largest(*given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
