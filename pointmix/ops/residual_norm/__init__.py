@@ -58,11 +58,12 @@ def residual_norm(
 
 def recomputes(*given: Tensor) -> bool:
     """Whether `residual_norm` takes these tensors and would save memory: for gradients on a CPU, eagerly."""
+    if any(map(traced, given)) or has_tangent(*given) or not torch.is_grad_enabled():
+        return False
     x, branch, *weights = given
     dtypes = {t.dtype for t in weights} | {torch.promote_types(t.dtype, weights[0].dtype) for t in (x, branch)}
     plain = x.device.type == "cpu" and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64}
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    return plain and trained and not any(map(traced, given)) and not has_tangent(*given)
+    return plain and any(t.requires_grad for t in given)
 
 
 class _ResidualNorm(torch.autograd.Function):
