@@ -71,8 +71,11 @@ def _sizes(
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
     shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    room = max(ROOM // max(heads * centers * (x.shape[1] + out_channels), 1), 1)
-    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, min(room, windows), 0)
+    channels = x.shape[1]
+    room = min(max(ROOM // max(heads * centers * (channels + out_channels), 1), 1), windows)
+    rows = -(-room * centers // 16) * 16  # see `room_for`
+    numbers = rows * (channels + 2 * width + heads * (channels + out_channels + 2))
+    return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, room, numbers, 0)
 
 
 def _pieces(ptr: Int[Tensor, "S1"], points: int) -> Iterator[tuple[int, int, slice]]:
@@ -112,11 +115,11 @@ def run_forward(
     wq, bq = wqv[:width].to(x.dtype), bqv[:width].to(x.dtype)
     out, kept = x.new_empty(len(x), out_channels), x.new_empty(len(x) if keep else 0, width)
     weight, center = wqv.new_empty(len(x), heads), wqv.new_empty(len(x), heads, dtype=torch.int32)
-    given = ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x
+    given, room = (ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x), wqv.new_empty(sizes.chunks, sizes.numbers)
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         sizes.first, sizes.last, sizes.counter = first, last, 0
         q = linear(x[points], wq, bq)
-        run(kernel, sizes, *given, q, out, weight, center)
+        run(kernel, sizes, *given, q, out, weight, center, room)
         if keep:
             kept[points] = q
     return out, weight, center, kept
@@ -186,12 +189,12 @@ def run_backward(
     lengths = [wqv.numel(), wp.numel(), len(bqv), out_channels, 1, 1]
     dx, sums = torch.empty_like(x), wqv.new_zeros(sizes.chunks, sum(lengths))
     dwq = sums[0, : wq.numel()].view(wq.shape)  # the first chunk's; of queries of the points and of the centers
-    given = ptr, members, wqv, bqv, wp, alpha, x
+    given, room = (ptr, members, wqv, bqv, wp, alpha, x), wqv.new_empty(sizes.chunks, 2, sizes.numbers)
     for first, last, points in _pieces(ptr, points_per_piece(x, width)):
         q = queries[points] if len(queries) else linear(x[points], wq, bq)
         dq = torch.empty_like(q) if len(queries) else q
         sizes.first, sizes.last, sizes.counter = first, last, 0
-        run(kernel, sizes, *given, q, weight, center, dout, dq, dx, sums)
+        run(kernel, sizes, *given, q, weight, center, dout, dq, dx, sums, room)
         dx[points] = linear(dq, wq.t(), plus=dx[points])
         dwq += rows_product(dq, x[points])
     dwqv, dwp, *others = (t.sum(0) for t in sums.split(lengths, 1))

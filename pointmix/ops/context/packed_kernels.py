@@ -15,7 +15,6 @@ from numba import carray
 from numpy import ndarray
 
 from pointmix.ops.context.packed_parts import (
-    aligned,
     bias_backward,
     dispatch,
     dispatch_backward,
@@ -37,27 +36,37 @@ from pointmix.ops.kernels.jit import inlined
 class Sizes(ctypes.Structure):
     """The range of windows; numbers of points, windows, centers and heads; channels of heads, features and results;
     rules; address of sgemm, 0 to multiply without it; chunks of the windows; how many windows a thread takes at a
-    time at most; a counter of the chunks taken."""
+    time at most, and the numbers that it needs room for then; a counter of the chunks taken."""
 
     _fields_ = [
-        (name, ctypes.c_int64) for name in "first last N S M E D C K count unweighted gemm chunks room counter".split()
+        (name, ctypes.c_int64)
+        for name in "first last N S M E D C K count unweighted gemm chunks room numbers counter".split()
     ]
 
 
 @inlined
 def room_for(
-    windows: int, heads: int, centers: int, dim: int, channels: int, out_channels: int, like: Float[ndarray, "..."]
+    space: Float[ndarray, "_"], windows: int, heads: int, centers: int, dim: int, channels: int, out_channels: int
 ) -> tuple[ndarray, ...]:
-    """Room for what the centers of some windows hold: mean, c, y, divisor, bias_scale, g, p."""
-    rows = windows * centers
+    """Room for what the centers of some windows hold: mean, c, y, divisor, bias_scale, g, p. Each starts at a multiple
+    of 64 bytes: how sgemm adds up may depend on where its matrices lie in a line of the cache."""
+    rows = (windows * centers + 15) // 16 * 16
+    end = windows * centers
+    every, heads_of = rows * channels, heads * rows
+    mean, space = space[: end * channels], space[every:]
+    c, space = space[: end * heads * dim], space[heads_of * dim :]
+    y, space = space[: heads * end * channels], space[heads_of * channels :]
+    divisor, space = space[: heads * end], space[heads_of:]
+    bias_scale, space = space[: heads * end], space[heads_of:]
+    g, space = space[: heads * end * dim], space[heads_of * dim :]
     return (
-        aligned(rows * channels, like).reshape(windows, centers, channels),
-        aligned(rows * heads * dim, like).reshape(windows, centers, heads, dim),
-        aligned(heads * rows * channels, like).reshape(heads, windows, centers, channels),
-        aligned(heads * rows, like).reshape(heads, windows, centers),
-        aligned(heads * rows, like).reshape(heads, windows, centers),
-        aligned(heads * rows * dim, like).reshape(heads, rows, dim),
-        aligned(heads * rows * out_channels, like).reshape(heads, windows, centers, out_channels),
+        mean.reshape(windows, centers, channels),
+        c.reshape(windows, centers, heads, dim),
+        y.reshape(heads, windows, centers, channels),
+        divisor.reshape(heads, windows, centers),
+        bias_scale.reshape(heads, windows, centers),
+        g.reshape(heads, end, dim),
+        space[: heads * end * out_channels].reshape(heads, windows, centers, out_channels),
     )
 
 
@@ -118,9 +127,9 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
     weigh = weigh64 if wide is np.float64 else weigh32
 
     def forward(at) -> None:
-        """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, weight, center."""
+        """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, weight, center, and room."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, numbers, _ = sizes
         ptr = carray(at[1], (S + 1,), np.int64)
         members, exists = carray(at[2], (N, M), np.bool_), carray(at[3], (S, M), np.bool_)
         wqv, bqv = carray(at[4], (2, E * D, C), wide), carray(at[5], (2, E * D), wide)
@@ -128,12 +137,13 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         alpha, beta = carray(at[8], (1,), wide), carray(at[9], (1,), wide)
         x, q, out = carray(at[10], (N, C), dtype), carray(at[11], (N, E, D), dtype), carray(at[12], (N, K), dtype)
         weight, center = carray(at[13], (N, E), wide), carray(at[14], (N, E), np.int32)
+        spaces = carray(at[15], (chunks, numbers), wide)
         by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
         while True:
             chunk = fetch_add(sizes[fields - 1 :])
             if chunk >= chunks:
                 break
-            mean, c, y, divisor, bias_scale, g, p = room_for(room, E, M, D, C, K, wp)
+            mean, c, y, divisor, bias_scale, g, p = room_for(spaces[chunk], room, E, M, D, C, K)
             start = first_window(ptr, first, last, chunk, chunks)
             end = first_window(ptr, first, last, chunk + 1, chunks)
             while start < end:
@@ -155,10 +165,10 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
                 start = stop
 
     def backward(at) -> None:
-        """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, weight, center, dout; to dq, dx and sums. What the centers
-        hold is computed again: reading it back takes as long."""
+        """Of Sizes, ptr, members, wqv, bqv, wp, alpha, x, q, weight, center, dout; to dq, dx and sums, and room. What
+        the centers hold is computed again: reading it back takes as long."""
         sizes = carray(at[0], (fields,), np.int64)
-        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, _ = sizes
+        first, last, N, S, M, E, D, C, K, count, unweighted, gemm, chunks, room, numbers, _ = sizes
         ptr, members = carray(at[1], (S + 1,), np.int64), carray(at[2], (N, M), np.bool_)
         wqv, bqv = carray(at[3], (2, E * D, C), wide), carray(at[4], (2, E * D), wide)
         wp, alpha = carray(at[5], (K, E * D), wide), carray(at[6], (1,), wide)
@@ -167,7 +177,7 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         dout, dq = carray(at[11], (N, K), dtype), carray(at[12], (N, E, D), dtype)
         dx = carray(at[13], (N, C), dtype)
         by_count, unweighted, wv, bv = count != 0, unweighted != 0, wqv[1].reshape(E, D, C), bqv[1].reshape(E, D)
-        maps = E * D * C
+        maps, spaces = E * D * C, carray(at[15], (chunks, 2, numbers), wide)
         sums = carray(at[14], (chunks, 2 * maps + K * E * D + 2 * E * D + K + 2), wide)
         while True:
             chunk = fetch_add(sizes[fields - 1 :])
@@ -178,8 +188,8 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
             dwp, rest = rest[: K * E * D].reshape(K, E * D), rest[K * E * D :]
             dbq, dbv = rest[: E * D].reshape(E, D), rest[E * D : 2 * E * D].reshape(E, D)
             dbias, dscalars = rest[2 * E * D : 2 * E * D + K], rest[2 * E * D + K :]
-            mean, c, y, divisor, bias_scale, g, p = room_for(room, E, M, D, C, K, wp)
-            dmean, dc, dy, dbias_scale, _, dg, dp = room_for(room, E, M, D, C, K, wp)
+            mean, c, y, divisor, bias_scale, g, p = room_for(spaces[chunk, 0], room, E, M, D, C, K)
+            dmean, dc, dy, dbias_scale, _, dg, dp = room_for(spaces[chunk, 1], room, E, M, D, C, K)
             every_mean, every_y = mean.reshape(room * M, C), y.reshape(E, room * M, C)
             every_dmean, every_dc = dmean.reshape(room * M, C), dc.reshape(room * M, E * D)
             every_dy, every_dp = dy.reshape(E, room * M, C), dp.reshape(E, room * M, K)

@@ -48,14 +48,6 @@ def multiply(
 
 
 @inlined
-def aligned(number: int, like: Float[ndarray, "..."]) -> Float[ndarray, "_"]:
-    """Room at a multiple of 64 bytes: how sgemm adds up may depend on where its matrices lie in a line of the cache."""
-    room = np.empty(number + 16, like.dtype)
-    skip = -room.ctypes.data % 64 // room.itemsize
-    return room[skip : skip + number]
-
-
-@inlined
 def first_window(ptr: Int[ndarray, "S1"], first: int, last: int, part: int, parts: int) -> int:
     """The first window of a part of the range; parts have about as many points."""
     s, bound = first, ptr[first] + (ptr[last] - ptr[first]) * part // parts
