@@ -15,7 +15,6 @@ from pointmix.nn.cluster_pool import ClusterPool
 from pointmix.nn.mixers.context import ContextCluster
 from pointmix.nn.norm import SetIndex
 from pointmix.ops import largest as largest_module
-from pointmix.ops.largest import numba as largest_kernel
 from pointmix.ops.mlp import pieces
 
 MODELS = [name for name in pointmix.list_models() if timm.get_pretrained_cfg(name).input_size]  # that take images
@@ -86,8 +85,7 @@ def test_mixers_hold_no_centers_by_points_by_channels(name, layout, sizes):
 
 @pytest.mark.parametrize("layout", ["grid", "sparse", "cloud"])
 def test_pools_hold_no_centers_by_points(layout, sizes, monkeypatch):
-    for module in (largest_module, largest_kernel):
-        monkeypatch.setattr(module, "PIECE", 2**12)
+    monkeypatch.setattr(largest_module, "PIECE", 2**12)
     points, seen = points_of(layout, 32, 16), []
     for reference in (False, True):
         pool = ClusterPool(16, 24, reference=reference)
@@ -100,8 +98,7 @@ def test_pools_hold_no_centers_by_points(layout, sizes, monkeypatch):
 def test_networks_hold_no_more_than_queries_and_values(name, sizes, monkeypatch):
     """Nor the hidden layers of the first, largest stage."""
     monkeypatch.setattr(pieces, "CACHED", 2**17)
-    for module in (largest_module, largest_kernel):
-        monkeypatch.setattr(module, "PIECE", 2**15)
+    monkeypatch.setattr(largest_module, "PIECE", 2**15)
     x = torch.randn(4, 3, 128, 128)
     fast, reference = model_of(name), model_of(name, reference=True)
     widths = []
@@ -154,8 +151,7 @@ def test_centers_that_grow_with_the_points_are_not_linear(sizes):
 @pytest.mark.parametrize("name", ["coc_tiny", "coc_tiny2", "coc_tiny_plain", "fec_small", "hcformer_tiny"])
 @pytest.mark.parametrize("layout", ["grid", "sparse"])
 def test_networks_are_linear_in_the_points(name, layout, sizes, monkeypatch):
-    for module in (largest_module, largest_kernel):
-        monkeypatch.setattr(module, "PIECE", 2**12)
+    monkeypatch.setattr(largest_module, "PIECE", 2**12)
 
     def make(side: int):
         model, points = model_of(name, dims=(8, 16, 24, 32), head_dim=8), points_of(layout, 4 * side, batch=1)
