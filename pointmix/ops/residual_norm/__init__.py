@@ -1,6 +1,6 @@
-"""A scaled residual and the normalization after it, of which the backward pass keeps only the branch.
+"""A scaled residual and the normalization of the sum, which is computed again for the backward pass, not kept.
 
-The sum of both is as large as any tensor of points, and is formed again in passes that are needed anyway.
+What is kept, the features and their branch, the layers before keep too. The passes over both are needed anyway.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def residual_norm(
     sets: int,
     eps: float,
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
-    """`residual_norm_reference`, whose backward pass forms h again; differentiable once. See `recomputes`."""
+    """`residual_norm_reference` for tensors that `recomputes` accepts. The backward pass computes h again;
+    differentiable once."""
     h, y = _ResidualNorm.apply(x, branch, gamma, weight, bias, sets, eps)
     return h, y
 
