@@ -98,7 +98,7 @@ def backward(at) -> None:
 
     Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, w1_out, dy, dx, dw1 (C, H), db1, dw2, db2, and room:
     for the hidden layer and its gradient in float32 and in bfloat16, the latter once more in pairs, and for x and dy
-    transposed by columns.
+    transposed.
     """
     sizes = carray(at[0], (10,), np.int64)
     N, C, H, K, tile, chunks, _, _, product, finish = sizes
