@@ -108,10 +108,12 @@ class Block(nn.Module):
     def _add_and_norm(
         self, x: Float[Tensor, "N C"], branch: Float[Tensor, "N C"], sets: SetIndex
     ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
-        """x + scale1 * branch, and its norm2."""
-        given = x, branch, self.scale1.gamma, self.norm2.weight, self.norm2.bias
-        if sets.points_per_set and not self.reference and recomputes(*given):
-            return residual_norm(*given, sets.num_sets, self.norm2.eps)
+        """x + scale1 * branch, and its norm2. Modules of other types or with hooks are called one by one."""
+        original = _original(self.scale1, LayerScale) and _original(self.norm2, PointNorm)
+        if original and sets.points_per_set and not self.reference:
+            given = x, branch, self.scale1.gamma, self.norm2.weight, self.norm2.bias
+            if recomputes(*given):
+                return residual_norm(*given, sets.num_sets, self.norm2.eps)
         x = self.scale1(x, branch)
         return x, self.norm2(x, sets)
 
@@ -120,6 +122,12 @@ class Block(nn.Module):
         mixer = Macs() if self.mixer is None else self.mixer.macs(size)
         norms = norm_macs(2 * size.points, self.mlp.fc1.in_features)
         return mixer + norms + linear_macs(size.points, self.mlp.fc1, self.mlp.fc2)
+
+
+def _original(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what its type does: it is no other module, and has no hooks."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return type(module) is kind and not any(hooks)
 
 
 def _autocast(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pointmix import PointSet
 from pointmix.nn.block import Block, LayerScale, SetDropPath
@@ -92,3 +93,21 @@ def test_keeps_no_sum_before_the_second_norm():
     assert kept == [False, True]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["scale1", "norm2"])
+def test_hooks_and_other_modules_take_part_in_training(name):
+    points = PointSet.from_images(torch.randn(3, 6, 4, 4))
+    plan, sets = points.layout.plan(points.pos, points.ptr, 2, 2), SetIndex.of(points)
+    block = Block(6, None, mlp_ratio=4, drop_path=0.0, layer_scale=0.7)
+    handle = getattr(block, name).register_forward_hook(lambda module, args, output: torch.full_like(output, 2))
+    hooked = block(points.feat, plan, sets)
+    handle.remove()
+
+    class Twos(nn.Module):
+        def forward(self, x: Tensor, _: object) -> Tensor:
+            return torch.full_like(x, 2)
+
+    setattr(block, name, Twos())
+    torch.testing.assert_close(block(points.feat, plan, sets), hooked)
+    assert hooked.requires_grad

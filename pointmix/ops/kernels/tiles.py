@@ -21,9 +21,10 @@ MIN_MULTIPLICATIONS = 2**18  # with fewer, one thread is faster
 
 class Sizes(ctypes.Structure):
     """Points; channels in, hidden and out; points of a tile; chunks of the points and a counter of those taken; whether
-    a residual is added; addresses of the matrix product and of what ends a thread's products, or of another product."""
+    a residual is added; addresses of the matrix product and of another function: in float32 oneDNN's product, in
+    bfloat16 what ends a thread's products."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in "N C H K tile chunks counter plus product finish".split()]
+    _fields_ = [(name, ctypes.c_int64) for name in "N C H K tile chunks counter plus product other".split()]
 
 
 def num_chunks(x: Float[Tensor, "N C"], w1: Float[Tensor, "H C"]) -> int:

@@ -41,9 +41,9 @@ def run_backward(
     sums = [torch.zeros(sizes.chunks, *shape) for shape in shapes]
     room = sizes.chunks, sizes.tile, hidden
     scratch = [*(x.new_empty(room, dtype=torch.float32) for _ in range(2)), *(x.new_empty(room) for _ in range(3))]
-    turned = x.new_empty(sizes.chunks, (channels + 2 * out) * sizes.tile)
+    transposed = x.new_empty(sizes.chunks, (channels + 2 * out) * sizes.tile)
     weights = _pairs(w1.t()), b1.float(), _pairs(w2), _pairs(w1)
-    run(kernels.backward, sizes, x, *weights, dy, dx, *sums, *scratch, turned)
+    run(kernels.backward, sizes, x, *weights, dy, dx, *sums, *scratch, transposed)
     dw1, db1, dw2, db2 = (t.sum(0).to(x.dtype) for t in sums)
     return dx, dw1.t().contiguous(), db1, dw2, db2
 

@@ -98,7 +98,7 @@ def backward(at) -> None:
 
     Takes a pointer to the addresses of `Sizes`, x, w1, b1, w2, w1_out, dy, dx, dw1 (C, H), db1, dw2, db2, and room:
     for the hidden layer and its gradient in float32 and in bfloat16, the latter once more in pairs, and for x and dy
-    turned by columns.
+    transposed.
     """
     sizes = carray(at[0], (10,), np.int64)
     N, C, H, K, tile, chunks, _, _, product, finish = sizes
@@ -110,34 +110,34 @@ def backward(at) -> None:
     every_h, every_dh = carray(at[12], (chunks, tile, H), F32), carray(at[13], (chunks, tile, H), F32)
     every_a, every_g = carray(at[14], (chunks, tile // 2, H), np.uint32), carray(at[15], (chunks, tile, H), np.uint16)
     every_pairs = carray(at[16], (chunks, tile // 2, H), np.uint32)
-    every_turned = carray(at[17], (chunks, (C + 2 * K) * tile), np.uint16)
+    every_t = carray(at[17], (chunks, (C + 2 * K) * tile), np.uint16)
     while True:
         chunk = fetch_add(sizes[6:])
         if chunk >= chunks:
             break
         h, dh, a, g, pairs = every_h[chunk], every_dh[chunk], every_a[chunk], every_g[chunk], every_pairs[chunk]
-        x_turned = every_turned[chunk, : C * tile].reshape(C, tile)
-        dy_turned = every_turned[chunk, C * tile : (C + K) * tile].reshape(K, tile)
-        dy16 = every_turned[chunk, (C + K) * tile :].reshape(tile, K)
+        x_t = every_t[chunk, : C * tile].reshape(C, tile)
+        dy_t = every_t[chunk, C * tile : (C + K) * tile].reshape(K, tile)
+        dy16 = every_t[chunk, (C + K) * tile :].reshape(tile, K)
         end = N * (chunk + 1) // chunks
         for start in range(N * chunk // chunks, end, tile):
             P = min(tile, end - start)
             even = P + P % 2
             for n in range(P):
                 for k in range(C):
-                    x_turned[k, n] = x[start + n, k]
+                    x_t[k, n] = x[start + n, k]
                 for k in range(K):
                     d = dy[start + n, k]
                     dy16[n, k] = narrow(d, BITS)
-                    dy_turned[k, n] = dy16[n, k]
+                    dy_t[k, n] = dy16[n, k]
                     db2[chunk, k] += d
             if P < even:  # another point without a gradient
-                x_turned[:, P], dy_turned[:, P], dy16[P], h[P] = 0, 0, 0, 0
+                x_t[:, P], dy_t[:, P], dy16[P], h[P] = 0, 0, 0, 0
             brgemm(product, P, H, C, C, H, H, 0, x[start:].ctypes.data, w1.ctypes.data, h.ctypes.data)
             brgemm(product, even, H, K, K, H, H, 0, dy16.ctypes.data, w2.ctypes.data, dh.ctypes.data)
             add_gelu_backward(h[:even], b1, dh[:even], a, g, pairs, db1[chunk])
-            brgemm(product, K, H, even, tile, H, H, 1, dy_turned.ctypes.data, a.ctypes.data, dw2[chunk].ctypes.data)
-            brgemm(product, C, H, even, tile, H, H, 1, x_turned.ctypes.data, pairs.ctypes.data, dw1[chunk].ctypes.data)
+            brgemm(product, K, H, even, tile, H, H, 1, dy_t.ctypes.data, a.ctypes.data, dw2[chunk].ctypes.data)
+            brgemm(product, C, H, even, tile, H, H, 1, x_t.ctypes.data, pairs.ctypes.data, dw1[chunk].ctypes.data)
             brgemm(product, P, C, H, H, C, C, 0, g.ctypes.data, w1_out.ctypes.data, h.ctypes.data)  # h is free
             flat = h.reshape(-1)
             for n in range(P):

@@ -50,9 +50,10 @@ def run_backward(
 
 def _sizes(x: Tensor, w1: Tensor, w2: Tensor, plus: bool) -> Sizes:
     (points, channels), (hidden, _) = x.shape, w1.shape
-    products = sgemm_address(), brgemm_float32_address() if torch.backends.mkldnn.enabled else 0
-    tile = min(max(TILE // hidden, 8), max(points, 1))
-    return Sizes(points, channels, hidden, len(w2), tile, num_chunks(x, w1), 0, plus, *products)
+    tile = max(TILE // hidden, 8)
+    full = points >= tile and torch.backends.mkldnn.enabled  # oneDNN keeps its kernels of every size of tile
+    products = sgemm_address(), brgemm_float32_address() if full else 0
+    return Sizes(points, channels, hidden, len(w2), min(tile, max(points, 1)), num_chunks(x, w1), 0, plus, *products)
 
 
 forward = torch.ops.pointmix.mlp_float32.default

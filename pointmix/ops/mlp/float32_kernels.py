@@ -35,7 +35,7 @@ def multiply(
     lda, ldb, ldc = a.strides[0] // 4, b.strides[0] // 4, c.strides[0] // 4
     if product != 0 and points == tile:
         brgemm_float32(product, P, R, Q, lda, ldb, ldc, 1 if add else 0, ap, bp, cp)
-    else:  # sgemm counts columns first, so it sees the turned matrices
+    else:  # sgemm counts columns first, so it sees the transposed matrices
         sgemm(gemm, NO, NO, R, P, Q, bp, ldb, ap, lda, ONE if add else ZERO, cp, ldc)
 
 
@@ -66,7 +66,7 @@ def add_gelu_backward(
 def forward(at) -> None:
     """y = w2 gelu(w1 x + b1) + b2 + plus. Each thread runs this until all chunks are done.
 
-    Takes a pointer to the addresses of `Sizes`, x, w1 and w2 turned, b1, b2, plus, y and room for the hidden layer.
+    Takes a pointer to the addresses of `Sizes`, x, w1 and w2 transposed, b1, b2, plus, y and room for the hidden layer.
     """
     sizes = carray(at[0], (10,), np.int64)
     N, C, H, K, tile, chunks, _, has_plus, _, _ = sizes
@@ -93,12 +93,12 @@ def forward(at) -> None:
 def backward(at) -> None:
     """dx of `forward`, and for each chunk the gradients of the weights. Each thread runs this until all are done.
 
-    Takes a pointer to the addresses of `Sizes`, x, w1, w1 turned, b1, w2, dy, dx, dw1 turned, db1, dw2, db2 and room:
-    for two layers, and for x and dy turned.
+    Takes a pointer to the addresses of `Sizes`, x, w1, w1 transposed, b1, w2, dy, dx, dw1 transposed, db1, dw2, db2 and
+    room: for two layers, and for x and dy transposed.
     """
     sizes = carray(at[0], (10,), np.int64)
     N, C, H, K, tile, chunks, _, _, _, _ = sizes
-    x, w1, w1_turned = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (C, H), F32)
+    x, w1, w1_t = carray(at[1], (N, C), F32), carray(at[2], (H, C), F32), carray(at[3], (C, H), F32)
     b1, w2 = carray(at[4], (H,), F32), carray(at[5], (K, H), F32)
     dy, dx = carray(at[6], (N, K), F32), carray(at[7], (N, C), F32)
     dw1, db1 = carray(at[8], (chunks, C, H), F32), carray(at[9], (chunks, H), F32)
@@ -113,18 +113,18 @@ def backward(at) -> None:
             stop = min(start + tile, end)
             P = stop - start
             h, dh = layers[chunk, 0, :P], layers[chunk, 1, :P]
-            x_turned, dy_turned = columns[chunk, :C, :P], columns[chunk, C:, :P]
+            x_t, dy_t = columns[chunk, :C, :P], columns[chunk, C:, :P]
             for n in range(P):
                 for k in range(C):
-                    x_turned[k, n] = x[start + n, k]
+                    x_t[k, n] = x[start + n, k]
                 for k in range(K):
-                    dy_turned[k, n] = dy[start + n, k]
+                    dy_t[k, n] = dy[start + n, k]
                     db2[chunk, k] += dy[start + n, k]
-            multiply(sizes, P, x[start:stop], w1_turned, False, h)
+            multiply(sizes, P, x[start:stop], w1_t, False, h)
             multiply(sizes, P, dy[start:stop], w2, False, dh)
             add_gelu_backward(h, b1, dh, db1[chunk])
-            multiply(sizes, P, dy_turned, h, True, dw2[chunk])
-            multiply(sizes, P, x_turned, dh, True, dw1[chunk])
+            multiply(sizes, P, dy_t, h, True, dw2[chunk])
+            multiply(sizes, P, x_t, dh, True, dw1[chunk])
             multiply(sizes, P, dh, w1, False, dx[start:stop])
 
 

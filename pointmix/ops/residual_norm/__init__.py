@@ -1,6 +1,6 @@
-"""A scaled residual and the normalization after it, of which the backward pass keeps only the branch.
+"""A scaled residual and the normalization of the sum, which is computed again for the backward pass, not kept.
 
-The sum of both is as large as any tensor of points, and is formed again in passes that are needed anyway.
+What is kept, the features and their branch, the layers before keep too. The passes over both are needed anyway.
 """
 
 from __future__ import annotations
@@ -51,19 +51,22 @@ def residual_norm(
     sets: int,
     eps: float,
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
-    """`residual_norm_reference`, whose backward pass forms h again; differentiable once. See `recomputes`."""
+    """`residual_norm_reference` for tensors that `recomputes` accepts. The backward pass computes h again;
+    differentiable once."""
     h, y = _ResidualNorm.apply(x, branch, gamma, weight, bias, sets, eps)
     return h, y
 
 
 def recomputes(*given: Tensor) -> bool:
-    """Whether `residual_norm` takes these tensors and would save memory: for gradients on a CPU, eagerly."""
+    """Whether `residual_norm` takes these tensors and would save memory: for gradients on a CPU, eagerly, without
+    broadcasting."""
     if any(map(traced, given)) or has_tangent(*given) or not torch.is_grad_enabled():
         return False
     x, branch, *weights = given
     dtypes = {t.dtype for t in weights} | {torch.promote_types(t.dtype, weights[0].dtype) for t in (x, branch)}
     plain = x.device.type == "cpu" and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64}
-    return plain and any(t.requires_grad for t in given)
+    fits = branch.shape == x.shape and all(t.shape == x.shape[1:] for t in weights)  # kernels read without any check
+    return plain and fits and any(t.requires_grad for t in given)
 
 
 class _ResidualNorm(torch.autograd.Function):
@@ -75,14 +78,15 @@ class _ResidualNorm(torch.autograd.Function):
         maps = _maps(h, sets)
         y, mean, rstd = torch.ops.aten.native_group_norm(maps, weight, bias, *maps.shape[:3], 1, eps)
         ctx.save_for_backward(x, branch, gamma, weight, mean, rstd)
+        ctx.run = choose("residual_norm_backward", h) if h.dtype == torch.float32 else None
         return h, _rows(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dh: Tensor, dy: Tensor) -> tuple[Tensor | None, ...]:
+        run = backward_reference if ctx.run is None or traced(dh) or traced(dy) else ctx.run
         x, branch, gamma, weight, mean, rstd = ctx.saved_tensors
-        run = choose("residual_norm_backward", dh) if dh.dtype == torch.float32 else None
-        return *(run or backward_reference)(x, branch, gamma, weight, mean, rstd, dh, dy), None, None
+        return *run(x, branch, gamma, weight, mean, rstd, dh, dy), None, None
 
 
 def backward_reference(
@@ -101,7 +105,7 @@ def backward_reference(
     dnorm, dweight, dbias = torch.ops.aten.native_group_norm_backward(
         _maps(dy.contiguous(), sets), maps, mean, rstd, weight, *maps.shape[:3], 1, [True, True, True]
     )
-    dx = _rows(dnorm).add_(dh)
+    dx = _rows(dnorm) + dh
     return dx.to(x.dtype), (dx * gamma).to(branch.dtype), (dx * branch).sum(0), dweight, dbias
 
 
@@ -111,4 +115,4 @@ def _maps(x: Float[Tensor, "N C"], sets: int) -> Float[Tensor, "B C L 1"]:
 
 
 def _rows(x: Float[Tensor, "B C L 1"]) -> Float[Tensor, "N C"]:
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

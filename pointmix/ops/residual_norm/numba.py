@@ -33,9 +33,9 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`backward_reference`. Sums over the sets depend on the number of threads, not on their order."""
     chunks, bits = torch.get_num_threads(), branch.dtype == torch.bfloat16
-    if len(mean) < chunks or not (bits or branch.dtype == torch.float32):  # a set is not shared
+    if len(mean) < chunks or not (bits or branch.dtype == torch.float32):  # one thread computes a set
         return backward_reference(x, branch, gamma, weight, mean, rstd, dh, dy)
-    dx, dbranch = torch.empty_like(dh, memory_format=torch.contiguous_format), torch.empty_like(branch)
+    dx, dbranch = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (dh, branch))
     sums, sizes = dh.new_zeros(chunks, 3, len(gamma)), Sizes(*x.shape, len(mean), chunks, 0)
     run(_kernel(bits), sizes, x.float(), branch, gamma, weight, mean, rstd, dh, dy, dx, dbranch, sums)
     dbias, dweight, dgamma = sums.sum(0)

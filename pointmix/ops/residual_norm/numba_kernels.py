@@ -1,9 +1,10 @@
-"""Gradients of a scaled residual and of the normalization after it, compiled by numba: each thread goes through some
-sets, whose second pass finds most of a set in the cache.
+"""Gradients of a scaled residual and of the normalization after it, compiled by numba. Each thread passes twice over
+each of its sets; at the second pass most of the set is still in the cache.
 
-With h = x + gamma * branch, z = (h - mean) * rstd and y = weight * z + bias, and means over a set's n numbers:
+With h = x + gamma * branch, z = (h - mean) * rstd, y = weight * z + bias and dz = weight * dy, and means over the
+points and channels of a set:
 
-    dx = dh + rstd * (weight * dy - mean(weight * dy) - z * mean(weight * dy * z)),  dbranch = gamma * dx
+    dx = dh + rstd * (dz - mean(dz) - z * mean(dz * z)),  dbranch = gamma * dx
 """
 
 # mypy: ignore-errors
@@ -35,7 +36,7 @@ def normalize(
 
 
 @inlined
-def add_output(
+def add_affine_gradients(
     dy: Float[ndarray, "C"], z: Float[ndarray, "C"], dbias: Float[ndarray, "C"], dweight: Float[ndarray, "C"]
 ) -> None:
     for k in range(z.shape[0]):
@@ -44,16 +45,16 @@ def add_output(
 
 
 @inlined
-def of_input(
+def input_gradient(
     dh: Float[ndarray, "C"], dy: Float[ndarray, "C"], weight: Float[ndarray, "C"], z: Float[ndarray, "C"],
-    rstd: float, along_one: float, along_z: float, dx: Float[ndarray, "C"],
+    rstd: float, mean_dz: float, mean_dz_z: float, dx: Float[ndarray, "C"],
 ) -> None:  # fmt: skip
     for k in range(dx.shape[0]):
-        dx[k] = dh[k] + rstd * (weight[k] * dy[k] - along_one - z[k] * along_z)
+        dx[k] = dh[k] + rstd * (weight[k] * dy[k] - mean_dz - z[k] * mean_dz_z)
 
 
 @inlined
-def of_branch(
+def branch_gradient(
     dx: Float[ndarray, "C"], branch: Shaped[ndarray, "C"], gamma: Float[ndarray, "C"],
     dbranch: Shaped[ndarray, "C"], dgamma: Float[ndarray, "C"],
 ) -> None:  # fmt: skip
@@ -89,16 +90,16 @@ def backward_for(dtype: type) -> Callable:
                 own[:] = 0
                 for n in range(first, last):
                     normalize(x[n], branch[n], gamma, mean[s], rstd[s], z)
-                    add_output(dy[n], z, own[0], own[1])
-                along_one = along_z = F32(0)
+                    add_affine_gradients(dy[n], z, own[0], own[1])
+                mean_dz = mean_dz_z = F32(0)
                 for k in range(C):
-                    along_one += weight[k] * own[0, k]
-                    along_z += weight[k] * own[1, k]
-                along_one, along_z = along_one / F32((last - first) * C), along_z / F32((last - first) * C)
+                    mean_dz += weight[k] * own[0, k]
+                    mean_dz_z += weight[k] * own[1, k]
+                mean_dz, mean_dz_z = mean_dz / F32((last - first) * C), mean_dz_z / F32((last - first) * C)
                 for n in range(first, last):
                     normalize(x[n], branch[n], gamma, mean[s], rstd[s], z)
-                    of_input(dh[n], dy[n], weight, z, rstd[s], along_one, along_z, dx[n])
-                    of_branch(dx[n], branch[n], gamma, dbranch[n], own[2])
+                    input_gradient(dh[n], dy[n], weight, z, rstd[s], mean_dz, mean_dz_z, dx[n])
+                    branch_gradient(dx[n], branch[n], gamma, dbranch[n], own[2])
                 sums[chunk] += own
 
     return unwrap(backward)

@@ -47,6 +47,11 @@ def test_values_and_gradients(points, residual, threads, monkeypatch):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
+def test_onednn_compiles_no_kernel_for_few_points(threads):
+    products = [module._sizes(*(arguments(points)[i] for i in (0, 1, 3)), False).other for points in (9, 10)]
+    assert products == [0, module.brgemm_float32_address()]
+
+
 def test_in_pieces_on_request():
     args = arguments(40)
     with use_backend("torch"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pointmix.ops import use_backend
+from pointmix.ops.dispatch import OPERATIONS
 from pointmix.ops.residual_norm import recomputes, residual_norm, residual_norm_reference
 
 SETS, POINTS, CHANNELS = 6, 7, 19
@@ -61,6 +62,51 @@ def test_gradients_that_are_not_contiguous(threads):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_a_branch_that_is_not_contiguous(threads):
+    x, branch, *weights = given()
+    tensors = x, branch.detach().t().contiguous().t().requires_grad_(), *weights
+    for a, b in zip(run(residual_norm, tensors), run(residual_norm_reference, tensors), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [(0,), (0, 1), (1, 2), (0, 2, 3, 4)])
+def test_frozen_parts(frozen):
+    tensors = [t.detach().requires_grad_(i not in frozen) for i, t in enumerate(given())]
+    wanted = [t for t in tensors if t.requires_grad]
+    assert recomputes(*tensors)
+    found, expected = (
+        torch.autograd.grad(op(*tensors, SETS, 1e-5)[1].square().sum(), wanted)
+        for op in (residual_norm, residual_norm_reference)
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_several_gradients_at_once():
+    tensors, outer = given(), torch.randn(3, SETS * POINTS, CHANNELS)
+    for result in residual_norm(*tensors, SETS, 1e-5):
+        gradients = partial(torch.autograd.grad, result, tensors[:3], retain_graph=True)
+        each = zip(*(gradients(t) for t in outer), strict=True)
+        for a, b in zip(gradients(outer, is_grads_batched=True), each, strict=True):
+            torch.testing.assert_close(a, torch.stack(b), rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives_are_refused():
+    x, *others = given()
+    _, y = residual_norm(x, *others, SETS, 1e-5)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+
+
+def test_the_backend_of_the_forward_pass_computes_the_gradients(monkeypatch):
+    monkeypatch.setitem(OPERATIONS["residual_norm_backward"].functions, "numba", lambda *given: pytest.fail("compiled"))
+    tensors = given()
+    with use_backend("torch"):
+        _, y = residual_norm(*tensors, SETS, 1e-5)
+    assert torch.autograd.grad(y.sum(), tensors[0])[0].isfinite().all()
+
+
 def test_keeps_the_branch_but_no_sum():
     kept: list[Tensor] = []
     tensors = given()
@@ -87,5 +133,8 @@ def test_only_where_gradients_are_wanted_of_plain_tensors():
     assert recomputes(*tensors) and recomputes(*given(of_x=torch.bfloat16))
     assert not recomputes(*(t.detach() for t in tensors))
     assert not recomputes(*given(of_x=torch.float64)) and not recomputes(*given(wide=torch.bfloat16))
+    x, branch, gamma, *norm = tensors
+    for broadcast in ((x, branch[:, :1], gamma, *norm), (x, branch[:1], gamma, *norm), (x, branch, gamma[:1], *norm)):
+        assert not recomputes(*broadcast)
     with torch.no_grad():
         assert not recomputes(*tensors)
