@@ -130,6 +130,7 @@ def test_queries_kept_or_computed_again(narrow, monkeypatch):
 @pytest.mark.parametrize("room", [1, 300])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_few_windows_at_a_time(shape, room, rule, threads, monkeypatch):
+    """A window is computed alike wherever it lies in the room, empty ones too."""
     tensors, windows, heads = case(**SHAPES[shape])
     expected = gradients(fast, tensors, windows, heads, **rule)
     monkeypatch.setattr(module, "ROOM", room)
@@ -397,6 +398,20 @@ def test_tensors_that_do_not_fit(name, fault):
     order = *NAMES[:1], *NAMES[7:], *NAMES[1:7]
     with pytest.raises(ValueError, match=f"^{name} must be "):
         torch.ops.pointmix.context_cluster(*(given[n] for n in order), heads, False, False, False)
+
+
+@pytest.mark.parametrize("name", ["dout", "weight", "center", "queries"])
+def test_what_was_kept_does_not_fit(name):
+    """Such as by hooks of saved tensors that return another dtype."""
+    tensors, windows, heads = case([4, 6], dtype=torch.float32)
+    x, wqv, bqv, wp, bp, alpha, beta = (t.detach() for t in tensors)
+    given = x, *windows, wqv, bqv, wp
+    out, *kept = torch.ops.pointmix.context_cluster(*given, bp, alpha, beta, heads, False, False, True)
+    made = dict(zip(("dout", "weight", "center", "queries"), (out, *kept), strict=True))
+    for other in (made[name].bfloat16(), made[name][:5]):
+        dout, *kept = (made | {name: other}).values()
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            torch.ops.pointmix.context_cluster_backward(dout, *given, alpha, *kept, heads, False, False)
 
 
 @pytest.mark.parametrize("ptr", [[0, 4, 9], [0, 4, 11], [1, 4, 10], [0, 12, 10]])
