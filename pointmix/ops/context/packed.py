@@ -69,12 +69,12 @@ def _sizes(
     """Sizes of all windows."""
     chunks = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
-    shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
+    points, channels = x.shape
+    shape = points, windows, centers, heads, width // heads, channels, out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    channels = x.shape[1]
     room = min(max(ROOM // max(heads * centers * (channels + out_channels), 1), 1), windows)
-    rows = -(-room * centers // 16) * 16  # see `room_for`
-    numbers = rows * (channels + 2 * width + heads * (channels + out_channels + 2))
+    padded = -(-room * centers // 16) * 16  # see `room_for`
+    numbers = padded * (channels + 2 * width + heads * (channels + out_channels + 2))
     return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, room, numbers, 0)
 
 

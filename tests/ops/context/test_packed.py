@@ -146,13 +146,25 @@ def test_any_tensor_may_want_a_gradient(wanted):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost():
-    tensors, windows, heads = case([4, 6, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost(dtype):
+    tensors, windows, heads = case([4, 6, 5], dtype=dtype)
     clean = gradients(fast, tensors, windows, heads)[:2]
     tensors[0].data[5] = torch.nan
     for found, expected in zip(gradients(fast, tensors, windows, heads), clean, strict=False):
         assert found[5].isnan().all()
         assert torch.equal(found[:4], expected[:4]) and torch.equal(found[10:], expected[10:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("beta", [-200.0, -80.0, 80.0, 200.0])
+def test_weights_near_zero_and_one(beta, dtype):
+    """Of one center, since the sigmoids of several are equal."""
+    tensors, windows, heads = case([9, 4], centers=1, dtype=dtype)
+    tensors[-1].data.fill_(beta)
+    found, expected = (gradients(op, tensors, windows, heads) for op in (fast, literal))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_vectors_without_a_length_have_no_gradient():
