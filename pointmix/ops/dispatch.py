@@ -240,7 +240,7 @@ def choose_trained(op: str, *tensors: Tensor) -> Function | None:
 def has_tangent(*tensors: Tensor) -> bool:
     """Whether forward-mode derivatives are computed for any of the tensors. Operators of torch would drop them."""
     forward_ad = torch.autograd.forward_ad
-    if forward_ad._current_level < 0:  # nobody computes any
+    if getattr(forward_ad, "_current_level", 0) < 0:  # nobody computes any; the attribute is private to torch
         return False
     return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointmix.ops import linear as ops
@@ -53,6 +54,35 @@ def test_without_the_op(monkeypatch):
 def test_rows_that_are_not_contiguous():
     x, w, b = torch.randn(7, 24)[:, ::2], torch.randn(12, 5).t(), torch.randn(5)
     torch.testing.assert_close(linear(x, w, b), F.linear(x, w, b))
+
+
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("dtype, tol", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_weights_in_any_order_in_memory(dtype, tol, plus):
+    """oneDNN takes those by rows or by columns and has a slow loop for others, so it is given a copy."""
+    x, b, sums = (torch.randn(shape).to(dtype) for shape in ((33, 12), (5,), (33, 5)))
+    every = torch.randn(10, 24).to(dtype)
+    for w in (every[:5, :12].contiguous(), every[:5, :12].t().contiguous().t(), every[:5, 3:15], every[::2, ::2]):
+        got = linear(x, w, b, plus=sums if plus else None)
+        expected = F.linear(x.double(), w.double(), b.double()) + (sums.double() if plus else 0)
+        torch.testing.assert_close(got.double(), expected, rtol=tol, atol=tol)
+
+
+@pytest.mark.skipif(not ops._one_pass("cpu", torch.float32), reason="this build of torch has no oneDNN")
+def test_weights_that_are_strided_both_ways_are_copied():
+    strides = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if "_linear_pointwise" in str(op):
+                strides.append(next(t.stride() for t in args[1:] if t.shape == (5, 12)))
+            return op(*args, **(kwargs or {}))
+
+    x, w = torch.randn(9, 12), torch.randn(10, 24)[::2, ::2]
+    with Calls():
+        linear(x, w)
+        linear(x, w, plus=torch.randn(9, 5))
+    assert strides == [(12, 1)] * 2
 
 
 @pytest.mark.parametrize("points", [0, 40, 1024])

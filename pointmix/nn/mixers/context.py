@@ -95,7 +95,7 @@ class ContextCluster(nn.Module):
         kernel_exists = fused("cluster_hard", weights[0], plan.centers, self.head_dim)
         if kernel_exists and not has_tangent(x, *weights):  # kernels have no forward-mode derivatives
             return Form.FUSED_KERNEL, None
-        if self.center_updates or not fewer_at_centers(plan.centers, x.shape[1], self.head_dim):
+        if self.center_updates or not fewer_at_centers(plan.centers, self.qv.in_features, self.head_dim):
             return Form.PRODUCTS, None
         if exported() or has_tangent(x, *weights) or plan.as_packed() is None:
             return Form.AT_CENTERS, None

@@ -69,12 +69,12 @@ def _sizes(
     """Sizes of all windows."""
     chunks = torch.get_num_threads() if x.numel() >= MIN_NUMBERS else 1
     (windows, centers), (out_channels, width) = exists.shape, wp.shape
-    shape = len(x), windows, centers, heads, width // heads, x.shape[1], out_channels
+    points, channels = x.shape
+    shape = points, windows, centers, heads, width // heads, channels, out_channels
     gemm = 0 if x.dtype == torch.float64 else sgemm_address()
-    channels = x.shape[1]
     room = min(max(ROOM // max(heads * centers * (channels + out_channels), 1), 1), windows)
-    rows = -(-room * centers // 16) * 16  # see `room_for`
-    numbers = rows * (channels + 2 * width + heads * (channels + out_channels + 2))
+    padded = -(-room * centers // 16) * 16  # see `room_for`
+    numbers = padded * (channels + 2 * width + heads * (channels + out_channels + 2))
     return kernels.Sizes(0, windows, *shape, *rules, gemm, chunks, room, numbers, 0)
 
 
@@ -108,7 +108,8 @@ def run_forward(
 ) -> tuple[Tensor, ...]:
     """The outcome, and what `run_backward` needs: the weight of each point, its center in its window, and its queries
     if they are to be kept."""
-    _check(x, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, heads)
+    biases = dict(bp=(bp, wqv.dtype, (len(wp),)), beta=(beta, wqv.dtype, (1,)))
+    _check(x, ptr, members, exists, wqv, bqv, wp, alpha, heads, **biases)
     x, wqv, bqv, wp, bp, alpha, beta = (t.contiguous().resolve_neg() for t in (x, wqv, bqv, wp, bp, alpha, beta))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[0]
     out_channels, width = wp.shape
@@ -133,12 +134,15 @@ def _check(
     wqv: Tensor,
     bqv: Tensor,
     wp: Tensor,
-    bp: Tensor,
     alpha: Tensor,
-    beta: Tensor,
     heads: int,
+    **others: tuple[Tensor, torch.dtype, tuple[int, ...]],
 ) -> None:
-    """Raise ValueError if the kernels, which check nothing, would read other memory than that of the tensors."""
+    """Raise ValueError if the kernels, which check nothing, would read other memory than that of the tensors.
+
+    Args:
+        others: further tensors, their dtypes and shapes.
+    """
     (points, channels), (windows, centers), (out_channels, width) = x.shape, exists.shape, wp.shape
     wide = at_least_float32(x.dtype)
     expected = {
@@ -148,15 +152,15 @@ def _check(
         "wqv": (wide, 2 * width, channels),
         "bqv": (wide, 2 * width),
         "wp": (wide, out_channels, width),
-        "bp": (wide, out_channels),
         "alpha": (wide, 1),
-        "beta": (wide, 1),
+        **{name: (dtype, *shape) for name, (_, dtype, shape) in others.items()},
     }
-    found = [(t.dtype, *t.shape) for t in (ptr, members, exists, wqv, bqv, wp, bp, alpha, beta)]
+    given = ptr, members, exists, wqv, bqv, wp, alpha, *(t for t, *_ in others.values())
+    found = [(t.dtype, *t.shape) for t in given]
     if found != list(expected.values()):
         pairs = zip(expected.items(), found, strict=True)
-        name, (dtype, *shape), given = next((name, want, got) for (name, want), got in pairs if got != want)
-        raise ValueError(f"{name} must be {dtype} {tuple(shape)}, got {given[0]} {given[1:]}")
+        name, (dtype, *shape), other = next((name, want, got) for (name, want), got in pairs if got != want)
+        raise ValueError(f"{name} must be {dtype} {tuple(shape)}, got {other[0]} {other[1:]}")
     if heads < 1 or width % heads:
         raise ValueError(f"{width} channels of queries do not divide into {heads} heads")
     bounds = ptr.numpy()
@@ -182,6 +186,13 @@ def run_backward(
     unweighted: bool,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, wqv, bqv, wp, bp, alpha and beta. Sums over the points depend on the number of threads."""
+    made = dict(
+        dout=(dout, x.dtype, (len(x), len(wp))),
+        weight=(weight, wqv.dtype, (len(x), heads)),
+        center=(center, torch.int32, (len(x), heads)),
+        queries=(queries, x.dtype, (len(x) if len(queries) else 0, wp.shape[1])),
+    )
+    _check(x, ptr, members, exists, wqv, bqv, wp, alpha, heads, **made)
     dout, x, wqv, bqv, wp, alpha = (t.contiguous().resolve_neg() for t in (dout, x, wqv, bqv, wp, alpha))
     sizes, kernel = _sizes(x, exists, wp, heads, by_count, unweighted), _kernels(x.dtype)[1]
     out_channels, width = wp.shape

@@ -50,23 +50,22 @@ def room_for(
 ) -> tuple[ndarray, ...]:
     """Room for what the centers of some windows hold: mean, c, y, divisor, bias_scale, g, p. Each starts at a multiple
     of 64 bytes: how sgemm adds up may depend on where its matrices lie in a line of the cache."""
-    rows = (windows * centers + 15) // 16 * 16
-    end = windows * centers
-    every, heads_of = rows * channels, heads * rows
-    mean, space = space[: end * channels], space[every:]
-    c, space = space[: end * heads * dim], space[heads_of * dim :]
-    y, space = space[: heads * end * channels], space[heads_of * channels :]
-    divisor, space = space[: heads * end], space[heads_of:]
-    bias_scale, space = space[: heads * end], space[heads_of:]
-    g, space = space[: heads * end * dim], space[heads_of * dim :]
+    rows = windows * centers
+    padded = (rows + 15) // 16 * 16
+    mean, space = space[: rows * channels], space[padded * channels :]
+    c, space = space[: rows * heads * dim], space[padded * heads * dim :]
+    y, space = space[: rows * heads * channels], space[padded * heads * channels :]
+    divisor, space = space[: rows * heads], space[padded * heads :]
+    bias_scale, space = space[: rows * heads], space[padded * heads :]
+    g, space = space[: rows * heads * dim], space[padded * heads * dim :]
     return (
         mean.reshape(windows, centers, channels),
         c.reshape(windows, centers, heads, dim),
         y.reshape(heads, windows, centers, channels),
         divisor.reshape(heads, windows, centers),
         bias_scale.reshape(heads, windows, centers),
-        g.reshape(heads, end, dim),
-        space[: heads * end * out_channels].reshape(heads, windows, centers, out_channels),
+        g.reshape(heads, rows, dim),
+        space[: rows * heads * out_channels].reshape(heads, windows, centers, out_channels),
     )
 
 

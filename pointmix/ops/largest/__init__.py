@@ -27,8 +27,8 @@ register(
 def largest(x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]) -> Int[Tensor, "B N"]:
     """argmax over k of key_k . x_n + offset_k, the first of equals. NaN counts as the largest.
 
-    Without gradients. Products are computed in the dtype of autocast; what is found for a set does not depend on the
-    others.
+    Without gradients. x and key are rounded to the dtype of autocast if that is bfloat16; the compiled form adds their
+    products in float32. What is found for a set does not depend on the others.
     """
     compiled = None if torch.compiler.is_exporting() else choose("largest", x)
     if compiled is None:
@@ -44,6 +44,8 @@ def largest_reference(
     x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]
 ) -> Int[Tensor, "B N"]:
     """`largest` in pieces of the points."""
+    if x.shape[1] == 0:  # perhaps without centers, of which argmax finds none
+        return x.new_empty(x.shape[:2], dtype=torch.int64)
     key, offset = key.transpose(1, 2), offset[:, None]
     pieces = x.split(max(1, PIECE // offset.shape[-1]), dim=1)  # independent of the rest of the batch
     return torch.cat([torch.baddbmm(offset, piece, key).argmax(2) for piece in pieces], dim=1)

@@ -23,10 +23,12 @@ def _largest(
     x: Float[Tensor, "B N C"], key: Float[Tensor, "B K C"], offset: Float[Tensor, "B K"]
 ) -> Int[Tensor, "B N"]:
     (sets, points, channels), centers = x.shape, key.shape[1]
-    if key.shape != (sets, centers, channels) or offset.shape != (sets, centers) or key.dtype != x.dtype:
+    fits = key.shape == (sets, centers, channels) and offset.shape == (sets, centers) and channels > 0
+    if not fits or x.dtype not in (torch.float32, torch.bfloat16) or key.dtype != x.dtype:
         given = f"{x.dtype} {tuple(x.shape)}, {key.dtype} {tuple(key.shape)} and {tuple(offset.shape)}"
         raise ValueError(
-            f"x, key and offset must be (B, N, C), (B, K, C) and (B, K), x and key of one dtype, got {given}"
+            "x, key and offset must be (B, N, C), (B, K, C) and (B, K) with C above 0, x and key both float32 or "
+            f"both bfloat16, got {given}"
         )
     found = x.new_empty(sets, points, dtype=torch.int64)
     chunks = torch.get_num_threads() if x.numel() * centers >= MIN_MULTIPLICATIONS else 1

@@ -19,6 +19,7 @@ from pointmix.ops.kernels.intrinsics import fetch_add, widen
 from pointmix.ops.kernels.jit import inlined
 
 POINTS, CENTERS = 256, 64  # at a time
+FULL = 16  # sgemm adds up in one order in full groups of points and centers; equal centers must have equal products
 ZERO = np.float32(0)
 
 
@@ -49,6 +50,12 @@ def aligned(rows: int, columns: int) -> Float[ndarray, "R C"]:
     return room[skip : skip + rows * columns].reshape(rows, columns)
 
 
+@inlined
+def full(number: int) -> int:
+    """The number of rows that sgemm is given, some of them left from before."""
+    return -(-number // FULL) * FULL
+
+
 def work_for(dtype: type) -> Callable:
     """A function for numba to compile, which each thread runs until all tiles of points are done.
 
@@ -66,6 +73,7 @@ def work_for(dtype: type) -> Callable:
         x, key = carray(at[1], (B, N, C), dtype), carray(at[2], (B, K, C), dtype)
         offset, found = carray(at[3], (B, K), np.float32), carray(at[4], (B, N), np.int64)
         points, centers, products = aligned(POINTS, C), aligned(CENTERS, C), aligned(CENTERS, POINTS)
+        points[:], centers[:] = 0, 0
         best, row = np.empty(POINTS, np.float32), np.empty(POINTS, np.int32)
         tiles = -(-N // POINTS)
         while True:
@@ -84,7 +92,7 @@ def work_for(dtype: type) -> Callable:
                     for c in range(C):
                         centers[k, c] = widen(key[s, first + k, c])
                 sgemm(
-                    gemm, YES, NO, width, height, C, points.ctypes.data, C, centers.ctypes.data, C, ZERO,
+                    gemm, YES, NO, full(width), full(height), C, points.ctypes.data, C, centers.ctypes.data, C, ZERO,
                     products.ctypes.data, POINTS,
                 )  # fmt: skip
                 for k in range(height):

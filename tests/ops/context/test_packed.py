@@ -130,6 +130,7 @@ def test_queries_kept_or_computed_again(narrow, monkeypatch):
 @pytest.mark.parametrize("room", [1, 300])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_few_windows_at_a_time(shape, room, rule, threads, monkeypatch):
+    """A window is computed alike wherever it lies in the room, empty ones too."""
     tensors, windows, heads = case(**SHAPES[shape])
     expected = gradients(fast, tensors, windows, heads, **rule)
     monkeypatch.setattr(module, "ROOM", room)
@@ -145,13 +146,25 @@ def test_any_tensor_may_want_a_gradient(wanted):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost():
-    tensors, windows, heads = case([4, 6, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_not_a_number_stays_in_its_window_and_is_not_lost(dtype):
+    tensors, windows, heads = case([4, 6, 5], dtype=dtype)
     clean = gradients(fast, tensors, windows, heads)[:2]
     tensors[0].data[5] = torch.nan
     for found, expected in zip(gradients(fast, tensors, windows, heads), clean, strict=False):
         assert found[5].isnan().all()
         assert torch.equal(found[:4], expected[:4]) and torch.equal(found[10:], expected[10:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("beta", [-200.0, -80.0, 80.0, 200.0])
+def test_weights_near_zero_and_one(beta, dtype):
+    """Of one center, since the sigmoids of several are equal."""
+    tensors, windows, heads = case([9, 4], centers=1, dtype=dtype)
+    tensors[-1].data.fill_(beta)
+    found, expected = (gradients(op, tensors, windows, heads) for op in (fast, literal))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_vectors_without_a_length_have_no_gradient():
@@ -397,6 +410,20 @@ def test_tensors_that_do_not_fit(name, fault):
     order = *NAMES[:1], *NAMES[7:], *NAMES[1:7]
     with pytest.raises(ValueError, match=f"^{name} must be "):
         torch.ops.pointmix.context_cluster(*(given[n] for n in order), heads, False, False, False)
+
+
+@pytest.mark.parametrize("name", ["dout", "weight", "center", "queries"])
+def test_what_was_kept_does_not_fit(name):
+    """Such as by hooks of saved tensors that return another dtype."""
+    tensors, windows, heads = case([4, 6], dtype=torch.float32)
+    x, wqv, bqv, wp, bp, alpha, beta = (t.detach() for t in tensors)
+    given = x, *windows, wqv, bqv, wp
+    out, *kept = torch.ops.pointmix.context_cluster(*given, bp, alpha, beta, heads, False, False, True)
+    made = dict(zip(("dout", "weight", "center", "queries"), (out, *kept), strict=True))
+    for other in (made[name].bfloat16(), made[name][:5]):
+        dout, *kept = (made | {name: other}).values()
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            torch.ops.pointmix.context_cluster_backward(dout, *given, alpha, *kept, heads, False, False)
 
 
 @pytest.mark.parametrize("ptr", [[0, 4, 9], [0, 4, 11], [1, 4, 10], [0, 12, 10]])

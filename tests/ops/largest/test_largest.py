@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
-from pointmix.ops import use_backend
+from pointmix.ops import dispatch, use_backend
+from pointmix.ops.dispatch import choose
+from pointmix.ops.kernels import blas
 from pointmix.ops.largest import largest, largest_reference
 from pointmix.ops.largest import numba as module
 
@@ -71,6 +75,36 @@ def test_a_set_does_not_depend_on_the_others():
     assert torch.equal(largest(x, key, offset)[1:2], largest(x[1:2], key[1:2], offset[1:2]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equal_centers_the_first(dtype):
+    """Products are not exact, so they must be added in one order wherever a center lies in a tile."""
+    for points, centers, channels in ((1, 65, 100), (8, 49, 31), (10, 50, 15), (300, 65, 32), (257, 129, 64)):
+        x, key, offset = torch.randn(1, points, channels), torch.randn(1, 1, channels), torch.randn(1, 1)
+        found = module.largest(x.to(dtype), key.to(dtype).expand(-1, centers, -1), offset.expand(-1, centers))
+        assert (found == 0).all()
+
+
+@pytest.mark.parametrize("op", [module.largest, largest_reference])
+def test_sets_without_points(op):
+    for sets, points, centers in ((0, 4, 5), (2, 0, 5), (2, 0, 0)):
+        found = op(torch.randn(sets, points, 3), torch.randn(sets, centers, 3), torch.randn(sets, centers))
+        assert found.shape == (sets, points) and found.dtype == torch.int64
+
+
+def test_machines_without_mkl(monkeypatch):
+    """The reference form takes the place of the compiled one."""
+    given = case((2, 90, 11, 4))
+    expected = largest(*given)
+    monkeypatch.setattr(blas, "sgemm_address", lambda: 0)
+    monkeypatch.setattr(dispatch.OPERATIONS["largest"], "functions", {})
+    monkeypatch.setattr(dispatch.OPERATIONS["largest"], "faults", {})
+    monkeypatch.delitem(sys.modules, module.__name__)
+    monkeypatch.delattr(sys.modules["pointmix.ops.largest"], "numba")
+    assert choose("largest", given[0]) is None
+    assert "does not export sgemm" in dispatch.OPERATIONS["largest"].faults["numba"]
+    assert torch.equal(largest(*given), expected)
+
+
 def test_tensors_that_do_not_fit():
     x, key, offset = case((2, 9, 4, 3))
     for given in (
@@ -78,6 +112,9 @@ def test_tensors_that_do_not_fit():
         (x, key[..., :2], offset),
         (x, key, offset[:, :3]),
         (x.bfloat16(), key, offset),
+        (x.double(), key.double(), offset),
+        (x.half(), key.half(), offset),
+        (x[..., :0], key[..., :0], offset),
     ):
         with pytest.raises(ValueError, match="^x, key and offset must be"):
             module.largest(*given)
