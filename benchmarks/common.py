@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import gc
 import json
 import os
 import platform
@@ -98,13 +99,14 @@ def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "c
 
 
 def resident(what: str) -> float:
-    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's)."""
+    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's), RssAnon
+    and RssFile of VmRSS what it allocated and the pages of files, which the system may drop at any time."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
 
 
 def peak(task: Callable[[], object], device: str) -> float:
-    """MiB at the peak of a task's second call: of this process, or on a GPU of torch."""
+    """MiB at the peak of a task's second call: of this process without pages of files, or on a GPU of torch."""
     task()
     if device == "cuda":
         import torch
@@ -114,7 +116,7 @@ def peak(task: Callable[[], object], device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     task()
-    return resident("VmHWM")
+    return resident("VmHWM") - resident("RssFile")
 
 
 def added(task: Callable[[], object], device: str) -> float:
@@ -124,7 +126,8 @@ def added(task: Callable[[], object], device: str) -> float:
     if device == "cuda":
         task()
         return -torch.cuda.memory_allocated() / 2**20 + peak(task, device)
-    return -resident("VmRSS") + peak(task, device)  # before any call: a process keeps what it frees
+    gc.collect()  # counting operations leaves tensors in reference cycles
+    return -resident("RssAnon") + peak(task, device)  # before any call: a process keeps what it frees
 
 
 def apart(*command: str) -> float:

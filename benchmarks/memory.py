@@ -15,6 +15,7 @@ libraries' buffers and parameters' gradients. Every number comes from a process 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -63,7 +64,8 @@ def measured(name: str, layout: str, kind: str, args: argparse.Namespace) -> tup
     import torch
 
     half, whole = (step(name, layout, kind, batch, args) for batch in (args.batch // 2, args.batch))
-    before = torch.cuda.memory_allocated() / 2**20 if args.device == "cuda" else resident("VmRSS")
+    gc.collect()
+    before = torch.cuda.memory_allocated() / 2**20 if args.device == "cuda" else resident("RssAnon")
     low, high = peak(half, args.device), peak(whole, args.device)
     return (high - low) / (args.batch - args.batch // 2), high - before
 
