@@ -99,8 +99,8 @@ def in_turns(tasks: list[Callable[[], object]], seconds: float, device: str = "c
 
 
 def resident(what: str) -> float:
-    """Resident MiB of this process on Linux: VmRSS now, VmHWM at its peak (getrusage would count the parent's), RssAnon
-    and RssFile of VmRSS what it allocated and the pages of files, which the system may drop at any time."""
+    """Resident MiB of this process on Linux: VmHWM at its peak (getrusage would count the parent's); now, RssAnon that
+    it allocated and RssFile of pages of files, which the system may drop at any time."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
 

@@ -49,10 +49,7 @@ def conv3x3_of_maps(
     x: Float[Tensor, "B C H W"], weight: Float[Tensor, "K C 3 3"], bias: Float[Tensor, "K"] | None
 ) -> Float[Tensor, "B K H W"]:
     """`conv3x3` of maps in torch's order of axes, in whatever memory format."""
-    rows = x.permute(0, 2, 3, 1)
-    if _compiled(rows, weight, bias):
-        return conv3x3(rows, weight, bias).permute(0, 3, 1, 2)
-    return F.conv2d(x, weight, bias, padding=1)
+    return conv3x3(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def conv3x3_of_points_reference(
