@@ -122,8 +122,7 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
         wide: of all others, float32 or float64.
         least: lengths of vectors are at least this.
     """
-    least, fields = wide(least), len(Sizes._fields_)
-    weigh = weigh64 if wide is np.float64 else weigh32
+    least, fields, double = wide(least), len(Sizes._fields_), wide is np.float64
 
     def forward(at) -> None:
         """Of Sizes, ptr, members, exists, wqv, bqv, wp, bp, alpha, beta, x, q; to out, weight, center, and room."""
@@ -154,7 +153,10 @@ def kernels_for(dtype: type, wide: type, least: float) -> tuple[Callable, Callab
                     nearest(
                         s, ptr, exists, alpha[0], least, q, ptr[first], s - start, c, center, weight, square, low,
                     )  # fmt: skip
-                weigh(square.reshape(-1), least, beta[0], weight[low:high].reshape(-1))
+                if double:  # a constant: numba compiles one of the two
+                    weigh64(square.reshape(-1), least, beta[0], weight[low:high].reshape(-1))
+                else:
+                    weigh32(square.reshape(-1), least, beta[0], weight[low:high].reshape(-1))
                 project(
                     start, stop, ptr, by_count, unweighted, gemm, wv, bv, wp, x, mean, center, weight, y, divisor,
                     bias_scale, g, p,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, njit, types
 from numba.core.ccallback import CFunc
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 SIGNATURE = types.void(types.CPointer(types.voidptr))  # of callbacks
@@ -63,8 +65,19 @@ def compiled_callback(function: Callable[..., None], file: str) -> CFunc:
     A quotient by zero is infinite or NaN. As an exception, which C cannot pass on, it would end the function early.
 
     Args:
+        function: may use variables of an enclosing function, but no compiled functions among them: numba identifies
+            these by a number of their process, so no other process would find its file on disk.
         file: where the function is written.
+
+    Raises:
+        TypeError: if it uses a compiled function of an enclosing function.
     """
+    variables = inspect.getclosurevars(function).nonlocals
+    if found := [name for name, value in variables.items() if isinstance(value, Dispatcher)]:
+        raise TypeError(
+            f"{function.__qualname__} uses the compiled function {found[0]} of an enclosing function, expected one "
+            "of the module: it could not be cached on disk"
+        )
     compile_ = partial(cfunc, SIGNATURE, error_model="numpy")
     try:
         return compile_(cache=True)(function)

@@ -83,3 +83,15 @@ def test_without_a_folder_it_is_compiled_in_memory(monkeypatch):
 
     monkeypatch.setattr(jit, "njit", refuse)
     assert jit.compiled(len) is len
+
+
+def test_no_callback_uses_a_compiled_function_that_other_processes_cannot_name(folder):
+    @jit.inlined
+    def nothing() -> None:
+        pass
+
+    def work(at) -> None:
+        nothing()
+
+    with pytest.raises(TypeError, match="work uses the compiled function nothing of an enclosing function"):
+        jit.compiled_callback(work, __file__)
