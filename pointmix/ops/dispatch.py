@@ -173,6 +173,7 @@ def choose(op: str, *tensors: Tensor, size: float = 0) -> Function | None:
 
     Raises:
         ValueError: if `use_backend` requests a backend that does not take these tensors.
+        ImportError: if its function cannot be had, such as on this processor.
     """
     operation, x = OPERATIONS[op], tensors[0]
     name = _select(op, x.device.type, x.dtype, size)
@@ -187,20 +188,27 @@ def _select(op: str, device: str, dtype: torch.dtype, size: float) -> str:
             if name == requested and implementation.refusal(device, dtype):
                 raise ValueError(f"backend '{name}' {reason}")
             continue
-        if name not in operation.functions:
-            module, function = implementation.function.split(":")
-            try:
-                operation.functions[name] = getattr(import_module(module), function)
-            except Exception as error:  # such as another version of a library
-                operation.faults[name] = f"does not load: {(str(error) or type(error).__name__).splitlines()[0]}"
-                if name == requested:
-                    raise ImportError(f"backend '{name}' {operation.faults[name]}", name=name) from error
-                continue
+        if fault := load(op, name):
+            if name == requested:
+                raise ImportError(f"backend '{name}' {fault}", name=name)
+            continue
         return name
     return ""
 
 
 traced_as_constant(_select)
+
+
+def load(op: str, name: str) -> str:
+    """Import the function of an implementation; why it cannot be had, such as on this processor, else empty."""
+    operation = OPERATIONS[op]
+    if name not in operation.functions and name not in operation.faults:
+        module, function = operation.implementations[name].function.split(":")
+        try:
+            operation.functions[name] = getattr(import_module(module), function)
+        except Exception as error:  # such as another version of a library
+            operation.faults[name] = f"does not load: {(str(error) or type(error).__name__).splitlines()[0]}"
+    return operation.faults.get(name, "")
 
 
 def rejection(
@@ -224,7 +232,7 @@ def rejection(
         return refusal
     if size > implementation.limit and (name != requested or implementation.hard_limit):
         return f"takes up to {implementation.limit} {implementation.unit}, got {size}"
-    return implementation.backend.problem or operation.faults.get(name, "")
+    return implementation.backend.problem
 
 
 def choose_trained(op: str, *tensors: Tensor) -> Function | None:

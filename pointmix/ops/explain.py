@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pointmix.ops import dispatch
-from pointmix.ops.dispatch import Implementation, Operation, rejection, requested_backend
+from pointmix.ops.dispatch import Implementation, Operation, load, rejection, requested_backend
 
 
 class Table(list[dict[str, object]]):
@@ -47,7 +47,7 @@ def backends(*, explain: str | None = None, like: Tensor | None = None, size: fl
         return _explain(explain, like, size)
     in_use: dict[str, list[str]] = {name: [] for name in dispatch.BACKENDS}
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for op in dispatch.OPERATIONS:
+        for op in list(dispatch.OPERATIONS):  # loading an implementation may register others
             for name, implementation in _in_turn(op, device):
                 note = (
                     ""
@@ -88,7 +88,7 @@ def _explain(op: str, like: Tensor | None, size: float) -> Table:
     rows: list[dict[str, object]] = []
     taken = ""
     for name, implementation in operation.implementations.items():
-        reason = rejection(operation, implementation, requested_backend.get(), *facts)
+        reason = rejection(operation, implementation, requested_backend.get(), *facts) or load(op, name)
         if not reason:
             reason, taken = (f"'{taken}' comes first", taken) if taken else ("", name)
         rows.append({"name": name, "taken": name == taken, "reason": reason})
@@ -106,7 +106,8 @@ def _in_turn(op: str, device: str) -> Iterator[tuple[str, Implementation | None]
     """The backends that compute an operation on a device, from the smallest inputs to the largest."""
     operation, requested = dispatch.OPERATIONS[op], requested_backend.get()
     for name, implementation in operation.implementations.items():
-        if not rejection(operation, implementation, requested, device, _example_dtype(operation), 0):
+        reason = rejection(operation, implementation, requested, device, _example_dtype(operation), 0)
+        if not (reason or load(op, name)):
             yield name, implementation
             if implementation.limit == math.inf or (name == requested and not implementation.hard_limit):
                 return

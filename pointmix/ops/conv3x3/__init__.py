@@ -19,7 +19,8 @@ from pointmix.ops.gather_linear import gather_linear
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
-MIN_CELLS, MIN_CHANNELS = 1024, 64  # with fewer, transforms take longer than they save
+# with fewer, transforms take longer than they save: without AVX-512 by MKL's products of few tiles
+MIN_CELLS, MIN_CHANNELS = 1024, 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
 
 register(
     "conv3x3",

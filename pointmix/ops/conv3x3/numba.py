@@ -19,16 +19,16 @@ from pointmix.ops.kernels.operators import count_operations, operator
 from pointmix.ops.kernels.tiles import Kernel, run
 from pointmix.ops.precision import without_autocast
 
-if not (brgemm_float32_address() and sgemm_address()):
-    raise ImportError("torch's library does not export products of MKL and oneDNN, or lacks AVX-512")
-TILES = 32  # at a time, whose transforms stay in the cache of a core
+if not sgemm_address():
+    raise ImportError("torch's library does not export sgemm of MKL")
+TILES = 32 if brgemm_float32_address() else 64  # at a time, whose transforms stay in the cache of a core
 G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float32, device="cpu")
 TRANSFORM = torch.kron(G, G)  # (16, 9), of a 3x3 kernel row by row
 
 
 class Sizes(ctypes.Structure):
     """Points, channels in and out; tiles in all and at a time; chunks of the tiles and a counter of those taken;
-    addresses of the matrix products."""
+    addresses of the products of oneDNN, 0 to multiply by MKL's, and of MKL."""
 
     _fields_ = [(name, ctypes.c_int64) for name in "N C K T tile chunks counter product gemm".split()]
 

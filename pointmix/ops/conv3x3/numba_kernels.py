@@ -31,7 +31,7 @@ from pointmix.ops.kernels.intrinsics import fetch_add
 from pointmix.ops.kernels.jit import inlined
 
 F32 = np.float32
-ONE = F32(1)
+ZERO, ONE = F32(0), F32(1)
 
 # One result a loop: LLVM compiles loops to vector instructions only if few arrays may overlap.
 
@@ -137,7 +137,7 @@ def forward(at) -> None:
     bias (K), y (N, K) and room for (B^T d B) and for the products.
     """
     sizes = carray(at[0], (9,), np.int64)
-    N, C, K, T, tile, chunks, _, product, _ = sizes
+    N, C, K, T, tile, chunks, _, product, gemm = sizes
     x, tiles = carray(at[1], (N, C), F32), carray(at[2], (T, 16), np.int64)
     u, bias, y = carray(at[3], (16, C, K), F32), carray(at[4], (K,), F32), carray(at[5], (N, K), F32)
     every_v, every_m = carray(at[6], (chunks, 16, tile, C), F32), carray(at[7], (chunks, 16, tile, K), F32)
@@ -153,7 +153,11 @@ def forward(at) -> None:
             for t in range(P):
                 input_tile(x, zero_c, tiles[start + t], half_c, v, t)
             for s in range(16):
-                brgemm_float32(product, P, K, C, C, K, K, 0, v[s].ctypes.data, u[s].ctypes.data, m[s].ctypes.data)
+                vp, up, mp = v[s].ctypes.data, u[s].ctypes.data, m[s].ctypes.data
+                if product:
+                    brgemm_float32(product, P, K, C, C, K, K, 0, vp, up, mp)
+                else:
+                    sgemm(gemm, NO, NO, K, P, C, up, K, vp, C, ZERO, mp, K)
             for t in range(P):
                 output_tile(m, t, bias, zero_k, half_k, y, tiles[start + t])
 

@@ -13,7 +13,7 @@ import pointmix.ops.lifted_loss.numba
 import pointmix.ops.neighbors.numba
 import pointmix.ops.sampling.numba  # noqa: F401, these register the operators
 from pointmix.ops.kernels.blas import sgemm_address
-from pointmix.ops.kernels.brgemm import brgemm_addresses, brgemm_float32_address
+from pointmix.ops.kernels.brgemm import brgemm_addresses
 
 POS, PTR, OUT_PTR = torch.randn(9, 3), torch.tensor([0, 4, 9]), torch.tensor([0, 2, 5])
 CELL, SIZE = torch.tensor([[0, 0], [1, 3], [2, 2], [3, 1], [0, 2], [3, 3]]), torch.tensor([[4, 4], [4, 4]])
@@ -42,7 +42,7 @@ if sgemm_address():
 
     CASES["mlp_float32"] = (POS, *MLP, torch.randn(9, 5))
     CASES["mlp_float32_backward"] = (POS, *MLP[:3], torch.randn(9, 5))
-if sgemm_address() and brgemm_float32_address():
+
     import pointmix.ops.conv3x3.numba  # noqa: F401
     from pointmix.ops.conv3x3 import grid_tiles
 
