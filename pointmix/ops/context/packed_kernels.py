@@ -82,7 +82,8 @@ def find_centers(
     for s in range(start, stop):
         pool(s, ptr, members, x, s - start, mean)
     for r in range(rows):
-        every_c[r] = bq
+        for k in range(len(bq)):
+            every_c[r, k] = bq[k]
     multiply(gemm, every_mean[:rows], wq, False, True, True, every_c[:rows])
 
 

@@ -292,7 +292,8 @@ def dispatch(
     """The weighted sum over the centers of each point of a window, plus the bias."""
     row = np.empty(len(bias), bias.dtype)
     for n in range(ptr[s], ptr[s + 1]):
-        row[:] = bias
+        for k in range(len(bias)):
+            row[k] = bias[k]
         for e in range(len(p)):
             m, a = center[n, e], weight[n, e]
             for k in range(len(bias)):

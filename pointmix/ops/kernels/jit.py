@@ -1,4 +1,7 @@
-"""Functions that numba compiles at their first call and caches on disk where it can write."""
+"""Functions that numba compiles at their first call and caches on disk where it can write.
+
+They copy arrays in loops: for `a[:] = b` numba compiles also the message of a mismatch, which takes seconds.
+"""
 
 from __future__ import annotations
 

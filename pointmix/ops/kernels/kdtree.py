@@ -140,8 +140,9 @@ def farthest(x: Float[ndarray, "N D"], number: int, start: int) -> tuple[Int[nda
     leaves, dims, picked = len(blocks), x.shape[1], x.dtype.type(-1)
     cells = np.empty((leaves, dims + 1, LEAF), x.dtype)  # a block with the distances to the nearest pick
     for leaf in range(leaves):
-        cells[leaf, :dims] = blocks[leaf]
         for slot in range(LEAF):
+            for d in range(dims):
+                cells[leaf, d, slot] = blocks[leaf, d, slot]
             cells[leaf, dims, slot] = picked if index[leaf, slot] in (start, NONE) else np.inf
     far = np.empty(2 * leaves, x.dtype)  # the largest distance in each node
     point, near = x[start : start + 1].copy(), np.empty(LEAF, x.dtype)
@@ -306,4 +307,5 @@ def nearest(
                 count = min(count + 1, k)
                 if count == k:
                     worst, tie = d[k - 1], found[k - 1]
-        out[query, :k] = found
+        for n in range(k):
+            out[query, n] = found[n]

@@ -97,6 +97,7 @@ def work_for(dtype: type) -> Callable:
                 )  # fmt: skip
                 for k in range(height):
                     update(products[k, :width], offset[s, first + k], np.int32(first + k), best, row)
-            found[s, start : start + width] = row[:width]
+            for n in range(width):
+                found[s, start + n] = row[n]
 
     return unwrap(work)

@@ -100,6 +100,8 @@ def backward_for(dtype: type) -> Callable:
                     normalize(x[n], branch[n], gamma, mean[s], rstd[s], z)
                     input_gradient(dh[n], dy[n], weight, z, rstd[s], mean_dz, mean_dz_z, dx[n])
                     branch_gradient(dx[n], branch[n], gamma, dbranch[n], own[2])
-                sums[chunk] += own
+                for i in range(3):
+                    for k in range(C):
+                        sums[chunk, i, k] += own[i, k]
 
     return unwrap(backward)

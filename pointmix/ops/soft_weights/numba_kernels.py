@@ -202,7 +202,8 @@ def backward_for(dtype: type) -> Callable:
                             mean, dnear[r, m, first:last], dscale, clamped,
                             dbias[p, m, first:last] if has_bias else none[:W],
                         )  # fmt: skip
-                    dsize[r, first:last] = -dscale[:W] * scale[:W] * scale[:W]
+                    for i in range(W):
+                        dsize[r, first + i] = -dscale[i] * scale[i] * scale[i]
                     dbound[p, low] += sum_of(clamped[:W])
 
     return unwrap(backward)
