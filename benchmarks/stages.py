@@ -63,7 +63,7 @@ def measure(args: Namespace, kind: str) -> list[dict[str, object]]:
         if args.variant:
             whole = full.get((stage, part, calls))
             row["of full"] = f"{ms / whole['ms']:.2f}" if whole else ""
-        row |= {column: f"{numbers[column]:.3g}" for column in COLUMNS[1:-1]}
+        row |= {column: f"{numbers[column]:.4g}" for column in COLUMNS[1:-1]}
         rows.append(row | {"x floor": f"{ms / floor:.2f}" if floor else ""})
     return rows
 
