@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from machine import described, table_name
+
 # On many machines a large allocation costs more than what is done with it; every contender gets the same relief.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "100000000"}
 # Every array is mapped by itself and given back when it is freed. By default holes between arrays that are still in use
@@ -34,14 +36,13 @@ def relieve() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR | QUIET | {"POINTMIX_BENCH": "1"})
 
 
-def started(parser: argparse.ArgumentParser, table: str) -> argparse.Namespace:
+def started(parser: argparse.ArgumentParser, table: str, *, seconds: float = 3) -> argparse.Namespace:
     """Arguments of a comparison of networks that writes `table`, with their defaults; refuses before anything runs."""
     parser.add_argument("--batch", type=int, help="the full batch; by default 16, on a GPU 128")
-    parser.add_argument("--seconds", type=float, default=3, help="time for each row and column")
+    parser.add_argument("--seconds", type=float, default=seconds, help="time for each row and column")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
-    parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to compile")
-    parser.add_argument("--csv", type=Path, help=f"by default benchmarks/results/{table}_DEVICE.csv")
+    parser.add_argument("--csv", type=Path, help=f"by default results/{table}_MACHINE.csv, as {table}_cpu_avx2.csv")
     args = parser.parse_args()
     relieve()
 
@@ -49,7 +50,7 @@ def started(parser: argparse.ArgumentParser, table: str) -> argparse.Namespace:
 
     if args.batch is None:
         args.batch = 128 if args.device == "cuda" else 16
-    args.csv = args.csv or RESULTS / f"{table}_{args.device}.csv"
+    args.csv = args.csv or RESULTS / table_name(table, args.device)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "error: --device cuda, but torch sees no GPU\n")
     if min(args.batch, args.threads) < 1:
@@ -205,10 +206,9 @@ def save(
     if args.csv.is_file():
         with args.csv.open(newline="") as file:
             lines = list(csv.DictReader(file))
-    where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
     command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    made = {"device": where, "torch": torch.__version__, "python": platform.python_version()}
-    made |= {"date": datetime.date.today().isoformat(), "command": command}
+    made = {"device": described(args.device, args.threads), "torch": torch.__version__}
+    made |= {"python": platform.python_version(), "date": datetime.date.today().isoformat(), "command": command}
     places = {about(line): i for i, line in enumerate(lines) if line.keys() >= set(columns)}
     for row in rows:
         place = places.setdefault(about(row | setting), len(lines))

@@ -72,6 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to compile")
     args = started(parser, "export")
 
     import torch

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import RESULTS, in_turns, partly, relieve, save, show
+from machine import table_name
 
 
 def room(n: int):
@@ -82,13 +83,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="time for each row")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--csv", type=Path, default=RESULTS / "large_cpu.csv")
+    parser.add_argument("--csv", type=Path, help="by default benchmarks/results/large_MACHINE.csv")
     args = parser.parse_args()
     args.device = "cpu"
     relieve()
 
     import torch
 
+    args.csv = args.csv or RESULTS / table_name("large", args.device)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     rows, first = [], {}

@@ -22,7 +22,7 @@ def literal(args: Namespace, row: str) -> Iterator[dict]:
     for name in networks(args):
         if base(name) not in COC:
             continue
-        for precision in PRECISIONS:
+        for precision in args.precisions:
             both = [contender(args, each, precision) for each in (name, f"{base(name)} (literal)")]
             for i, kind in enumerate(KINDS):
                 form = f"{precision} {kind}"
@@ -36,8 +36,9 @@ def literal(args: Namespace, row: str) -> Iterator[dict]:
 def memory(args: Namespace, row: str) -> Iterator[dict]:
     argv = [f"--batch={args.batch}", f"--device={args.device}", f"--threads={args.threads}"]
     for name in COC:
-        for precision, more in zip(PRECISIONS, ([], ["--bf16"]), strict=True):
+        for precision in args.precisions:
             if name in args.models:
+                more = ["--bf16"] if precision == "bf16" else []
                 ours, other = (memory_of(each, argv + more) for each in (name, f"{name} (literal)"))
                 yield line(
                     args, row, name, f"{precision} training", f"{ours / args.batch:.4g} MiB an image",
@@ -51,7 +52,7 @@ def compiled(args: Namespace, row: str) -> Iterator[dict]:
     from torch._inductor.utils import fresh_cache
 
     for name in (name for name in args.models if name in networks(args)):
-        for precision in PRECISIONS:
+        for precision in args.precisions:
             for i, kind in enumerate(KINDS):
                 form, given = f"{precision} {kind}", {"bf16": precision == "bf16", "size": 224}
                 torch.compiler.reset()
@@ -74,7 +75,7 @@ def pointmlp(args: Namespace, row: str) -> Iterator[dict]:
     from points_models import steps as of_clouds
 
     name, batch = "pointmlp_coc", max(args.batch // 4, 2)  # batch normalization
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         given = Namespace(batch=batch, points=1024, device=args.device, bf16=precision == "bf16")
         both = [of_clouds(each, given) for each in (name, f"{name} (literal)")]
         for i, kind in enumerate(KINDS):
@@ -95,7 +96,7 @@ def dense(args: Namespace, row: str) -> Iterator[dict]:
     given = Namespace(**vars(args) | {"size": DENSE_SIZE})
     for name in DENSE:
         for task, module in modules.items():
-            if name in args.models:
+            if name in args.models and "float32" in args.precisions:
                 batch = batches[task]
                 both = [module.step(name, kind, batch, given) for kind in ("ours", "literal")]
                 taken, other = in_turns(both, args.seconds, args.device)
@@ -111,9 +112,9 @@ def clustering(args: Namespace, row: str) -> Iterator[dict]:
 
     copy, size = copy_task(args.device)
     ours = "kernel" if args.device == "cuda" else "products"
-    for precision, dtype in PRECISIONS.items():
+    for precision in args.precisions:
         for name in SHAPES:
-            tasks, moved = contenders(name, Namespace(**vars(args) | {"dtype": dtype}))
+            tasks, moved = contenders(name, Namespace(**vars(args) | {"dtype": PRECISIONS[precision]}))
             for i, what in enumerate(("values", "with gradients")):
                 turns = [*(tasks[way][i] for way in (ours, "direct")), copy]
                 taken, direct, copying = in_turns(turns, args.seconds / 2, args.device)

@@ -1,6 +1,7 @@
 """How fast are we against our goals? Every goal in one table, with what was reached. Contenders in turns.
 
 python benchmarks/run.py                                # everything: about 45 minutes on two cores
+python benchmarks/run.py --precisions float32           # without bf16: about half of it
 python benchmarks/run.py --no-compile                   # without row "compiled": 20 to 25 minutes on two cores
 python benchmarks/run.py --rows share single --models coc_tiny deit_tiny_patch16_224 --seconds 0.5
 python benchmarks/run.py --show                         # what the file has; measures nothing
@@ -28,7 +29,8 @@ kept        1    the same with the share of points kept, 1/16 to all of 224x224 
 
 A form is a precision, of which bf16 is autocast, and inference or training, a forward and a backward pass. "reached" is
 what the goal is about; "against" says what it is compared with. Of a GPU, numbers have no goals, and "(triton)" are
-networks on the fused kernels.
+networks on the fused kernels. By default both precisions are measured, but float32 only on a CPU without instructions
+for bfloat16, where torch emulates them and takes many times longer than in float32.
 Lines of the file that a run does not measure stay as they are; each says when and how it was made.
 """
 
@@ -42,9 +44,10 @@ from collections.abc import Callable, Iterator
 
 from common import save, started
 from goals import tables
+from machine import has_bf16
 from pairs import clustering, compiled, dense, literal, memory, pointmlp
 from sets import cloud, kept, part, points
-from shares import OURS, TIMM, share, single
+from shares import OURS, PRECISIONS, TIMM, share, single
 
 ROWS: dict[str, Callable[[Namespace, str], Iterator[dict]]] = {
     "share": share, "single": single, "literal": literal, "memory": memory, "compiled": compiled, "quarter": part,
@@ -53,20 +56,32 @@ ROWS: dict[str, Callable[[Namespace, str], Iterator[dict]]] = {
 }  # fmt: skip
 
 
+def default_precisions(device: str) -> list[str]:
+    """Both, but only float32 where bfloat16 is emulated."""
+    if device == "cpu" and not has_bf16():
+        print("float32 only: no instructions for bfloat16 here (--precisions bf16 measures it)", file=sys.stderr)
+        return ["float32"]
+    return list(PRECISIONS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
     parser.add_argument("--models", nargs="+", default=[*OURS, *TIMM], choices=[*OURS, *TIMM], metavar="NAME",
                         help="in rows about several networks, only these")  # fmt: skip
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, metavar="PRECISION",
+                        help="float32, bf16; by default both, without instructions for bfloat16 float32")  # fmt: skip
+    parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to compile")
     parser.add_argument("--show", action="store_true", help="print what the file has; measure nothing")
     args = started(parser, "goals")
     if args.show:
-        lines: list[dict] = []
-        if args.csv.is_file():
-            with args.csv.open(newline="") as file:
-                lines = [each for each in csv.DictReader(file) if each["row"] in ROWS]
+        if not args.csv.is_file():
+            parser.exit(2, f"error: there is no {args.csv}; --csv names another file, such as of another machine\n")
+        with args.csv.open(newline="") as file:
+            lines = [each for each in csv.DictReader(file) if each["row"] in ROWS]
         tables(str(args.csv), sorted(lines, key=lambda each: list(ROWS).index(each["row"])))
         return 0
+    args.precisions = args.precisions or default_precisions(args.device)
     made: list[dict] = []
     for row, measure in ROWS.items():
         if row not in args.rows or (row == "compiled" and args.no_compile):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from common import in_turns
 from goals import MOST, line
 from large import of_cloud
-from shares import KINDS, PRECISIONS, contender
+from shares import KINDS, contender
 
 CLOUDS = (100_000, 1_000_000)
 PARTS = {
@@ -21,7 +21,7 @@ PARTS = {
 
 def part(args: Namespace, row: str) -> Iterator[dict]:
     """Rows "quarter" and "tenth"."""
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         steps = [contender(args, name, precision) for name in ("coc_tiny", *PARTS[row].values())]
         for i, kind in enumerate(KINDS):
             full, *times = in_turns([step[i] for step in steps], args.seconds, args.device)
@@ -35,7 +35,7 @@ def part(args: Namespace, row: str) -> Iterator[dict]:
 def points(args: Namespace, row: str) -> Iterator[dict]:
     sides = (112, 224, 448, 896)
     windows = [tuple(max(n * side // 224, 1) for n in (8, 4, 2, 1)) for side in sides]
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         for batch in sorted({1, min(args.batch, 8)}):
             each = Namespace(**vars(args) | {"batch": batch})
             steps = [
@@ -47,7 +47,7 @@ def points(args: Namespace, row: str) -> Iterator[dict]:
 
 def kept(args: Namespace, row: str) -> Iterator[dict]:
     shares = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         steps = [contender(args, "coc_tiny (quarter)", precision, share=share)[0] for share in shares]
         yield slope(args, row, "1/16 to all patches kept", precision, steps, shares)
 
@@ -66,6 +66,8 @@ def cloud(args: Namespace, row: str) -> Iterator[dict]:
     """coc_tiny on a single cloud, a hundred thousand and a million random points in a cube."""
     import torch
 
+    if "float32" not in args.precisions:
+        return
     one, form = Namespace(**vars(args) | {"batch": 1}), "float32 inference"
     tasks = [of_cloud(torch.rand(n, 3), args.device) for n in CLOUDS]
     few, many = in_turns(tasks, args.seconds, args.device)

@@ -50,7 +50,7 @@ def shares(args: Namespace, contenders: dict[str, Steps], precision: str, kind: 
 
 def share(args: Namespace, row: str) -> Iterator[dict]:
     ours, theirs = networks(args), [name for name in TIMM if name in args.models]
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         names = [*ours, *theirs, *(f"{name} (channels last)" for name in theirs)]
         contenders = {name: contender(args, name, precision) for name in names}
         for kind in KINDS:
@@ -72,7 +72,7 @@ def single(args: Namespace, row: str) -> Iterator[dict]:
     """One image at a time: per operation against deit_tiny, and on a CPU the share of the time that Python takes."""
     one = Namespace(**vars(args) | {"batch": 1})
     names = [*networks(args), DEIT]
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         form, contenders = f"{precision} inference", {name: contender(one, name, precision) for name in names}
         found = shares(one, contenders, precision, "inference")
         for name in names:

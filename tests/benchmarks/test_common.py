@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import sys
-from argparse import Namespace
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
 import pytest
 
 
 @pytest.fixture
-def save(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    monkeypatch.delitem(sys.modules, "common", raising=False)
-    import common
-
+def save(program, monkeypatch):
+    common = program("common")
+    monkeypatch.setattr(common, "described", lambda device, threads: f"a {device} with {threads} threads")
     return common.save
 
 
@@ -28,7 +24,7 @@ def test_lines_about_something_else_stay(save, tmp_path):
     assert [(x["model"], x["s"], x["batch"]) for x in lines] == [
         ("a", "1", "16"), ("b", "3", "16"), ("c", "4", "16"), ("a", "5", "8"),
     ]  # fmt: skip
-    assert all(x["device"] == "CPU, 2 threads" and x["date"] and x["command"] for x in lines)
+    assert all(x["device"] == "a cpu with 2 threads" and x["date"] and x["command"] for x in lines)
 
 
 def test_lines_of_a_file_without_the_settings_stay(save, tmp_path):
@@ -47,3 +43,14 @@ def test_rows_name_what_they_are_about(save, tmp_path):
     with pytest.raises(KeyError, match="layout"):
         save(args, [{"model": "a"}], ("model", "layout"), quiet=True)
     assert not args.csv.exists()
+
+
+def test_the_default_file_is_named_by_the_machine(program, monkeypatch):
+    common = program("common")
+    monkeypatch.setattr("sys.argv", ["goals.py"])
+    monkeypatch.setenv("POINTMIX_BENCH", "1")  # else the process would start anew
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    args = common.started(ArgumentParser(), "goals", seconds=0.5)
+    assert args.csv == common.RESULTS / "goals_cpu_avx512.csv"
+    assert args.seconds == 0.5
