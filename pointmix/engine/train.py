@@ -31,6 +31,7 @@ from pointmix.engine.report import show_result, start_lines
 from pointmix.engine.resume import finished_metrics, load_best, previous_state, restore_run
 from pointmix.engine.run import Run, build_run
 from pointmix.engine.signals import caught_signals
+from pointmix.ops.precision import emulates_bfloat16
 from pointmix.tasks.config import RunConfig, as_plain, run_folder
 from pointmix.utils import atomic
 
@@ -89,6 +90,8 @@ def _train(
         on=accelerator.is_main_process,
     )
     log.note(start_lines(run, recipe))
+    if cfg.precision == "bf16" and accelerator.device.type == "cpu" and emulates_bfloat16():
+        log.note("warning: this processor has no instructions for bfloat16: precision bf16 is slower than no (float32)")
     parts = None
     if previous is not None:
         parts = previous[0]["processes"]

@@ -33,6 +33,14 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
 
 
+def emulates_bfloat16() -> bool:
+    """Whether the processor lacks instructions for products of bfloat16, which then take longer than in float32. False
+    where torch does not say."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    x86 = str(found.get("architecture")).startswith("x86")
+    return x86 and not (found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """float32 for half precision, any other dtype as it is."""
     return torch.float32 if dtype in HALF else dtype

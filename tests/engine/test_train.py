@@ -275,6 +275,13 @@ def test_bad_configurations(tiny_config, change, message):
         train(tiny_config(**change))
 
 
+@pytest.mark.parametrize("emulated", [False, True])
+def test_a_warning_where_bfloat16_is_emulated(emulated, tiny_config, capsys, monkeypatch):
+    monkeypatch.setattr("pointmix.engine.train.emulates_bfloat16", lambda: emulated)
+    train(tiny_config(precision="bf16", max_steps=1))
+    assert ("no instructions for bfloat16" in capsys.readouterr().out) == emulated
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_the_note_of_a_stop_never_tells_to_restart(restart, tmp_path):
     stopped = SimpleNamespace(cfg=SimpleNamespace(restart=restart), state=SimpleNamespace(step=3), folder=tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pointmix.ops.clustering import assign_hard
-from pointmix.ops.precision import HALF, at_least_float32, in_float32, sums_in_float32
+from pointmix.ops.precision import HALF, at_least_float32, emulates_bfloat16, in_float32, sums_in_float32
 from pointmix.ops.segments import segment_mean
 
 
@@ -48,3 +48,22 @@ def test_arguments_may_be_named():
     x = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float16)
     assert segment_mean(x=x, index=torch.tensor([0, 0, 1]), size=2).tolist() == [1.5, 4]
     assert list(inspect.signature(assign_hard).parameters)[0] != "args"  # help() still shows the op's own
+
+
+@pytest.mark.parametrize(
+    "known, emulated",
+    [
+        ({"architecture": "x86_64", "avx2": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "x86_64", "amx_bf16": True}, False),
+        ({"architecture": "arm64"}, False),
+    ],
+)
+def test_bfloat16_is_emulated_without_its_instructions(known, emulated, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert emulates_bfloat16() == emulated
+
+
+def test_a_torch_that_does_not_say_is_trusted(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not emulates_bfloat16()
