@@ -80,7 +80,7 @@ class _Linear(torch.autograd.Function):
 
 def rows_product(a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> Float[Tensor, "A B"]:
     """a' b, the gradient of a weight. In float32 on a CPU it is that of a convolution of width one, which oneDNN
-    computes without turning a; its product of a' and b would."""
+    computes without transposing a; its product of a' and b would."""
     width, wider = _image_width(a, b), a.shape[1] - b.shape[1]
     if (wider < 0 and width) or (wider > 0 and a.dtype == torch.bfloat16):  # up to a third faster
         return rows_product(b, a).t()

@@ -26,25 +26,26 @@ LOG2_E = np.float32(math.log2(math.e))
 
 @inlined
 def multiply(
-    gemm: int, a: Float[ndarray, "_ _"], b: Float[ndarray, "_ _"], turn_a: bool, turn_b: bool, add: bool,
+    gemm: int, a: Float[ndarray, "_ _"], b: Float[ndarray, "_ _"], transpose_a: bool, transpose_b: bool, add: bool,
     out: Float[ndarray, "P Q"],
 ) -> None:  # fmt: skip
-    """out = a b, added to it if `add`; a or b is turned first, columns for rows, on request."""
+    """out = a b, added to it if `add`; a or b is transposed first on request."""
     rows, columns = out.shape
-    inner = a.shape[0] if turn_a else a.shape[1]
-    if gemm != 0:  # sgemm counts columns first, so it sees the turned matrices
+    inner = a.shape[0] if transpose_a else a.shape[1]
+    if gemm != 0:  # sgemm counts columns first, so it sees the transposed matrices
         sgemm(
-            gemm, YES if turn_b else NO, YES if turn_a else NO, columns, rows, inner, b.ctypes.data, b.strides[0] // 4,
-            a.ctypes.data, a.strides[0] // 4, ONE if add else ZERO, out.ctypes.data, out.strides[0] // 4,
+            gemm, YES if transpose_b else NO, YES if transpose_a else NO, columns, rows, inner, b.ctypes.data,
+            b.strides[0] // 4, a.ctypes.data, a.strides[0] // 4, ONE if add else ZERO, out.ctypes.data,
+            out.strides[0] // 4,
         )  # fmt: skip
     else:
         for i in range(rows):
             if not add:
                 out[i] = 0
             for k in range(inner):
-                left = a[k, i] if turn_a else a[i, k]
+                left = a[k, i] if transpose_a else a[i, k]
                 for j in range(columns):
-                    out[i, j] += left * (b[j, k] if turn_b else b[k, j])
+                    out[i, j] += left * (b[j, k] if transpose_b else b[k, j])
 
 
 @inlined

@@ -76,7 +76,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
 
 
-def _turned(weight: Float[Tensor, "K C 3 3"]) -> Float[Tensor, "C K 3 3"]:
+def _transposed(weight: Float[Tensor, "K C 3 3"]) -> Float[Tensor, "C K 3 3"]:
     """The weight of the convolution that takes gradients of the output to those of the input."""
     return weight.flip(2, 3).transpose(0, 1)
 
@@ -84,7 +84,7 @@ def _turned(weight: Float[Tensor, "K C 3 3"]) -> Float[Tensor, "C K 3 3"]:
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     (feat, tiles, weight), (of_feat, _, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
     return (
-        conv3x3(dy, tiles, _turned(weight), None) if of_feat else None,
+        conv3x3(dy, tiles, _transposed(weight), None) if of_feat else None,
         None,
         weight_gradient(feat, tiles, dy) if of_weight else None,
         dy.sum(0) if of_bias else None,
@@ -102,7 +102,7 @@ conv3x3 = operator(
 def _weight_gradients(ctx: Any, dw: Tensor) -> tuple[Tensor | None, ...]:
     (feat, tiles, dy), (of_feat, _, of_dy) = ctx.saved_tensors, ctx.needs_input_grad
     return (
-        conv3x3(dy, tiles, _turned(dw), None) if of_feat else None,
+        conv3x3(dy, tiles, _transposed(dw), None) if of_feat else None,
         None,
         conv3x3(feat, tiles, dw, None) if of_dy else None,
     )
