@@ -145,6 +145,22 @@ def kernel_cells(
     return fill_with_nearest(index, outside, kernel, len(cell)) if absent == "nearest" else index
 
 
+@opaque(
+    "kernel_slots(Tensor cell, Tensor new, Tensor parent, int kernel) -> Tensor",
+    lambda cell, new, parent, kernel: torch.empty_like(parent),
+)
+def kernel_slots(
+    cell: Int[Tensor, "N 2"], new: Int[Tensor, "Q 2"], parent: Int[Tensor, "N"], kernel: int
+) -> Int[Tensor, "N"]:
+    """The position of each point among the Q K^2 of the kernels of the coarse cells, which do not overlap: its own, or
+    for a point of another cell the nearest one in the kernel."""
+    if fast := choose("kernel_slots", cell):
+        return fast(cell, new, parent, kernel)
+    corner = new.index_select(0, parent) * kernel
+    row, col = (cell - corner).clamp_(0, kernel - 1).unbind(1)
+    return torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
+
+
 def kernel_footprint(
     new: Int[Tensor, "N 2"], size: Int[Tensor, "N 2"], stride: int, kernel: int, padding: int
 ) -> tuple[Int[Tensor, "N K 2"], Bool[Tensor, "N K"]]:

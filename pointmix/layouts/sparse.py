@@ -17,6 +17,7 @@ from pointmix.layouts.cells import (
     fill_with_nearest,
     kernel_cells,
     kernel_footprint,
+    kernel_slots,
     reassign_dropped,
     unique,
     window_order,
@@ -131,9 +132,7 @@ class SparseGrid:
         """The input of kernels without overlap, N' * kernel^2 rows: each point at its own position in the kernel or, if
         its cell was dropped, at the nearest position in the kernel of the cell it was reassigned to. Points at the same
         position are averaged; `alone` says that there are none."""
-        corner = cell.index_select(0, parent) * kernel
-        row, col = (self.cell - corner).clamp_(0, kernel - 1).unbind(1)
-        slot = torch.add(col, torch.add(row, parent, alpha=kernel), alpha=kernel)
+        slot = kernel_slots(self.cell, cell, parent, kernel)
         slots = cell.shape[0] * kernel**2
         if alone:
             rows = feat.new_zeros(slots, feat.shape[1]).index_copy_(0, slot, feat)

@@ -94,6 +94,9 @@ def test_the_nearest_cell_that_stays_takes_the_points_of_one_that_goes(density, 
     new, new_ptr, count, parent = cells.coarse_cells(cell, ptr, size, 2, keep_cells="area")
     total, taken = check(cells.reassign_dropped, cell, ptr, size, 2, new, new_ptr, count, parent)
     assert torch.equal(total, torch.bincount(taken, minlength=len(new)))
+    slot = check(cells.kernel_slots, cell, new, taken, 2)
+    own = parent >= 0
+    assert torch.equal(slot // 4, taken) and torch.equal(slot[own] % 4, (cell[own] % 2) @ torch.tensor([2, 1]))
     assert torch.equal(taken[parent >= 0], parent[parent >= 0])
     for b in range(len(sizes)):
         kept = new[new_ptr[b] : new_ptr[b + 1]]
@@ -111,6 +114,12 @@ def test_large_lattices_are_not_tabled():
     index = cells.kernel_cells(cell, ptr, size, new, new_ptr, stride=4, kernel=4, padding=0, absent="zero")
     assert index[0, 13] == 0 and index[1, 15] == 1 and (index == 2).sum() == 30
     assert cells.window_order(cell, ptr, size, 1000, 1)[1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("parent", [[0], [0, 2], [0, -1]])
+def test_points_without_a_coarse_cell_have_no_slot(parent):
+    with pytest.raises(ValueError, match="a point has no coarse cell|parent must be of these points"):
+        cells.kernel_slots(torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 0], [1, 1]]), torch.tensor(parent), 2)
 
 
 @pytest.mark.parametrize("outside", [(-1, 0), (0, -1), (4, 0), (0, 4)])

@@ -8,7 +8,7 @@ from torch import Tensor
 from pointmix.ops.dispatch import NUMBA, Implementation, register
 from pointmix.ops.kernels.operators import dynamic_size
 
-for _op in ("adopted", "coarse_cells", "kernel_cells", "window_order", "window_rows"):
+for _op in ("adopted", "coarse_cells", "kernel_cells", "kernel_slots", "window_order", "window_rows"):
     register(
         _op,
         Implementation(

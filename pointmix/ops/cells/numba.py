@@ -46,6 +46,11 @@ kernel_cells = operator(
     _tensors("kernel_cells"),
     lambda cell, ptr, size, new, new_ptr, stride, kernel, padding: cell.new_empty(new.shape[0], kernel * kernel),
 )
+kernel_slots = operator(
+    "numba_kernel_slots(Tensor cell, Tensor new, Tensor parent, SymInt kernel) -> Tensor",
+    _tensors("kernel_slots"),
+    lambda cell, new, parent, kernel: parent.new_empty(parent.shape),
+)
 window_order = operator(
     "numba_window_order(Tensor cell, Tensor ptr, Tensor size, SymInt windows_per_side, SymInt centers_per_side) "
     "-> (Tensor, Tensor, Tensor)",

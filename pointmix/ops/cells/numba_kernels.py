@@ -199,6 +199,22 @@ def kernel_cells(
 
 
 @compiled
+def kernel_slots(cell: Cells, new: Cells, parent: Int[ndarray, "N"], kernel: int) -> Int[ndarray, "N"]:
+    """The position of each point in the kernels of the coarse cells, of `kernel` cells a side and without overlap."""
+    if len(parent) != len(cell):
+        raise ValueError("parent must be of these points")
+    slot = np.empty(len(cell), np.int64)
+    for n in range(len(cell)):
+        at = parent[n]
+        if not 0 <= at < len(new):
+            raise ValueError("a point has no coarse cell")
+        row = min(max(cell[n, 0] - new[at, 0] * kernel, 0), kernel - 1)
+        col = min(max(cell[n, 1] - new[at, 1] * kernel, 0), kernel - 1)
+        slot[n] = (at * kernel + row) * kernel + col
+    return slot
+
+
+@compiled
 def window_order(
     cell: Cells, ptr: Int[ndarray, "B1"], size: Int[ndarray, "B 2"], windows_per_side: int, centers_per_side: int
 ) -> tuple[Int[ndarray, "N"], Int[ndarray, "S"], Bool[ndarray, "N M"]]:

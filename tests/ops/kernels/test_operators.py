@@ -28,6 +28,7 @@ CASES = {
     "numba_coarse_cells": (CELL, CELL_PTR, SIZE, 2, 0),
     "numba_adopted": (CELL, CELL_PTR, SIZE, 2, NEW, NEW_PTR, COUNT, PARENT),
     "numba_kernel_cells": (CELL, CELL_PTR, SIZE, NEW, NEW_PTR, 2, 3, 1),
+    "numba_kernel_slots": (CELL, NEW, torch.tensor([0, 0, 1, 1, 2, 2]), 2),
     "numba_window_order": (CELL, CELL_PTR, SIZE, 2, 2),
     "numba_window_rows": (torch.tensor([4, 5]), MEMBERS, True, torch.empty(0)),
     "lifted_loss": (POS[None], CELL[:4], torch.rand(4, 2), torch.tensor([[0, 2, -1, 1]]), torch.ones(3), -1),
