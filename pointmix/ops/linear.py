@@ -22,6 +22,8 @@ from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
 IMAGE_WIDTHS = 64, 49  # points as images of one row; torch leaves fewer than 16 images to other convolutions
+# Without AVX-512, oneDNN's GELU and its gradients of weights are slower than torch's passes by a fifth and more.
+AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def linear(
@@ -37,7 +39,8 @@ def linear(
     `F.linear` writes the bias, adds the product to it, and leaves the rest to further passes, which together take as
     long as the product if x is narrow.
     """
-    if traced(x) or not (torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype) and x.is_contiguous()):
+    onednn = torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype) and x.is_contiguous()
+    if traced(x) or not onednn or (gelu and not AVX512):
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
         return y if plus is None else y + plus
@@ -95,8 +98,8 @@ def rows_product(a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> Float[Tens
 
 def _image_width(a: Float[Tensor, "N A"], b: Float[Tensor, "N B"]) -> int:
     """The width of the images as which oneDNN multiplies the rows, 0 if torch's product is taken."""
-    plain = a.dtype == b.dtype == torch.float32 and _one_pass(a.device.type, a.dtype) and torch.backends.mkldnn.enabled
-    if not plain or traced(a) or traced(b):
+    onednn = AVX512 and torch.backends.mkldnn.enabled and _one_pass(a.device.type, a.dtype)
+    if not (onednn and a.dtype == b.dtype == torch.float32) or traced(a) or traced(b):
         return 0
     return next((n for n in IMAGE_WIDTHS if len(a) >= 16 * n and len(a) % n == 0), 0)
 
@@ -106,8 +109,7 @@ def _one_pass(device: str, dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies this dtype on this machine."""
     if device != "cpu" or not _AVAILABLE:
         return False
-    bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bfloat16)
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and AVX512)
 
 
 def _flops(x_shape: Sequence[int], *args: object, out_shape: Sequence[int], **kwargs: object) -> int:
