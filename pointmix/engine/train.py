@@ -91,7 +91,10 @@ def _train(
     )
     log.note(start_lines(run, recipe))
     if cfg.precision == "bf16" and accelerator.device.type == "cpu" and emulates_bfloat16():
-        log.note("warning: this processor has no instructions for bfloat16: bf16 takes many times longer than float32")
+        log.note(
+            "warning: this processor has no instructions for bfloat16: precision bf16 takes many times longer than "
+            "float32 (--precision no)"
+        )
     parts = None
     if previous is not None:
         parts = previous[0]["processes"]
