@@ -90,9 +90,10 @@ def main() -> int:
         for each in measure(args, row):
             made.append(each)
             save(args, [each], ("row", "what", "form", "batch"), quiet=True)
-    if made:
-        tables(f"batch {args.batch}, {args.device}, {args.threads} threads", made)
-        print(f"written to {args.csv}")
+    if not made:
+        parser.exit(2, f"error: rows {', '.join(args.rows)} have nothing to measure with these options\n")
+    tables(f"batch {args.batch}, {args.device}, {args.threads} threads", made)
+    print(f"written to {args.csv}")
     return 0
 
 

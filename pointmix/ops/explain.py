@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -45,9 +47,12 @@ def backends(*, explain: str | None = None, like: Tensor | None = None, size: fl
     """
     if explain is not None:
         return _explain(explain, like, size)
-    in_use: dict[str, list[str]] = {name: [] for name in dispatch.BACKENDS}
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for op in list(dispatch.OPERATIONS):  # loading an implementation may register others
+    in_use: dict[str, list[str]] = defaultdict(list)
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    listed: list[str] = []
+    while new := [op for op in dispatch.OPERATIONS if op not in listed]:  # loading one may register others
+        listed += new
+        for device, op in product(devices, new):
             for name, implementation in _in_turn(op, device):
                 note = (
                     ""

@@ -39,8 +39,9 @@ def linear(
     `F.linear` writes the bias, adds the product to it, and leaves the rest to further passes, which together take as
     long as the product if x is narrow.
     """
-    onednn = torch.backends.mkldnn.enabled and _one_pass(x.device.type, x.dtype) and x.is_contiguous()
-    if traced(x) or not onednn or (gelu and not AVX512):
+    # traced first: a compiler cannot look into the rest
+    plain = traced(x) or (gelu and not AVX512) or not (torch.backends.mkldnn.enabled and x.is_contiguous())
+    if plain or not _one_pass(x.device.type, x.dtype):
         y = F.linear(x, w, b)
         y = F.gelu(y) if gelu else y
         return y if plus is None else y + plus

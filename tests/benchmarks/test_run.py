@@ -95,3 +95,14 @@ def test_bf16_is_left_out_where_it_is_emulated(run, monkeypatch, capsys):
     monkeypatch.setattr(run, "has_bf16", lambda: True)
     assert run.default_precisions("cpu") == ["float32", "bf16"]
     assert capsys.readouterr().err == ""
+
+
+def test_rows_that_have_no_such_precision_are_told(run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("POINTMIX_BENCH", "1")  # the program is not started anew
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    command = ["run.py", "--rows", *ONLY_FLOAT32, "--precisions", "bf16", "--csv", str(tmp_path / "x.csv")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as e:
+        run.main()
+    assert e.value.code == 2 and not (tmp_path / "x.csv").exists()
+    assert "error: rows cloud, dense have nothing to measure with these options" in capsys.readouterr().err

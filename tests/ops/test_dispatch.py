@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import pointmix.models  # noqa: F401, registers all operations
 from pointmix.ops import backends, dispatch, explain, register, use_backend
 from pointmix.ops.clustering import fused
 from pointmix.ops.dispatch import BACKENDS, OPERATIONS, Backend, Implementation, Operation, choose

@@ -19,7 +19,7 @@ from pointmix.ops.gather_linear import gather_linear
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
-# with fewer, transforms take longer than they save: without AVX-512 by MKL's products of few tiles
+# With fewer, transforms take longer than they save. Without AVX-512 both they and the products are slower.
 MIN_CELLS, MIN_CHANNELS = 1024, 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
 
 register(

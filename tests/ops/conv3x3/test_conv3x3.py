@@ -83,7 +83,8 @@ def test_a_map_does_not_depend_on_others():
     x, weight, bias = (t.detach() for t in arguments((3, 9, 8), 16, 5))
     together = conv3x3(torch.cat([x, torch.full_like(x[:1], torch.nan)]), weight, bias)
     alone = torch.cat([conv3x3(one[None], weight, bias) for one in x])
-    torch.testing.assert_close(together[:3], alone, rtol=1e-5, atol=1e-5)  # MKL's sums depend on the number of rows
+    exact = {"rtol": 0, "atol": 0} if module.brgemm_float32_address() else {}  # MKL's sums depend on the number of rows
+    torch.testing.assert_close(together[:3], alone, **exact)
 
 
 def test_only_gradients_that_are_needed(monkeypatch):
