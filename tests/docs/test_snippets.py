@@ -58,6 +58,8 @@ def write_digits_run(folder: Path) -> None:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Registries are afterwards as they were before."""
+    for task in base.list_tasks():  # a module that is imported within the test would not register its task again
+        base.get_task(task)
     implementations = [operation.implementations for operation in dispatch.OPERATIONS.values()]
     sources = [clouds.SOURCES._entries, images.SOURCES._entries, objects.DETECT_SOURCES._entries]
     dicts = [dispatch.BACKENDS, *implementations, registry.CLOUD_READERS, base._TASKS, *sources]
