@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pointmix.ops.dispatch import NUMBA, Implementation, choose, has_tangent, register
 from pointmix.ops.gather_linear import gather_linear
+from pointmix.ops.linear import AVX512
 from pointmix.ops.precision import autocast_dtype
 from pointmix.utils.tracing import traced
 
 # With fewer, transforms take longer than they save. Without AVX-512 both they and the products are slower.
-MIN_CELLS, MIN_CHANNELS = 1024, 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
+MIN_CELLS, MIN_CHANNELS = 1024, 64 if AVX512 else 128
 
 register(
     "conv3x3",
